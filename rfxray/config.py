@@ -1,0 +1,216 @@
+"""Configs: from a file and flags to a checked, frozen tree; and what of it is a run's identity."""
+
+import ast
+import difflib
+import importlib.util
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import ml_collections
+
+from configs.base import get_config as base_config
+from rfxray.errors import ConfigError
+
+SOLVERS = ("euler", "heun", "midpoint", "rk4")
+
+# What may change between a run and its resumption (configs/base.py marks the same keys).
+RUNTIME = (
+    *("steps", "data.dirs", "data.make", "data.threads", "data.workers", "data.prefetch"),
+    *("mesh", "attention", "remat", "unroll", "log_every", "checkpoint_every", "checkpoint_keep"),
+    *("eval", "samples"),
+)
+
+
+def flatten(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, object]:
+    """A tree of keys as one level of dotted ones."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def _nearest(key: str, keys: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(keys), n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else "; configs/base.py lists them all"
+
+
+def overrides(arguments: Sequence[str]) -> list[str]:
+    """`--config.KEY=VALUE` or `--config.KEY VALUE` arguments as `KEY=VALUE`.
+
+    Raises:
+      ConfigError: for any other argument.
+    """
+    found, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--config."):
+            raise ConfigError(f"no flag {argument}; a config key is set by --config.KEY=VALUE")
+        argument = argument.removeprefix("--config.")
+        if "=" not in argument and rest and not rest[0].startswith("--"):
+            argument += "=" + rest.pop(0)
+        found.append(argument)
+    return found
+
+
+def load(file: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+    """The checked config of a file with overrides applied.
+
+    Args:
+      file: a Python file with `get_config()`; `file.py:argument` hands it a string.
+      overrides: `model.width=256` and the like; a value is read as the type of the key's default.
+
+    Raises:
+      ConfigError: in one line, for a missing file, an unknown key, a wrong type or value, or a
+        combination that cannot be built.
+    """
+    path, _, argument = file.partition(":")
+    if not Path(path).is_file():
+        raise ConfigError(f"no config file {path}; configs/ has those that come with the project")
+    spec = importlib.util.spec_from_file_location("rfxray_config", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(argument) if argument else module.get_config()
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{path} fails: {type(error).__name__}: {error}") from error
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ConfigError(f"--config.{override} has no value; write --config.{key}=VALUE")
+        _set(config, key, text)
+    return check(config)
+
+
+def _set(config: ml_collections.ConfigDict, key: str, text: str) -> None:
+    keys = flatten(config)
+    if key not in keys:
+        raise ConfigError(f"no config key {key!r}{_nearest(key, keys)}")
+    default = keys[key]
+    if isinstance(default, str):
+        value = text
+    else:
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = {"true": True, "false": False}.get(text.lower(), text)
+        if isinstance(default, tuple) and not isinstance(value, tuple):
+            value = tuple(text.split(",")) if isinstance(value, str) else (value,)
+    *parents, last = key.split(".")
+    for parent in parents:
+        config = config[parent]
+    with config.unlocked(), config.ignore_type():
+        config[last] = value
+
+
+def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config, frozen, after every key, type and combination was checked.
+
+    Raises:
+      ConfigError: as `load`.
+    """
+    base = flatten(base_config())
+    values = flatten(config)
+    for key in values.keys() - base.keys():
+        raise ConfigError(f"no config key {key!r}{_nearest(key, base)}")
+    for key in base.keys() - values.keys():
+        raise ConfigError(f"config key {key!r} is missing; start from configs/base.py")
+    for key, default in base.items():
+        value, kind = values[key], type(default)
+        right = isinstance(value, kind) or (kind is float and isinstance(value, int))
+        if not right or (isinstance(value, bool) and kind is not bool):
+            raise ConfigError(f"{key}={value!r} is not of type {kind.__name__}")
+        if kind is tuple and any(isinstance(v, str) != isinstance(default[0], str) for v in value):
+            raise ConfigError(f"{key}={value!r} does not hold what its default {default!r} holds")
+
+    def require(condition, line):
+        if not condition:
+            raise ConfigError(line.format(**config))
+
+    def choice(key, *allowed):
+        require(values[key] in allowed, f"{key}={values[key]} is none of {', '.join(allowed)}")
+
+    choice("flow.prediction", "v", "x")
+    choice("optim.schedule", "constant", "cosine", "wsd")
+    choice("attention", "auto", "xla", "cudnn")
+    choice("remat", "none", "dots", "full")
+    choice("model.dtype", "float32", "bfloat16")
+    choice("samples.solver", *SOLVERS)
+    counts = ["steps", "batch_size", "log_every", "checkpoint_every", "checkpoint_keep", "unroll"]
+    counts += ["data.threads", "data.prefetch", "eval.batches", "samples.n", "samples.steps"]
+    counts += [key for key in base if key.startswith("model.") and key != "model.rope_theta"]
+    for key in counts:
+        require(not isinstance(base[key], int) or values[key] >= 1, key + " must be at least 1")
+
+    m, o, n = config.model, config.optim, config.dropout
+    require(
+        m.size % m.patch == 0, "model.patch={model.patch} does not divide model.size={model.size}"
+    )
+    require(
+        m.width % (4 * m.heads) == 0,
+        "model.width={model.width} is not model.heads={model.heads} times a multiple of 4, "
+        "as axial rotary embedding needs",
+    )
+    for key in ("heads", "mlp_width"):
+        line = f"mesh.tensor={{mesh.tensor}} does not divide model.{key}={{model.{key}}}"
+        require(config.mesh.tensor >= 1 and m[key] % config.mesh.tensor == 0, line)
+    require(o.clip > 0, "optim.clip={optim.clip} must be above 0")
+    require(o.learning_rate > 0, "optim.learning_rate={optim.learning_rate} must be above 0")
+    require(o.warmup >= 0, "optim.warmup={optim.warmup} must be at least 0")
+    require(
+        o.schedule != "wsd" or 0 < o.decay <= config.steps - o.warmup,
+        "optim.schedule=wsd needs 0 < optim.decay={optim.decay} <= steps={steps} - "
+        "optim.warmup={optim.warmup}",
+    )
+    require(
+        o.schedule != "cosine" or o.warmup < config.steps,
+        "optim.warmup={optim.warmup} leaves the cosine no step of steps={steps}",
+    )
+    require(config.flow.t_std > 0, "flow.t_std={flow.t_std} must be above 0")
+    require(config.flow.shift > 0, "flow.shift={flow.shift} must be above 0")
+    require(
+        min(n.all_null, n.each) >= 0 and n.all_null + n.each <= 1,
+        "dropout.all_null={dropout.all_null} and dropout.each={dropout.each} are shares of a whole",
+    )
+    require(
+        len(config.data.dirs) == len(config.data.weights),
+        "data.dirs={data.dirs} and data.weights={data.weights} differ in length",
+    )
+    require(min(config.data.weights) > 0, "data.weights={data.weights} must be above 0")
+    require(
+        config.ema_sigmas and all(0 < sigma <= 0.25 for sigma in config.ema_sigmas),
+        "ema_sigmas={ema_sigmas} must lie in (0, 0.25]",
+    )
+    config.lock()
+    return ml_collections.FrozenConfigDict(config)
+
+
+def with_tuples(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A tree read back from JSON, its lists as the tuples they were."""
+    tuples = ml_collections.ConfigDict()
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            value = with_tuples(value)
+        tuples[key] = tuple(value) if isinstance(value, list) else value
+    return tuples
+
+
+def identity(config: ml_collections.ConfigDict, data_fingerprint: str) -> dict[str, object]:
+    """What a checkpoint must agree with, as flat JSON values.
+
+    Everything but the runtime keys, with the data sets by content instead of by path; `steps`
+    counts where the learning rate before the end depends on it.
+    """
+    same = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in flatten(config).items()
+        if not any(key == r or key.startswith(r + ".") for r in RUNTIME)
+    }
+    if config.optim.schedule == "cosine":
+        same["steps"] = config.steps
+    same["data.fingerprint"] = data_fingerprint
+    return same

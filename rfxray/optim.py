@@ -1,0 +1,75 @@
+"""The optimizer, its schedules, and power-function averages of the parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+
+def schedule(config) -> optax.Schedule:
+    """Learning rate by step: linear warm-up, then constant, cosine to 0, or warm-up-stable-decay.
+
+    wsd stays at its peak until the last `optim.decay` steps and falls along 1 − √(progress)
+    (Hägele et al. 2024, arXiv 2405.18392), so that a run can be lengthened until the decay begins.
+    """
+    o, steps = config.optim, config.steps
+    if o.schedule == "cosine":
+        body = optax.cosine_decay_schedule(o.learning_rate, steps - o.warmup)
+    elif o.schedule == "wsd":
+        begin = steps - o.warmup - o.decay
+
+        def body(step):
+            progress = jnp.clip((step - begin) / o.decay, 0.0, 1.0)
+            return o.learning_rate * (1.0 - jnp.sqrt(progress))
+
+    else:
+        body = optax.constant_schedule(o.learning_rate)
+    # From 1/warmup, not 0: the first step should move.
+    warmup = optax.linear_schedule(o.learning_rate / max(1, o.warmup), o.learning_rate, o.warmup)
+    return optax.join_schedules([warmup, body], [o.warmup]) if o.warmup else body
+
+
+def optimizer(config, axes: dict) -> optax.GradientTransformation:
+    """AdamW under a clipped global gradient norm (arXiv 1711.05101).
+
+    Args:
+      config: a run's config.
+      axes: the logical dimension names of every parameter; weight decay acts on those with two
+        or more dimensions besides `layers`, and leaves scales and biases alone.
+    """
+    o = config.optim
+    is_names = lambda leaf: isinstance(leaf, tuple)  # noqa: E731
+    matrices = jax.tree.map(
+        lambda names: len([n for n in names if n != "layers"]) >= 2, axes, is_leaf=is_names
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(o.clip),
+        optax.adamw(
+            schedule(config), o.b1, o.b2, o.eps, weight_decay=o.weight_decay, mask=matrices
+        ),
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# Power-function EMA (Karras et al. 2024, arXiv 2312.02696, §3.1)
+
+
+def ema_name(sigma: float) -> str:
+    """The name under which an EMA profile is stored and asked for: 0.05 → "0.050"."""
+    return f"{sigma:.3f}"
+
+
+def ema_gamma(sigma: float) -> float:
+    """The exponent γ whose profile has the relative width `sigma` (eq. 124 there).
+
+    σ² = (γ + 1) / ((γ + 2)²·(γ + 3)), a cubic in γ with one root above 0 for σ in (0, 0.288).
+    """
+    inverse = sigma**-2.0
+    roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])
+    return float(max(root.real for root in roots if abs(root.imag) < 1e-8 * abs(root)))
+
+
+def ema_update(average, params, step: jax.Array, sigma: float):
+    """The average after `step` (1 for the first) optimizer steps: β = (1 − 1/step)^(γ + 1)."""
+    beta = (1.0 - 1.0 / step.astype(jnp.float32)) ** (ema_gamma(sigma) + 1.0)
+    return jax.tree.map(lambda a, p: beta * a + (1.0 - beta) * p, average, params)

@@ -1,0 +1,92 @@
+"""The mesh, and where every array lives on it.
+
+A dimension of a parameter has a logical name; one table maps names to mesh axes. `data` repeats
+the model, `fsdp` splits it by its embedding dimension (each layer is gathered when it is used),
+`tensor` splits heads and the SwiGLU width (Megatron's layout, arXiv 1909.08053). The batch is split
+over data × fsdp.
+"""
+
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from rfxray.errors import ConfigError
+
+AXES = ("data", "fsdp", "tensor")
+
+RULES = {
+    "batch": ("data", "fsdp"),
+    "layers": None,
+    "embed": "fsdp",
+    "heads": "tensor",
+    "mlp": "tensor",
+}
+
+BATCH = P(RULES["batch"])
+
+
+def make_mesh(data: int, fsdp: int, tensor: int, devices=None) -> Mesh:
+    """A (data, fsdp, tensor) mesh over all devices; data = −1 takes what is left.
+
+    Raises:
+      ConfigError: where the product is not the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    n = len(devices)
+    if data == -1:
+        data = max(1, n // (fsdp * tensor))
+    if min(data, fsdp, tensor) < 1 or data * fsdp * tensor != n:
+        raise ConfigError(
+            f"a mesh of data {data} × fsdp {fsdp} × tensor {tensor} is not the {n} device(s) "
+            "at hand; set config.mesh so that the product is"
+        )
+    # Auto: the compiler propagates shardings from the arrays; make_mesh's default since jax 0.10
+    # is Explicit, under which plain indexing of a sharded array raises.
+    return jax.make_mesh(
+        (data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+    )
+
+
+def sharding(mesh: Mesh, shape: tuple[int, ...], logical: tuple[str | None, ...]) -> NamedSharding:
+    """The sharding of an array whose dimensions have those logical names.
+
+    A dimension that its mesh axes do not divide (a table of 60 rows, say) stays whole.
+    """
+
+    def axes(size, name):
+        axes = RULES.get(name)
+        ways = math.prod(mesh.shape[a] for a in np.atleast_1d(axes)) if axes else 1
+        return axes if ways > 1 and size % ways == 0 else None
+
+    return NamedSharding(mesh, P(*map(axes, shape, logical)))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def check_batch(mesh: Mesh, batch_size: int) -> None:
+    """Raises a ConfigError where data × fsdp, or the number of hosts, does not divide the batch."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % ways or batch_size % jax.process_count():
+        raise ConfigError(
+            f"batch_size={batch_size} is not divided by the mesh: data {mesh.shape['data']} × "
+            f"fsdp {mesh.shape['fsdp']} over {jax.process_count()} host(s)"
+        )
+
+
+def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
+    """Pins an activation to its place under `jax.set_mesh`; outside of one it does nothing."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, P(*(RULES.get(name) for name in logical)))
+
+
+def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """This host's rows of a batch as global arrays split over data × fsdp."""
+    where = NamedSharding(mesh, BATCH)
+    return {k: jax.make_array_from_process_local_data(where, v) for k, v in batch.items()}

@@ -1,0 +1,214 @@
+"""What a run says of itself: metrics on the device, and where they are written.
+
+Metrics are accumulated on the device by the train step and fetched at log steps only; the host adds
+what it alone can know, rates and waiting times.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import clu.metrics
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from rfxray.pictures import save_png
+
+# The loss is also kept by timestep, in equal bins of t: a mean hides which end of the path learns.
+T_BINS = 4
+
+
+@flax.struct.dataclass
+class LossByTimestep(clu.metrics.Metric):
+    """Mean loss in each of `T_BINS` equal bins of t: [T_BINS] float32."""
+
+    total: jax.Array
+    count: jax.Array
+
+    @classmethod
+    def empty(cls):
+        return cls(jnp.zeros(T_BINS), jnp.zeros(T_BINS))
+
+    @classmethod
+    def from_model_output(cls, loss_by_t, **_):
+        loss, t = loss_by_t
+        within = jax.nn.one_hot(jnp.minimum((t * T_BINS).astype(jnp.int32), T_BINS - 1), T_BINS)
+        return cls(loss @ within, within.sum(0))
+
+    def merge(self, other):
+        return type(self)(self.total + other.total, self.count + other.count)
+
+    def compute(self):
+        return self.total / self.count
+
+
+@flax.struct.dataclass
+class TrainMetrics(clu.metrics.Collection):
+    """What the train step accumulates between two log steps."""
+
+    loss: clu.metrics.Average.from_output("loss")
+    loss_by_t: LossByTimestep
+    grad_norm: clu.metrics.Average.from_output("grad_norm")
+    update_norm: clu.metrics.Average.from_output("update_norm")
+
+
+def fresh_metrics(place: jax.sharding.Sharding) -> TrainMetrics:
+    """Empty accumulators at that place."""
+    return jax.device_put(TrainMetrics.empty(), place)
+
+
+def scalars(metrics: TrainMetrics) -> dict[str, float]:
+    """Fetched accumulators as named numbers; a bin of t that saw no example is left out."""
+    metrics = jax.device_get(metrics)
+    values = metrics.compute()
+    by_t = values.pop("loss_by_t")
+    named = {name: float(value) for name, value in values.items()}
+    for i, value in enumerate(np.asarray(by_t)):
+        if metrics.loss_by_t.count[i]:
+            named[f"loss_t/{i / T_BINS:.2f}-{(i + 1) / T_BINS:.2f}"] = float(value)
+    return named
+
+
+class Meter:
+    """Rates between two log steps: images and tokens per second, share spent waiting for data."""
+
+    def __init__(self, step: int, steps: int, batch_size: int, tokens: int):
+        self.steps, self.batch_size, self.tokens = steps, batch_size, tokens
+        self._restart(step)
+
+    def _restart(self, step):
+        self._step, self._start, self._waited, self._aside = step, time.perf_counter(), 0.0, 0.0
+
+    def wait(self, iterator):
+        """The next item of an iterator, with the time it took counted as waiting for data."""
+        begin = time.perf_counter()
+        item = next(iterator)
+        self._waited += time.perf_counter() - begin
+        return item
+
+    def aside(self, begin: float) -> None:
+        """Takes the time since `begin` out of the rates: validation, pictures, a blocking save."""
+        self._aside += time.perf_counter() - begin
+
+    def read(self, step: int) -> dict[str, float]:
+        """The rates since the last reading."""
+        seconds = max(1e-9, time.perf_counter() - self._start - self._aside)
+        images = (step - self._step) * self.batch_size
+        rates = {
+            "images_per_s": images / seconds,
+            "tokens_per_s": images * self.tokens / seconds,
+            "tokens_seen": float(step * self.batch_size * self.tokens),
+            "data_wait": self._waited / seconds,
+            "eta_s": (self.steps - step) * self.batch_size * seconds / max(1, images),
+        }
+        self._restart(step)
+        return rates
+
+
+class Writer:
+    """Scalars and pictures to `metrics.jsonl`, TensorBoard events and the console.
+
+    Only the first host writes; on the others every method does nothing.
+    """
+
+    def __init__(self, workdir: Path, step: int = 0):
+        """Opens the files of a workdir.
+
+        Args:
+          workdir: an existing directory.
+          step: the step that a resumed run goes on from. Lines of `metrics.jsonl` after it belong
+            to steps that will be taken again: they are moved to `metrics.set_aside.jsonl`.
+        """
+        self._active = jax.process_index() == 0
+        if not self._active:
+            return
+        self._path = workdir / "metrics.jsonl"
+        _set_aside_after(self._path, step)
+        self._lines = self._path.open("a", buffering=1)
+        self._log = (workdir / "run.log").open("a", buffering=1)
+        self._board = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=True
+        )
+
+    def say(self, line: str) -> None:
+        """A line on the console and in `run.log`."""
+        if not self._active:
+            return
+        stamp = time.strftime("%H:%M:%S")
+        print(f"{stamp} {line}", flush=True)
+        self._log.write(f"{time.strftime('%Y-%m-%d')} {stamp} {line}\n")
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        if not self._active:
+            return
+        self._lines.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def image(self, step: int, name: str, file: Path, image: np.ndarray) -> None:
+        """A picture, [height, width] uint8, to a PNG file and TensorBoard."""
+        if self._active:
+            save_png(file, image)
+            self._board.add_image(name, image[None], step)
+
+    def close(self) -> None:
+        if self._active:
+            for file in (self._lines, self._log, self._board):
+                file.close()
+
+
+def _set_aside_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    kept = []
+    aside = []
+    for line in lines:
+        try:
+            kept.append(line) if json.loads(line)["step"] <= step else aside.append(line)
+        except (ValueError, KeyError, TypeError):  # a line torn by a kill
+            aside.append(line.rstrip("\n") + "\n")
+    if aside:
+        with path.with_suffix(".set_aside.jsonl").open("a") as file:
+            file.writelines(aside)
+        replacement = path.with_suffix(".jsonl.new")
+        replacement.write_text("".join(kept))
+        replacement.replace(path)
+
+
+class Bar:
+    """Progress of the training loop: one line that is redrawn, on a terminal only."""
+
+    def __init__(self, step: int, steps: int):
+        on_terminal = sys.stderr.isatty() and jax.process_index() == 0
+        self._bar = tqdm(total=steps, initial=step, unit="step", disable=not on_terminal)
+
+    def advance(self) -> None:
+        self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them: `3d 04h`, `2h 05m`, `1m 09s`."""
+    s = round(seconds)
+    for unit, size, next_unit, next_size in (("d", 86400, "h", 3600), ("h", 3600, "m", 60)):
+        if s >= size:
+            return f"{s // size}{unit} {s % size // next_size:02d}{next_unit}"
+    return f"{s // 60}m {s % 60:02d}s"
+
+
+def line(step: int, steps: int, values: dict[str, float]) -> str:
+    """The log line of a log step."""
+    return (
+        f"step {step}/{steps}  loss {values['loss']:.4f}  grad {values['grad_norm']:.3f}  "
+        f"{values['images_per_s']:.1f} images/s  {values['tokens_per_s']:,.0f} tokens/s  "
+        f"{values['tokens_seen']:.3g} tokens seen  data wait {values['data_wait']:.1%}  "
+        f"ETA {duration(values['eta_s'])}"
+    )
