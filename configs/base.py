@@ -66,7 +66,7 @@ def get_config() -> ml_collections.ConfigDict:
     s.fsdp = 1  # shards of parameters, optimizer and EMA; also splits the batch (runtime)
     s.tensor = 1  # splits heads and mlp_width (runtime)
 
-    c.attention = "auto"  # auto, xla or cudnn (runtime)
+    c.attention = "auto"  # auto, xla, cudnn (GPU) or splash (TPU) (runtime)
     c.remat = (
         "none"  # recomputed in the backward pass: none, dots (all but matmuls), full (runtime)
     )

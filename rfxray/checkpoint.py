@@ -60,7 +60,6 @@ def _manager(workdir: Path, items: tuple[str, ...], keep: int | None, create: bo
     options = ocp.CheckpointManagerOptions(
         preservation_policy=preservation_policy.LatestN(keep) if keep else None,
         create=create,
-        read_only=not create,
         cleanup_tmp_directories=create,
     )
     return ocp.CheckpointManager(
@@ -204,14 +203,18 @@ def _read_meta(manager, workdir: Path, step: int) -> dict:
 
 def _restore(manager, workdir: Path, step: int, abstract: dict, meta: dict) -> dict:
     """Array items of a step, checked leaf by leaf against its meta."""
-    wanted = _named(abstract)
-    for name, leaf in wanted.items():
-        stored = meta["dtypes"].get(name)
-        if stored != str(leaf.dtype):
-            raise ConfigError(
-                f"the checkpoint in {workdir} (step {step}) stores {name} as {stored} and this "
-                f"run wants {leaf.dtype}"
-            )
+    wanted = {name: str(leaf.dtype) for name, leaf in _named(abstract).items()}
+    stored = {k: v for k, v in meta["dtypes"].items() if k.split("/")[0] in abstract}
+    where = f"the checkpoint in {workdir} (step {step})"
+    if wanted.keys() != stored.keys():
+        some = sorted(wanted.keys() ^ stored.keys())
+        raise ConfigError(
+            f"{where} holds other arrays than this version of the model: {', '.join(some[:4])}"
+            f"{' …' if len(some) > 4 else ''}"
+        )
+    for name, dtype in wanted.items():
+        if stored[name] != dtype:
+            raise ConfigError(f"{where} stores {name} as {stored[name]}, not as {dtype}")
     args = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
     try:
         restored = manager.restore(step, args=ocp.args.Composite(**args))

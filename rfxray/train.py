@@ -4,7 +4,6 @@ Any key of the config is set with `--config.KEY=VALUE`. Running the same command
 run; a finished run says so and exits. Exit codes: see errors.py.
 """
 
-import argparse
 import signal
 import time
 from collections import deque
@@ -50,7 +49,7 @@ def train(config, workdir: Path) -> None:
         train_state, position = state.init(config, mesh), 0
     else:
         train_state, metrics, position = checkpoints.restore(begun)
-    step = begun or 0
+    step = saved = begun or 0
     if position != step * config.batch_size:
         raise errors.DataError(f"checkpoint {step} of {workdir} stands at example {position}")
     if jax.process_index() == 0:
@@ -76,10 +75,10 @@ def train(config, workdir: Path) -> None:
     # ----- Steps: training, validation, sample grid ------------------------------------------
     take_step = jax.jit(train_step(config), donate_argnums=0)
     validate = jax.jit(validation_step(config))
-    draw = jax.jit(
-        sampler(config, Settings(0, config.samples.steps, config.samples.solver, guided(config))),
-        out_shardings=partition.replicated(mesh),
+    how = Settings(
+        config.seed, config.samples.steps, config.samples.solver, config.samples.guidance
     )
+    draw = jax.jit(sampler(config, how), out_shardings=partition.replicated(mesh))
     profile = ema_name(config.ema_sigmas[0])  # what validation and pictures look at
 
     hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
@@ -98,7 +97,7 @@ def train(config, workdir: Path) -> None:
         }
 
     def sample_grid() -> np.ndarray:
-        seed, weight = np.uint32(config.seed), np.float32(config.samples.guidance)
+        seed, weight = np.uint32(how.seed), np.float32(how.guidance)
         images = draw(train_state["ema"][profile], seed, weight, **asked)
         return pictures.grid(pictures.to_uint8(np.asarray(images)[..., 0]))
 
@@ -107,6 +106,7 @@ def train(config, workdir: Path) -> None:
     meter = telemetry.Meter(step, config.steps, config.batch_size, shape.tokens)
     bar = telemetry.Bar(step, config.steps)
     ahead = deque()
+    compiling = time.perf_counter()
     (workdir / "samples").mkdir(exist_ok=True)
 
     with jax.set_mesh(mesh):
@@ -120,6 +120,11 @@ def train(config, workdir: Path) -> None:
             ahead.append(metrics.loss.count)
             if len(ahead) > RUN_AHEAD:
                 ahead.popleft().block_until_ready()
+            if compiling is not None:  # the first step of this process, kept out of the rates
+                metrics.loss.count.block_until_ready()
+                say(f"first step after {telemetry.duration(time.perf_counter() - compiling)}")
+                meter.restart(step)
+                compiling = None
 
             last = step == config.steps
 
@@ -149,23 +154,22 @@ def train(config, workdir: Path) -> None:
                 file = workdir / "samples" / f"step_{step:08d}.png"
                 writer.image(step, "samples", file, grid)
                 say(f"step {step}: {file}")
-            if due(config.checkpoint_every) or stop:
+            if due(config.checkpoint_every):
                 checkpoints.save(step, train_state, metrics, position)
+                saved = step
                 say(f"step {step}: saving a checkpoint")
             meter.aside(begin)
 
     # ----- The end ---------------------------------------------------------------------------
     bar.close()
+    if saved != step:  # asked to stop between two saves
+        checkpoints.save(step, train_state, metrics, position)
     checkpoints.close()
-    if step < config.steps:
-        raise errors.Preempted(f"saved at step {step}; run the same command again to go on")
-    say(f"finished {step} steps: {workdir}")
+    finished = step >= config.steps
+    say(f"{'finished' if finished else 'stopped after'} {step} steps: {workdir}")
     writer.close()
-
-
-def guided(config) -> float:
-    """The guidance weight that stands for the program of the sample grid: 1 without, 0 with."""
-    return float(config.samples.guidance == 1)
+    if not finished:
+        raise errors.Preempted(f"saved at step {step}; run the same command again to go on")
 
 
 def _stop_on_signal() -> list:
@@ -181,7 +185,7 @@ def _stop_on_signal() -> list:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m rfxray.train", description=__doc__)
+    parser = errors.ArgumentParser(prog="python -m rfxray.train", description=__doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/")
     parser.add_argument("--workdir", required=True, type=Path, help="where the run keeps its files")
     arguments, rest = parser.parse_known_args(argv)

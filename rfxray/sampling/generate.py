@@ -128,6 +128,10 @@ def velocity(config, params) -> Callable:
 def sampler(config, settings: Settings) -> Callable:
     """The whole integration as one pure function, to be jitted.
 
+    Args:
+      config: of the run that trained the network.
+      settings: of which `seed` is not read, and `guidance` only for whether it is 1 (none).
+
     Returns:
       `(params, seed, weight, indices [batch] uint32, attributes, known) → images [batch, height,
       width, channels] float32`, where seed and weight stand for those of the settings (so that a

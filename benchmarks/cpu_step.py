@@ -1,0 +1,100 @@
+"""Our train step beside a PyTorch SiT of the same width, depth and tokens, on this CPU, in one run.
+
+    pip install torch        (an extra of its own; the CPU build is enough)
+    python -m benchmarks.cpu_step [--config configs/smoke.py] [--rounds 5]
+
+The two take turns, so that a drift of the machine's speed hits both; the ratio is that of the
+medians. Both do forward, backward, clipping, AdamW; ours keeps two averages of the parameters and
+draws its noise per example, the peer keeps one and draws it per batch.
+"""
+
+import argparse
+import os
+import statistics
+import time
+
+import jax
+import numpy as np
+import torch
+
+from benchmarks import torch_peer
+from rfxray import conditioning, model, partition, state, telemetry
+from rfxray import config as configuration
+from rfxray.errors import exit_on_error
+from rfxray.step import train_step
+
+
+def ours(config, batch):
+    """A function that takes n steps and waits for them."""
+    mesh = partition.make_mesh(-1, 1, 1, jax.devices()[:1])
+    carry = [state.init(config, mesh), telemetry.fresh_metrics(partition.replicated(mesh))]
+    batch = partition.global_batch(mesh, batch)
+    step = jax.jit(train_step(config), donate_argnums=0)
+
+    def run(n):
+        for _ in range(n):
+            carry[:] = step(*carry, batch)
+        jax.block_until_ready(carry)
+
+    return run
+
+
+def peer(config, batch):
+    """The same for the PyTorch SiT."""
+    m = config.model
+    network = torch_peer.SiT(
+        m.size, m.channels, m.patch, m.width, m.depth, m.heads, conditioning.NUM_ATTRIBUTES
+    )
+    step = torch_peer.train_step(network, config.optim.learning_rate)
+    tensors = [torch.from_numpy(np.asarray(batch[k])) for k in ("image", "attributes", "known")]
+
+    def run(n):
+        for _ in range(n):
+            step(*tensors)
+
+    return run, sum(p.numel() for p in network.parameters())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu_step", description=__doc__)
+    parser.add_argument("--config", default="configs/smoke.py")
+    parser.add_argument("--rounds", type=int, default=5, help="of each, after one to warm up")
+    parser.add_argument("--steps", type=int, default=20, help="per round")
+    arguments = parser.parse_args()
+    with exit_on_error("benchmarks.cpu_step"):
+        config = configuration.load(arguments.config)
+    rng = np.random.default_rng(0)
+    m, n = config.model, config.batch_size
+    batch = {
+        "image": rng.uniform(-1, 1, (n, m.size, m.size, m.channels)).astype(np.float32),
+        "attributes": np.zeros((n, conditioning.NUM_ATTRIBUTES), np.float32),
+        "known": np.ones((n, conditioning.NUM_ATTRIBUTES), bool),
+        "index": np.arange(n, dtype=np.uint32),
+    }
+    run_ours = ours(config, batch)
+    run_peer, peer_parameters = peer(config, batch)
+    seconds = {"rfxray": [], "torch": []}
+    for round_ in range(arguments.rounds + 1):
+        for name, run in (("rfxray", run_ours), ("torch", run_peer)):
+            begin = time.perf_counter()
+            run(arguments.steps)
+            if round_:
+                seconds[name].append((time.perf_counter() - begin) / arguments.steps)
+    shape = model.model_config(config)
+    parameters = sum(x.size for x in jax.tree.leaves(model.abstract(shape)[1]))
+    print(
+        f"{os.cpu_count()} CPU threads, jax {jax.__version__}, torch {torch.__version__}, "
+        f"{arguments.config}: batch {n}, {shape.tokens} tokens, width {m.width}, depth {m.depth}"
+    )
+    for name, count in (("rfxray", parameters), ("torch", peer_parameters)):
+        rates = [n * shape.tokens / s for s in seconds[name]]
+        print(
+            f"{name:7s} {count:>10,} parameters  {statistics.median(rates):>9,.0f} tokens/s "
+            f"(of {min(rates):,.0f} to {max(rates):,.0f})"
+        )
+    ratio = statistics.median(seconds["torch"]) / statistics.median(seconds["rfxray"])
+    print(f"ratio rfxray / torch: {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

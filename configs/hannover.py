@@ -1,0 +1,21 @@
+"""A small set of real radiographs at 96², on any CPU: it memorises, and is meant to show the path.
+
+The COVID-19 Image Repository of Hannover Medical School (CC BY 3.0), as the README builds it:
+
+    python -m rfxray.train --config configs/hannover.py --workdir runs/hannover/train
+
+1.2 M parameters, 64 tokens a picture.
+"""
+
+from configs import smoke
+
+
+def get_config():
+    c = smoke.get_config()
+    c.steps = 3000
+    c.data.dirs = ("runs/hannover/data",)
+    c.data.make = "python -m data_prep.build --source folder … (README.md, Real radiographs)"
+    c.model.size = 96
+    c.model.patch = 12
+    c.eval.batches = 1
+    return c

@@ -1,0 +1,224 @@
+"""Turns raw radiographs and their table into a data set that the trainer reads.
+
+    python -m data_prep.build --source folder --images DIR --metadata FILE.csv \\
+        --column image=image_id --column patient=patient_id --column view=projection \\
+        --size 256 --out runs/data/mine
+
+The result is a TensorFlow Datasets directory (ArrayRecord; `rfxray/record.py` has the schema) with
+`manifest.json` (counts, checksums, what was done to the pixels) and `dropped.csv` (what was left
+out and why). Killed, the same command goes on. See `shards.py`, `ingest.py` and `splits.py`.
+"""
+
+import argparse
+import functools
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from data_prep import ingest, shards
+from data_prep.columns import parse_columns, parse_map
+from data_prep.processes import write_dataset
+from data_prep.sources.folder import read_folder
+from data_prep.splits import SPLITS, check_fractions, hashed_split
+from data_prep.table import Row, Table
+from rfxray.conditioning import SOURCES, encode_value
+from rfxray.errors import ArgumentParser, ConfigError, exit_on_error
+
+COMMAND = "data_prep.build"
+SIZES = (16, 2048)
+SHOWN_CELLS = 5
+
+
+def make_records(rows: Sequence[Row], images: str, size: int) -> Iterator[dict | shards.Dropped]:
+    """Reads and squares the file of each row; the `make` of `shards.py`."""
+    for row in rows:
+        try:
+            picture = ingest.ingest(os.path.join(images, row.path), size)
+        except ingest.Refused as refusal:
+            yield shards.Dropped(row.path, str(refusal))
+            continue
+        yield {
+            **picture,
+            "attributes": np.frombuffer(row.attributes, np.float32),
+            "states": np.frombuffer(row.states, np.int8),
+            "key": row.key,
+            "patient": row.patient,
+        }
+
+
+def plan_table(
+    table: Table,
+    *,
+    name: str,
+    size: int,
+    shard_examples: int,
+    validation: float,
+    test: float,
+    options: dict,
+) -> shards.Plan:
+    """Which row goes into which shard, in the table's order; splits as the source has them, else
+    by a hash of the patient.
+    """
+    by_split: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    for row in table.rows:
+        by_split[row.split or hashed_split(row.patient, validation, test)].append(row)
+    return shards.plan(
+        by_split,
+        name=name,
+        size=size,
+        shard_examples=shard_examples,
+        description=f"Chest radiographs of {name}, {size} × {size} pixels of 16-bit grey.",
+        options=options,
+        preprocessing=ingest.PREPROCESSING,
+        versions=ingest.versions(),
+        dropped=table.dropped,
+        notes=table.notes,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with exit_on_error(COMMAND):
+        _build(_parser().parse_args(argv))
+
+
+def _build(args: argparse.Namespace) -> None:
+    columns, mapped = parse_columns(args.column), parse_map(args.map)
+    check_fractions(args.validation, args.test)
+    if not SIZES[0] <= args.size <= SIZES[1]:
+        raise ConfigError(f"--size {args.size} is not from {SIZES[0]} to {SIZES[1]} pixels")
+    source = args.set_source or (args.name if args.name in SOURCES else "other")
+    if not encode_value("source", source)[1]:
+        raise ConfigError(f"--set-source {source}: the source of an image is always known")
+    print(
+        f"{COMMAND}: reading {args.metadata}, looking for files in {args.images}", file=sys.stderr
+    )
+    table = read_folder(args.images, args.metadata, columns, mapped, args.name, source)
+    plan = plan_table(
+        table,
+        name=args.name,
+        size=args.size,
+        shard_examples=args.shard_examples,
+        validation=args.validation,
+        test=args.test,
+        options={
+            "source": args.source,
+            "columns": columns,
+            "map": {f"{name}:{cell}": value for (name, cell), value in mapped.items()},
+            "set_source": source,
+            "validation": args.validation,
+            "test": args.test,
+        },
+    )
+    for line in _report(args, table, plan):
+        print(f"{COMMAND}: {line}", file=sys.stderr)
+    make = functools.partial(make_records, images=args.images, size=args.size)
+    manifest = write_dataset(plan, make, args.out, workers=args.workers, command=COMMAND)
+    examples = sum(split["examples"] for split in manifest["splits"].values())
+    if examples < len(table.rows) / 2:
+        print(
+            f"{COMMAND}: WARNING: only {examples:,} of {len(table.rows):,} matched images could be "
+            f"used; look into dropped.csv before training on this",
+            file=sys.stderr,
+        )
+    print(shards.summary(manifest, args.out))
+
+
+def _report(args: argparse.Namespace, table: Table, plan: shards.Plan) -> Iterator[str]:
+    """What was found, line by line, before the long work begins."""
+    notes = table.notes
+    splits = Counter()
+    for shard in plan.shards:
+        splits[shard.split] += len(shard.items)
+    yield (
+        f"{notes['rows']:,} rows, {notes['files']:,} files, {notes['matched']:,} matched, "
+        f"{notes['patients']:,} patients: "
+        + ", ".join(f"{split} {count:,}" for split, count in splits.items())
+    )
+    if notes["without_patient"]:
+        yield (
+            f"{notes['without_patient']:,} images have no patient id; each counts as a patient of "
+            f"its own, so a split may divide a real one"
+        )
+    if "split" in plan.options["columns"]:
+        divided = _divided_patients(plan)
+        if divided:
+            yield f"WARNING: the table's own split divides {divided:,} patients"
+    else:
+        for split, share in (("validation", args.validation), ("test", args.test)):
+            if share and not splits[split]:
+                yield f"no patient fell into {split}: {notes['patients']:,} are few for {share:g}"
+    for name, cells in notes["not_understood"].items():
+        shown = ", ".join(f"{cell!r} × {n:,}" for cell, n in list(cells.items())[:SHOWN_CELLS])
+        more = f" and {len(cells) - SHOWN_CELLS:,} more" if len(cells) > SHOWN_CELLS else ""
+        yield f"{name}: {shown}{more} not understood, taken as unknown (--map {name}:CELL=VALUE)"
+    if notes["no_finding"]["contradicted"]:
+        yield (
+            f"no_finding contradicted the pathologies in {notes['no_finding']['contradicted']:,} "
+            f"rows; the pathologies won"
+        )
+    if table.dropped:
+        yield "left out: " + ", ".join(
+            f"{reason} × {count:,}" for reason, count in shards.reasons(table.dropped).items()
+        )
+
+
+def _divided_patients(plan: shards.Plan) -> int:
+    seen: dict[str, str] = {}
+    divided = set()
+    for shard in plan.shards:
+        for row in shard.items:
+            if seen.setdefault(row.patient, shard.split) != shard.split:
+                divided.add(row.patient)
+    return len(divided)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(
+        prog="python -m data_prep.build",
+        description="Writes a data set of chest radiographs (TensorFlow Datasets, ArrayRecord).",
+    )
+    add = parser.add_argument
+    add("--source", choices=("folder",), default="folder", help="layout of the raw set")
+    add("--images", required=True, help="folder of PNG, JPEG and DICOM files, at any depth")
+    add("--metadata", required=True, help="CSV table, one row an image; may be .csv.gz")
+    add(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=HEADER",
+        help="what a column of the table is: image, patient, study, split, or one of the 19 "
+        "attributes (view, sex, race, age, source, cardiomegaly, …); repeat for each",
+    )
+    add(
+        "--map",
+        action="append",
+        default=[],
+        metavar="NAME:CELL=VALUE",
+        help="read a cell of that column as this value, such as view:frontal=AP",
+    )
+    add("--size", type=int, required=True, help="side of the squares, pixels")
+    add("--out", required=True, help="directory of the data set")
+    add("--name", default="radiographs", help="of the set: its files and keys begin with it")
+    add(
+        "--set-source",
+        metavar="SOURCE",
+        help="the attribute `source` of every image (default: --name where it is one of the known "
+        "sources, else other)",
+    )
+    add("--validation", type=float, default=0.1, help="share of the patients (%(default)s)")
+    add("--test", type=float, default=0.0, help="share of the patients (%(default)s)")
+    add("--shard-examples", type=int, default=1024, help="images a shard (%(default)s)")
+    add(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes; each writes whole shards (%(default)s)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

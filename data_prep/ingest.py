@@ -1,0 +1,311 @@
+"""Any radiograph file → the canonical square of 16-bit grey.
+
+What is read: PNG (8 or 16 bit; grey, or colour and palette whose colours are all grey), JPEG, and
+DICOM (one frame, grey; compressed by the python-gdcm package). A file goes by its content, not by
+its name. What is not a whole, grey radiograph is `Refused` with a reason, never mended in silence.
+(Damage within a JPEG that leaves it decodable cannot be seen: the format has no checksum.)
+
+What is done, in this order (`PREPROCESSING` carries it into the manifest):
+
+1. DICOM: modality rescale, then the first VOI LUT or window of the file (left out where it is void
+   or shows nothing but one grey), then MONOCHROME1 is inverted. Others: the stored values.
+2. Intensity: linear from the 0.5th to the 99.5th percentile of the pixels to 0..65535, clipped. The
+   percentiles leave out the pixels within 1% of the range of the darkest and of the brightest
+   value, so that black padding, collimation, burned-in markers and saturated air do not decide the
+   contrast. Monotone; no histogram is equalised. A 12-bit picture in a 16-bit file comes out right.
+3. Size: the longer side becomes `size`, the other keeps the aspect; area averaging down (the
+   antialiased choice that cannot ring at the edge of a marker as Lanczos does), linear up. Padded
+   to the square with black, centred, an odd pixel below or right.
+
+Of a DICOM header only the pixel spacing, the laterality and the bits stored are kept.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import io
+import os
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+from PIL import Image, ImageOps
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+
+from rfxray.errors import DataError
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
+
+PERCENTILES = (0.5, 99.5)
+EXTREMES = 0.01  # of the range, left out at either end; JPEG noise in black padding is below it
+LARGEST_ASPECT = 4.0  # a dozen BRAX files are strips of aspect > 10; long lateral films reach 2
+SMALLEST_SIDE = 32
+# Colour subsampling leaves a few levels between the channels of a grey JPEG. A coloured stamp of a
+# thousandth of the picture (32² in 1024²) is beyond that and is worth refusing.
+GREY_TOLERANCE, COLOURED_SHARE = 8, 0.001
+
+PREPROCESSING = {
+    "dicom": "modality rescale, first VOI LUT or window, MONOCHROME1 inverted",
+    "percentiles": PERCENTILES,
+    "percentiles_leave_out": f"{EXTREMES:g} of the range at the darkest and the brightest value",
+    "mapping": "linear, clipped, to 0..65535",
+    "resize": "longer side to size; area averaging down, linear up",
+    "pad": "black, centred",
+    "refused": {
+        "aspect_over": LARGEST_ASPECT,
+        "side_under": SMALLEST_SIDE,
+        "coloured": f"channels more than {GREY_TOLERANCE}/255 apart in over {COLOURED_SHARE:g}",
+    },
+}
+
+cv2.setNumThreads(1)  # the processes are the parallelism
+
+
+class Refused(DataError):
+    """A file that does not become a record; `str(error)` is the reason for dropped.csv.
+
+    The words before a colon are the same for all files of the same trouble.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Radiograph:
+    """A decoded file.
+
+    Attributes:
+      pixels: [height, width] float32 in any range, bright is dense.
+      bits: stored per pixel in the file.
+      pixel_spacing: rows and columns, mm; 0 where not known.
+      laterality: `L`, `R` or empty.
+    """
+
+    pixels: np.ndarray
+    bits: int
+    pixel_spacing: tuple[float, float] = (0.0, 0.0)
+    laterality: str = ""
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide a pixel; `absent` where an optional decoder is missing."""
+    found = {}
+    for package in ("numpy", "pillow", "opencv-python-headless", "pydicom", "python-gdcm"):
+        found[package] = "absent"
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def ingest(path: str | os.PathLike, size: int) -> dict:
+    """A file as the fields of a record that come from the picture (see `rfxray.record`).
+
+    Returns:
+      `image` [size, size] uint16, `content_box`, `original_size`, `original_bits`, `pixel_spacing`,
+      `laterality`.
+
+    Raises:
+      Refused: with the reason.
+    """
+    radiograph = read(path)
+    height, width = radiograph.pixels.shape
+    if min(height, width) < SMALLEST_SIDE:
+        raise Refused(f"too small: {height} × {width} pixels")
+    if max(height, width) > LARGEST_ASPECT * min(height, width):
+        raise Refused(f"a strip: {height} × {width} pixels")
+    image, content_box = to_square(normalise(radiograph.pixels), size)
+    return {
+        "image": np.rint(image * np.float32(65535)).astype(np.uint16),
+        "content_box": content_box,
+        "original_size": (height, width),
+        "original_bits": radiograph.bits,
+        "pixel_spacing": radiograph.pixel_spacing,
+        "laterality": radiograph.laterality,
+    }
+
+
+def normalise(pixels: np.ndarray) -> np.ndarray:
+    """[height, width] float32 of any range as float32 in [0, 1], by the percentiles above.
+
+    Raises:
+      Refused: where there are fewer than three greys.
+    """
+    low, high = float(pixels.min()), float(pixels.max())
+    if not np.isfinite([low, high]).all():
+        raise Refused("pixels that are not finite")
+    if low == high:
+        raise Refused("a constant image")
+    margin = EXTREMES * (high - low)
+    middle = pixels[(pixels > low + margin) & (pixels < high - margin)]
+    if not middle.size:
+        raise Refused("only black and white")
+    # "lower" picks a pixel's own value: no arithmetic that could differ between machines
+    dark, bright = np.percentile(middle, PERCENTILES, method="lower")
+    if dark == bright:
+        raise Refused("a constant image but for its extremes")
+    return np.clip((pixels - dark) / (bright - dark), 0, 1).astype(np.float32)
+
+
+def to_square(image: np.ndarray, size: int) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """Resizes and pads [height, width] float32 to [size, size], aspect kept.
+
+    Returns:
+      The square and its content box: top, left, height, width in pixels.
+    """
+    height, width = image.shape
+    longer = max(height, width)
+    new_height = max(1, (height * size + longer // 2) // longer)
+    new_width = max(1, (width * size + longer // 2) // longer)
+    how = cv2.INTER_AREA if longer >= size else cv2.INTER_LINEAR
+    top, left = (size - new_height) // 2, (size - new_width) // 2
+    square = np.zeros((size, size), np.float32)
+    square[top : top + new_height, left : left + new_width] = cv2.resize(
+        image, (new_width, new_height), interpolation=how
+    )
+    return square, (top, left, new_height, new_width)
+
+
+# ---------------------------------------------------------------------------------------------
+# Decoding
+
+
+def read(path: str | os.PathLike) -> Radiograph:
+    """Decodes a PNG, JPEG or DICOM file.
+
+    Raises:
+      Refused: where it is none, is torn, or is no grey picture of one frame.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise Refused(f"unreadable: {error.strerror}") from None
+    if not data:
+        raise Refused("an empty file")
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _read_picture(data, "PNG")
+    if data.startswith(b"\xff\xd8\xff"):
+        return _read_picture(data, "JPEG")
+    if data[128:132] == b"DICM" or Path(path).suffix.lower() in (".dcm", ".dicom"):
+        return _read_dicom(data)
+    raise Refused("neither PNG, JPEG nor DICOM")
+
+
+def _read_picture(data: bytes, kind: str) -> Radiograph:
+    try:
+        with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
+            picture.verify()  # a PNG's checksums, which decoding leaves unread; then open it anew
+        with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
+            picture.load()  # a torn file is an error here, not a grey remainder
+            picture = ImageOps.exif_transpose(picture)
+    except Exception as error:  # damage surfaces as any exception in Pillow's decoders
+        raise Refused(f"does not decode: {_first_line(error)}") from None
+    # The bit depth and the colour type stand at a fixed place in a PNG
+    bits, colour_type = (data[24], data[25]) if kind == "PNG" else (8, None)
+    if picture.mode == "1":
+        raise Refused("only black and white")
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "L"):
+        return Radiograph(np.asarray(picture).astype(np.float32), bits)
+    if bits == 16 and colour_type != 0:
+        raise Refused("a 16-bit PNG in colour or with transparency")
+    if picture.mode == "CMYK":
+        raise Refused("colour: CMYK")
+    channels = np.asarray(picture.convert("RGBA"))
+    if (channels[..., 3] < 255).any():
+        raise Refused("partly transparent")
+    return Radiograph(_grey(channels[..., :3]), bits)
+
+
+def _grey(channels: np.ndarray) -> np.ndarray:
+    """[height, width, 3] integers of equal channels as [height, width] float32."""
+    channels = channels.astype(np.float32)
+    spread = channels.max(-1) - channels.min(-1)
+    tolerance = GREY_TOLERANCE * max(1.0, channels.max() / 255)
+    coloured = float((spread > tolerance).mean())
+    if coloured > COLOURED_SHARE:
+        raise Refused(f"colour: in {coloured:.1%} of the pixels")
+    return channels.mean(-1, dtype=np.float32)
+
+
+def _read_dicom(data: bytes) -> Radiograph:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd tags that we do not use
+        try:
+            dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+            return _from_dataset(dataset)
+        except Refused:
+            raise
+        except Exception as error:  # damage surfaces as any exception in pydicom and its decoders
+            raise Refused(f"does not decode: {_first_line(error)}") from None
+
+
+def _from_dataset(dataset: pydicom.Dataset) -> Radiograph:
+    if "PixelData" not in dataset:
+        raise Refused("a DICOM file without pixel data, or torn before it")
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        raise Refused(f"several frames: {dataset.NumberOfFrames}")
+    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip()
+    if photometric == "PALETTE COLOR":
+        raise Refused("colour: a palette")
+    _complete(dataset)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_compressed:
+        # One decoder, not whichever of several is installed: the pixels must not depend on it
+        dataset.pixel_array_options(decoding_plugin="pydicom" if syntax == RLELossless else "gdcm")
+    pixels = dataset.pixel_array
+    if pixels.ndim == 3:
+        pixels = _grey(pixels)
+    else:
+        pixels = _as_displayed(pixels, dataset)
+    pixels = pixels.astype(np.float32)
+    if photometric == "MONOCHROME1":
+        pixels = pixels.max() + pixels.min() - pixels
+    return Radiograph(pixels, int(dataset.BitsStored), _spacing(dataset), _laterality(dataset))
+
+
+def _complete(dataset: pydicom.Dataset) -> None:
+    """Fills in what decoding needs and 5% of CheXpert-Plus lack, as the standard has it."""
+    if "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    for tag, value in (
+        ("SamplesPerPixel", 1),
+        ("PhotometricInterpretation", "MONOCHROME2"),
+        ("PixelRepresentation", 0),
+        ("BitsStored", dataset.get("BitsAllocated")),
+    ):
+        if dataset.get(tag) is None:
+            setattr(dataset, tag, value)
+    if dataset.get("HighBit") is None:
+        dataset.HighBit = dataset.BitsStored - 1
+
+
+def _as_displayed(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    rescaled = apply_modality_lut(pixels, dataset)
+    width = dataset.get("WindowWidth")
+    first = width[0] if isinstance(width, pydicom.multival.MultiValue) and width else width
+    if "VOILUTSequence" not in dataset and not (first and float(first) >= 1):
+        return rescaled
+    windowed = apply_voi_lut(rescaled, dataset)
+    return windowed if windowed.min() < windowed.max() else rescaled
+
+
+def _spacing(dataset: pydicom.Dataset) -> tuple[float, float]:
+    for tag in ("PixelSpacing", "ImagerPixelSpacing"):
+        with contextlib.suppress(TypeError, ValueError):
+            row, column = (float(value) for value in dataset.get(tag))
+            if row > 0 and column > 0:
+                return row, column
+    return 0.0, 0.0
+
+
+def _laterality(dataset: pydicom.Dataset) -> str:
+    for tag in ("ImageLaterality", "Laterality"):
+        side = str(dataset.get(tag) or "").strip().upper()
+        if side in ("L", "R"):
+            return side
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,15 @@
+"""A procedural chest radiograph: attributes drawn through a causal graph, pictures from attributes."""
+
+from data_prep.phantom.causes import descendants, draw_attributes, draw_states, draw_trial, observe
+from data_prep.phantom.draw import draw_images, mask_markers, truth
+
+__all__ = [
+    "descendants",
+    "draw_attributes",
+    "draw_images",
+    "draw_states",
+    "draw_trial",
+    "mask_markers",
+    "observe",
+    "truth",
+]

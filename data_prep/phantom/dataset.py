@@ -1,0 +1,79 @@
+"""Phantoms as a data set: the records, and the directory of shards that the trainer reads."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.phantom.causes import draw_attributes, draw_states, observe
+from data_prep.phantom.draw import SIZES, draw_images
+from data_prep.processes import write_dataset
+from data_prep.shards import plan
+from data_prep.splits import check_fractions, hashed_split
+from rfxray.errors import ConfigError
+
+COMMAND = "data_prep.phantom"
+SHARD_EXAMPLES = 2048  # 9 MiB at 64²
+_DRAWN_AT_ONCE = 64
+_BITS = 16
+
+
+def key(index: int) -> str:
+    """`source/patient/study/image` of a phantom."""
+    return f"{patient(index)}/s0/i0"
+
+
+def patient(index: int) -> str:
+    return f"phantom/p{index:07d}"
+
+
+def records(indices: Sequence[int], seed: int, size: int) -> Iterator[dict]:
+    """A record (as `rfxray.record.serialize` takes it) for each patient, in order."""
+    for start in range(0, len(indices), _DRAWN_AT_ONCE):
+        block = np.asarray(indices[start : start + _DRAWN_AT_ONCE])
+        attributes = draw_attributes(seed, block)
+        states = draw_states(seed, block, attributes)
+        observed = observe(attributes, states)
+        images = draw_images(attributes, seed, block, size)
+        for i, index in enumerate(block.tolist()):
+            yield {
+                "image": images[i],
+                "content_box": (0, 0, size, size),
+                "original_size": (size, size),
+                "original_bits": _BITS,
+                "pixel_spacing": (0.0, 0.0),
+                "laterality": "",
+                "attributes": observed[i],
+                "states": states[i],
+                "key": key(index),
+                "patient": patient(index),
+            }
+
+
+def write(out: Path, n: int, size: int, seed: int, validation: float, workers: int) -> dict:
+    """Writes the phantoms of indices 0 to n − 1 as a data set; returns its manifest.
+
+    Raises:
+      ConfigError: for numbers that make no data set, or an `out` that holds something else.
+    """
+    if n < 1 or seed < 0:
+        raise ConfigError(f"--n {n} phantoms of --seed {seed}: give at least 1, and a seed from 0")
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise ConfigError(f"--size {size} is not {SIZES[0]} to {SIZES[1]} pixels")
+    check_fractions(validation, 0.0)
+    splits: dict[str, list[int]] = {"train": [], "validation": []}
+    for index in range(n):
+        splits[hashed_split(patient(index), validation, 0.0)].append(index)
+    planned = plan(
+        splits,
+        name="phantom",
+        size=size,
+        shard_examples=SHARD_EXAMPLES,
+        description="Procedural chest radiographs; synthetic, drawn from attributes that follow a "
+        "known causal graph (data_prep/phantom).",
+        options={"n": n, "size": size, "seed": seed, "validation": validation},
+        versions={"numpy": np.__version__},
+    )
+    make = functools.partial(records, seed=seed, size=size)
+    return write_dataset(planned, make, out, workers=workers, command=COMMAND)

@@ -1,0 +1,75 @@
+"""One batch of patients as the drawing sees them: attributes and named noise, ready to broadcast."""
+
+import dataclasses
+
+import numpy as np
+
+from data_prep.phantom.noise import Noise
+from rfxray.conditioning import INDEX
+
+_ADULT = 18.0  # years
+
+
+@dataclasses.dataclass(frozen=True)
+class Patients:
+    """Some patients; everything read from it is float32 [n, 1, 1].
+
+    Attributes:
+      attributes: [n, 19], the true values.
+      noise: their exogenous noise; the same noise under other attributes is the same patient.
+    """
+
+    attributes: np.ndarray
+    noise: Noise
+
+    def __len__(self) -> int:
+        return len(self.attributes)
+
+    def take(self, rows: np.ndarray) -> "Patients":
+        return Patients(self.attributes[rows], self.noise.take(rows))
+
+    def value(self, name: str) -> np.ndarray:
+        return self.attributes[:, INDEX[name], None, None]
+
+    def rows(self, name: str) -> np.ndarray:
+        """Which patients have a finding."""
+        return np.flatnonzero(self.attributes[:, INDEX[name]] > 0.5)
+
+    def normal(self, name: str, spread: float = 1.0, mean: float = 0.0) -> np.ndarray:
+        return np.float32(mean) + np.float32(spread) * self.noise.normal(name)[:, None, None]
+
+    def between(self, name: str, low: float, high: float) -> np.ndarray:
+        u = self.noise.uniform(name)[:, None, None]
+        return np.float32(low) + np.float32(high - low) * u
+
+    def chance(self, name: str, share: float | np.ndarray) -> np.ndarray:
+        """1 with probability `share`, else 0."""
+        return (self.noise.uniform(name)[:, None, None] < share).astype(np.float32)
+
+    def side(self, name: str) -> np.ndarray:
+        """−1 for the patient's right, which is the image's left, or 1."""
+        return 2 * self.chance(f"{name}/side", 0.5) - 1
+
+    @property
+    def male(self) -> np.ndarray:
+        return self.value("sex")
+
+    @property
+    def supine(self) -> np.ndarray:
+        """1 where the picture is AP."""
+        return (self.value("view") == 1).astype(np.float32)
+
+    @property
+    def grown(self) -> np.ndarray:
+        """0 at birth, 1 from 18 years."""
+        return np.clip(self.value("age") / _ADULT, 0, 1) ** np.float32(0.7)
+
+    @property
+    def aged(self) -> np.ndarray:
+        """0 until 20 years, 1 at 90, linear."""
+        return np.clip((self.value("age") - 20) / 70, 0, 1.3)
+
+    @property
+    def womanly(self) -> np.ndarray:
+        """1 for a woman, 0 for a man or a child."""
+        return (1 - self.male) * np.clip((self.value("age") - 9) / 7, 0, 1)

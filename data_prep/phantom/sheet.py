@@ -1,0 +1,50 @@
+"""One patient under many attributes, side by side: what each attribute is meant to look like."""
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from data_prep.phantom.causes import draw_attributes
+from data_prep.phantom.draw import draw_images
+from rfxray.conditioning import PATHOLOGY_NAMES, encode_value
+
+COLUMNS = 7
+_CAPTION = 16  # pixels
+_GAP = 3
+_GREYS = 40  # as many as the film's grain leaves apart; the file is a quarter of one of 256
+
+_HEALTHY = {"view": "PA", "sex": "M", "age": 50} | dict.fromkeys(
+    (*PATHOLOGY_NAMES, "support_devices"), "absent"
+)
+_FINDINGS = (*PATHOLOGY_NAMES, "support_devices")
+
+TILES: tuple[tuple[str, dict], ...] = (
+    ("PA, man of 50", {}),
+    ("AP", {"view": "AP"}),
+    ("lateral", {"view": "lateral"}),
+    ("woman", {"sex": "F"}),
+    ("woman, lateral", {"sex": "F", "view": "lateral"}),
+    ("AP, cardiomegaly", {"view": "AP", "cardiomegaly": "present"}),
+    ("AP, support devices", {"view": "AP", "support_devices": "present"}),
+    *((f"age {age}", {"age": age}) for age in (5, 20, 50, 80)),
+    *((f"age {age}, lateral", {"age": age, "view": "lateral"}) for age in (5, 50, 80)),
+    ("no finding", {}),
+    *((name.replace("_", " "), {name: "present"}) for name in _FINDINGS),
+    ("lateral, no finding", {"view": "lateral"}),
+    *((name.replace("_", " "), {name: "present", "view": "lateral"}) for name in _FINDINGS),
+)
+
+
+def contact_sheet(size: int = 256, seed: int = 0, index: int = 3) -> Image.Image:
+    """All of `TILES`, `size` pixels each, drawn with the noise of one patient."""
+    rows = -(-len(TILES) // COLUMNS)
+    pitch_x, pitch_y = size + _GAP, size + _CAPTION + _GAP
+    sheet = Image.new("L", (COLUMNS * pitch_x - _GAP, rows * pitch_y - _GAP), 255)
+    pen = ImageDraw.Draw(sheet)
+    for place, (caption, changed) in enumerate(TILES):
+        row, column = divmod(place, COLUMNS)
+        left, top = column * pitch_x, row * pitch_y
+        do = {name: encode_value(name, v)[0] for name, v in (_HEALTHY | changed).items()}
+        image = draw_images(draw_attributes(seed, [index], do), seed, [index], size)[0]
+        pen.text((left + 3, top + 2), caption, fill=0)
+        sheet.paste(Image.fromarray((image >> 8).astype(np.uint8)), (left, top + _CAPTION))
+    return sheet.quantize(_GREYS, dither=Image.Dither.NONE)

@@ -1,0 +1,421 @@
+"""One tfds ArrayRecord directory: planned purely, written shard by shard, published at the end.
+
+- A `Plan` says which items go into which shard, in which order. It is data.
+- `write_shard` is one task: it makes the records of a shard and leaves a shard file and a fragment
+  (its counts, checksums and drops as JSON) behind, or nothing.
+- `publish` names the shards and writes what describes them.
+
+`processes.write_dataset` runs the three on one machine; another runner (a Beam pipeline) may map
+`write_shard` over `plan.shards` and end in `publish`.
+
+A writer hands in `make(items) -> Iterable[record | Dropped]`, a picklable top-level function (or a
+`functools.partial` of one). It is called once a shard with that shard's items, gives one result for
+each item in order, and is a pure function of them: so a run that is killed at any moment and
+started again ends in the same bytes, whatever the number of processes. An item is anything that
+pickles and whose `repr` says all that decides its record.
+
+While it is written, DIR holds `plan.json` and `partial/`; the shards get their final names when it
+is known which of them are empty of records (those vanish, the rest are numbered through: tfds and
+Grain never meet an empty file). `manifest.json` comes last: where it lies, the data set is
+complete.
+"""
+
+import csv
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from rfxray import __version__
+from rfxray.conditioning import ATTRIBUTES, UNKNOWN, decode_value
+from rfxray.errors import ConfigError, DataError
+from rfxray.record import State, features, known_from_states, serialize
+
+# One record a group: a random read then decodes one record, which a global shuffle needs
+# (100,000 records, 500 random reads: 4,800/s against 436/s with all in one group).
+WRITER_OPTIONS = "group_size:1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropped:
+    """What became no record: its key (or path), and why in a few words."""
+
+    key: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """The items of one shard, `index` counting from 0 within `split`."""
+
+    split: str
+    index: int
+    items: Sequence[Any]
+
+    @property
+    def stem(self) -> str:
+        """Of its files in `partial/`."""
+        return f"{self.split}-{self.index:05d}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that decides the bytes of a data set, but for the function that makes the records.
+
+    Attributes:
+      name: of the data set and its files; a lower-case identifier.
+      size: side of the square images, pixels.
+      description: one paragraph for whoever opens the directory.
+      options: every option of the command that changes a record; JSON.
+      preprocessing: how a file became a square; JSON, repeated in the manifest.
+      versions: of the libraries that decide pixels, by package; JSON.
+      shard_examples: items per shard.
+      shards: in order, split after split.
+      dropped: what was dropped before any shard is written.
+      notes: counts of the inputs for the manifest; JSON.
+    """
+
+    name: str
+    size: int
+    description: str
+    options: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
+    versions: Mapping[str, str]
+    shard_examples: int
+    shards: tuple[Shard, ...]
+    dropped: tuple[Dropped, ...] = ()
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a directory must agree in for this plan to go on in it; JSON, small."""
+        inputs = hashlib.sha256()
+        items = Counter()
+        for shard in self.shards:
+            items[shard.split] += len(shard.items)
+            for item in shard.items:
+                inputs.update(repr(item).encode("utf-8", "backslashreplace") + b"\0")
+        for drop in self.dropped:
+            inputs.update(repr(drop).encode("utf-8", "backslashreplace") + b"\0")
+        identity = {
+            "name": self.name,
+            "size": self.size,
+            "description": self.description,
+            "options": self.options,
+            "preprocessing": self.preprocessing,
+            "versions": {"rfxray": __version__, **self.versions},
+            "shard_examples": self.shard_examples,
+            "items": dict(items),
+            "inputs_sha256": inputs.hexdigest(),
+        }
+        return json.loads(json.dumps(identity))  # tuples become lists, as they will be read back
+
+
+def plan(
+    splits: Mapping[str, Sequence[Any]],
+    *,
+    name: str,
+    size: int,
+    shard_examples: int,
+    description: str = "",
+    options: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    versions: Mapping[str, str] | None = None,
+    dropped: Iterable[Dropped] = (),
+    notes: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Cuts every split into shards of `shard_examples` items, the last one shorter.
+
+    A `range` is cut into ranges, so a plan of a million drawn images stays small.
+
+    Raises:
+      ConfigError: for a name that tfds cannot read back, or shards of no items.
+    """
+    for word in (name, *splits):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", word):
+            raise ConfigError(f"{word!r} is no name for a data set or split: use a-z, 0-9 and _")
+    if shard_examples < 1 or size < 1:
+        raise ConfigError(f"a shard of {shard_examples} examples of {size} pixels holds nothing")
+    shards = tuple(
+        Shard(split, index, items[start : start + shard_examples])
+        for split, items in splits.items()
+        for index, start in enumerate(range(0, len(items), shard_examples))
+    )
+    return Plan(
+        name=name,
+        size=size,
+        description=description,
+        options=options or {},
+        preprocessing=preprocessing or {},
+        versions=versions or {},
+        shard_examples=shard_examples,
+        shards=shards,
+        dropped=tuple(dropped),
+        notes=notes or {},
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# One shard
+
+
+def write_shard(
+    shard: Shard,
+    directory: str | os.PathLike,
+    size: int,
+    make: Callable[[Sequence[Any]], Iterable[dict | Dropped]],
+    advance: Callable[[], None] = lambda: None,
+) -> None:
+    """Makes the records of a shard and writes `directory/partial/STEM.{array_record,json}`.
+
+    The fragment (`.json`) is written after the shard is safely on disk, so where there is a
+    fragment the task is done. Doing a task twice gives the same bytes.
+
+    Args:
+      advance: called after each item, for progress.
+    """
+    partial = Path(directory) / "partial"
+    temporary = _temporary(partial / shard.stem)
+    digests, dropped, counts = [], [], Counter()
+    writer = ArrayRecordWriter(os.fspath(temporary), WRITER_OPTIONS)
+    for item, result in zip(shard.items, make(shard.items), strict=True):
+        if isinstance(result, Dropped):
+            dropped.append([result.key, result.reason])
+        else:
+            if np.shape(result["image"]) != (size, size):
+                shape = np.shape(result["image"])
+                raise ValueError(f"{item!r} made an image {shape}, not {size} × {size}")
+            writer.write(serialize(result))
+            digests.append(example_digest(result))
+            counts.update(_tally(result))
+        advance()
+    writer.close()
+    _fsync(temporary)
+    fragment = {
+        "split": shard.split,
+        "index": shard.index,
+        "examples": len(digests),
+        "bytes": os.path.getsize(temporary),
+        "sha256": _file_sha256(temporary),
+        "dropped": dropped,
+        "counts": sorted([*key, number] for key, number in counts.items()),
+        "digests": "".join(digests),
+    }
+    os.replace(temporary, partial / f"{shard.stem}.array_record")
+    write_atomically(partial / f"{shard.stem}.json", json.dumps(fragment))
+
+
+def example_digest(record: Mapping[str, Any]) -> str:
+    """sha256 of a record's key, decoded pixels, attributes and states; not of its PNG bytes."""
+    digest = hashlib.sha256()
+    digest.update(record["key"].encode() + b"\0")
+    digest.update(np.ascontiguousarray(record["image"], "<u2").tobytes())
+    digest.update(np.ascontiguousarray(record["attributes"], "<f4").tobytes())
+    digest.update(np.ascontiguousarray(record["states"], "i1").tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint(digests: Mapping[str, Iterable[str]]) -> str:
+    """Of a data set, from the `example_digest`s of every split in order; shards do not matter."""
+    digest = hashlib.sha256()
+    for split, examples in digests.items():
+        digest.update(split.encode() + b"\0")
+        for example in examples:
+            digest.update(bytes.fromhex(example))
+    return digest.hexdigest()
+
+
+def _tally(record: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+    """(attribute, "values" or "states", which) of one record; ages by decade."""
+    known = known_from_states(np.asarray(record["states"]))
+    for attribute, number, state, told in zip(
+        ATTRIBUTES, record["attributes"], record["states"], known, strict=True
+    ):
+        value = decode_value(attribute.name, number, told)
+        if value is None:
+            value = UNKNOWN
+        elif attribute.continuous:
+            decade = int(value) // 10 * 10
+            value = f"{decade}-{decade + 9}"
+        yield attribute.name, "values", value
+        yield attribute.name, "states", State(int(state)).name.lower()
+
+
+# ---------------------------------------------------------------------------------------------
+# A whole data set
+
+
+def publish(plan: Plan, out: str | os.PathLike) -> dict[str, Any]:
+    """Gives the shards their final names and writes what describes them, the manifest last.
+
+    Every fragment of `plan` must be there. May be killed and repeated at any point.
+
+    Raises:
+      DataError: where no example is left, or a shard is not what its fragment says.
+    """
+    out = Path(out)
+    partial = out / "partial"
+    fragments = [json.loads((partial / f"{shard.stem}.json").read_bytes()) for shard in plan.shards]
+    dropped = [*plan.dropped, *(Dropped(*d) for fragment in fragments for d in fragment["dropped"])]
+    write_atomically(out / "dropped.csv", _dropped_csv(dropped))
+    by_split: dict[str, list] = {}
+    for shard, fragment in zip(plan.shards, fragments, strict=True):
+        if fragment["examples"]:
+            by_split.setdefault(shard.split, []).append((shard, fragment))
+    if not by_split:
+        common = next(iter(reasons(dropped)), "")
+        why = f" (most often: {common})" if common else ""
+        raise DataError(f"no example is left, {len(dropped):,} dropped{why}; see {out}/dropped.csv")
+    for split, written in by_split.items():
+        for index, (shard, fragment) in enumerate(written):
+            fragment["file"] = f"{plan.name}-{split}.array_record-{index:05d}-of-{len(written):05d}"
+            source, target = partial / f"{shard.stem}.array_record", out / fragment["file"]
+            if source.exists():
+                os.replace(source, target)
+            if not target.exists() or target.stat().st_size != fragment["bytes"]:
+                raise DataError(f"{target} is gone or torn; delete {out} and build it again")
+    _fsync(out)
+    _write_tfds_metadata(plan, out, by_split)
+    manifest = _manifest(plan, dropped, by_split)
+    write_atomically(out / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
+    shutil.rmtree(partial)
+    return manifest
+
+
+def read_manifest(out: str | os.PathLike) -> dict[str, Any] | None:
+    """The manifest of a complete data set, or None where there is none."""
+    try:
+        return json.loads((Path(out) / "manifest.json").read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def summary(manifest: Mapping[str, Any], out: str | os.PathLike) -> str:
+    """The closing line of a command that wrote a data set."""
+    counts = ", ".join(f"{s} {split['examples']:,}" for s, split in manifest["splits"].items())
+    dropped = f"{manifest['dropped']:,} dropped"
+    if manifest["dropped"]:
+        dropped += f" (reasons in {Path(out) / 'dropped.csv'})"
+    return f"{out}: {counts} examples of {manifest['size']}², {dropped}"
+
+
+def _manifest(plan: Plan, dropped: Sequence[Dropped], by_split: Mapping[str, list]) -> dict:
+    splits, digests = {}, {}
+    for split, written in by_split.items():
+        digests[split] = _per_example(written)
+        counts: dict[str, dict] = {a.name: {"values": {}, "states": {}} for a in ATTRIBUTES}
+        for _, fragment in written:
+            for name, kind, which, number in fragment["counts"]:
+                counts[name][kind][which] = counts[name][kind].get(which, 0) + number
+        splits[split] = {
+            "examples": sum(fragment["examples"] for _, fragment in written),
+            "shards": [
+                {key: fragment[key] for key in ("file", "examples", "bytes", "sha256")}
+                for _, fragment in written
+            ],
+            "counts": counts,
+        }
+    return {
+        "name": plan.name,
+        "size": plan.size,
+        "description": plan.description,
+        "versions": plan.identity["versions"],
+        "fingerprint": fingerprint(digests),
+        "dropped": len(dropped),
+        "dropped_reasons": reasons(dropped),
+        "options": plan.identity["options"],
+        "preprocessing": plan.identity["preprocessing"],
+        "notes": plan.notes,
+        "splits": splits,
+    }
+
+
+def _per_example(written: Iterable[tuple[Shard, dict]]) -> Iterable[str]:
+    for _, fragment in written:
+        digests = fragment["digests"]
+        yield from (digests[i : i + 64] for i in range(0, len(digests), 64))
+
+
+def reasons(dropped: Iterable[Dropped]) -> dict[str, int]:
+    """How many were dropped for each reason, most first; a reason's detail follows a colon."""
+    return dict(Counter(drop.reason.partition(":")[0] for drop in dropped).most_common())
+
+
+def _dropped_csv(dropped: Iterable[Dropped]) -> str:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["key", "reason"])
+    writer.writerows((drop.key, drop.reason) for drop in dropped)
+    return table.getvalue()
+
+
+def _write_tfds_metadata(plan: Plan, out: Path, by_split: Mapping[str, list]) -> None:
+    import tensorflow_datasets as tfds
+
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=tfds.core.Path(out), dataset_name=plan.name, filetype_suffix="array_record"
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=os.fspath(out),
+        features=features(plan.size),
+        split_infos=[
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[fragment["examples"] for _, fragment in written],
+                num_bytes=sum(fragment["bytes"] for _, fragment in written),
+                filename_template=template.replace(split=split),
+            )
+            for split, written in by_split.items()
+        ],
+        check_data=False,  # the check imports TensorFlow
+        description=plan.description,
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# Files
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file so that it is there whole or not at all, after a power cut too."""
+    temporary = _temporary(path)
+    with open(temporary, "xb") as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _fsync(path.parent)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a killed process left this file behind."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+def _fsync(path: str | os.PathLike) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _file_sha256(path: str | os.PathLike) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

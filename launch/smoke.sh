@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The whole path on one CPU machine: phantoms → training → samples → figures, in under 15 minutes.
+#
+#   bash launch/smoke.sh            writes runs/smoke/report.html
+#   SMOKE=DIR bash launch/smoke.sh  …to another folder
+#
+# Run it again after an interruption: every stage goes on from where it was.
+set -euo pipefail
+began=$SECONDS
+source "$(dirname "$0")/venv.sh"
+
+out=${SMOKE:-runs/smoke}
+mkdir -p "$out"
+stage() { echo "smoke: $((SECONDS - began)) s: $*"; }
+
+stage "draws phantoms"
+"$python" -m data_prep.phantom --out "$out/phantom" --n 16384 --size 64 --seed 0
+
+stage "trains"
+"$python" -m rfxray.train --config configs/smoke.py --workdir "$out/train" \
+  --config.data.dirs="$out/phantom"
+
+stage "samples"
+"$python" -m rfxray.sample --checkpoint "$out/train" --out "$out/samples" --n 2 --steps 16 \
+  --grid view=PA,AP,lateral --grid cardiomegaly=absent,present
+
+if [ ! -f "$out/oracle.npz" ]; then
+  stage "trains the oracle on phantoms of another seed"
+  "$python" -m data_prep.oracle --out "$out/oracle.npz" --size 64 --seed 1
+fi
+
+stage "measures"
+"$python" launch/smoke_report.py "$out"

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Lint and the test suite, in a .venv that is made where there is none.
+#
+#   bash launch/test.sh                   everything but the long drills
+#   bash launch/test.sh -m drill          the drills
+#   bash launch/test.sh tests/rfxray -x   any pytest arguments
+set -euo pipefail
+source "$(dirname "$0")/venv.sh"
+
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+"$python" -m pytest "$@"

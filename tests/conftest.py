@@ -1,0 +1,210 @@
+"""What several tests share: a tiny data set, tiny configs, one finished training, fresh processes."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Derandomised: a failure is the same on every machine. No deadline: the first call compiles.
+settings.register_profile(
+    "suite", derandomize=True, deadline=None, database=None, max_examples=50, print_blob=False
+)
+settings.load_profile("suite")
+
+SIZE = 32  # of the pictures of the tiny data set
+TRAIN, VALIDATION = 50, 20
+
+# A network that compiles in seconds; every dimension that a mesh may split is a multiple of 8 or 2.
+TINY = (
+    *("model.size=32", "model.patch=8", "model.width=32", "model.depth=2", "model.heads=2"),
+    *("model.mlp_width=48", "model.adaln_rank=4", "unroll=1", "batch_size=8", "steps=12"),
+    *("optim.schedule=constant", "optim.warmup=2", "optim.decay=0", "optim.learning_rate=2e-3"),
+    *("log_every=4", "checkpoint_every=6", "eval.every=0", "samples.every=0"),
+)
+
+
+def draw(numbers):
+    """Records whose first pixel is their number, so that a test knows each example by sight."""
+    from rfxray import conditioning
+    from rfxray.record import State
+
+    for i in numbers:
+        rng = np.random.default_rng(i)
+        view, big = i % 3, i % 2
+        y, x = np.mgrid[:SIZE, :SIZE]
+        disc = (x - 16) ** 2 + (y - 10 - 6 * view) ** 2 < (5 + 4 * big) ** 2
+        image = np.clip(disc * 40000 + rng.normal(8000, 1500, (SIZE, SIZE)), 0, 65535)
+        image = image.astype(np.uint16)
+        image[0, 0] = i
+        attributes, known = conditioning.encode(
+            {
+                "view": conditioning.lookup("view").values[view],
+                "age": float(i % 90),
+                "source": "phantom",
+                "cardiomegaly": conditioning.PRESENCE[big],
+                # Uncertain keeps the value that was read, closed vocabulary is a silent absence.
+                "pneumonia": "present",
+                "edema": "absent",
+            }
+        )
+        states = np.where(known, State.STATED, State.UNLABELLED).astype(np.int8)
+        states[conditioning.INDEX["cardiomegaly"]] = State.POSITIVE if big else State.NEGATIVE
+        states[conditioning.INDEX["pneumonia"]] = State.UNCERTAIN
+        states[conditioning.INDEX["edema"]] = State.NEGATIVE_CLOSED_VOCABULARY
+        yield {
+            "image": image,
+            "content_box": [0, 0, SIZE, SIZE],
+            "original_size": [SIZE, SIZE],
+            "original_bits": 16,
+            "pixel_spacing": [0.0, 0.0],
+            "laterality": "",
+            "attributes": attributes,
+            "states": states,
+            "key": f"phantom/p{i}/s/i",
+            "patient": f"phantom/p{i}",
+        }
+
+
+def write(out: Path, **splits: range) -> Path:
+    from data_prep import processes, shards
+
+    plan = shards.plan(splits, name="tiny", size=SIZE, shard_examples=16)
+    processes.write_dataset(plan, draw, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_records():
+    """The function `numbers → records` that the tiny data sets are made of."""
+    return draw
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """A data set of 32² pictures: examples 0 … 49 to train on, 50 … 69 held out."""
+    return write(
+        tmp_path_factory.mktemp("data") / "tiny",
+        train=range(TRAIN),
+        validation=range(TRAIN, TRAIN + VALIDATION),
+    )
+
+
+@pytest.fixture(scope="session")
+def other_data(tmp_path_factory) -> Path:
+    """A second data set, with another fingerprint: examples 1000 … 1029, nothing held out."""
+    return write(tmp_path_factory.mktemp("data") / "other", train=range(1000, 1030))
+
+
+@pytest.fixture(scope="session")
+def make_config():
+    """`make_config("data.dirs=…", "steps=3")`: the checked config of a tiny run."""
+    from rfxray import config
+
+    return lambda *overrides: config.load(str(ROOT / "configs/smoke.py"), [*TINY, *overrides])
+
+
+@pytest.fixture(scope="session")
+def tiny_arguments():
+    """`tiny_arguments(workdir, "steps=3")`: the flags of `rfxray.train` for a tiny run."""
+
+    def arguments(workdir, *overrides):
+        flags = [f"--config.{override}" for override in (*TINY, *overrides)]
+        return ["--config", str(ROOT / "configs/smoke.py"), "--workdir", str(workdir), *flags]
+
+    return arguments
+
+
+@pytest.fixture(scope="session")
+def run_training():
+    """`train.train`, with the handlers of SIGTERM and SIGINT put back afterwards."""
+    from rfxray import train
+
+    def run(config, workdir: Path) -> Path:
+        with keep_signal_handlers():
+            train.train(config, workdir)
+        return workdir
+
+    return run
+
+
+@contextlib.contextmanager
+def keep_signal_handlers():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, make_config, tiny_data, run_training) -> Path:
+    """The workdir of an uninterrupted run of 12 steps, with checkpoints 6 and 12. Do not write."""
+    config = make_config(
+        *(f"data.dirs={tiny_data}", "eval.every=12", "eval.batches=2"),
+        *("samples.every=12", "samples.n=4", "samples.steps=2"),
+    )
+    return run_training(config, tmp_path_factory.mktemp("trained") / "run")
+
+
+@pytest.fixture(scope="session")
+def randomise():
+    """`randomise(tree, seed, scale)`: every array plus normal noise, so that no gate is zero."""
+    import jax
+
+    def randomised(tree, seed: int = 0, scale: float = 0.1):
+        rng = np.random.default_rng(seed)
+        return jax.tree.map(
+            lambda x: (np.asarray(x) + scale * rng.normal(size=x.shape)).astype(x.dtype), tree
+        )
+
+    return randomised
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """`environment(devices)`: of a process that sees that many CPU devices."""
+
+    def variables(devices: int = 1) -> dict[str, str]:
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+    return variables
+
+
+@pytest.fixture(scope="session")
+def run_module(environment):
+    """`run_module("rfxray.train", *flags)`: the finished process of a command."""
+
+    def run(name: str, *arguments: str, devices: int = 1) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", name, *arguments],
+            cwd=ROOT,
+            env=environment(devices),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture
+def refusal(capsys):
+    """`refusal(main, argv)`: (exit code, the line on stderr) of a command that must fail."""
+
+    def call(main, argv) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stopped, keep_signal_handlers():
+            main([str(a) for a in argv])
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return stopped.value.code, line
+
+    return call

@@ -1,0 +1,258 @@
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import data_prep
+from data_prep.build import main
+from rfxray.record import deserialize
+
+ROOT = Path(data_prep.__file__).parents[1]
+SHARED = Path(os.environ.get("RFXRAY_SHARED", ROOT.parent / "shared"))
+HANNOVER = SHARED / "real_cxr" / "hannover"
+
+COLUMNS = [
+    *("--column", "image=image_id", "--column", "patient=patient_id"),
+    *("--column", "view=projection", "--column", "sex=sex", "--column", "age=age"),
+]
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """30 pictures of 12 patients, of which one is torn and one a strip, and their table."""
+    folder = tmp_path_factory.mktemp("raw")
+    images = folder / "images"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    rows = ["patient_id,image_id,sex,age,projection"]
+    for i in range(30):
+        shape = (40, 200) if i == 7 else (50 + i, 60)
+        picture = rng.integers(200, 3000, shape).astype(np.uint16)
+        Image.fromarray(picture).save(images / f"i{i}.png")
+        rows.append(
+            f"p{i % 12},i{i},{'mf'[i % 2]},{'' if i % 3 else 40 + i},{['ap', 'PA', 'odd'][i % 3]}"
+        )
+    torn = images / "i3.png"
+    torn.write_bytes(torn.read_bytes()[:2000])
+    (folder / "table.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def arguments(raw, out, **changed):
+    options = {
+        "--images": raw / "images",
+        "--metadata": raw / "table.csv",
+        "--size": 32,
+        "--out": out,
+        "--shard-examples": 8,
+        "--validation": 0.3,
+        "--workers": 1,
+    } | {f"--{name.replace('_', '-')}": value for name, value in changed.items()}
+    return [*COLUMNS, *(str(word) for pair in options.items() for word in pair)]
+
+
+def records(out, split="train"):
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    manifest = json.loads((out / "manifest.json").read_text())
+    for shard in manifest["splits"][split]["shards"]:
+        yield from map(deserialize, ArrayRecordReader(str(out / shard["file"])).read_all())
+
+
+def hashes(out):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def built(raw, tmp_path_factory):
+    out = tmp_path_factory.mktemp("built") / "set"
+    main(arguments(raw, out))
+    return out
+
+
+def test_every_image_is_a_record_or_has_a_reason(built):
+    found = [record for split in ("train", "validation") for record in records(built, split)]
+    with open(built / "dropped.csv", newline="") as file:
+        dropped = {row["key"]: row["reason"] for row in csv.DictReader(file)}
+    assert set(dropped) == {"i3.png", "i7.png"}
+    assert dropped["i7.png"] == "a strip: 40 × 200 pixels"
+    assert dropped["i3.png"].startswith("does not decode: ")
+    assert {record["key"].rpartition("/")[2] for record in found} == {
+        f"i{i}" for i in range(30) if i not in (3, 7)
+    }
+    for record in found:
+        assert record["image"].shape == (32, 32)
+        assert record["image"].max() > 30_000  # from stored values below 3,000
+        assert record["original_size"][1] == 60
+        assert record["key"].startswith(record["patient"] + "/")
+
+
+def test_no_split_divides_a_patient(built):
+    patients = {
+        split: {record["patient"] for record in records(built, split)}
+        for split in ("train", "validation")
+    }
+    assert patients["train"]
+    assert patients["validation"]
+    assert not patients["train"] & patients["validation"]
+
+
+def test_manifest_has_what_was_done_and_what_was_not_understood(built):
+    manifest = json.loads((built / "manifest.json").read_text())
+    assert manifest["notes"]["not_understood"] == {"view": {"odd": 10}}
+    assert manifest["dropped_reasons"] == {"does not decode": 1, "a strip": 1}
+    assert manifest["preprocessing"]["percentiles"] == [0.5, 99.5]
+    assert manifest["versions"]["pillow"]
+    assert manifest["options"]["columns"]["view"] == "projection"
+    states = Counter()
+    for split in manifest["splits"].values():
+        states.update(split["counts"]["age"]["states"])
+    assert states == {"stated": 9, "unlabelled": 19}
+    assert "/" not in json.dumps(manifest["options"])  # says nothing of this machine's folders
+
+
+def test_over_processes_from_a_shell_it_gives_the_same_bytes(raw, built, tmp_path):
+    out = tmp_path / "set"
+    done = subprocess.run(
+        [sys.executable, "-m", "data_prep.build", *arguments(raw, out, workers=2)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert hashes(out) == hashes(built)
+    assert done.stdout.strip().startswith(f"{out}: train ")
+    assert done.stdout.strip().endswith(f"2 dropped (reasons in {out / 'dropped.csv'})")
+    assert "view: 'odd' × 10 not understood, taken as unknown" in done.stderr
+
+
+def test_again_says_complete_and_another_size_is_refused(raw, built, capsys):
+    before = hashes(built)
+    main(arguments(raw, built))
+    assert "complete already" in capsys.readouterr().err
+    line = fails(arguments(raw, built, size=48), 78, capsys)
+    assert "size is 32 there and 48 here" in line
+    assert hashes(built) == before
+
+
+def test_a_moved_raw_folder_is_the_same_plan(raw, built, tmp_path, capsys):
+    (tmp_path / "elsewhere").symlink_to(raw)
+    main(arguments(tmp_path / "elsewhere", built))
+    assert "complete already" in capsys.readouterr().err
+
+
+def fails(argv, code, capsys):
+    """The one line that a failing command says."""
+    with pytest.raises(SystemExit) as stopped:
+        main(argv)
+    assert stopped.value.code == code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("data_prep.build: error: ")
+    return last
+
+
+@pytest.mark.parametrize(
+    ("extra", "changed", "code", "said"),
+    [
+        ([], {"images": "/nowhere"}, 65, "no folder /nowhere"),
+        ([], {"metadata": "/nothing.csv"}, 65, "no table /nothing.csv"),
+        (["--column", "edema=oedema"], {}, 78, "no column 'oedema'"),
+        (["--column", "oedema=edema"], {}, 78, "did you mean edema"),
+        (["--column", "race"], {}, 78, "not NAME=HEADER"),
+        (["--map", "view:odd=oblique"], {}, 78, "view has no value 'oblique'"),
+        (["--set-source", "nhi"], {}, 78, "source has no value 'nhi'"),
+        (["--set-source", "unknown"], {}, 78, "always known"),
+        ([], {"size": 8}, 78, "--size 8 is not from 16 to"),
+        ([], {"validation": 1.0}, 78, "sum is below 1"),
+        ([], {"name": "Mein Satz"}, 78, "no name"),
+        ([], {"shard_examples": 0}, 78, "holds nothing"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_code(raw, tmp_path, capsys, extra, changed, code, said):
+    line = fails([*arguments(raw, tmp_path / "set", **changed), *extra], code, capsys)
+    assert said in line
+    assert not (tmp_path / "set").exists()
+
+
+def test_no_image_matches(raw, tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    Image.new("L", (64, 64)).save(tmp_path / "images" / "stranger.png")
+    (tmp_path / "table.csv").write_text((raw / "table.csv").read_text())
+    line = fails(arguments(tmp_path, tmp_path / "set"), 65, capsys)
+    assert "no row of" in line
+    assert "stranger.png" in line
+
+
+def write_set(folder, names, broken):
+    (folder / "images").mkdir()
+    for i, name in enumerate(names):
+        picture = np.random.default_rng(i).integers(0, 255, (64, 64)).astype(np.uint8)
+        Image.fromarray(picture * (name not in broken)).save(folder / "images" / f"{name}.png")
+    (folder / "table.csv").write_text(
+        "patient_id,image_id,sex,age,projection\n" + "".join(f",{name},,,\n" for name in names)
+    )
+
+
+def test_all_unusable_is_an_error(tmp_path, capsys):
+    write_set(tmp_path, "abc", broken="abc")
+    line = fails(arguments(tmp_path, tmp_path / "set"), 65, capsys)
+    assert "3 dropped (most often: a constant image)" in line
+
+
+def test_most_unusable_is_loud_and_no_patient_id_is_said(tmp_path, capsys):
+    write_set(tmp_path, "abc", broken="ab")
+    main(arguments(tmp_path, tmp_path / "set", validation=0))
+    err = capsys.readouterr().err
+    assert "WARNING: only 1 of 3 matched images" in err
+    assert "3 images have no patient id" in err
+
+
+def test_official_split_that_divides_a_patient_is_said(tmp_path, capsys):
+    write_set(tmp_path, "abc", broken="")
+    (tmp_path / "table.csv").write_text(
+        "patient_id,image_id,sex,age,projection,fold\np,a,,,,train\np,b,,,,test\nq,c,,,,train\n"
+    )
+    main([*arguments(tmp_path, tmp_path / "set"), "--column", "split=fold"])
+    assert "WARNING: the table's own split divides 1 patients" in capsys.readouterr().err
+    assert len(list(records(tmp_path / "set", "test"))) == 1
+
+
+@pytest.mark.skipif(not HANNOVER.is_dir(), reason=f"no real radiographs in {HANNOVER}")
+def test_real_radiographs(tmp_path):
+    with open(HANNOVER / "metadata.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    out = tmp_path / "hannover"
+    main(
+        [
+            *(*COLUMNS, "--images", str(HANNOVER / "png")),
+            *("--metadata", str(HANNOVER / "metadata.csv"), "--size", "64"),
+            *("--out", str(out), "--name", "hannover", "--workers", "1"),
+        ]
+    )
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["dropped"] == 0
+    views, sexes, ages = Counter(), Counter(), Counter()
+    for split in manifest["splits"].values():
+        views.update(split["counts"]["view"]["values"])
+        sexes.update(split["counts"]["sex"]["values"])
+        ages.update(split["counts"]["age"]["values"])
+    assert views == Counter(row["projection"].upper() for row in rows)
+    assert sexes == Counter(row["sex"].upper() for row in rows)
+    assert ages == {"unknown": len(rows)}  # redacted
+    assert manifest["notes"]["patients"] == len({row["patient_id"] for row in rows})
+    for record in records(out):
+        top, left, height, width = record["content_box"]
+        content = record["image"][top : top + height, left : left + width] / 65535
+        # no picture is left dark for a marker's sake, none is washed out
+        assert 0.3 < np.median(content) < 0.85, record["key"]
+        assert np.percentile(content, 99) > 0.85
+        assert np.percentile(content, 1) < 0.2

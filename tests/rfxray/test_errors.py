@@ -1,0 +1,34 @@
+import pytest
+
+from rfxray import errors
+
+KINDS = {
+    errors.DataError: 65,
+    errors.NonFiniteError: 70,
+    errors.Preempted: 75,
+    errors.ConfigError: 78,
+}
+
+
+@pytest.mark.parametrize(("kind", "code"), KINDS.items())
+def test_an_expected_failure_is_one_line_and_a_code(kind, code, capsys):
+    with pytest.raises(SystemExit) as stopped, errors.exit_on_error("rfxray.toy"):
+        raise kind("what,\n  where   and what to do")
+    assert stopped.value.code == code
+    word = "stopped" if kind is errors.Preempted else "error"
+    assert capsys.readouterr().err == f"rfxray.toy: {word}: what, where and what to do\n"
+
+
+def test_anything_else_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), errors.exit_on_error("rfxray.toy"):
+        _ = 1 // 0
+
+
+def test_success_passes_through():
+    with errors.exit_on_error("rfxray.toy"):
+        done = True
+    assert done
+
+
+def test_a_config_error_is_a_value_error_for_users_of_the_python_api():
+    assert issubclass(errors.ConfigError, ValueError)

@@ -1,0 +1,307 @@
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rfxray import conditioning, model
+from rfxray.attention import attention
+from rfxray.errors import ConfigError
+from rfxray.model import Execution, ModelConfig
+
+CONFIG = ModelConfig(
+    size=24,
+    channels=2,
+    patch=8,
+    width=32,
+    depth=2,
+    heads=2,
+    mlp_width=48,
+    adaln_rank=4,
+    rope_theta=100.0,
+    dtype="float32",
+)
+BATCH = 4
+
+
+@pytest.fixture(scope="module")
+def params(randomise):
+    return randomise(jax.jit(model.init, static_argnums=0)(CONFIG, jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(BATCH, 24, 24, 2)).astype(np.float32)
+    t = np.array([0.0, 0.25, 0.625, 1.0], np.float32)
+    told = [
+        {},
+        {"view": "lateral", "age": 63, "source": "phantom"},
+        {"race": "other", "cardiomegaly": "present", "edema": "absent", "age": 0},
+        dict.fromkeys(conditioning.PATHOLOGY_NAMES, "absent") | {"view": "PA", "sex": "M"},
+    ]
+    attributes, known = (np.stack(a) for a in zip(*map(conditioning.encode, told), strict=True))
+    return x, t, attributes, known
+
+
+@pytest.fixture(scope="module")
+def network():
+    return jax.jit(model.apply(CONFIG, Execution()))
+
+
+# ---------------------------------------------------------------------------------------------
+# The network once more: NumPy, float64, one token at a time where the layout matters
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def rms(x):
+    return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6)
+
+
+def embed_number(x, parts, longest):
+    frequencies = longest ** -(np.arange(128) / 128)
+    angles = x[:, None] * frequencies
+    h = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    return silu(h @ parts["inner"]) @ parts["outer"]
+
+
+def condition(p, t, attributes, known):
+    c = embed_number(1000.0 * t, p["time"], 1e4)
+    age = conditioning.NAMES.index("age")
+    for b in range(len(c)):
+        null = 0
+        for i, attribute in enumerate(conditioning.ATTRIBUTES):
+            told = 1 + (0 if attribute.continuous else int(attributes[b, i]))
+            c[b] += p["table"][null + (told if known[b, i] else 0)]
+            null += 1 + max(1, len(attribute.values))
+    return c + known[:, age, None] * embed_number(attributes[:, age], p["age"], 1e3)
+
+
+def turn(x, rows, columns, theta):
+    """x [tokens, heads, head_dim]: the first quarter turns with the row, the next with the column."""
+    out = np.empty_like(x)
+    half = x.shape[-1] // 2
+    for token in range(rows * columns):
+        place = (token // columns, token % columns)
+        for i in range(half):
+            axis, k = divmod(i, half // 2)
+            angle = place[axis] * theta ** (-k / (half // 2))
+            a, b = x[token, :, i], x[token, :, i + half]
+            out[token, :, i] = a * np.cos(angle) - b * np.sin(angle)
+            out[token, :, i + half] = a * np.sin(angle) + b * np.cos(angle)
+    return out
+
+
+def attend(q, k, v):
+    """[tokens, heads, head_dim] each."""
+    out = np.empty_like(q)
+    for head in range(q.shape[1]):
+        logits = q[:, head] @ k[:, head].T / math.sqrt(q.shape[2])
+        weights = np.exp(logits - logits.max(1, keepdims=True))
+        out[:, head] = weights / weights.sum(1, keepdims=True) @ v[:, head]
+    return out
+
+
+def block(p, x, c, shared, config):
+    """One layer on one example: x [tokens, width], c [width], shared [6, width]."""
+    side = config.size // config.patch
+    own = np.einsum("r,rsd->sd", c @ p["modulation_in"], p["modulation_out"])
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = shared + own + p["modulation_bias"]
+
+    h = rms(x) * (1 + scale_a) + shift_a
+    q, k, v = np.einsum("nd,dshk->snhk", h, p["qkv"])
+    q, k = rms(q) * p["query_scale"], rms(k) * p["key_scale"]
+    q, k = (turn(a, side, side, config.rope_theta) for a in (q, k))
+    x = x + gate_a * np.einsum("nhk,hkd->nd", attend(q, k, v), p["attention_out"])
+
+    h = rms(x) * (1 + scale_m) + shift_m
+    return x + gate_m * ((silu(h @ p["gate"]) * (h @ p["up"])) @ p["down"])
+
+
+def reference(p, x, t, attributes, known, config):
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), p)
+    c = silu(condition(p["condition"], t.astype(np.float64), attributes.astype(float), known))
+    n = config.patch
+    places = [(r, s) for r in range(0, config.size, n) for s in range(0, config.size, n)]
+    out = np.empty(x.shape)
+    for b in range(len(x)):
+        tokens = np.stack([x[b, r : r + n, s : s + n].ravel() for r, s in places])
+        h = tokens.astype(np.float64) @ p["embed"]
+        shared = np.einsum("d,dse->se", c[b], p["modulation"])
+        for layer in range(config.depth):
+            h = block({k: v[layer] for k, v in p["blocks"].items()}, h, c[b], shared, config)
+        shift, scale = np.einsum("d,dse->se", c[b], p["final_modulation"])
+        h = (rms(h) * (1 + scale) + shift) @ p["head"]
+        for token, (r, s) in zip(h, places, strict=True):
+            out[b, r : r + n, s : s + n] = token.reshape(n, n, -1)
+    return out
+
+
+def test_the_network_is_what_its_description_says(network, params, inputs):
+    found = network(params, *inputs)
+    expected = reference(params, *inputs, CONFIG)
+    assert found.dtype == jnp.float32
+    assert found.shape == expected.shape
+    # float32 against float64: 6e-8 a rounding through two layers, and 3e-5 in the sine of an angle
+    # of up to 1000 radians. Any wrong order, sign or axis differs by the size of the output.
+    np.testing.assert_allclose(found, expected, atol=5e-5 * np.abs(expected).max())
+
+
+# ---------------------------------------------------------------------------------------------
+# Conditions
+
+
+def test_a_fresh_network_says_zero(network, inputs):
+    fresh = jax.jit(model.init, static_argnums=0)(CONFIG, jax.random.key(0))
+    assert not np.asarray(network(fresh, *inputs)).any()
+
+
+def test_the_value_of_what_is_not_known_has_no_influence(network, params, inputs):
+    x, t, attributes, known = inputs
+    scrambled = np.where(known, attributes, np.random.default_rng(1).uniform(0, 1.9, known.shape))
+    assert (scrambled != attributes).any()
+    np.testing.assert_array_equal(
+        network(params, x, t, scrambled.astype(np.float32), known),
+        network(params, x, t, attributes, known),
+    )
+
+
+@pytest.mark.parametrize("name", conditioning.NAMES)
+def test_every_attribute_has_influence_where_it_is_known(network, params, inputs, name):
+    x, t, _, _ = inputs
+    i = conditioning.INDEX[name]
+    attributes, known = np.zeros((BATCH, 19), np.float32), np.zeros((BATCH, 19), bool)
+    null = network(params, x, t, attributes, known)
+    known[:, i] = True
+    zero = network(params, x, t, attributes, known)
+    attributes[:, i] = 1
+    one = network(params, x, t, attributes, known)
+    for a, b in ((null, zero), (zero, one), (null, one)):
+        assert np.abs(a - b).max() > 1e-3
+
+
+def test_examples_of_a_batch_do_not_see_each_other(network, params, inputs):
+    whole = network(params, *inputs)
+    flipped = network(params, *(a[::-1] for a in inputs))
+    # Rows may take another place in a matrix product, so the last bits may differ.
+    np.testing.assert_allclose(flipped[::-1], whole, atol=1e-5 * np.abs(whole).max())
+
+
+# ---------------------------------------------------------------------------------------------
+# Execution
+
+
+@pytest.fixture(scope="module")
+def gradients(params, inputs):
+    def of(how: Execution, config=CONFIG):
+        net = model.apply(config, how)
+
+        def loss(params):
+            out = net(params, *inputs)
+            return jnp.mean(jnp.square(out)), out
+
+        gradient, out = jax.jit(jax.grad(loss, has_aux=True))(params)
+        return jax.device_get((out, gradient))
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def plain(gradients):
+    return gradients(Execution(attention="xla"))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [Execution(remat="dots"), Execution(remat="full", unroll=2)],
+    ids=["dots", "full, unrolled"],
+)
+def test_how_it_is_run_changes_neither_output_nor_gradient(gradients, plain, how):
+    for a, b in zip(jax.tree.leaves(gradients(how)), jax.tree.leaves(plain), strict=True):
+        # The same operations in another fusion: a few roundings of 6e-8 of the largest entry.
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
+
+
+def test_every_parameter_gets_a_gradient(plain):
+    for path, gradient in jax.tree_util.tree_flatten_with_path(plain[1])[0]:
+        assert np.abs(gradient).max() > 0, jax.tree_util.keystr(path)
+
+
+def test_bfloat16_is_used_and_is_close(params, inputs, plain):
+    half = dataclasses.replace(CONFIG, dtype="bfloat16")
+    out = jax.jit(model.apply(half, Execution()))(params, *inputs)
+    assert out.dtype == jnp.float32
+    error = np.sqrt(np.mean((out - plain[0]) ** 2) / np.mean(plain[0] ** 2))
+    # A rounding is 2⁻⁹ of a number; some ten of them lie on the way through two layers.
+    assert 2**-12 < error < 10 * 2**-9
+
+
+def test_attention_is_softmax():
+    rng = np.random.default_rng(0)
+    q, k, v = rng.normal(size=(3, 2, 9, 3, 8)).astype(np.float32)
+    found = attention(q, k, v, "xla")
+    for b in range(2):
+        expected = attend(*(a[b].astype(np.float64) for a in (q, k, v)))
+        np.testing.assert_allclose(found[b], expected, atol=1e-6)
+    np.testing.assert_array_equal(attention(q, k, v), found)  # auto is xla on a CPU
+
+
+def test_an_unknown_attention_is_refused():
+    with pytest.raises(ConfigError, match="flash"):
+        attention(*jnp.zeros((3, 1, 2, 1, 4)), "flash")
+
+
+# ---------------------------------------------------------------------------------------------
+# Shapes alone
+
+
+def test_abstract_is_init_without_numbers(params):
+    _, shapes, axes = model.abstract(CONFIG)
+    assert jax.tree.structure(shapes) == jax.tree.structure(params)
+    for a, b in zip(jax.tree.leaves(shapes), jax.tree.leaves(params), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype) == (b.shape, jnp.float32)
+    jax.tree.map(lambda shape, names: _check_axes(shape, names), shapes, axes)
+
+
+def _check_axes(shape, names):
+    assert len(names) == len(shape.shape)
+    assert names.count("layers") == (1 if names[0] == "layers" else 0)
+    assert ("layers" in names) <= (shape.shape[0] == CONFIG.depth)
+
+
+def test_the_blocks_are_stacked(params):
+    _, _, axes = model.abstract(CONFIG)
+    assert {names[0] for names in axes["blocks"].values()} == {"layers"}
+    assert not any("layers" in names for names in jax.tree.leaves(
+        {k: v for k, v in axes.items() if k != "blocks"}, is_leaf=lambda x: isinstance(x, tuple)
+    ))
+
+
+def test_layers_start_different():
+    blocks = jax.jit(model.init, static_argnums=0)(CONFIG, jax.random.key(0))["blocks"]
+    for name in ("qkv", "gate", "down"):
+        assert not np.array_equal(blocks[name][0], blocks[name][1])
+
+
+def test_xl_has_between_1_3_and_1_4_billion_parameters():
+    xl = ModelConfig(
+        size=64,
+        channels=16,
+        patch=2,
+        width=2048,
+        depth=24,
+        heads=16,
+        mlp_width=5632,
+        adaln_rank=256,
+        rope_theta=100.0,
+        dtype="bfloat16",
+    )
+    _, shapes, _ = model.abstract(xl)
+    count = sum(math.prod(shape.shape) for shape in jax.tree.leaves(shapes))
+    assert 1.3e9 < count < 1.4e9
+    assert (xl.tokens, xl.head_dim) == (1024, 128)

@@ -1,0 +1,241 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from rfxray import checkpoint, partition, state, telemetry, train
+from rfxray.checkpoint import Checkpoints
+from rfxray.config import identity
+from rfxray.errors import NonFiniteError, Preempted
+from rfxray.input import open_datasets
+from rfxray.input import fingerprint as data_fingerprint
+
+
+def metrics(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def logged(workdir: Path) -> dict[int, dict]:
+    """What was logged of the mathematics at each step: the rates of the clock left out."""
+    clock = {"time", "images_per_s", "tokens_per_s", "data_wait", "eta_s"}
+    rows: dict[int, dict] = {}
+    for row in metrics(workdir):
+        rows.setdefault(row["step"], {}).update({k: v for k, v in row.items() if k not in clock})
+    return rows
+
+
+def restored(config, workdir: Path, step: int):
+    """(state, metrics, position) of a checkpoint."""
+    mesh = partition.make_mesh(1, 1, 1)
+    run = identity(config, data_fingerprint(open_datasets(config)))
+    empty = telemetry.fresh_metrics(partition.replicated(mesh))
+    checkpoints = Checkpoints(workdir, config, run, state.abstract(config, mesh), empty)
+    try:
+        return checkpoints.restore(step)
+    finally:
+        checkpoints.close()
+
+
+def assert_bitwise(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+KEYS = ("eval.every=12", "eval.batches=2", "samples.every=12", "samples.n=4", "samples.steps=2")
+
+
+@pytest.fixture(scope="module")
+def config(make_config, tiny_data):
+    """Of the session's `trained` run."""
+    return make_config(f"data.dirs={tiny_data}", *KEYS)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory, config, run_training):
+    """The same run, asked to stop during step 6 and then started again."""
+    workdir = tmp_path_factory.mktemp("train") / "interrupted"
+    wait, seen = telemetry.Meter.wait, []
+
+    def wait_and_signal(self, iterator):
+        seen.append(None)
+        if len(seen) == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return wait(self, iterator)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(telemetry.Meter, "wait", wait_and_signal)
+        with pytest.raises(Preempted, match="saved at step 6"):
+            run_training(config, workdir)
+    return run_training(config, workdir)
+
+
+def test_a_run_leaves_what_it_promises(trained, config):
+    assert json.loads((trained / "config.json").read_text())["model"]["width"] == 32
+    assert [row["step"] for row in metrics(trained)] == [4, 8, 12, 12]
+    last = logged(trained)[12]
+    assert {"loss", "grad_norm", "update_norm", "learning_rate", "tokens_seen"} <= last.keys()
+    assert {"validation_loss/params", "validation_loss/ema"} <= last.keys()
+    assert any(key.startswith("loss_t/") for key in last)
+    assert last["tokens_seen"] == 12 * 8 * 16
+    assert all(np.isfinite(v) for row in logged(trained).values() for v in row.values())
+    assert (trained / "samples" / "step_00000012.png").is_file()
+    assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+    log = (trained / "run.log").read_text()
+    assert "a fresh run" in log
+    assert f"finished 12 steps: {trained}" in log
+
+
+def test_the_loss_falls(make_config, tiny_data, run_training, tmp_path):
+    config = make_config(
+        f"data.dirs={tiny_data}", "steps=120", "log_every=20", "checkpoint_every=120"
+    )
+    rows = logged(run_training(config, tmp_path / "run"))
+    assert rows[120]["loss"] < 0.5 * rows[20]["loss"]
+
+
+def test_stopping_and_going_on_changes_no_bit(trained, interrupted, config):
+    assert "resumed at step 6" in (interrupted / "run.log").read_text()
+    for a, b in zip(restored(config, trained, 12), restored(config, interrupted, 12), strict=True):
+        assert_bitwise(a, b)
+
+
+def test_stopping_and_going_on_logs_the_same(trained, interrupted):
+    # Step 8 is the mean of steps 5 to 8, of which two were taken before the stop.
+    assert logged(interrupted) == logged(trained)
+    assert len(metrics(interrupted)) == len(metrics(trained))
+
+
+def test_the_same_command_on_a_finished_run_says_so(trained, config, run_training, capsys):
+    before = (trained / "metrics.jsonl").read_bytes()
+    run_training(config, trained)
+    assert "finished 12 steps" in capsys.readouterr().out
+    assert (trained / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_past_its_steps_is_finished_too(trained, make_config, tiny_data, run_training):
+    run_training(make_config(f"data.dirs={tiny_data}", *KEYS, "steps=5"), trained)
+
+
+def test_going_on_from_an_older_checkpoint_repeats_no_step(
+    trained, config, run_training, tmp_path
+):
+    import shutil
+
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints" / "12")
+    run_training(config, workdir)
+    assert [row["step"] for row in metrics(workdir)] == [4, 8, 12, 12]
+    assert logged(workdir) == logged(trained)
+    aside = (workdir / "metrics.set_aside.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in aside] == [8, 12, 12]
+
+
+def test_only_so_many_checkpoints_are_kept(make_config, tiny_data, run_training, tmp_path):
+    config = make_config(
+        f"data.dirs={tiny_data}", "steps=5", "checkpoint_every=1", "checkpoint_keep=2"
+    )
+    workdir = run_training(config, tmp_path / "run")
+    kept = sorted(p.name for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    assert kept == ["4", "5"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(make_config, tiny_data, run_training, tmp_path):
+    config = make_config(
+        f"data.dirs={tiny_data}", "optim.learning_rate=1e30", "optim.warmup=0", "log_every=1"
+    )
+    with pytest.raises(NonFiniteError, match="the loss is nan at step"):
+        run_training(config, tmp_path / "run")
+
+
+# ---------------------------------------------------------------------------------------------
+# Exit codes
+
+
+def test_missing_data_ends_with_65(refusal, tiny_arguments, tmp_path):
+    absent = tmp_path / "none"
+    code, line = refusal(train.main, tiny_arguments(tmp_path / "run", f"data.dirs={absent}"))
+    assert code == 65
+    assert str(absent) in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("model.depth=3", ["model.depth: 2 there, 3 here", "another run"]),
+        ("batch_size=4", ["batch_size: 8 there, 4 here"]),
+    ],
+)
+def test_another_run_in_the_workdir_ends_with_78(
+    refusal, tiny_arguments, tiny_data, trained, override, parts
+):
+    before = {p: p.stat().st_mtime_ns for p in trained.rglob("*") if p.is_file()}
+    argv = tiny_arguments(trained, f"data.dirs={tiny_data}", override)
+    code, line = refusal(train.main, argv)
+    assert code == 78
+    for part in (*parts, str(trained)):
+        assert part in line
+    assert before == {p: p.stat().st_mtime_ns for p in trained.rglob("*") if p.is_file()}
+
+
+def test_a_batch_that_the_mesh_does_not_divide_is_said_before_anything_is_built(
+    refusal, tiny_arguments, tiny_data, tmp_path
+):
+    argv = tiny_arguments(tmp_path / "run", f"data.dirs={tiny_data}", "mesh.fsdp=3")
+    code, line = refusal(train.main, argv)
+    assert code == 78
+    assert "fsdp 3" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_sigterm_saves_and_the_same_command_finishes(
+    environment, tiny_arguments, tiny_data, tmp_path
+):
+    workdir = tmp_path / "run"
+    argv = tiny_arguments(
+        workdir, f"data.dirs={tiny_data}", "steps=600", "log_every=5", "checkpoint_every=1000"
+    )
+    command = [sys.executable, "-m", "rfxray.train", *argv]
+    process = subprocess.Popen(
+        command,
+        cwd=Path(train.__file__).parents[1],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in process.stdout:
+            if "step 5/600" in line:
+                process.send_signal(signal.SIGTERM)
+        error = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 75
+    (stopped,) = [line for line in error.splitlines() if line.startswith("rfxray.train:")]
+    (saved,) = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
+    assert 5 <= saved < 600
+    assert stopped == (
+        f"rfxray.train: stopped: saved at step {saved}; run the same command again to go on"
+    )
+    again = subprocess.run(
+        command,
+        cwd=Path(train.__file__).parents[1],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert again.returncode == 0, again.stderr
+    assert f"resumed at step {saved}" in again.stdout
+    assert again.stdout.splitlines()[-1].endswith(f"finished 600 steps: {workdir}")
+    steps = [row["step"] for row in metrics(workdir)]
+    assert steps == list(range(5, 601, 5))
+    assert checkpoint.read_config(workdir)["steps"] == 600
