@@ -67,14 +67,17 @@ def get_config() -> ml_collections.ConfigDict:
     s.tensor = 1  # splits heads and mlp_width (runtime)
 
     c.attention = "auto"  # auto, xla, cudnn (GPU) or splash (TPU) (runtime)
-    c.remat = (
-        "none"  # recomputed in the backward pass: none, dots (all but matmuls), full (runtime)
-    )
+    c.remat = "none"  # computed again backward: none, dots (no matmul), attention, full (runtime)
+    c.accumulate = 1  # parts that a batch is taken in, one after another (runtime)
     c.unroll = 1  # blocks per iteration of the layer scan; more compiles longer (runtime)
 
     c.log_every = 50  # steps (runtime)
     c.checkpoint_every = 1000  # steps (runtime)
     c.checkpoint_keep = 3  # newest checkpoints kept (runtime)
+
+    c.profile = r = ml_collections.ConfigDict()
+    r.first = 0  # first step of a trace, for XProf or Perfetto; 0: none (runtime)
+    r.steps = 3  # of the trace (runtime)
 
     c.eval = e = ml_collections.ConfigDict()
     e.every = 1000  # steps between validation losses; 0: never (runtime)

@@ -1,14 +1,20 @@
 """The canonical table: what every source of radiographs is turned into before a pixel is read."""
 
+import array
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_prep.columns import reader
 from data_prep.shards import Dropped
-from rfxray.conditioning import INDEX, derive_no_finding
+from rfxray.conditioning import INDEX, NAMES, NUM_ATTRIBUTES, derive_no_finding
 from rfxray.record import State, known_from_states
+
+LISTED_CELLS = 1000  # of an attribute, in the manifest; a column of free text has no end of them
+UNTOLD, DERIVED = "", "derived from the 12 pathologies"
 
 
 class Row(NamedTuple):
@@ -22,6 +28,7 @@ class Row(NamedTuple):
       split: as the source's own split says; empty where it has none.
       attributes: float32 [19], its bytes.
       states: int8 [19], its bytes.
+      origins: uint8 [19], its bytes: where each value came from, an index of `Table.origins`.
     """
 
     path: str
@@ -31,6 +38,15 @@ class Row(NamedTuple):
     split: str
     attributes: bytes
     states: bytes
+    origins: bytes
+
+
+class Value(NamedTuple):
+    """What a source tells of one attribute: a number, how it is known, and where it was read."""
+
+    number: float
+    state: State
+    origin: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +57,106 @@ class Table:
       rows: in the order of the source.
       dropped: what the source names and is not to be had, or has and does not name.
       notes: counts for the manifest; JSON.
+      origins: where values came from, in words; the first is empty, of what is not told.
     """
 
     rows: Sequence[Row]
     dropped: Sequence[Dropped]
     notes: Mapping[str, Any]
+    origins: Sequence[str] = (UNTOLD,)
+
+
+class TableBuilder:
+    """Takes rows one by one, settles No Finding over all of them, and ends in a `Table`.
+
+    Args:
+      name: what keys and patients begin with.
+      mapped: cells to read as something else, as `columns.parse_map` gives it.
+    """
+
+    def __init__(self, name: str, mapped: Mapping[tuple[str, str], str] | None = None):
+        self.name = name
+        self.dropped: list[Dropped] = []
+        self.without_patient = self.row_count = 0
+        self._read = reader(mapped or {})
+        self._named: list[tuple] = []
+        self._numbers, self._states = array.array("f"), array.array("b")
+        self._origin_codes = array.array("B")
+        self._origins = {UNTOLD: 0, DERIVED: 1}
+        self._strange: dict[str, Counter] = {}
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+    def cell(self, attribute: str, text: str, origin: str) -> dict[str, Value]:
+        """A cell as {attribute: value}; empty where it is blank, or not understood, and counted."""
+        understood = self._read(attribute, text)
+        if understood is None:
+            self.count_strange(attribute, text)
+            return {}
+        number, state = understood
+        return {} if state == State.UNLABELLED else {attribute: Value(number, state, origin)}
+
+    def count_strange(self, attribute: str, text: str) -> None:
+        """Notes that a cell was not understood and taken as unknown."""
+        self._strange.setdefault(attribute, Counter())[text.strip()] += 1
+
+    def drop(self, key: str, reason: str) -> None:
+        self.row_count += 1
+        self.dropped.append(Dropped(key, reason))
+
+    def add(
+        self,
+        path: str,
+        values: Mapping[str, Value],
+        *,
+        patient: str,
+        study: str = "",
+        image: str,
+        split: str = "",
+        length: int = 0,
+    ) -> None:
+        """One row; what `values` does not name is unlabelled."""
+        self.row_count += 1
+        self.without_patient += not patient
+        numbers = [0.0] * NUM_ATTRIBUTES
+        states = [State.UNLABELLED] * NUM_ATTRIBUTES
+        origins = [0] * NUM_ATTRIBUTES
+        for attribute, (number, state, origin) in values.items():
+            i = INDEX[attribute]
+            numbers[i], states[i] = number, state
+            origins[i] = self._origins.setdefault(origin, len(self._origins))
+        self._numbers.extend(numbers)
+        self._states.extend(states)
+        self._origin_codes.extend(origins)
+        key, patient = make_key(self.name, patient or image, study, image)
+        self._named.append((path, length, key, patient, split))
+
+    def table(self, **notes: Any) -> Table:
+        numbers = np.frombuffer(self._numbers, np.float32).reshape(-1, NUM_ATTRIBUTES)
+        states = np.frombuffer(self._states, np.int8).reshape(-1, NUM_ATTRIBUTES)
+        origins = np.frombuffer(self._origin_codes, np.uint8).reshape(-1, NUM_ATTRIBUTES).copy()
+        numbers, settled, no_finding = settle_no_finding(numbers, states)
+        origins[settled != states] = self._origins[DERIVED]
+        same: dict[bytes, bytes] = {}  # states and origins repeat: a million rows have few
+        rows = [
+            Row(*named, n.tobytes(), same.setdefault(s, s), same.setdefault(o, o))
+            for named, n, s, o in zip(
+                self._named,
+                numbers,
+                map(bytes, settled.view(np.uint8)),
+                map(bytes, origins),
+                strict=True,
+            )
+        ]
+        counted = {
+            "rows": self.row_count,
+            "patients": len({row.patient for row in rows}),
+            "without_patient": self.without_patient,
+            "no_finding": no_finding,
+            "not_understood": {a: _listed(self._strange[a]) for a in NAMES if a in self._strange},
+        }
+        return Table(rows, self.dropped, {**counted, **notes}, tuple(self._origins))
 
 
 def make_key(source: str, patient: str, study: str, image: str) -> tuple[str, str]:
@@ -81,3 +192,9 @@ def settle_no_finding(
         "contradicted": int((changed & was_known).sum()),
     }
     return implied, states, counts
+
+
+def _listed(cells: Counter) -> dict[str, int]:
+    listed = dict(cells.most_common(LISTED_CELLS))
+    rest = cells.total() - sum(listed.values())
+    return {**listed, "(others)": rest} if rest else listed

@@ -14,6 +14,10 @@ from rfxray.partition import RULES
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn", "splash")
 
+# The name of what the splash kernel keeps for its backward pass (output and log-sum-exp), by which
+# a remat policy saves it instead of running the kernel twice.
+RESIDUALS = "attention"
+
 # Below this many tokens the logits are small and XLA's plain attention needs no more memory than
 # the kernel does (compiled for v5p and v6e: at 1,024 tokens and four pictures 288 against 50 MiB).
 SPLASH_LEAST_TOKENS = 512
@@ -95,7 +99,12 @@ def _splash(query, key, value, interpret):
     )
     mask = masks.MultiHeadMask([masks.FullMask((padded, padded))] * heads)
     attend = kernel.make_splash_mha(
-        mask, block_sizes=blocks, head_shards=1, q_seq_shards=1, interpret=interpret
+        mask,
+        block_sizes=blocks,
+        head_shards=1,
+        q_seq_shards=1,
+        residual_checkpoint_name=RESIDUALS,
+        interpret=interpret,
     )
     segments = None
     if padding:

@@ -196,7 +196,8 @@ def restore_ema(workdir: Path, abstract: dict, name: str, step: int | None = Non
 
 def _read_meta(manager, workdir: Path, step: int) -> dict:
     try:
-        return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        return {key: meta[key] for key in ("identity", "position", "dtypes", "fingerprints")}
     except Exception as error:  # Orbax raises many kinds for what is one fact here
         raise _damaged(workdir, step, error) from error
 

@@ -17,8 +17,9 @@ SOLVERS = ("euler", "heun", "midpoint", "rk4")
 # What may change between a run and its resumption (configs/base.py marks the same keys).
 RUNTIME = (
     *("steps", "data.dirs", "data.make", "data.threads", "data.workers", "data.prefetch"),
-    *("mesh", "attention", "remat", "unroll", "log_every", "checkpoint_every", "checkpoint_keep"),
-    *("eval", "samples"),
+    *("mesh", "attention", "remat", "accumulate", "unroll"),
+    *("log_every", "checkpoint_every", "checkpoint_keep"),
+    *("profile", "eval", "samples"),
 )
 
 
@@ -141,16 +142,16 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     choice("flow.prediction", "v", "x")
     choice("optim.schedule", "constant", "cosine", "wsd")
     choice("attention", *IMPLEMENTATIONS)
-    choice("remat", "none", "dots", "full")
+    choice("remat", "none", "dots", "attention", "full")
     choice("model.dtype", "float32", "bfloat16")
     choice("samples.solver", *SOLVERS)
     counts = ["steps", "batch_size", "log_every", "checkpoint_every", "checkpoint_keep", "unroll"]
     counts += ["data.threads", "data.prefetch", "eval.batches", "samples.n", "samples.steps"]
-    counts += ["mesh.fsdp"]
+    counts += ["mesh.fsdp", "accumulate", "profile.steps"]
     counts += [key for key in base if key.startswith("model.") and key != "model.rope_theta"]
     for key in counts:
         require(not isinstance(base[key], int) or values[key] >= 1, key + " must be at least 1")
-    for key in ("eval.every", "samples.every", "data.workers"):
+    for key in ("eval.every", "samples.every", "data.workers", "profile.first"):
         require(values[key] >= 0, key + " must be at least 0")
     require(0 <= config.seed < 2**32, "seed={seed} must lie in [0, 2³²)")
 
@@ -199,6 +200,13 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     )
     config.lock()
     return ml_collections.FrozenConfigDict(config)
+
+
+def override(config: ml_collections.ConfigDict, values: dict[str, object]):
+    """A checked config with some keys (`mesh.fsdp`) replaced, checked again."""
+    changed = ml_collections.ConfigDict(config)
+    changed.update_from_flattened_dict(values)
+    return check(changed)
 
 
 def with_tuples(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -1,19 +1,99 @@
 """Starting JAX: what every command does before it touches a device."""
 
+import importlib.util
 import os
+import sys
+import threading
 from pathlib import Path
 
 import jax
 
+from rfxray.errors import ConfigError, HostMissing
+
+# Seconds that a host waits for the others. The hosts of a slice start within a minute of each
+# other; the longest that a launcher should burn a slice on a host that is not there is five.
+HOST_TIMEOUT = 300
+
 
 def start() -> None:
-    """Turns on the persistent compilation cache.
+    """Joins the other hosts of the run, and turns on the persistent compilation cache.
 
     A restart is otherwise bound by compiling. `JAX_COMPILATION_CACHE_DIR` moves the cache; set it
     to the empty string to go without.
+
+    Raises:
+      HostMissing: see `join`.
     """
+    join()
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rfxray" / "jax"
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default))
     if folder:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def join() -> None:
+    """`jax.distributed` on every host of a TPU slice, or of whatever the environment describes.
+
+    A TPU slice says by itself which hosts it has. Elsewhere every process sets
+    `JAX_COORDINATOR_ADDRESS` (host:port of the first), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`;
+    without them a process is alone. `RFXRAY_HOST_TIMEOUT` changes the 300 seconds of waiting.
+
+    Raises:
+      ConfigError: where the variables are not complete.
+      HostMissing: where a host has not come in time.
+    """
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    on_tpu = importlib.util.find_spec("libtpu") and any(Path("/dev").glob("accel[0-9]*"))
+    if not address and not (on_tpu and os.environ.get("JAX_PLATFORMS", "tpu") != "cpu"):
+        return
+    which, timeout = {}, HOST_TIMEOUT
+    try:
+        timeout = int(os.environ.get("RFXRAY_HOST_TIMEOUT", HOST_TIMEOUT))
+        if address:
+            which["coordinator_address"] = address
+            which["num_processes"] = int(os.environ["JAX_NUM_PROCESSES"])
+            which["process_id"] = int(os.environ["JAX_PROCESS_ID"])
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            "several hosts need JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and "
+            f"JAX_PROCESS_ID as numbers: {error}"
+        ) from error
+    who = "host {process_id} of {num_processes}".format(**which) if address else "a host of a slice"
+    print(f"rfxray: {who} waits up to {timeout} s for the others", file=sys.stderr, flush=True)
+    # Without it, processes on CPUs cannot reduce over each other.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # The runtime aborts the process when its own time is up, so ours is taken beside it.
+    failure: list[Exception] = []
+
+    def initialize():
+        try:
+            jax.distributed.initialize(**which, initialization_timeout=10 * timeout)
+        except Exception as error:  # the runtime raises several kinds for what is one fact here
+            failure.append(error)
+
+    waiting = threading.Thread(target=initialize, daemon=True)
+    waiting.start()
+    waiting.join(timeout)
+    if waiting.is_alive() or failure:
+        reason = f" ({str(failure[0]).strip().splitlines()[0][:200]})" if failure else ""
+        raise HostMissing(
+            f"{who}: not every host came within {timeout} s; is each one running the same command, "
+            f"and does it reach {address or 'the first host'}?{reason}"
+        )
+
+
+# Lets the gathers and reductions of sharded parameters travel while matrix products run; without
+# them the compiler of libtpu 0.0.42 schedules every gather of a layer as a wait.
+_TPU_OPTIONS = {
+    "xla_tpu_enable_async_collective_fusion": "true",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_gather": "true",
+    "xla_tpu_enable_async_collective_fusion_multiple_steps": "true",
+    "xla_tpu_overlap_compute_collective_tc": "true",
+    "xla_enable_async_all_gather": "true",
+}
+
+
+def compiler_options(backend: str) -> dict[str, str]:
+    """What every program for a backend (`cpu`, `gpu`, `tpu`) is compiled with."""
+    return dict(_TPU_OPTIONS) if backend == "tpu" else {}

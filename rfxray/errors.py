@@ -41,6 +41,12 @@ class NonFiniteError(RfxrayError):
     exit_code = 70
 
 
+class HostMissing(RfxrayError):
+    """A host of the run did not come, or left."""
+
+    exit_code = 75
+
+
 class Preempted(RfxrayError):
     """Asked to stop; the state is saved and the same command resumes it."""
 
@@ -51,7 +57,8 @@ class ArgumentParser(argparse.ArgumentParser):
     """Answers a wrong flag in one line and with the exit code of a bad configuration."""
 
     def error(self, message):
-        print(f"{self.prog}: error: {message} (--help lists the flags)", file=sys.stderr)
+        command = self.prog.removeprefix("python -m ")
+        print(f"{command}: error: {message} (--help lists the flags)", file=sys.stderr)
         sys.exit(ConfigError.exit_code)
 
 

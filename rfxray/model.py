@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from rfxray import conditioning
-from rfxray.attention import attention
+from rfxray.attention import RESIDUALS, attention
 from rfxray.partition import constrain
 
 
@@ -54,10 +55,17 @@ class Execution:
     unroll: int = 1
 
 
+# What the backward pass finds saved; the rest it computes again. `dots` repeats no matrix product
+# and no attention kernel, `attention` the SwiGLU's half of them, `full` all.
+_policies = jax.checkpoint_policies
+_attention = _policies.save_only_these_names("qkv", RESIDUALS)
 REMAT = {
     "none": None,
-    "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
-    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": _policies.save_from_both_policies(
+        _policies.checkpoint_dots_with_no_batch_dims, _attention
+    ),
+    "attention": _attention,
+    "full": _policies.nothing_saveable,
 }
 
 
@@ -103,6 +111,21 @@ def sinusoid(x: jax.Array, width: int, longest: float) -> jax.Array:
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
+def places(side: int, width: int) -> np.ndarray:
+    """A fixed embedding of each token's place in the picture, [side², width] float32.
+
+    Rotary embedding tells tokens only where they lie to each other, and at t = 1 all of them hold
+    noise alike; a chest has its parts in their places. Coordinates are fractions of the picture, so
+    a place keeps its embedding at another resolution. Periods run from 4 pictures to 1/16 of one.
+    """
+    frequencies = 2 * np.pi * 2.0 ** np.linspace(-2, 4, -(-width // 4))
+    at = (np.arange(side) + 0.5) / side
+    row, column = np.meshgrid(at, at, indexing="ij")
+    angles = [p.reshape(-1, 1) * frequencies for p in (row, column)]
+    waves = np.concatenate([f(a) for a in angles for f in (np.cos, np.sin)], axis=-1)
+    return waves[:, :width].astype(np.float32)
+
+
 class Embedder(nnx.Module):
     """A number as a vector: sinusoids through a two-layer perceptron."""
 
@@ -122,9 +145,10 @@ class Condition(nnx.Module):
     """Time and attributes as one vector per example: one embedding per attribute, summed."""
 
     def __init__(self, width: int, rngs: nnx.Rngs):
-        # t enters as 1000·t, so that the fastest sinusoid tells steps of 1/1000 apart.
+        # t enters as 1000·t, so that the fastest sinusoid tells steps of 1/1000 apart; age as
+        # age/5, whose sinusoids have periods from 31 years: nothing changes faster with age.
         self.time = Embedder(width, 1e4, rngs)
-        self.age = Embedder(width, 1e3, rngs)
+        self.age = Embedder(width, 30.0, rngs)
         std = conditioning.NUM_ATTRIBUTES**-0.5
         self.table = _param(rngs, (conditioning.NUM_ROWS, width), (None, "embed"), std=std)
 
@@ -133,7 +157,7 @@ class Condition(nnx.Module):
         age = conditioning.INDEX["age"]
         told = known[:, age, None]
         c = self.time(1000.0 * t) + self.table[...][rows].sum(1)
-        return c + jnp.where(told, self.age(attributes[:, age]), 0.0)
+        return c + jnp.where(told, self.age(attributes[:, age] / 5.0), 0.0)
 
 
 class Block(nnx.Module):
@@ -166,7 +190,8 @@ class Block(nnx.Module):
 
         h = rms_norm(x) * (1 + scale_a) + shift_a
         h = jnp.einsum("bnd,dshk->bnshk", h, weight(self.qkv))
-        query, key, value = jnp.unstack(constrain(h, "batch", None, None, "heads", None), axis=2)
+        h = checkpoint_name(constrain(h, "batch", None, None, "heads", None), "qkv")
+        query, key, value = jnp.unstack(h, axis=2)
         query = rotate(rms_norm(query, self.query_scale[...]), angles)
         key = rotate(rms_norm(key, self.key_scale[...]), angles)
         h = attention(query, key, value, how.attention)
@@ -222,6 +247,7 @@ class RadiT(nnx.Module):
         shared = jnp.einsum("bd,dse->bse", c, self.modulation[...])
         h = rearrange(x, "b (r p) (s q) c -> b (r s) (p q c)", p=config.patch, q=config.patch)
         h = h.astype(dtype) @ self.embed[...].astype(dtype)
+        h += places(side, config.width).astype(dtype)
         h = constrain(h, "batch", None, None)
 
         block, parameters = nnx.split(self.blocks)

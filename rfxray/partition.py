@@ -68,13 +68,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def check_batch(mesh: Mesh, batch_size: int) -> None:
-    """Raises a ConfigError where data × fsdp, or the number of hosts, does not divide the batch."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
+    """Raises a ConfigError where data × fsdp × parts, or the hosts, do not divide the batch."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"] * parts
     if batch_size % ways or batch_size % jax.process_count():
+        accumulated = f", accumulated in {parts} parts" if parts > 1 else ""
         raise ConfigError(
             f"batch_size={batch_size} is not divided by the mesh: data {mesh.shape['data']} × "
-            f"fsdp {mesh.shape['fsdp']} over {jax.process_count()} host(s)"
+            f"fsdp {mesh.shape['fsdp']} over {jax.process_count()} host(s){accumulated}"
         )
 
 

@@ -6,9 +6,12 @@ resumed on another, draws the same.
 """
 
 import jax
+import jax.numpy as jnp
 import optax
+from einops import rearrange
 
 from rfxray import conditioning, flow, model, optim, telemetry
+from rfxray.partition import BATCH, constrain
 
 
 def _example_keys(seed: int, stream: int, index: jax.Array) -> jax.Array:
@@ -31,6 +34,38 @@ def _losses(config, network, params, batch, keys, dropout: bool):
     return flow.loss(flow.velocity(output, x_t, t, config.flow.prediction), x, noise), t
 
 
+def _gradient(config, network, params, batch):
+    """(gradient of the mean loss, losses [batch], t [batch]), the batch taken part by part."""
+
+    def of(rows):
+        keys = _example_keys(config.seed, 0, rows["index"])
+
+        def objective(params):
+            losses, t = _losses(config, network, params, rows, keys, dropout=True)
+            return losses.mean(), (losses, t)
+
+        (_, aux), gradient = jax.value_and_grad(objective, has_aux=True)(params)
+        return gradient, aux
+
+    parts = config.accumulate
+    if parts == 1:
+        gradient, (losses, t) = of(batch)
+        return gradient, losses, t
+
+    def split(x):
+        # Every part takes some of each device's rows, so that nothing moves.
+        x = rearrange(x, "(b a) ... -> a b ...", a=parts)
+        return constrain(x, None, "batch", *(None,) * (x.ndim - 2))
+
+    def add(total, rows):
+        gradient, aux = of(rows)
+        return jax.tree.map(jnp.add, total, gradient), aux
+
+    zero = jax.tree.map(jnp.zeros_like, params)
+    total, (losses, t) = jax.lax.scan(add, zero, jax.tree.map(split, batch))
+    return jax.tree.map(lambda g: g / parts, total), losses.ravel(), t.ravel()
+
+
 def train_step(config):
     """The function `(state, metrics, batch) → (state, metrics)`, to be jitted under a mesh.
 
@@ -45,13 +80,7 @@ def train_step(config):
     transformation = optim.optimizer(config, model.abstract(shape)[2])
 
     def step(state, metrics, batch):
-        keys = _example_keys(config.seed, 0, batch["index"])
-
-        def objective(params):
-            losses, t = _losses(config, network, params, batch, keys, dropout=True)
-            return losses.mean(), (losses, t)
-
-        (_, (losses, t)), gradient = jax.value_and_grad(objective, has_aux=True)(state["params"])
+        gradient, losses, t = _gradient(config, network, state["params"], batch)
         updates, moments = transformation.update(gradient, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         count = state["step"] + 1
@@ -72,6 +101,19 @@ def train_step(config):
         return {"params": params, "optimizer": moments, "ema": ema, "step": count}, metrics
 
     return step
+
+
+def abstract_batch(config, mesh) -> dict:
+    """A batch of a run as `jax.ShapeDtypeStruct`, split over data × fsdp."""
+    m, n = config.model, config.batch_size
+    shapes = {
+        "image": ((n, m.size, m.size, m.channels), jnp.float32),
+        "attributes": ((n, conditioning.NUM_ATTRIBUTES), jnp.float32),
+        "known": ((n, conditioning.NUM_ATTRIBUTES), bool),
+        "index": ((n,), jnp.uint32),
+    }
+    place = jax.sharding.NamedSharding(mesh, BATCH)
+    return {key: jax.ShapeDtypeStruct(*shape, sharding=place) for key, shape in shapes.items()}
 
 
 def validation_step(config):

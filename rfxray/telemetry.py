@@ -75,10 +75,33 @@ def scalars(metrics: TrainMetrics) -> dict[str, float]:
 
 
 class Meter:
-    """Rates between two log steps: images and tokens per second, share spent waiting for data."""
+    """Rates between two log steps: images and tokens per second, share spent waiting for data.
 
-    def __init__(self, step: int, steps: int, batch_size: int, tokens: int):
+    Args:
+      step, steps: where the run stands and ends.
+      batch_size: examples of a step.
+      tokens: of an example.
+      flops: of the model in one step, see flops.py.
+      devices: that share the step.
+      peak: operations per second of one device; without it (a CPU) nothing is said per chip.
+
+    Attributes:
+      seconds: of training in the last reading.
+    """
+
+    def __init__(
+        self,
+        step: int,
+        steps: int,
+        batch_size: int,
+        tokens: int,
+        flops: float = 0.0,
+        devices: int = 1,
+        peak: float | None = None,
+    ):
         self.steps, self.batch_size, self.tokens = steps, batch_size, tokens
+        self.flops, self.devices, self.peak = flops, devices, peak
+        self.seconds = 0.0
         self.restart(step)
 
     def restart(self, step: int) -> None:
@@ -107,8 +130,66 @@ class Meter:
             "data_wait": self._waited / seconds,
             "eta_s": (self.steps - step) * self.batch_size * seconds / max(1, images),
         }
+        if self.peak:
+            rates["tokens_per_s_per_chip"] = rates["tokens_per_s"] / self.devices
+            done = (step - self._step) * self.flops
+            rates["mfu"] = done / seconds / self.devices / self.peak
+        self.seconds = seconds
         self.restart(step)
         return rates
+
+
+class Goodput:
+    """Hours of training against hours since the run began, over all its restarts.
+
+    Training whose steps were lost and taken again does not count, nor do start-up, compiling,
+    validation, pictures and blocking saves. Both are kept in `metrics.jsonl`, so make it after the
+    `Writer`, which moves the lines of lost steps out of that file.
+    """
+
+    def __init__(self, workdir: Path):
+        self._trained, self._began = 0.0, time.time()
+        for name in ("metrics.set_aside.jsonl", "metrics.jsonl"):
+            for row in _rows(workdir / name):
+                if "hours/trained" in row:
+                    self._began = min(self._began, row["time"] - 3600 * row["hours/since_start"])
+                    self._trained = 3600 * row["hours/trained"] * (name == "metrics.jsonl")
+
+    def read(self, seconds: float) -> dict[str, float]:
+        """The hours so far and their ratio, after `seconds` more of training."""
+        self._trained += seconds
+        elapsed = max(1e-9, time.time() - self._began)
+        return {
+            "hours/trained": self._trained / 3600,
+            "hours/since_start": elapsed / 3600,
+            "goodput": self._trained / elapsed,
+        }
+
+
+class Trace:
+    """A profile of some steps in `workdir/profile`, for XProf (TensorBoard) or Perfetto.
+
+    Args:
+      workdir: of the run.
+      first: the first step of the trace, counted from 1; 0 for none.
+      steps: how many.
+    """
+
+    def __init__(self, workdir: Path, first: int, steps: int):
+        self._folder, self._first, self._last = workdir / "profile", first, first + steps - 1
+
+    def before(self, step: int) -> None:
+        """To be called before the step of that number is taken."""
+        if step == self._first:
+            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
+
+    def after(self, step: int, result: jax.Array) -> str | None:
+        """To be called after it; where the trace lies, once it is written."""
+        if not self._first or step != self._last:
+            return None
+        result.block_until_ready()
+        jax.profiler.stop_trace()
+        return str(self._folder)
 
 
 class Writer:
@@ -163,6 +244,17 @@ class Writer:
                 file.close()
 
 
+def _rows(path: Path) -> list[dict]:
+    """The lines of a metrics file that parse; a kill may have torn one."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
 def _set_aside_after(path: Path, step: int) -> None:
     if not path.exists():
         return
@@ -207,9 +299,10 @@ def duration(seconds: float) -> str:
 
 def line(step: int, steps: int, values: dict[str, float]) -> str:
     """The log line of a log step."""
+    mfu = f"MFU {values['mfu']:.1%}  " if "mfu" in values else ""
     return (
         f"step {step}/{steps}  loss {values['loss']:.4f}  grad {values['grad_norm']:.3f}  "
         f"{values['images_per_s']:.1f} images/s  {values['tokens_per_s']:,.0f} tokens/s  "
-        f"{values['tokens_seen']:.3g} tokens seen  data wait {values['data_wait']:.1%}  "
+        f"{mfu}{values['tokens_seen']:.3g} tokens seen  data wait {values['data_wait']:.1%}  "
         f"ETA {duration(values['eta_s'])}"
     )

@@ -13,8 +13,19 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
+from rfxray import (
+    chips,
+    devices,
+    errors,
+    flops,
+    input,
+    model,
+    partition,
+    pictures,
+    state,
+    telemetry,
+)
 from rfxray import config as configuration
-from rfxray import devices, errors, input, model, partition, pictures, state, telemetry
 from rfxray.checkpoint import Checkpoints
 from rfxray.optim import ema_name, schedule
 from rfxray.sampling import Settings, sampler
@@ -33,7 +44,7 @@ def train(config, workdir: Path) -> None:
     """
     # ----- Setup: devices, data, model -------------------------------------------------------
     mesh = partition.make_mesh(**config.mesh)
-    partition.check_batch(mesh, config.batch_size)
+    partition.check_batch(mesh, config.batch_size, config.accumulate)
     datasets = input.open_datasets(config)
     identity = configuration.identity(config, input.fingerprint(datasets))
     shape = model.model_config(config)
@@ -73,7 +84,8 @@ def train(config, workdir: Path) -> None:
     say(f"resumed at step {step}" if begun is not None else "a fresh run")
 
     # ----- Steps: training, validation, sample grid ------------------------------------------
-    take_step = jax.jit(train_step(config), donate_argnums=0)
+    options = devices.compiler_options(jax.default_backend())
+    take_step = jax.jit(train_step(config), donate_argnums=0, compiler_options=options)
     validate = jax.jit(validation_step(config))
     how = Settings(
         config.seed, config.samples.steps, config.samples.solver, config.samples.guidance
@@ -103,7 +115,15 @@ def train(config, workdir: Path) -> None:
 
     # ----- The loop --------------------------------------------------------------------------
     stop = _stop_on_signal()
-    meter = telemetry.Meter(step, config.steps, config.batch_size, shape.tokens)
+    chip = chips.find(jax.devices()[0].device_kind)
+    meter = telemetry.Meter(
+        *(step, config.steps, config.batch_size, shape.tokens),
+        flops=flops.train_step(config),
+        devices=mesh.size,
+        peak=chip and chip.flops,
+    )
+    goodput = telemetry.Goodput(workdir)
+    trace = telemetry.Trace(workdir, config.profile.first, config.profile.steps)
     bar = telemetry.Bar(step, config.steps)
     ahead = deque()
     compiling = time.perf_counter()
@@ -112,6 +132,7 @@ def train(config, workdir: Path) -> None:
     with jax.set_mesh(mesh):
         while step < config.steps and not stop:
             batch = partition.global_batch(mesh, meter.wait(loader))
+            trace.before(step + 1)
             with jax.transfer_guard("disallow"):
                 train_state, metrics = take_step(train_state, metrics, batch)
             step += 1
@@ -125,6 +146,8 @@ def train(config, workdir: Path) -> None:
                 say(f"first step after {telemetry.duration(time.perf_counter() - compiling)}")
                 meter.restart(step)
                 compiling = None
+            if folder := trace.after(step, metrics.loss.count):
+                say(f"step {step}: a trace of {config.profile.steps} steps in {folder}")
 
             last = step == config.steps
 
@@ -135,6 +158,7 @@ def train(config, workdir: Path) -> None:
                 values = telemetry.scalars(metrics)
                 metrics = telemetry.fresh_metrics(partition.replicated(mesh))
                 values |= meter.read(step) | {"learning_rate": float(rate(step - 1))}
+                values |= goodput.read(meter.seconds)
                 writer.scalars(step, values)
                 say(telemetry.line(step, config.steps, values))
                 if not np.isfinite(values["loss"]):

@@ -1,4 +1,4 @@
-"""What several tests share: a tiny data set, tiny configs, one finished training, fresh processes."""
+"""What several tests share: tiny data, tiny configs, one finished training, fresh processes."""
 
 import contextlib
 import os
@@ -79,6 +79,14 @@ def write(out: Path, **splits: range) -> Path:
     plan = shards.plan(splits, name="tiny", size=SIZE, shard_examples=16)
     processes.write_dataset(plan, draw, out)
     return out
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache():
+    """Compiling is most of the suite's time, and many tests run the same program."""
+    from rfxray import devices
+
+    devices.start()
 
 
 @pytest.fixture(scope="session")
@@ -170,11 +178,25 @@ def randomise():
 
 
 @pytest.fixture(scope="session")
+def assert_bitwise():
+    """`assert_bitwise(a, b)`: two trees of arrays are the same to the last bit."""
+    import jax
+
+    def check(a, b):
+        assert jax.tree.structure(a) == jax.tree.structure(b)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+    return check
+
+
+@pytest.fixture(scope="session")
 def environment():
     """`environment(devices)`: of a process that sees that many CPU devices."""
 
     def variables(devices: int = 1) -> dict[str, str]:
-        flags = f"--xla_force_host_platform_device_count={devices}"
+        flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
         return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
     return variables

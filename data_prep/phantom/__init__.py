@@ -1,4 +1,4 @@
-"""A procedural chest radiograph: attributes drawn through a causal graph, pictures from attributes."""
+"""A procedural chest: attributes drawn through a causal graph, radiographs drawn from them."""
 
 from data_prep.phantom.causes import descendants, draw_attributes, draw_states, draw_trial, observe
 from data_prep.phantom.draw import draw_images, mask_markers, truth

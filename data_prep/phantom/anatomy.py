@@ -7,6 +7,12 @@ import numpy as np
 
 from data_prep.phantom.patient import Patients
 
+WIDEST = 0.08  # y where a frontal thorax is widest
+HEART_TILT = 0.62  # of its long axis below the horizontal, radians; mean, from the front
+HEART_PROPORTION = 0.78  # of its short axis to the long one
+HEART_OFFSET = 0.32  # of its centre from the midline, in halves of its width; mean
+AXIS = (-0.02, 0.16)  # x, y where a lateral thorax is deepest
+
 
 @dataclasses.dataclass(frozen=True)
 class Frontal:
@@ -17,7 +23,6 @@ class Frontal:
     Attributes:
       half_width: of the thorax inside the ribs, at its widest.
       apex: y of the top of the lungs.
-      widest: y where the thorax is widest.
       right_dome, left_dome: y of the tops of the hemidiaphragms.
       ratio: cardiothoracic ratio, the heart's width over the inner width of the thorax.
       heart_x, heart_y: the heart's centre.
@@ -29,7 +34,6 @@ class Frontal:
 
     half_width: np.ndarray
     apex: np.ndarray
-    widest: np.ndarray
     right_dome: np.ndarray
     left_dome: np.ndarray
     ratio: np.ndarray
@@ -48,35 +52,34 @@ def cardiothoracic_ratio(patients: Patients) -> np.ndarray:
     normal = patients.normal("heart/ratio", 0.016, 0.45)
     enlarged = patients.normal("heart/enlarged", 0.018, 0.15)
     ratio = normal + enlarged * patients.value("cardiomegaly")
-    return ratio * (1 + np.float32(0.12) * patients.supine)
+    return ratio * (1 + 0.12 * patients.supine)
 
 
 def frontal(patients: Patients) -> Frontal:
     supine, male = patients.supine, patients.male
-    half_width = patients.normal("thorax/width", 0.018, 0.665) + np.float32(0.04) * male
+    half_width = patients.normal("thorax/width", 0.018, 0.665) + 0.04 * male
     ratio = cardiothoracic_ratio(patients)
     extent = ratio * half_width  # half of the heart's width
-    tilt = patients.normal("heart/tilt", 0.06, 0.62)
-    # Semi-axes in the proportion 1 : 0.78 whose horizontal extent is `extent`.
-    long = extent / np.sqrt(np.cos(tilt) ** 2 + np.float32(0.78**2) * np.sin(tilt) ** 2)
+    tilt = patients.normal("heart/tilt", 0.06, HEART_TILT)
+    # The semi-axes of that proportion whose horizontal extent is `extent`.
+    long = extent / np.sqrt(np.cos(tilt) ** 2 + (HEART_PROPORTION * np.sin(tilt)) ** 2)
     collapse = patients.side("atelectasis") * patients.value("atelectasis")
-    dome = patients.normal("diaphragm/dome", 0.022, 0.45) - np.float32(0.09) * supine
-    lift = np.float32(0.13)  # of the dome below a collapse
-    right = dome - lift * (collapse < 0)
-    left = dome + patients.normal("diaphragm/step", 0.012, 0.06) - lift * (collapse > 0)
-    shift = np.float32(0.035) * collapse
+    dome = patients.normal("diaphragm/dome", 0.022, 0.45) - 0.09 * supine
+    lift = 0.13  # of the dome below a collapse
+    right = dome - lift * np.maximum(-collapse, 0)
+    left = dome + patients.normal("diaphragm/step", 0.012, 0.06) - lift * np.maximum(collapse, 0)
+    shift = 0.035 * collapse
     widened = patients.value("enlarged_cardiomediastinum")
     return Frontal(
         half_width=half_width,
         apex=patients.normal("thorax/apex", 0.015, -0.80),
-        widest=np.float32(0.08) + 0 * male,
         right_dome=right,
         left_dome=left,
         ratio=ratio,
-        heart_x=shift + extent * patients.normal("heart/offset", 0.04, 0.32),
-        heart_y=dome - np.float32(0.16) + np.float32(0.03) * supine,
+        heart_x=shift + extent * patients.normal("heart/offset", 0.04, HEART_OFFSET),
+        heart_y=dome - 0.16 + 0.03 * supine,
         heart_long=long,
-        heart_short=np.float32(0.78) * long,
+        heart_short=HEART_PROPORTION * long,
         heart_tilt=tilt,
         mediastinum=(patients.normal("mediastinum/width", 0.006, 0.115) * (1 + 0.15 * supine))
         * (1 + patients.normal("mediastinum/widened", 0.08, 0.75) * widened),
@@ -91,7 +94,6 @@ class Lateral:
     Attributes:
       front, back: reach of the thorax before and behind its axis.
       apex: y of the top of the lungs.
-      axis_x, axis_y: where the thorax is deepest.
       right_dome, left_dome: y of the tops of the hemidiaphragms.
       heart_x, heart_y, heart_a, heart_b, heart_tilt: the heart as a tilted ellipse.
       kyphosis: how far the spine bulges backwards.
@@ -101,8 +103,6 @@ class Lateral:
     front: np.ndarray
     back: np.ndarray
     apex: np.ndarray
-    axis_x: np.ndarray
-    axis_y: np.ndarray
     right_dome: np.ndarray
     left_dome: np.ndarray
     heart_x: np.ndarray
@@ -116,27 +116,26 @@ class Lateral:
 
 def lateral(patients: Patients) -> Lateral:
     aged, enlarged = patients.aged, patients.value("cardiomegaly")
-    deep = patients.normal("thorax/width", 0.018, 0.0) + np.float32(0.025) * patients.male
+    deep = patients.normal("thorax/width", 0.018, 0.0) + 0.025 * patients.male
     collapse = patients.side("atelectasis") * patients.value("atelectasis")
     dome = patients.normal("diaphragm/dome", 0.022, 0.42)
-    lift = np.float32(0.13)
+    lift = 0.13
     # An old chest is a barrel.
-    front = np.float32(0.53) + deep + np.float32(0.05) * aged
-    axis_x = np.float32(-0.02) + 0 * deep
-    heart_a = patients.normal("heart/ratio", 0.008, 0.265) * (1 + np.float32(0.34) * enlarged)
+    front = 0.53 + deep + 0.05 * aged
+    heart_a = patients.normal("heart/ratio", 0.008, 0.265) * (1 + 0.34 * enlarged)
     return Lateral(
         front=front,
-        back=np.float32(0.56) + deep + np.float32(0.06) * aged,
-        apex=patients.normal("thorax/apex", 0.015, -0.80) + np.float32(0.04) * aged,
-        axis_x=axis_x,
-        axis_y=np.float32(0.16) + 0 * deep,
-        right_dome=dome - lift * (collapse < 0),
-        left_dome=dome + patients.normal("diaphragm/step", 0.01, 0.065) - lift * (collapse > 0),
-        heart_x=axis_x - front + np.float32(0.07) + heart_a,
-        heart_y=dome - np.float32(0.13) - np.float32(0.04) * enlarged,
+        back=0.56 + deep + 0.06 * aged,
+        apex=patients.normal("thorax/apex", 0.015, -0.80) + 0.04 * aged,
+        right_dome=dome - lift * np.maximum(-collapse, 0),
+        left_dome=dome
+        + patients.normal("diaphragm/step", 0.01, 0.065)
+        - lift * np.maximum(collapse, 0),
+        heart_x=AXIS[0] - front + 0.07 + heart_a,
+        heart_y=dome - 0.13 - 0.04 * enlarged,
         heart_a=heart_a,
-        heart_b=np.float32(1.12) * heart_a,
+        heart_b=1.12 * heart_a,
         heart_tilt=patients.normal("heart/tilt", 0.06, -0.35),
-        kyphosis=patients.normal("spine/kyphosis", 0.015, 0.07) + np.float32(0.17) * aged,
+        kyphosis=patients.normal("spine/kyphosis", 0.015, 0.07) + 0.17 * aged,
         widened=patients.value("enlarged_cardiomediastinum"),
     )

@@ -1,18 +1,35 @@
 """Radiographs of phantoms: attenuation to grey, side markers, quantum noise."""
 
+import functools
+
 import numpy as np
 
 from data_prep.phantom import anatomy, frontal, lateral
 from data_prep.phantom.noise import Noise
 from data_prep.phantom.patient import Patients
-from data_prep.phantom.raster import band, edge, grid, segment
+from data_prep.phantom.raster import band, grid, segment
+from rfxray.conditioning import INDEX
 from rfxray.errors import ConfigError
 
 SIZES = (32, 1024)
+_LATERAL = 2  # index among the views
 
 # Where a side marker can stand, as left, top, right, bottom in the picture's frame. "R" stands at
 # the patient's right, which is the image's left.
 MARKER_BOXES = {"R": (-0.97, -0.97, -0.79, -0.72), "L": (0.79, -0.97, 0.97, -0.72)}
+
+# Strokes within the marker's box: x0, y0, x1, y1.
+_STROKES = {
+    "R": (
+        (0.25, 0.12, 0.25, 0.75),
+        (0.25, 0.12, 0.65, 0.17),
+        (0.65, 0.17, 0.72, 0.30),
+        (0.72, 0.30, 0.62, 0.43),
+        (0.62, 0.43, 0.25, 0.46),
+        (0.45, 0.46, 0.78, 0.75),
+    ),
+    "L": ((0.25, 0.12, 0.25, 0.75), (0.25, 0.75, 0.75, 0.75)),
+}
 
 # As many pixels are worked on at once as keep a layer (1 MiB of float32) within the cache.
 _PIXELS_AT_ONCE = 2**18
@@ -37,7 +54,7 @@ def draw_images(attributes: np.ndarray, seed: int, indices: np.ndarray, size: in
     patients = Patients(np.asarray(attributes, np.float32), Noise(seed, np.asarray(indices)))
     images = np.empty((len(patients), size, size), np.uint16)
     at_once = max(1, _PIXELS_AT_ONCE // size**2)
-    sideways = patients.attributes[:, 0] == 2
+    sideways = patients.attributes[:, INDEX["view"]] == _LATERAL
     for rows, draw in ((~sideways, frontal.draw), (sideways, lateral.draw)):
         rows = np.flatnonzero(rows)
         for start in range(0, len(rows), at_once):
@@ -51,12 +68,13 @@ def truth(attributes: np.ndarray, seed: int, indices: np.ndarray) -> dict[str, n
     views, where there is none."""
     patients = Patients(np.asarray(attributes, np.float32), Noise(seed, np.asarray(indices)))
     ratio = anatomy.cardiothoracic_ratio(patients)[:, 0, 0]
-    sideways = patients.attributes[:, 0] == 2
+    sideways = patients.attributes[:, INDEX["view"]] == _LATERAL
     return {"cardiothoracic_ratio": np.where(sideways, np.nan, ratio).astype(np.float32)}
 
 
 def mask_markers(images: np.ndarray) -> np.ndarray:
-    """The pictures [n, size, size] with both marker regions black (the least value of each)."""
+    """The pictures [n, size, size] with both marker regions filled with the darkest value of the
+    rest of each."""
     size = images.shape[-1]
     x, y = grid(size)
     hidden = np.zeros((1, size, size), bool)
@@ -65,7 +83,8 @@ def mask_markers(images: np.ndarray) -> np.ndarray:
         hidden |= (np.abs(x - (left + right) / 2) < (right - left) / 2 + margin) & (
             np.abs(y - (top + bottom) / 2) < (bottom - top) / 2 + margin
         )
-    return np.where(hidden, images.min((-2, -1), keepdims=True), images)
+    darkest = images[:, ~hidden[0]].min(-1)
+    return np.where(hidden, darkest[:, None, None], images)
 
 
 def _expose(patients: Patients, attenuation: np.ndarray, size: int) -> np.ndarray:
@@ -73,51 +92,36 @@ def _expose(patients: Patients, attenuation: np.ndarray, size: int) -> np.ndarra
     offset = patients.normal("exposure/offset", 0.018)
     # A film's curve: nothing is blacker than the background, the densest parts run together.
     grey = np.maximum(attenuation * contrast + offset, 0)
-    grey = np.float32(0.02) + np.float32(0.96) * np.tanh(grey * np.float32(1.15))
+    grey = 0.02 + 0.96 * np.tanh(grey * 1.15)
     # A pixel a quarter the size catches a quarter of the quanta; half of that law, as after the
     # edge-preserving smoothing of a detector's software: 0.007 at 64², 0.014 at 256².
-    sigma = np.float32(0.007 * (size / 64) ** 0.5)
+    sigma = 0.007 * (size / 64) ** 0.5
     grain = patients.noise.normal("exposure/grain", size, size)
-    grey += sigma * grain * (np.float32(0.5) + grey)
+    grey += sigma * grain * (0.5 + grey)
     marker = _marker(patients, size)
-    grey += (np.float32(0.97) - grey) * marker
-    return (np.clip(grey, 0, 1) * np.float32(65535)).astype(np.uint16)
+    grey += (0.97 - grey) * marker
+    return (np.clip(grey, 0, 1) * 65535).astype(np.uint16)
 
 
 def _marker(patients: Patients, size: int) -> np.ndarray:
     """An R or an L of lead; a portable machine's marker is underlined."""
+    right = patients.chance("marker/right", 0.5) > 0.5
+    ink, bar = (np.where(right, *pair) for pair in zip(*_glyphs(size), strict=True))
+    return np.maximum(ink, patients.supine * bar)
+
+
+@functools.lru_cache(maxsize=8)
+def _glyphs(size: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """(letter, the bar below it), each [1, size, size], for R and for L."""
     x, y = grid(size)
     width = 2 / size
-    letters = []
-    for (left, top, right, bottom), strokes in (
-        (MARKER_BOXES["R"], _LETTER_R),
-        (MARKER_BOXES["L"], _LETTER_L),
-    ):
-        across, down = right - left, bottom - top
-        near = [
-            segment(x, y, *(np.float32(v) for v in (
-                left + a * across, top + b * down, left + c * across, top + d * down)))
-            for a, b, c, d in strokes
-        ]  # fmt: skip
-        ink = band(np.minimum.reduce(near), 0.014, width)
-        middle, level = (left + right) / 2, top + 0.93 * down
-        bar = band(y - np.float32(level), 0.012, width) * edge(
-            np.float32(0.4 * across) - np.abs(x - np.float32(middle)), width
-        )
-        letters.append((ink, bar))
-    right_side = patients.chance("marker/right", 0.5)
-    (r_ink, r_bar), (l_ink, l_bar) = letters
-    ink = right_side * r_ink + (1 - right_side) * l_ink
-    return np.maximum(ink, patients.supine * (right_side * r_bar + (1 - right_side) * l_bar))
-
-
-# Strokes within the marker's box: x0, y0, x1, y1.
-_LETTER_L = ((0.25, 0.12, 0.25, 0.75), (0.25, 0.75, 0.75, 0.75))
-_LETTER_R = (
-    (0.25, 0.12, 0.25, 0.75),
-    (0.25, 0.12, 0.65, 0.17),
-    (0.65, 0.17, 0.72, 0.30),
-    (0.72, 0.30, 0.62, 0.43),
-    (0.62, 0.43, 0.25, 0.46),
-    (0.45, 0.46, 0.78, 0.75),
-)
+    glyphs = []
+    for letter, strokes in _STROKES.items():
+        left, top, right, bottom = MARKER_BOXES[letter]
+        u, v = (x - left) / (right - left), (y - top) / (bottom - top)
+        # Distances are taken in a box made square by the mean of its sides.
+        scale = (right - left + bottom - top) / 2
+        near = np.minimum.reduce([segment(u, v, *stroke) for stroke in strokes])
+        bar = segment(u, v, 0.1, 0.93, 0.9, 0.93)
+        glyphs.append((band(near * scale, 0.014, width), band(bar * scale, 0.012, width)))
+    return tuple(glyphs)

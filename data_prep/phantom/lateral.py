@@ -3,13 +3,11 @@ the spine at its right, both lungs one upon the other."""
 
 import numpy as np
 
-from data_prep.phantom import anatomy, lateral_findings
+from data_prep.phantom import anatomy, lateral_findings, ribs
 from data_prep.phantom.patient import Patients
 from data_prep.phantom.raster import blend, bump, egg, ellipse, segment, smoothstep
 from data_prep.phantom.scene import AIR, Scene, fork_tree, frame, paint
 
-_RIB_SPACING = 0.135
-_RIBS = 10
 _VESSELS = (-2.5, -1.9, -1.3, -0.7, -0.1, 0.5, 1.0, 1.5, 2.2)
 
 
@@ -23,13 +21,13 @@ def draw(patients: Patients, size: int) -> np.ndarray:
     _spine(scene)
     _sternum(scene)
     paint(scene, lateral_findings.PAINTERS)
-    return scene.density + scene.vessels * scene.air - np.float32(AIR) * scene.air
+    return scene.density + scene.vessels * scene.air - AIR * scene.air
 
 
 def spine_x(scene: Scene) -> np.ndarray:
     """x of the middle of the vertebral bodies at each height, [n, size, size]."""
-    along = (scene.y - np.float32(0.02)) / np.float32(0.82)
-    return np.float32(0.31) + scene.shape.kyphosis * (1 - along * along)
+    along = (scene.y - 0.02) / 0.82
+    return 0.31 + scene.shape.kyphosis * (1 - along * along)
 
 
 def _cavity(patients: Patients, size: int) -> Scene:
@@ -38,25 +36,24 @@ def _cavity(patients: Patients, size: int) -> Scene:
     wall = egg(
         x,
         y,
-        shape.axis_x,
-        shape.axis_y,
+        *anatomy.AXIS,
         left=shape.front,
-        right=shape.back + np.float32(0.5) * shape.kyphosis,
-        top=shape.axis_y - shape.apex,
+        right=shape.back + 0.5 * shape.kyphosis,
+        top=anatomy.AXIS[1] - shape.apex,
         bottom=1.9,
     )
     # Each dome falls gently to the front and far down behind: the posterior sulcus.
-    back = np.maximum(x - np.float32(0.00), 0) / np.float32(0.50)
-    fore = np.maximum(np.float32(-0.05) - x, 0) / np.float32(0.42)
-    curve = np.float32(0.22) * back * back + np.float32(0.09) * fore * fore
+    back = np.maximum(x, 0) / 0.50
+    fore = np.maximum(-0.05 - x, 0) / 0.42
+    curve = 0.22 * back * back + 0.09 * fore * fore
     right, left = shape.right_dome + curve - y, shape.left_dome + curve - y
     scene = Scene(
         patients, shape, size, x, y, pixel, wall, np.maximum(right, left),
         body=np.zeros_like(x), air=np.zeros_like(x), vessels=np.zeros_like(x),
         density=np.zeros_like(x),
     )  # fmt: skip
-    depth = np.float32(0.72) + np.float32(0.26) * smoothstep(wall / np.float32(0.25))
-    both = np.float32(0.5) * (scene.edge(right, 0.016) + scene.edge(left, 0.016))
+    depth = 0.72 + 0.26 * smoothstep(wall / 0.25)
+    both = 0.5 * (scene.edge(right, 0.016) + scene.edge(left, 0.016))
     scene.air = both * scene.edge(wall, 0.016) * depth
     return scene
 
@@ -66,40 +63,41 @@ def _soft_tissue(scene: Scene) -> None:
     x, y = scene.x, scene.y
     girth = patients.normal("body/girth", 0.015, 0.085)
     bulge = patients.womanly * patients.normal("breast/size", 0.015, 0.19)
-    sag = np.float32(0.10) * patients.aged
-    breast = bulge * bump(y - np.float32(0.22) - sag, 0.25)
-    kyphosis = np.float32(0.5) * shape.kyphosis
+    sag = 0.10 * patients.aged
+    breast = bulge * bump(y - 0.22 - sag, 0.25)
+    kyphosis = 0.5 * shape.kyphosis
     trunk = egg(
         x,
         y,
-        shape.axis_x,
-        shape.axis_y,
-        left=shape.front + girth + np.float32(0.02) * patients.male + breast,
-        right=shape.back + kyphosis + np.float32(0.06) + girth,
-        top=shape.axis_y - shape.apex + np.float32(0.16),
+        *anatomy.AXIS,
+        left=shape.front + girth + 0.02 * patients.male + breast,
+        right=shape.back + kyphosis + 0.06 + girth,
+        top=anatomy.AXIS[1] - shape.apex + 0.16,
         bottom=1.9,
     )
-    neck = np.float32(0.21) - np.abs(x - np.float32(0.07) - np.float32(0.25) * (y + 1))
-    neck = np.minimum(neck, np.float32(-0.3) - y)
+    neck = 0.21 - np.abs(x - 0.07 - 0.25 * (y + 1))
+    neck = np.minimum(neck, -0.3 - y)
     # The arms are raised out of the way, their muscles cross the upper corner.
-    arms = np.float32(0.25) - segment(x, y, 0.12, -0.64, -0.50, -1.15)
+    arms = 0.25 - segment(x, y, 0.12, -0.64, -1.34, -1.84)
     # The belly goes straight down from the ribs.
-    belly = np.minimum(y - shape.axis_y, np.minimum(x + shape.front + girth, shape.back + kyphosis + girth - x))
+    belly = np.minimum(
+        y - anatomy.AXIS[1], np.minimum(x + shape.front + girth, shape.back + kyphosis + girth - x)
+    )
     inside = blend(blend(blend(trunk, neck, 0.10), arms, 0.12), belly, 0.06)
     scene.body = scene.edge(inside, 0.02)
-    thick = smoothstep((inside + np.float32(0.02)) / np.float32(0.40))
+    thick = smoothstep((inside + 0.02) / 0.40)
     below = scene.edge(-scene.dome, 0.016) * scene.body
-    shoulder = smoothstep(arms / np.float32(0.25))
-    scene.density = scene.body * (np.float32(0.36) + np.float32(0.26) * thick)
-    scene.density += np.float32(0.16) * below + np.float32(0.15) * shoulder
+    shoulder = smoothstep(arms / 0.25)
+    scene.density = scene.body * (0.36 + 0.26 * thick)
+    scene.density += 0.16 * below + 0.15 * shoulder
     # The breast itself, over the front of the heart.
-    mound = ellipse(x, y, shape.axis_x - shape.front, np.float32(0.22) + sag, 0.24, 0.22)
-    scene.density += np.float32(0.10) * patients.womanly * scene.edge(mound, 0.16) * scene.body
+    mound = ellipse(x, y, anatomy.AXIS[0] - shape.front, 0.22 + sag, 0.24, 0.22)
+    scene.density += 0.10 * patients.womanly * scene.edge(mound, 0.16) * scene.body
     # Air in the stomach, below the left dome.
-    top = shape.left_dome + np.float32(0.05)
+    top = shape.left_dome + 0.05
     bubble = ellipse(x, y, patients.normal("stomach/x", 0.03, -0.10), top + 0.07, 0.13, 0.07)
-    level = top + np.float32(0.09) - y
-    scene.density -= np.float32(0.18) * scene.edge(np.minimum(bubble, level), 0.015)
+    level = top + 0.09 - y
+    scene.density -= 0.18 * scene.edge(np.minimum(bubble, level), 0.015)
 
 
 def _mediastinum(scene: Scene) -> None:
@@ -109,89 +107,79 @@ def _mediastinum(scene: Scene) -> None:
         x, y, shape.heart_x, shape.heart_y, shape.heart_a, shape.heart_b, shape.heart_tilt
     )
     # The arch: up from the heart, over the windpipe, down before the spine; longer with age.
-    radius = np.float32(0.155) + np.float32(0.045) * aged + np.float32(0.03) * wide
-    thick = np.float32(0.052) + np.float32(0.018) * aged + np.float32(0.035) * wide
-    cx, cy = np.float32(0.05), np.float32(-0.13)
-    ring = thick - np.abs(np.hypot(x - cx, (y - cy) * np.float32(0.9)) - radius)
-    ring = np.minimum(ring, cy + np.float32(0.10) - y)
-    rise = thick * 1.2 - segment(x, y, np.float32(-0.05), -0.34, shape.heart_x + 0.06, shape.heart_y - 0.1)
-    down = np.minimum(thick - np.abs(x - spine_x(scene) + np.float32(0.10)), y - cy)
-    vessels = ellipse(x, y, np.float32(-0.02), -0.54, 0.085 + 0.11 * wide, 0.36 + 0.08 * wide, 0.12)
+    radius = 0.155 + 0.045 * aged + 0.03 * wide
+    thick = 0.052 + 0.018 * aged + 0.035 * wide
+    cx, cy = 0.05, -0.13
+    ring = thick - np.abs(np.hypot(x - cx, (y - cy) * 0.9) - radius)
+    ring = np.minimum(ring, cy + 0.10 - y)
+    rise = thick * 1.2 - segment(x, y, -0.05, -0.34, shape.heart_x + 0.06, shape.heart_y - 0.1)
+    down = np.minimum(thick - np.abs(x - spine_x(scene) + 0.10), y - cy)
+    vessels = ellipse(x, y, -0.02, -0.54, 0.085 + 0.11 * wide, 0.36 + 0.08 * wide, 0.12)
     union = scene.edge(blend(blend(rise, vessels, 0.06), heart, 0.12), 0.016)
-    aorta = np.maximum(scene.edge(ring, 0.03) * np.float32(0.50), scene.edge(down, 0.03) * np.float32(0.32))
-    window = np.float32(0.35) * bump(x - cx, 0.10) * bump(y - cy, 0.12)
+    aorta = np.maximum(scene.edge(ring, 0.03) * 0.50, scene.edge(down, 0.03) * 0.32)
+    window = 0.35 * bump(x - cx, 0.10) * bump(y - cy, 0.12)
     faint = np.maximum(np.maximum(aorta, union), window)
     heart_mask = scene.edge(heart, 0.016)
-    scene.air *= 1 - np.float32(0.72) * faint
-    scene.density += np.float32(0.07) * heart_mask * smoothstep(heart / shape.heart_a)
-    scene.density += np.float32(0.07) * wide * scene.edge(vessels, 0.05)
-    chalk = np.clip((aged - np.float32(0.45)) * 2, 0, 1)
-    rim = scene.band(ring - np.float32(0.008), 0.005) * (y < cy)
-    scene.density += np.float32(0.10) * chalk * rim
+    scene.air *= 1 - 0.72 * faint
+    scene.density += 0.07 * heart_mask * smoothstep(heart / shape.heart_a)
+    scene.density += 0.07 * wide * scene.edge(vessels, 0.05)
+    chalk = np.clip((aged - 0.45) * 2, 0, 1)
+    rim = scene.band(ring - 0.008, 0.005) * (y < cy)
+    scene.density += 0.10 * chalk * rim
     # Hila, and the windpipe that ends between them.
-    hila = bump(x - np.float32(0.04), 0.10) * bump(y - np.float32(0.02), 0.11)
-    scene.density += np.float32(0.13) * hila
-    pipe = np.float32(0.075) + np.float32(0.12) * (y + np.float32(0.1)) - x
-    pipe = scene.band(pipe, 0.034, 0.014) * scene.edge(np.float32(-0.03) - y, 0.04)
-    scene.density -= np.float32(0.14) * pipe * scene.body
+    hila = bump(x - 0.04, 0.10) * bump(y - 0.02, 0.11)
+    scene.density += 0.13 * hila
+    pipe = 0.075 + 0.12 * (y + 0.1) - x
+    pipe = scene.band(pipe, 0.034, 0.014) * scene.edge(-0.03 - y, 0.04)
+    scene.density -= 0.14 * pipe * scene.body
 
 
 def _vessels(scene: Scene) -> None:
-    dx, dy = scene.x - np.float32(0.04), scene.y - np.float32(0.03)
+    dx, dy = scene.x - 0.04, scene.y - 0.03
     tree = fork_tree(scene, "vessels", dx, dy, _VESSELS, 0.66, 0.017)
-    grain = scene.texture("lung/fine", 72) * np.float32(0.010)
-    mottle = scene.texture("lung/coarse", 24) * np.float32(0.012)
-    scene.vessels = tree + (grain + mottle) * (1 + np.float32(1.2) * scene.patients.aged)
+    grain = scene.texture("lung/fine", 72) * 0.010
+    mottle = scene.texture("lung/coarse", 24) * 0.012
+    scene.vessels = tree + (grain + mottle) * (1 + 1.2 * scene.patients.aged)
 
 
 def _ribs(scene: Scene) -> None:
     """Arcs from the spine down to the front, those of the far side larger and a little lower."""
     patients, shape = scene.patients, scene.shape
-    x, y = scene.x, scene.y
-    back = shape.axis_x + shape.back
-    t = (back - x) / (shape.back + shape.front)
-    calcium = 1 - np.float32(0.55) * patients.aged
-    bone = patients.normal("ribs/contrast", 0.06, 1.0) * calcium
-    fenced = scene.edge(scene.wall + np.float32(0.03), 0.02)
-    fade = np.clip(np.float32(1.15) - t, 0, 1) * scene.edge(t - np.float32(0.02), 0.05)
-    drop = np.float32(0.42) * t - np.float32(0.16) * (1 - t) * t
-    slope = np.float32(1 / (1 + 0.45**2) ** 0.5)
+    t = (anatomy.AXIS[0] + shape.back - scene.x) / (shape.back + shape.front)
+    contrast = patients.normal("ribs/contrast", 0.06, 1.0) * (1 - 0.55 * patients.aged)
+    shown = (
+        np.clip(1.15 - t, 0, 1) * scene.edge(t - 0.02, 0.05) * scene.edge(scene.wall + 0.03, 0.02)
+    )
+    drop = 0.42 * t - 0.16 * (1 - t) * t
     for lag, half in ((0.0, 0.022), (0.055, 0.026)):
-        phase = (y - drop + np.float32(0.55 - lag)) / np.float32(_RIB_SPACING)
-        phase = lateral_findings.displace_ribs(scene, phase)
-        number = np.round(phase)
-        off = (phase - number) * np.float32(_RIB_SPACING) * slope
-        shown = (number >= 0) & (number < _RIBS)
-        rib = scene.band(off, half, 0.012)
-        cortex = scene.band(np.abs(off) - np.float32(half * 0.82), 0.004, 0.006)
-        strength = np.float32(0.115) * bone * fade * fenced * shown
-        scene.density += strength * (np.float32(0.8) * rib + np.float32(0.4) * cortex)
+        phase = (scene.y - drop + (0.55 - lag)) / ribs.SPACING
+        phase = ribs.displace(scene, phase, lateral_findings.locate_break)
+        scene.density += 0.115 * contrast * shown * ribs.course(scene, phase, 0.45, half)
 
 
 def _spine(scene: Scene) -> None:
     patients = scene.patients
-    bone = 1 - np.float32(0.45) * patients.aged
+    bone = 1 - 0.45 * patients.aged
     off = scene.x - spine_x(scene)
-    vertebra = np.abs((scene.y / np.float32(0.118)) % 1 - np.float32(0.5))
+    vertebra = np.abs((scene.y / 0.118) % 1 - 0.5)
     inside = scene.band(off, 0.068, 0.02)
     disc = bump(vertebra, 0.10)
-    plate = bump(vertebra - np.float32(0.16), 0.06)
-    body = inside * (1 - np.float32(0.75) * disc + np.float32(0.35) * plate)
-    rim = scene.band(np.abs(off) - np.float32(0.066), 0.006) * (1 - disc)
-    arch = scene.band(off - np.float32(0.14), 0.05, 0.05) * (np.float32(0.5) + vertebra)
+    plate = bump(vertebra - 0.16, 0.06)
+    body = inside * (1 - 0.75 * disc + 0.35 * plate)
+    rim = scene.band(np.abs(off) - 0.066, 0.006) * (1 - disc)
+    arch = scene.band(off - 0.14, 0.05, 0.05) * (0.5 + vertebra)
     seen = scene.body
-    scene.density += bone * seen * (np.float32(0.16) * body + np.float32(0.07) * rim)
-    scene.density += bone * seen * np.float32(0.09) * arch
+    scene.density += bone * seen * (0.16 * body + 0.07 * rim)
+    scene.density += bone * seen * 0.09 * arch
 
 
 def _sternum(scene: Scene) -> None:
-    patients, shape = scene.patients, scene.shape
-    bone = 1 - np.float32(0.4) * patients.aged
-    front = scene.x < shape.axis_x
-    tall = scene.edge(scene.y + np.float32(0.46), 0.04) * scene.edge(np.float32(0.30) - scene.y, 0.04)
-    plate = scene.band(scene.wall + np.float32(0.022), 0.020, 0.01)
-    notch = 1 - np.float32(0.8) * bump(scene.y + np.float32(0.26), 0.012)
-    scene.density += np.float32(0.17) * bone * plate * tall * front * notch
+    bone = 1 - 0.4 * scene.patients.aged
+    front = scene.x < anatomy.AXIS[0]
+    tall = scene.edge(scene.y + 0.46, 0.04) * scene.edge(0.30 - scene.y, 0.04)
+    plate = scene.band(scene.wall + 0.022, 0.020, 0.01)
+    notch = 1 - 0.8 * bump(scene.y + 0.26, 0.012)
+    scene.density += 0.17 * bone * plate * tall * front * notch
     # A scapula over the upper back.
     blade = segment(scene.x, scene.y, 0.36, -0.62, 0.50, -0.12)
-    scene.density += np.float32(0.06) * bone * scene.band(blade, 0.03, 0.02) * scene.body
+    scene.density += 0.06 * bone * scene.band(blade, 0.03, 0.02) * scene.body

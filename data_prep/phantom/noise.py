@@ -42,7 +42,7 @@ class Noise:
 
     def uniform(self, name: str, *shape: int) -> np.ndarray:
         """[n, *shape] float32 in [0, 1)."""
-        return (self.bits(name, *shape) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
+        return (self.bits(name, *shape) >> np.uint64(40)).astype(np.float32) * 2**-24
 
     def normal(self, name: str, *shape: int) -> np.ndarray:
         """[n, *shape] float32, mean 0, standard deviation 1, all within ±3.47.
@@ -52,7 +52,7 @@ class Noise:
         """
         quarters = self.bits(name, *shape).view(np.uint16).reshape(len(self.indices), *shape, 4)
         total = quarters.sum(-1, dtype=np.int32).astype(np.float32)
-        return (total * np.float32(1 / 65536) - np.float32(2)) * np.float32(3**0.5)
+        return (total / 65536 - 2) * 3**0.5
 
     def take(self, rows: np.ndarray) -> "Noise":
         """The noise of some of the patients."""

@@ -1,4 +1,4 @@
-"""One batch of patients as the drawing sees them: attributes and named noise, ready to broadcast."""
+"""Patients as the drawing sees them: attributes and named noise, ready to broadcast."""
 
 import dataclasses
 
@@ -36,11 +36,11 @@ class Patients:
         return np.flatnonzero(self.attributes[:, INDEX[name]] > 0.5)
 
     def normal(self, name: str, spread: float = 1.0, mean: float = 0.0) -> np.ndarray:
-        return np.float32(mean) + np.float32(spread) * self.noise.normal(name)[:, None, None]
+        return mean + spread * self.noise.normal(name)[:, None, None]
 
     def between(self, name: str, low: float, high: float) -> np.ndarray:
         u = self.noise.uniform(name)[:, None, None]
-        return np.float32(low) + np.float32(high - low) * u
+        return low + (high - low) * u
 
     def chance(self, name: str, share: float | np.ndarray) -> np.ndarray:
         """1 with probability `share`, else 0."""
@@ -62,7 +62,7 @@ class Patients:
     @property
     def grown(self) -> np.ndarray:
         """0 at birth, 1 from 18 years."""
-        return np.clip(self.value("age") / _ADULT, 0, 1) ** np.float32(0.7)
+        return np.clip(self.value("age") / _ADULT, 0, 1) ** 0.7
 
     @property
     def aged(self) -> np.ndarray:

@@ -3,10 +3,12 @@
 Lengths are in units of half the picture: x runs from −1 (image left) to 1, y from −1 (top) to 1. A
 signed distance is positive inside. Every edge is as wide as its own softness and the pixel
 together, and a band thinner than a pixel keeps its integral, so a small picture is, but for the
-tone curve, the large one averaged. All arrays are float32 and broadcast to [n, size, size].
+tone curve, the large one averaged. All arrays are float32 and broadcast to [n, size, size]: choose
+between two constants as float32, or `np.where` makes float64 of everything that follows.
 """
 
 import functools
+import itertools
 
 import numpy as np
 
@@ -56,25 +58,25 @@ def ellipse(x, y, cx, cy, a, b, tilt=0.0) -> np.ndarray:
 
 def egg(x, y, cx, cy, left, right, top, bottom) -> np.ndarray:
     """Signed distance, to first order, to four quarters of ellipses joined smoothly."""
-    across = np.where(x < cx, np.float32(1) / left, np.float32(1) / right)
-    along = np.where(y < cy, np.float32(1) / top, np.float32(1) / bottom)
+    across = np.where(x < cx, 1 / left, 1 / right)
+    along = np.where(y < cy, 1 / top, 1 / bottom)
     return _first_order((x - cx) * across, (y - cy) * along, across, along)
 
 
 def _first_order(u, v, across, along):
     # ρ = √(u² + v²); the distance to ρ = 1 is (1 − ρ) / |∇ρ|.
-    square = u * u + v * v + np.float32(1e-6)
+    square = u * u + v * v + 1e-6
     slope = u * across
     slope = slope * slope
     other = v * along
-    slope = slope + other * other + np.float32(1e-6)
+    slope = slope + other * other + 1e-6
     return (np.sqrt(square) - square) / np.sqrt(slope)
 
 
 def blend(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
     """The union of two signed distances, its inner corners rounded off."""
-    part = np.clip((a - b) * np.float32(0.5 / radius) + np.float32(0.5), 0, 1)
-    return b + (a - b) * part + np.float32(radius) * part * (1 - part)
+    part = np.clip((a - b) * (0.5 / radius) + 0.5, 0, 1)
+    return b + (a - b) * part + radius * part * (1 - part)
 
 
 def segment(x, y, x0, y0, x1, y1) -> np.ndarray:
@@ -86,13 +88,12 @@ def segment(x, y, x0, y0, x1, y1) -> np.ndarray:
 
 def polyline(x, y, knots) -> np.ndarray:
     """Unsigned distance to the broken line through knots [(x, y), …]."""
-    pairs = zip(knots[:-1], knots[1:], strict=True)
-    return np.minimum.reduce([segment(x, y, *map(np.float32, (*a, *b))) for a, b in pairs])
+    return np.minimum.reduce([segment(x, y, *a, *b) for a, b in itertools.pairwise(knots)])
 
 
 @functools.lru_cache(maxsize=32)
 def _interpolation(size: int, cells: int) -> np.ndarray:
-    # [size, cells]: cubic-free smooth interpolation of `cells` knots, averaged over each pixel.
+    # [size, cells]: smooth interpolation between `cells` knots, averaged over each pixel.
     fine = size * -(-2048 // size)
     position = (np.arange(fine) + 0.5) / fine * (cells - 1)
     left = np.minimum(position.astype(int), cells - 2)

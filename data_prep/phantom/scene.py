@@ -53,11 +53,11 @@ class Scene:
 
     def edge(self, distance: np.ndarray, soft: float = 0.012) -> np.ndarray:
         """`raster.edge`, at least a pixel wide."""
-        return edge(distance, np.hypot(self.pixel, np.float32(soft)))
+        return edge(distance, np.hypot(self.pixel, soft))
 
     def band(self, distance: np.ndarray, half: np.ndarray | float, soft: float = 0.006):
         """`raster.band`, its edges at least a pixel wide."""
-        return band(distance, half, np.hypot(self.pixel, np.float32(soft)))
+        return band(distance, half, np.hypot(self.pixel, soft))
 
     def texture(self, name: str, cells: int) -> np.ndarray:
         return texture(self.patients.noise, name, self.size, cells)
@@ -66,7 +66,7 @@ class Scene:
         """Replaces a share of the air by fluid or tissue, `excess` denser than the chest around."""
         self.air *= 1 - opacity
         if excess:
-            self.density += np.float32(excess) * opacity
+            self.density += excess * opacity
 
 
 def paint(scene: Scene, painters: Mapping[str, Callable[[Scene], None]]) -> None:
@@ -87,14 +87,12 @@ def frame(patients: Patients, size: int) -> tuple[np.ndarray, np.ndarray, np.nda
     measures 0.60 of an adult on the picture.
     """
     angle = patients.normal("frame/angle", 0.025)  # radians: 1.4 degrees
-    scale = (np.float32(0.60) + np.float32(0.40) * patients.grown) * patients.normal(
-        "frame/scale", 0.022, 1.0
-    )
+    scale = (0.60 + 0.40 * patients.grown) * patients.normal("frame/scale", 0.022, 1.0)
     x, y = grid(size)
     x = x - patients.normal("frame/x", 0.02)
     y = y - patients.normal("frame/y", 0.02)
     cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
-    return cos * x + sin * y, cos * y - sin * x, np.float32(2 / size) / scale
+    return cos * x + sin * y, cos * y - sin * x, 2 / size / scale
 
 
 def fork_tree(scene: Scene, name: str, dx, dy, angles, reach: float, girth: float) -> np.ndarray:
@@ -116,21 +114,21 @@ def fork_tree(scene: Scene, name: str, dx, dy, angles, reach: float, girth: floa
 
     def each(what, spread, mean):
         drawn = noise.normal(f"{name}/{what}", count)[:, :, None, None]
-        return np.float32(mean) + np.float32(spread) * drawn
+        return mean + spread * drawn
 
     tilts, curls = each("angle", 0.12, 0.0), each("curl", 0.6, 0.0)
     forks, twigs = each("fork", 0.03, 0.14), each("twig", 0.04, 0.33)
     spreads = each("spread", 0.07, 0.34)
     radius = np.hypot(dx, dy)
-    bend = np.arctan2(dy, dx) + np.float32(0.10) * scene.texture(f"{name}/bend", 12)
-    calibre = np.float32(girth) * np.maximum(1 - radius / np.float32(reach), 0)
-    calibre = calibre * np.sqrt(calibre / np.float32(girth)) + np.float32(0.0015)
+    bend = np.arctan2(dy, dx) + 0.10 * scene.texture(f"{name}/bend", 12)
+    calibre = girth * np.maximum(1 - radius / reach, 0)
+    calibre = calibre * np.sqrt(calibre / girth) + 0.0015
     fade = calibre * (radius < reach) * np.clip(radius * 12, 0, 1)
-    width = np.hypot(scene.pixel, np.float32(0.008))
+    width = np.hypot(scene.pixel, 0.008)
     tree = np.zeros_like(radius)
     for i, angle in enumerate(angles):
-        off = radius * (bend - (np.float32(angle) + tilts[:, i]) - curls[:, i] * radius)
+        off = radius * (bend - (angle + tilts[:, i]) - curls[:, i] * radius)
         off = np.abs(np.abs(off) - spreads[:, i] * np.maximum(radius - forks[:, i], 0))
-        off = np.abs(off) - np.float32(0.22) * np.maximum(radius - twigs[:, i], 0)
+        off = np.abs(off) - 0.22 * np.maximum(radius - twigs[:, i], 0)
         tree = np.maximum(tree, band(off, calibre, width))
-    return np.float32(9.0) * tree * fade
+    return 9.0 * tree * fade

@@ -39,12 +39,13 @@ def contact_sheet(size: int = 256, seed: int = 0, index: int = 3) -> Image.Image
     rows = -(-len(TILES) // COLUMNS)
     pitch_x, pitch_y = size + _GAP, size + _CAPTION + _GAP
     sheet = Image.new("L", (COLUMNS * pitch_x - _GAP, rows * pitch_y - _GAP), 255)
-    pen = ImageDraw.Draw(sheet)
     for place, (caption, changed) in enumerate(TILES):
         row, column = divmod(place, COLUMNS)
         left, top = column * pitch_x, row * pitch_y
         do = {name: encode_value(name, v)[0] for name, v in (_HEALTHY | changed).items()}
         image = draw_images(draw_attributes(seed, [index], do), seed, [index], size)[0]
-        pen.text((left + 3, top + 2), caption, fill=0)
+        label = Image.new("L", (size, _CAPTION), 255)
+        ImageDraw.Draw(label).text((3, 2), caption, fill=0)
+        sheet.paste(label, (left, top))
         sheet.paste(Image.fromarray((image >> 8).astype(np.uint8)), (left, top + _CAPTION))
     return sheet.quantize(_GREYS, dither=Image.Dither.NONE)

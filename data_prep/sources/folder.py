@@ -1,27 +1,17 @@
 """A folder of image files and one CSV table that describes them."""
 
-import array
 import contextlib
-import csv
-import difflib
-import gzip
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from data_prep.columns import reader, split_of
+from data_prep.columns import split_of
+from data_prep.csv_table import rows
 from data_prep.ingest import EXTENSIONS
 from data_prep.shards import Dropped
-from data_prep.table import Row, Table, make_key, settle_no_finding
-from rfxray.conditioning import INDEX, NAMES, NUM_ATTRIBUTES
+from data_prep.table import Table, TableBuilder
+from rfxray.conditioning import INDEX
 from rfxray.errors import ConfigError, DataError
-from rfxray.record import State
-
-LISTED_CELLS = 1000  # of an attribute, in the manifest; a column of free text has no end of them
-csv.field_size_limit(1 << 24)  # a report in a cell may exceed the default of 128 KiB
 
 
 def read_folder(
@@ -49,65 +39,40 @@ def read_folder(
     if "image" not in columns:
         raise ConfigError("say which column names the image file: --column image=HEADER")
     files = FileIndex(images)
-    read = reader(mapped)
-    at_source = INDEX["source"]
     given = [attribute for attribute in columns if attribute in INDEX]
-    numbers, states = array.array("f"), array.array("b")
-    named: list[tuple] = []
-    dropped: list[Dropped] = []
+    builder = TableBuilder(name, mapped)
+    told_source = builder.cell("source", source, "--set-source")
     taken: set[str] = set()
-    strange: dict[str, Counter] = {attribute: Counter() for attribute in given}
-    without_patient = row_count = 0
-    for line, cells in _rows(metadata, columns):
-        row_count += 1
+    for line, cells in rows(Path(metadata), columns):
         if cells is None:
-            dropped.append(Dropped(f"line {line}", "a row with too few cells"))
+            builder.drop(f"line {line}", "a row with too few cells")
             continue
         image = cells["image"].strip()
         path, reason = files.find(image)
         if path in taken:
             reason = "the file of an earlier row"
         if reason:
-            dropped.append(Dropped(image or f"line {line}", reason))
+            builder.drop(image or f"line {line}", reason)
             continue
         taken.add(path)
-        row_numbers = [0.0] * NUM_ATTRIBUTES
-        row_states = [State.UNLABELLED] * NUM_ATTRIBUTES
+        values = dict(told_source)
         for attribute in given:
-            understood = read(attribute, cells[attribute])
-            if understood is None:
-                strange[attribute][cells[attribute].strip()] += 1
-            else:
-                i = INDEX[attribute]
-                row_numbers[i], row_states[i] = understood
-        if row_states[at_source] == State.UNLABELLED:
-            row_numbers[at_source], row_states[at_source] = read("source", source)
-        numbers.extend(row_numbers)
-        states.extend(row_states)
-        patient = cells.get("patient", "").strip()
-        without_patient += not patient
-        key, patient = make_key(name, patient or image, cells.get("study", "").strip(), image)
-        named.append((path, files.size(path), key, patient, _official(cells, mapped, metadata)))
-    if not named:
-        raise DataError(_nothing_matches(images, metadata, files, dropped))
-    dropped += [Dropped(path, "no row in the table") for path in files.paths if path not in taken]
-    numbers = np.frombuffer(numbers, np.float32).reshape(-1, NUM_ATTRIBUTES)
-    states = np.frombuffer(states, np.int8).reshape(-1, NUM_ATTRIBUTES)
-    numbers, states, no_finding = settle_no_finding(numbers, states)
-    rows = [
-        Row(*one, number.tobytes(), state.tobytes())
-        for one, number, state in zip(named, numbers, states, strict=True)
+            values |= builder.cell(attribute, cells[attribute], f"column {columns[attribute]}")
+        builder.add(
+            path,
+            values,
+            patient=cells.get("patient", "").strip(),
+            study=cells.get("study", "").strip(),
+            image=image,
+            split=_official(cells, mapped, metadata),
+            length=files.size(path),
+        )
+    if not len(builder):
+        raise DataError(_nothing_matches(images, metadata, files, builder.dropped))
+    builder.dropped += [
+        Dropped(path, "no row in the table") for path in files.paths if path not in taken
     ]
-    notes = {
-        "rows": row_count,
-        "files": len(files.paths),
-        "matched": len(rows),
-        "patients": len({row.patient for row in rows}),
-        "without_patient": without_patient,
-        "no_finding": no_finding,
-        "not_understood": {a: _listed(strange[a]) for a in NAMES if strange.get(a)},
-    }
-    return Table(rows, dropped, notes)
+    return builder.table(files=len(files.paths), matched=len(builder))
 
 
 class FileIndex:
@@ -176,42 +141,6 @@ def _without_extension(path: str) -> str:
     return path
 
 
-def _rows(
-    metadata: str | os.PathLike, columns: Mapping[str, str]
-) -> Iterator[tuple[int, dict[str, str] | None]]:
-    """(line number, our name → cell) of every row; None for the cells of one that is too short."""
-    metadata = Path(metadata)
-    if not metadata.is_file():
-        raise DataError(f"no table {metadata}")
-    try:
-        opened = gzip.open if metadata.suffix == ".gz" else open
-        with opened(metadata, "rt", encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            delimiter = max(",;\t", key=first.count)
-            header = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
-            at = {name: _position(header, wanted, metadata) for name, wanted in columns.items()}
-            table = csv.reader(file, delimiter=delimiter)
-            for cells in table:
-                if cells:
-                    whole = len(cells) > max(at.values())
-                    row = {name: cells[i] for name, i in at.items()} if whole else None
-                    yield table.line_num + 1, row
-    except UnicodeDecodeError as error:
-        raise DataError(f"{metadata} is not UTF-8 ({error.reason}); convert it first") from None
-    except (csv.Error, OSError, EOFError) as error:
-        raise DataError(f"{metadata} cannot be read as CSV: {error}") from None
-
-
-def _position(header: Sequence[str], wanted: str, metadata: Path) -> int:
-    if header.count(wanted) == 1:
-        return header.index(wanted)
-    if wanted in header:
-        raise ConfigError(f"{metadata} has {header.count(wanted)} columns {wanted!r}; rename one")
-    near = difflib.get_close_matches(wanted, header, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(header)}"
-    raise ConfigError(f"{metadata} has no column {wanted!r}; {hint}")
-
-
 def _official(cells: Mapping[str, str], mapped: Mapping, metadata: str | os.PathLike) -> str:
     if "split" not in cells:
         return ""
@@ -232,9 +161,3 @@ def _nothing_matches(images, metadata, files: FileIndex, dropped: Sequence[Dropp
         f"no row of {metadata} matches a file in {images}: the table has {dropped[0].key!r} "
         f"({dropped[0].reason}), the folder has {files.paths[0]!r}"
     )
-
-
-def _listed(cells: Counter) -> dict[str, int]:
-    listed = dict(cells.most_common(LISTED_CELLS))
-    rest = cells.total() - sum(listed.values())
-    return {**listed, "(others)": rest} if rest else listed

@@ -6,6 +6,6 @@ pictures = sampling.generate(model, {"view": "PA", "cardiomegaly": "present"}, n
 sampling.save(pictures, "out")
 """
 
-from rfxray.sampling.generate import Pictures, Settings, generate, load, sampler, save
+from rfxray.sampling.generate import Model, Pictures, Settings, generate, load, sampler, save
 
-__all__ = ["Pictures", "Settings", "generate", "load", "sampler", "save"]
+__all__ = ["Model", "Pictures", "Settings", "generate", "load", "sampler", "save"]

@@ -46,8 +46,8 @@ class Settings:
             raise ConfigError(f"guidance={self.guidance} must be a number of at least 0")
         if self.steps < 1 or self.batch_size < 1:
             raise ConfigError(f"steps={self.steps}, batch_size={self.batch_size}: at least 1 each")
-        if not self.shift > 0:
-            raise ConfigError(f"shift={self.shift} must be above 0")
+        if not 0 < self.shift < float("inf"):
+            raise ConfigError(f"shift={self.shift} must be a number above 0")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed={self.seed} must lie in [0, 2³²)")
 
@@ -187,14 +187,17 @@ def generate(
     """
     if isinstance(attributes, Mapping):
         row, told = conditioning.encode(attributes)
-        n = len(indices) if n is None and indices is not None else (n or 1)
-        values, known = np.tile(row, (n, 1)), np.tile(told, (n, 1))
+        if n is None:
+            n = 1 if indices is None else len(indices)
+        values, known = np.tile(row, (max(0, n), 1)), np.tile(told, (max(0, n), 1))
     else:
         values, known = (np.asarray(a) for a in attributes)
         n = len(values) if n is None else n
     indices = np.arange(n) if indices is None else np.asarray(indices)
-    if not len(values) == len(known) == len(indices) == n:
+    if not len(values) == len(known) == len(indices) == n or n < 1:
         raise ConfigError(f"{len(values)} rows of attributes, {len(indices)} indices and n={n}")
+    if indices.min() < 0 or indices.max() >= 2**32:
+        raise ConfigError("indices must lie in [0, 2³²)")
 
     devices = model.mesh.size
     block = min(settings.batch_size, max(1, n))

@@ -23,7 +23,7 @@ def pictures(attributes, indices, size, seed=SEED):
 @pytest.mark.parametrize("view", [0, 1], ids=["PA", "AP"])
 @pytest.mark.parametrize("size", [64, 96])
 def test_cardiothoracic_ratio_agrees_with_geometry(view, size):
-    indices = np.arange(240)
+    indices = np.arange(200)
     attributes = phantom.draw_attributes(SEED, indices, {"view": float(view)})
     true = phantom.truth(attributes, SEED, indices)["cardiothoracic_ratio"]
     measured = oracle.measure(pictures(attributes, indices, size))["cardiothoracic_ratio"]
@@ -48,7 +48,7 @@ def test_cardiomegaly_moves_the_measured_ratio_of_the_same_patient():
 
 
 def test_thorax_width_follows_the_patient():
-    indices = np.arange(120)
+    indices = np.arange(60)
     healthy = dict.fromkeys(PATHOLOGY_NAMES, 0.0) | {"view": 0.0, "age": 50.0}
     child = phantom.draw_attributes(SEED, indices, healthy | {"age": 6.0})
     adult = phantom.draw_attributes(SEED, indices, healthy)
@@ -163,7 +163,7 @@ def test_reached_is_one_at_the_ceiling_and_zero_at_chance():
 
 
 def test_the_command_writes_the_oracle_and_its_figures(tmp_path, capsys):
-    flags = "--size 32 --n 64 --epochs 1 --unseen 96".split()
+    flags = ["--size", "32", "--n", "64", "--epochs", "1", "--unseen", "96"]
     oracle.main(["--out", str(tmp_path / "oracle.npz"), *flags])
     figures = json.loads((tmp_path / "oracle.json").read_text())
     assert figures["chance"]["view"] == pytest.approx(1 / 3)

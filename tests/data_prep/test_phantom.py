@@ -12,7 +12,7 @@ from rfxray.errors import ConfigError
 from rfxray.record import State, deserialize, known_from_states
 
 PAINTED = (*PATHOLOGY_NAMES, "support_devices")
-HEALTHY = {name: 0.0 for name in PAINTED}
+HEALTHY = dict.fromkeys(PAINTED, 0.0)
 VIEWS = ("PA", "AP", "lateral")
 MANY = np.arange(8000)
 FEW = np.arange(40)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfxray import checkpoint, config as configuration, input, model, partition, state, telemetry
+from rfxray import checkpoint, input, model, partition, state, telemetry
+from rfxray import config as configuration
 from rfxray.checkpoint import Checkpoints
 from rfxray.errors import ConfigError, DataError
 
@@ -42,18 +43,13 @@ def copy(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "copy")
 
 
-def assert_bitwise(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert x.dtype == y.dtype
-        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
-
-
 # ---------------------------------------------------------------------------------------------
 # Round trip
 
 
-def test_what_is_saved_comes_back_bit_by_bit(tmp_path, config, mesh, checkpoints_of, randomise):
+def test_what_is_saved_comes_back_bit_by_bit(
+    tmp_path, config, mesh, checkpoints_of, assert_bitwise
+):
     abstract = state.abstract(config, mesh)
     rng = np.random.default_rng(0)
 
@@ -64,7 +60,7 @@ def test_what_is_saved_comes_back_bit_by_bit(tmp_path, config, mesh, checkpoints
 
     saved = jax.tree.map(anything, abstract)
     accumulated = jax.tree.map(
-        lambda x: x + 3.5, telemetry.fresh_metrics(partition.replicated(mesh))
+        lambda x: (x + 3.5).astype(x.dtype), telemetry.fresh_metrics(partition.replicated(mesh))
     )
     writer = checkpoints_of(tmp_path, config)
     assert writer.latest() is None
@@ -172,7 +168,9 @@ def test_another_tree_or_dtype_under_the_same_identity_is_refused(
 
 
 def arrays_of(step):
-    return max((f for f in (step / "state").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    return max(
+        (f for f in (step / "state").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+    )
 
 
 def flip(step, share):
@@ -188,7 +186,10 @@ def truncate(step):
 
 
 DAMAGE = {
-    **{f"a byte flipped at {share}": (lambda step, s=share: flip(step, s)) for share in (0.3, 0.6, 0.9)},
+    **{
+        f"a byte flipped at {share}": (lambda step, s=share: flip(step, s))
+        for share in (0.3, 0.6, 0.9)
+    },
     "a file truncated": truncate,
     "no state": lambda step: shutil.rmtree(step / "state"),
     "an array file deleted": lambda step: arrays_of(step).unlink(),
@@ -213,7 +214,6 @@ def test_damage_is_found_and_said(copy, config, checkpoints_of, damage):
     line = str(caught.value)
     assert "\n" not in line
     assert f"{copy}/checkpoints/12 is damaged" in line
-    assert reader is not None
 
 
 def test_moving_a_damaged_step_away_goes_on_from_the_one_before(copy, config, checkpoints_of):
@@ -245,9 +245,7 @@ def test_any_flipped_bit_of_any_element_changes_it(dtype, place, bit, seed):
 
 def test_swapped_elements_and_shapes_change_it():
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
-    prints = [
-        int(checkpoint.fingerprint(x)) for x in (array, array[::-1], array[:, ::-1], array.T)
-    ]
+    prints = [int(checkpoint.fingerprint(x)) for x in (array, array[::-1], array[:, ::-1], array.T)]
     assert len(set(prints)) == 4
 
 

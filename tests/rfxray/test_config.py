@@ -196,7 +196,8 @@ def test_any_other_flag_is_refused(argument):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--config.model.widht", "9"], ["--config.steps=0"], ["--nonsense"], ["--config.seed"]]
+    "flags",
+    [["--config.model.widht", "9"], ["--config.steps=0"], ["--nonsense"], ["--config.seed"]],
 )
 def test_the_command_stops_with_78_and_one_line(refusal, tiny_arguments, tmp_path, flags):
     code, line = refusal(train.main, [*tiny_arguments(tmp_path / "run"), *flags])

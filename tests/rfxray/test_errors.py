@@ -30,5 +30,19 @@ def test_success_passes_through():
     assert done
 
 
+@pytest.mark.parametrize(
+    ("argv", "reason"), [(["--n", "many"], "'many'"), ([], "--n"), (["--n=1", "-x"], "-x")]
+)
+def test_a_wrong_flag_is_a_bad_configuration(argv, reason, capsys):
+    parser = errors.ArgumentParser(prog="python -m rfxray.toy")
+    parser.add_argument("--n", type=int, required=True)
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(argv)
+    assert stopped.value.code == 78
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("rfxray.toy: error: ")
+    assert reason in line
+
+
 def test_a_config_error_is_a_value_error_for_users_of_the_python_api():
     assert issubclass(errors.ConfigError, ValueError)

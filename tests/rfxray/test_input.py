@@ -8,7 +8,7 @@ from rfxray import conditioning, input, record
 from rfxray.errors import ConfigError, DataError
 
 TRAIN, VALIDATION = 50, 20  # as in conftest.py
-I = conditioning.INDEX
+EDEMA, PNEUMONIA = (conditioning.INDEX[name] for name in ("edema", "pneumonia"))
 
 
 @pytest.fixture(scope="module")
@@ -111,21 +111,21 @@ def test_examples_are_decoded(three_epochs, tiny_records):
 
 def test_what_is_uncertain_says_nothing(three_epochs, tiny_records):
     (written,) = tiny_records([0])
-    assert written["attributes"][I["pneumonia"]] == 1  # the record keeps what was read
+    assert written["attributes"][PNEUMONIA] == 1  # the record keeps what was read
     for batch in three_epochs:
-        assert not batch["known"][:, I["pneumonia"]].any()
-        assert not batch["attributes"][:, I["pneumonia"]].any()
+        assert not batch["known"][:, PNEUMONIA].any()
+        assert not batch["attributes"][:, PNEUMONIA].any()
         assert np.isfinite(batch["attributes"]).all()
 
 
 def test_the_silence_of_a_closed_list_is_absence_or_nothing(
     make_config, tiny_data, datasets, three_epochs
 ):
-    assert three_epochs[0]["known"][:, I["edema"]].all()
+    assert three_epochs[0]["known"][:, EDEMA].all()
     key = "data.closed_vocabulary_negatives=false"
     (batch,) = read(make_config(f"data.dirs={tiny_data}", key), datasets, 1)
-    assert not batch["known"][:, I["edema"]].any()
-    without = np.arange(19) != I["edema"]
+    assert not batch["known"][:, EDEMA].any()
+    without = np.arange(19) != EDEMA
     np.testing.assert_array_equal(batch["known"][:, without], three_epochs[0]["known"][:, without])
 
 
@@ -213,7 +213,9 @@ def refused(kind, config) -> str:
 def test_an_absent_data_set_names_the_command_that_makes_it(make_config, tmp_path):
     config = make_config(f"data.dirs={tmp_path / 'none'}", "data.make=python -m make --n 3")
     line = refused(DataError, config)
-    assert line == f"data set {tmp_path / 'none'} does not exist; make it with: python -m make --n 3"
+    assert (
+        line == f"data set {tmp_path / 'none'} does not exist; make it with: python -m make --n 3"
+    )
 
 
 def test_an_unfinished_data_set_is_told_from_an_absent_one(make_config, tmp_path):

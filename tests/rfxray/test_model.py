@@ -79,11 +79,24 @@ def condition(p, t, attributes, known):
             told = 1 + (0 if attribute.continuous else int(attributes[b, i]))
             c[b] += p["table"][null + (told if known[b, i] else 0)]
             null += 1 + max(1, len(attribute.values))
-    return c + known[:, age, None] * embed_number(attributes[:, age], p["age"], 1e3)
+    return c + known[:, age, None] * embed_number(attributes[:, age] / 5, p["age"], 30.0)
+
+
+def place(config):
+    """Where each token lies: waves of its row, then of its column, 1/4 to 16 to the picture."""
+    side, quarter = config.size // config.patch, config.width // 4
+    out = np.empty((side * side, config.width))
+    for token in range(side * side):
+        for axis, i in enumerate((token // side, token % side)):
+            for k in range(quarter):
+                angle = 2 * np.pi * 2 ** (-2 + 6 * k / (quarter - 1)) * (i + 0.5) / side
+                out[token, 2 * axis * quarter + k] = np.cos(angle)
+                out[token, (2 * axis + 1) * quarter + k] = np.sin(angle)
+    return out
 
 
 def turn(x, rows, columns, theta):
-    """x [tokens, heads, head_dim]: the first quarter turns with the row, the next with the column."""
+    """x [tokens, heads, head_dim]: a quarter turns with the row, the next with the column."""
     out = np.empty_like(x)
     half = x.shape[-1] // 2
     for token in range(rows * columns):
@@ -131,7 +144,7 @@ def reference(p, x, t, attributes, known, config):
     out = np.empty(x.shape)
     for b in range(len(x)):
         tokens = np.stack([x[b, r : r + n, s : s + n].ravel() for r, s in places])
-        h = tokens.astype(np.float64) @ p["embed"]
+        h = tokens.astype(np.float64) @ p["embed"] + place(config)
         shared = np.einsum("d,dse->se", c[b], p["modulation"])
         for layer in range(config.depth):
             h = block({k: v[layer] for k, v in p["blocks"].items()}, h, c[b], shared, config)
@@ -277,9 +290,12 @@ def _check_axes(shape, names):
 def test_the_blocks_are_stacked(params):
     _, _, axes = model.abstract(CONFIG)
     assert {names[0] for names in axes["blocks"].values()} == {"layers"}
-    assert not any("layers" in names for names in jax.tree.leaves(
-        {k: v for k, v in axes.items() if k != "blocks"}, is_leaf=lambda x: isinstance(x, tuple)
-    ))
+    assert not any(
+        "layers" in names
+        for names in jax.tree.leaves(
+            {k: v for k, v in axes.items() if k != "blocks"}, is_leaf=lambda x: isinstance(x, tuple)
+        )
+    )
 
 
 def test_layers_start_different():

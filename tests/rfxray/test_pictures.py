@@ -47,7 +47,9 @@ def test_labels_take_room_of_their_own():
             assert labelled[y : y + 128, x : x + 128].max() == 0
 
 
-@pytest.mark.parametrize(("n", "columns", "shape"), [(5, 0, (2, 3)), (4, 0, (2, 2)), (3, 1, (3, 1))])
+@pytest.mark.parametrize(
+    ("n", "columns", "shape"), [(5, 0, (2, 3)), (4, 0, (2, 2)), (3, 1, (3, 1))]
+)
 def test_a_grid_is_as_square_as_it_can_be(n, columns, shape):
     sheet = pictures.grid(np.full((n, 16, 16), 9, np.uint8), columns, least=16)
     assert sheet.shape == (shape[0] * 18, shape[1] * 18)

@@ -12,11 +12,18 @@ def test_loss_by_timestep_is_the_mean_over_all_batches():
     rng = np.random.default_rng(0)
     losses, times = rng.random((5, 16)), rng.random((5, 16))
     losses, times = losses.astype(np.float32), times.astype(np.float32)
-    times[0, :4] = [0.0, 0.25, 0.5, 1.0]  # the corners: each bin has its lower end, 1 is in the last
+    times[0, :4] = [
+        0.0,
+        0.25,
+        0.5,
+        1.0,
+    ]  # the corners: each bin has its lower end, 1 is in the last
     metric = telemetry.LossByTimestep.empty()
     for loss, t in zip(losses, times, strict=True):
         metric = metric.merge(
-            telemetry.LossByTimestep.from_model_output(loss_by_t=(jnp.asarray(loss), jnp.asarray(t)))
+            telemetry.LossByTimestep.from_model_output(
+                loss_by_t=(jnp.asarray(loss), jnp.asarray(t))
+            )
         )
     which = np.minimum(np.floor(times * 4).astype(int), 3)
     expected = [losses[which == i].mean() for i in range(4)]

@@ -1,11 +1,11 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -13,8 +13,8 @@ from rfxray import checkpoint, partition, state, telemetry, train
 from rfxray.checkpoint import Checkpoints
 from rfxray.config import identity
 from rfxray.errors import NonFiniteError, Preempted
-from rfxray.input import open_datasets
 from rfxray.input import fingerprint as data_fingerprint
+from rfxray.input import open_datasets
 
 
 def metrics(workdir: Path) -> list[dict]:
@@ -24,6 +24,7 @@ def metrics(workdir: Path) -> list[dict]:
 def logged(workdir: Path) -> dict[int, dict]:
     """What was logged of the mathematics at each step: the rates of the clock left out."""
     clock = {"time", "images_per_s", "tokens_per_s", "data_wait", "eta_s"}
+    clock |= {"goodput", "hours/trained", "hours/since_start"}
     rows: dict[int, dict] = {}
     for row in metrics(workdir):
         rows.setdefault(row["step"], {}).update({k: v for k, v in row.items() if k not in clock})
@@ -40,12 +41,6 @@ def restored(config, workdir: Path, step: int):
         return checkpoints.restore(step)
     finally:
         checkpoints.close()
-
-
-def assert_bitwise(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
 KEYS = ("eval.every=12", "eval.batches=2", "samples.every=12", "samples.n=4", "samples.steps=2")
@@ -100,7 +95,7 @@ def test_the_loss_falls(make_config, tiny_data, run_training, tmp_path):
     assert rows[120]["loss"] < 0.5 * rows[20]["loss"]
 
 
-def test_stopping_and_going_on_changes_no_bit(trained, interrupted, config):
+def test_stopping_and_going_on_changes_no_bit(trained, interrupted, config, assert_bitwise):
     assert "resumed at step 6" in (interrupted / "run.log").read_text()
     for a, b in zip(restored(config, trained, 12), restored(config, interrupted, 12), strict=True):
         assert_bitwise(a, b)
@@ -112,28 +107,27 @@ def test_stopping_and_going_on_logs_the_same(trained, interrupted):
     assert len(metrics(interrupted)) == len(metrics(trained))
 
 
-def test_the_same_command_on_a_finished_run_says_so(trained, config, run_training, capsys):
-    before = (trained / "metrics.jsonl").read_bytes()
-    run_training(config, trained)
-    assert "finished 12 steps" in capsys.readouterr().out
-    assert (trained / "metrics.jsonl").read_bytes() == before
+@pytest.fixture
+def copy(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
 
 
-def test_a_run_past_its_steps_is_finished_too(trained, make_config, tiny_data, run_training):
-    run_training(make_config(f"data.dirs={tiny_data}", *KEYS, "steps=5"), trained)
-
-
-def test_going_on_from_an_older_checkpoint_repeats_no_step(
-    trained, config, run_training, tmp_path
+@pytest.mark.parametrize("steps", [12, 5])
+def test_the_same_command_on_a_finished_run_says_so(
+    copy, make_config, tiny_data, run_training, capsys, steps
 ):
-    import shutil
+    before = (copy / "metrics.jsonl").read_bytes()
+    run_training(make_config(f"data.dirs={tiny_data}", *KEYS, f"steps={steps}"), copy)
+    assert "finished 12 steps" in capsys.readouterr().out
+    assert (copy / "metrics.jsonl").read_bytes() == before
 
-    workdir = shutil.copytree(trained, tmp_path / "run")
-    shutil.rmtree(workdir / "checkpoints" / "12")
-    run_training(config, workdir)
-    assert [row["step"] for row in metrics(workdir)] == [4, 8, 12, 12]
-    assert logged(workdir) == logged(trained)
-    aside = (workdir / "metrics.set_aside.jsonl").read_text().splitlines()
+
+def test_going_on_from_an_older_checkpoint_repeats_no_step(trained, copy, config, run_training):
+    shutil.rmtree(copy / "checkpoints" / "12")
+    run_training(config, copy)
+    assert [row["step"] for row in metrics(copy)] == [4, 8, 12, 12]
+    assert logged(copy) == logged(trained)
+    aside = (copy / "metrics.set_aside.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in aside] == [8, 12, 12]
 
 
@@ -146,12 +140,27 @@ def test_only_so_many_checkpoints_are_kept(make_config, tiny_data, run_training,
     assert kept == ["4", "5"]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(make_config, tiny_data, run_training, tmp_path):
-    config = make_config(
-        f"data.dirs={tiny_data}", "optim.learning_rate=1e30", "optim.warmup=0", "log_every=1"
-    )
-    with pytest.raises(NonFiniteError, match="the loss is nan at step"):
+def test_a_loss_that_is_not_finite_stops_the_run(
+    make_config, tiny_data, run_training, tmp_path, monkeypatch
+):
+    def spoilt(*arguments, **keywords):
+        loader = batches(*arguments, **keywords)
+
+        class Loader:
+            get_state = loader.get_state
+
+            def __next__(self):
+                batch = next(loader)
+                return {**batch, "image": batch["image"] * np.float32(np.nan)}
+
+        return Loader()
+
+    batches = train.input.batches
+    monkeypatch.setattr(train.input, "batches", spoilt)
+    config = make_config(f"data.dirs={tiny_data}", "checkpoint_every=4")
+    with pytest.raises(NonFiniteError, match="the loss is nan at step 4"):
         run_training(config, tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
 
 
 # ---------------------------------------------------------------------------------------------

@@ -1,0 +1,23 @@
+"""RadiT-M at 512²: latents or pixels, 1,024 tokens a picture.
+
+    python -m rfxray.train --config configs/radit_m.py:space=latent --workdir runs/m
+
+`space=latent` or `space=pixel` as in radit_xl.py. FULL_RUN
+"""
+
+from configs import radit_xl
+
+
+def get_config(argument: str = "space=latent"):
+    c = radit_xl.get_config(argument)
+    m = c.model
+    m.width, m.depth, m.heads, m.mlp_width, m.adaln_rank = 768, 16, 6, 2112, 96
+
+    c.batch_size = 512
+    c.steps = round(0.2e12 / (c.batch_size * radit_xl.TOKENS))
+    c.optim.learning_rate = 4e-4
+    c.optim.decay = c.steps // 5
+
+    c.mesh.fsdp = 1
+    c.remat = "dots"
+    return c

@@ -1,0 +1,50 @@
+"""BRAX 1.1.0: 40,967 radiographs of Hospital Israelita Albert Einstein, DICOM and PNG.
+
+    master_spreadsheet_update.csv   DicomPath, PngPath, PatientID, PatientSex, PatientAge,
+                                    AccessionNumber, ViewPosition, 14 labels (1, 0, -1, blank)
+
+Ages come in bins of five years, the last "85 or more"; they are taken as written. A quarter of the
+views is blank. Accession numbers are unique within a patient only. There is no official split.
+"""
+
+import re
+from pathlib import Path
+
+from data_prep.csv_table import require, rows
+from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels
+from data_prep.table import Table, TableBuilder
+
+NAME = "brax"
+COLUMNS = {
+    "path": ("PngPath", "DicomPath"),
+    "patient": "PatientID",
+    "sex": "PatientSex",
+    "age": "PatientAge",
+    "study": "AccessionNumber",
+    "view": "ViewPosition",
+    **FINDING_LABELS,
+}
+
+
+def read(root: Path) -> Table:
+    path = require(root, "master_spreadsheet_update.csv", "master_spreadsheet*.csv")
+    builder = TableBuilder(NAME)
+    for line, cells in rows(path, COLUMNS, optional=("study",)):
+        if cells is None:
+            builder.drop(f"{NAME}: {path.name} line {line}", "a row with too few cells")
+            continue
+        values = builder.cell("source", NAME, "the set")
+        for attribute in ("view", "sex"):
+            values |= builder.cell(attribute, cells[attribute], f"{path.name}: {attribute}")
+        age = re.sub(r"\s+or more$", "", cells["age"].strip())
+        values |= builder.cell("age", age, f"{path.name}: PatientAge, in bins of 5 years")
+        values |= chexpert_labels(builder, cells, f"{path.name}: CheXpert labeller")
+        image = cells["path"].strip()
+        builder.add(
+            image,
+            values,
+            patient=cells["patient"].strip(),
+            study=cells["study"].strip(),
+            image=image.rpartition("/")[2],
+        )
+    return builder.table()

@@ -1,0 +1,92 @@
+"""ReXGradient-160K: 273,004 radiographs of 79 sites, with reports and without labels.
+
+    metadata/{train,valid,test}_metadata_view_position.json   study → ImagePath [],
+        ImageViewPosition [], PatientID, PatientSex, PatientAge ("007Y", "002D"), Findings, …
+    deid_png/…      the images; the metadata has them as ../deid_png/…
+    chexbert*.csv   optional: the output of CheXbert over the whole reports, made by the user
+
+CheXbert's output has the report in the column `Report Impression` and the 14 labels; a column
+`study` joins by study, else the report does (`report_text` says how one is put together).
+"""
+
+import json
+from pathlib import Path
+
+from data_prep.csv_table import find, rows
+from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels
+from data_prep.table import Table, TableBuilder, Value
+from rfxray.errors import DataError
+
+NAME = "rexgradient"
+SPLITS = {"train": "train", "valid": "validation", "test": "test"}
+
+
+def read(root: Path) -> Table:
+    builder = TableBuilder(NAME)
+    by_study, by_report, labels_name = _labels(builder, root)
+    without_labels = 0
+    files = [(find(root, f"metadata/{s}_metadata_view_position.json"), s) for s in SPLITS]
+    if not any(path for path, _ in files):
+        raise DataError(f"{root} has no metadata/train_metadata_view_position.json")
+    for path, published in files:
+        if path is None:
+            continue
+        for study, told in _studies(path):
+            paths, views = told.get("ImagePath") or [], told.get("ImageViewPosition") or []
+            if len(views) != len(paths):
+                builder.count_strange("view", f"{len(views)} views of {len(paths)} images")
+                views = [None] * len(paths)
+            values = _demographics(builder, told, path.name)
+            labels = by_study.get(study) or by_report.get(report_text(told)) or {}
+            without_labels += not labels
+            for image, view in zip(paths, views, strict=True):
+                shown = builder.cell("view", str(view or ""), f"{path.name}: ImageViewPosition")
+                where = str(image).removeprefix("../")
+                builder.add(
+                    where,
+                    values | shown | labels,
+                    patient=str(told.get("PatientID") or "").strip(),
+                    study=study,
+                    image=where.rpartition("/")[2],
+                    split=SPLITS[published],
+                )
+    return builder.table(labels=labels_name, studies_without_labels=without_labels)
+
+
+def report_text(study: dict) -> str:
+    """The whole report, findings then impression, as CheXbert is to read it."""
+    parts = (str(study.get(part) or "") for part in ("Findings", "Impression"))
+    return " ".join(" ".join(parts).split())
+
+
+def _demographics(builder: TableBuilder, told: dict, table: str) -> dict[str, Value]:
+    values = builder.cell("source", NAME, "the set")
+    for attribute, field in (("sex", "PatientSex"), ("age", "PatientAge")):
+        values |= builder.cell(attribute, str(told.get(field) or ""), f"{table}: {field}")
+    return values
+
+
+def _studies(path: Path):
+    try:
+        studies = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON: {error}") from None
+    if not isinstance(studies, dict):
+        raise DataError(f"{path} is no mapping of studies")
+    return studies.items()
+
+
+def _labels(builder: TableBuilder, root: Path):
+    path = find(root, "chexbert*.csv", "metadata/chexbert*.csv")
+    if path is None:
+        return {}, {}, "none"
+    by_study, by_report = {}, {}
+    columns = {"study": "study", "report": "Report Impression", **FINDING_LABELS}
+    for _, cells in rows(path, columns, optional=("study", "report")):
+        if cells:
+            values = chexpert_labels(builder, cells, f"CheXbert: {path.name}")
+            by_study[cells["study"].strip()] = values
+            by_report[" ".join(cells["report"].split())] = values
+    by_study.pop("", None)
+    by_report.pop("", None)
+    return by_study, by_report, path.name

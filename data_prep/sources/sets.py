@@ -1,0 +1,83 @@
+"""The seven sets of CXR7: who reads each, what it should hold, what its terms allow.
+
+Published counts: RadiT (arXiv 2606.19460), table of CXR7-1M. Terms are a reading of the public
+licence texts to plan by, not advice: who downloads a set agrees to its own text.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from data_prep.sources import brax, chexpert, mimic, nih, padchest, rexgradient, vindr
+from data_prep.table import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class RawSet:
+    """One of the seven.
+
+    Attributes:
+      read: root folder → table; paths in it are as published, no image is looked at.
+      published: images that RadiT kept of it.
+      title, terms: for the audit page.
+      redistribute, train, publish_weights: what the terms say; "yes", "no", or a condition.
+    """
+
+    read: Callable[[Path], Table]
+    published: int
+    title: str
+    terms: str
+    redistribute: str
+    train: str
+    publish_weights: str
+
+
+_PHYSIONET = "PhysioNet Credentialed Health Data License 1.5.0"
+_CREDENTIALED = {
+    "terms": _PHYSIONET,
+    "redistribute": "no",
+    "train": "yes, credentialed users",
+    "publish_weights": "not settled by the text: ask PhysioNet, or share there",
+}
+
+SETS: dict[str, RawSet] = {
+    "mimic": RawSet(mimic.read, 377_095, "MIMIC-CXR-JPG", **_CREDENTIALED),
+    "rexgradient": RawSet(
+        rexgradient.read,
+        273_004,
+        "ReXGradient-160K",
+        terms="gated; non-commercial use",
+        redistribute="no",
+        train="yes, non-commercial",
+        publish_weights="non-commercial at most: ask",
+    ),
+    "chexpert": RawSet(
+        chexpert.read,
+        223_462,
+        "CheXpert / CheXpert-Plus",
+        terms="Stanford University Dataset Research Use Agreement",
+        redistribute="no",
+        train="yes, research, non-commercial",
+        publish_weights="not settled by the text: ask",
+    ),
+    "padchest": RawSet(
+        padchest.read,
+        160_846,
+        "PadChest",
+        terms="PadChest Dataset Research Use Agreement",
+        redistribute="no",
+        train="yes, research, non-commercial",
+        publish_weights="not settled by the text: ask",
+    ),
+    "nih": RawSet(
+        nih.read,
+        112_120,
+        "NIH ChestX-ray14",
+        terms="open; attribution to the NIH Clinical Center",
+        redistribute="yes, with attribution",
+        train="yes",
+        publish_weights="yes",
+    ),
+    "brax": RawSet(brax.read, 40_967, "BRAX", **_CREDENTIALED),
+    "vindr": RawSet(vindr.read, 18_000, "VinDr-CXR", **_CREDENTIALED),
+}

@@ -1,0 +1,113 @@
+"""VinDr-CXR 1.0.0: 18,000 PA radiographs of two hospitals of Hanoi, read by radiologists.
+
+    {train,test}/<32 hex>.dicom
+    annotations/image_labels_train.csv   image_id, rad_id, 28 findings (0, 1): 3 readers an image
+    annotations/image_labels_test.csv    image_id, 28 findings: a consensus
+
+or the Kaggle edition, boxes instead of labels, 14 findings, no labels for the test files:
+
+    train.csv or vinbigdata-train.csv    image_id, class_name, rad_id, …
+
+A finding is present where most readers name it, uncertain where fewer do. Age and sex stand only
+in the DICOM header, often blank. No patient ids are published: each image counts as one.
+"""
+
+import contextlib
+import csv
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pydicom
+
+from data_prep.csv_table import find, require, rows
+from data_prep.sources.mapping import ClosedList, closed_list
+from data_prep.table import Table, TableBuilder, Value
+from rfxray.errors import DataError
+
+NAME = "vindr"
+NOT_FINDINGS = ("image_id", "rad_id")
+
+
+def read(root: Path) -> Table:
+    builder = TableBuilder(NAME)
+    train = find(root, "annotations/image_labels_train.csv", "image_labels_train.csv")
+    if train is None:
+        path = require(root, "train.csv", "vinbigdata-train.csv")
+        _add(builder, root, "train", path.name, *_boxes(path))
+        return builder.table(edition="Kaggle")
+    _add(builder, root, "train", train.name, *_labels(train))
+    test = find(root, "annotations/image_labels_test.csv", "image_labels_test.csv")
+    if test is not None:
+        _add(builder, root, "test", test.name, *_labels(test))
+    return builder.table(edition="1.0.0")
+
+
+def _add(
+    builder: TableBuilder,
+    root: Path,
+    split: str,
+    table: str,
+    findings: ClosedList,
+    images: Iterable[tuple[str, list[set[str]]]],
+) -> None:
+    for image, readings in images:
+        values = builder.cell("source", NAME, "the set")
+        values |= builder.cell("view", "PA", "the publication: all PA")
+        path = root / split / f"{image}.dicom"
+        values |= _header(builder, path)
+        for finding in sorted(set().union(*readings)):
+            if finding not in findings:
+                builder.count_strange("no_finding", finding)
+        origin = f"{table}: {len(readings)} readers" if len(readings) > 1 else f"{table}: consensus"
+        values |= findings.values(readings, origin)
+        builder.add(f"{split}/{image}.dicom", values, patient=image, image=image, split=split)
+
+
+def _labels(path: Path) -> tuple[ClosedList, Iterator[tuple[str, list[set[str]]]]]:
+    """Each image with what each of its readers named, as columns of 0 and 1."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        header = [cell.strip() for cell in next(csv.reader(file), [])]
+    listed = [column for column in header if column not in NOT_FINDINGS]
+    if "image_id" not in header or not listed:
+        raise DataError(f"{path} has no image_id and findings, but {', '.join(header)}")
+
+    def images() -> Iterator[tuple[str, list[set[str]]]]:
+        readings: dict[str, list[set[str]]] = {}
+        columns = {column: column for column in ("image_id", *listed)}
+        for _, cells in rows(path, columns):
+            if cells:
+                named = {finding for finding in listed if cells[finding].strip() in ("1", "1.0")}
+                readings.setdefault(cells["image_id"].strip(), []).append(named)
+        yield from readings.items()
+
+    return closed_list(NAME, frozenset(listed)), images()
+
+
+def _boxes(path: Path) -> tuple[ClosedList, Iterable[tuple[str, list[set[str]]]]]:
+    """Each image with the classes that each of its readers drew a box of."""
+    readings: dict[str, dict[str, set[str]]] = {}
+    listed = set()
+    columns = {"image": "image_id", "finding": "class_name", "reader": "rad_id"}
+    for _, cells in rows(path, columns):
+        if cells:
+            finding = cells["finding"].strip()
+            listed.add(finding)
+            by_reader = readings.setdefault(cells["image"].strip(), {})
+            by_reader.setdefault(cells["reader"].strip(), set()).add(finding)
+    images = ((image, list(by_reader.values())) for image, by_reader in readings.items())
+    return closed_list(NAME, frozenset(listed)), images
+
+
+def _header(builder: TableBuilder, path: Path) -> dict[str, Value]:
+    """Age and sex as the DICOM header has them; empty where there is no file or no such tag."""
+    tags = {"age": "PatientAge", "sex": "PatientSex"}
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # ingest will say what is wrong
+        warnings.simplefilter("ignore")
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags.values()))
+        values = {}
+        for attribute, tag in tags.items():
+            cell = str(header.get(tag) or "")
+            values |= builder.cell(attribute, cell, f"DICOM: {tag}")
+        return values
+    return {}

@@ -1,0 +1,358 @@
+"""Compiles a run for a TPU pod that is not there, and says what it would need and take.
+
+    python -m rfxray.compile_pod --config configs/radit_xl.py --topology v5p:4x4x8
+    python -m rfxray.compile_pod … --sweep      which remat, mesh and accumulation are best there
+    python -m rfxray.compile_pod … --sampler    the sampler of that config instead of its training
+
+The real TPU compiler (`pip install libtpu`, no TPU needed) compiles the very step that
+`rfxray.train` runs; nothing is executed. Exit code 1: it does not fit. Any key of the config is set
+with `--config.KEY=VALUE`.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from rfxray import (
+    attention,
+    chips,
+    conditioning,
+    devices,
+    errors,
+    flops,
+    model,
+    partition,
+    roofline,
+    state,
+    sweep,
+    telemetry,
+)
+from rfxray import config as configuration
+from rfxray.sampling import Settings, sampler
+from rfxray.sampling.solvers import EVALUATIONS
+from rfxray.step import abstract_batch, train_step
+
+
+class DoesNotFit(errors.RfxrayError):
+    """The compiler needs more memory than a chip has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pod:
+    """Devices of a TPU slice, as the compiler describes them.
+
+    Attributes:
+      name: generation and shape in chips, such as `v5p:4x4x8`.
+      devices: `jax.Device`s that can be compiled for and not be run on.
+      chip: its row of the peak table.
+    """
+
+    name: str
+    devices: Sequence[jax.Device]
+    chip: chips.Chip
+
+
+def describe(topology: str, slices: int = 1) -> Pod:
+    """The pod of a name such as `v5p:4x4x8` (v4, v5e, v5p, v6e; chips along each dimension).
+
+    Raises:
+      ConfigError: for a name that the compiler does not know, or where libtpu is not installed.
+    """
+    generation = topology.partition(":")[0]
+    if generation not in ("v4", "v5e", "v5p", "v6e") or not re.fullmatch(
+        r"\w+:\d+(x\d+)+", topology
+    ):
+        raise errors.ConfigError(
+            f"--topology {topology} is not GENERATION:SHAPE with a generation of v4, v5e, v5p, v6e "
+            "and a shape in chips, such as v5p:4x4x8 or v5e:16x16"
+        )
+    # libtpu looks for a TPU and its metadata server unless it is told not to.
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": f"{generation}-8"}
+    os.environ |= {"TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    jax.config.update("jax_platforms", "cpu")
+    from jax.experimental import topologies
+
+    # A v4 chip is two cores that act as one device, which the other generations say by themselves.
+    more = {"chip_config_name": "megacore"} if generation == "v4" else {}
+    more |= {"num_slices": slices} if slices > 1 else {}
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **more)
+    except Exception as error:  # several kinds, from a missing library to a wrong shape
+        first = str(error).strip().split("\n")[0][:200]
+        raise errors.ConfigError(
+            f"no topology {topology}: {first} (the compiler comes with: pip install libtpu)"
+        ) from error
+    return Pod(topology, found.devices, chips.CHIPS[generation])
+
+
+def for_tpu(config) -> ml_collections.ConfigDict:
+    """The config with what `auto` leaves open decided for a TPU instead of for this machine."""
+    shape = model.model_config(config)
+    if config.attention != "auto":
+        return config
+    query = jax.ShapeDtypeStruct((1, shape.tokens, shape.heads, shape.head_dim), shape.dtype)
+    return configuration.override(config, {"attention": attention.choose("tpu", query)})
+
+
+def lower_step(config, mesh) -> jax.stages.Lowered:
+    """The train step of a config over a mesh, as `rfxray.train` jits it."""
+    whole = partition.replicated(mesh)
+    metrics = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole),
+        jax.eval_shape(telemetry.TrainMetrics.empty),
+    )
+    with jax.set_mesh(mesh):
+        step = jax.jit(train_step(config), donate_argnums=0)
+        return step.lower(state.abstract(config, mesh), metrics, abstract_batch(config, mesh))
+
+
+def lower_sampler(config, mesh, settings: Settings) -> jax.stages.Lowered:
+    """The sampler of a config, `settings.batch_size` pictures over a mesh, parameters whole on each
+    device as `rfxray.sample` has them."""
+    whole, n = partition.replicated(mesh), settings.batch_size
+    params = model.abstract(model.model_config(config))[1]
+    params = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), params)
+    seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=whole)
+    weight = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
+    rows = {
+        "indices": ((n,), jnp.uint32),
+        "attributes": ((n, conditioning.NUM_ATTRIBUTES), jnp.float32),
+        "known": ((n, conditioning.NUM_ATTRIBUTES), bool),
+    }
+    split = jax.sharding.NamedSharding(mesh, partition.BATCH)
+    rows = {k: jax.ShapeDtypeStruct(*v, sharding=split) for k, v in rows.items()}
+    with jax.set_mesh(mesh):
+        return jax.jit(sampler(config, settings)).lower(params, seed, weight, **rows)
+
+
+def compile_for(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compiles with the options that training uses.
+
+    Raises:
+      DoesNotFit: where a chip's memory does not suffice.
+    """
+    try:
+        return lowered.compile(compiler_options=devices.compiler_options("tpu"))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        sizes = re.findall(r"\(?(\d[\d.]*[KMG])\)?", str(error))
+        raise DoesNotFit(
+            f"it does not fit: it needs {sizes[0]} of the {sizes[1]} of a chip; recompute more "
+            "(remat=attention, remat=full), shard more (mesh.fsdp) or accumulate"
+            if len(sizes) > 1
+            else f"it does not fit: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def report(compiled: jax.stages.Compiled, pod: Pod, mesh, model_flops: float) -> dict:
+    """What a compiled program needs and should take, as JSON values.
+
+    Args:
+      compiled: for the devices of the pod.
+      pod, mesh: of it.
+      model_flops: of the whole program over all devices, from flops.py.
+    """
+    memory = compiled.memory_analysis()
+    needed = {
+        "arguments": memory.argument_size_in_bytes,
+        "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "program": memory.generated_code_size_in_bytes,
+    }
+    total = sum(needed.values())
+    coordinates = [(d.coords, getattr(d, "slice_index", 0)) for d in mesh.devices.flat]
+    places = [(*at, slice_) for at, slice_ in coordinates]
+    guess = roofline.estimate(compiled.as_text(), pod.chip, places)
+    share = model_flops / mesh.size
+    cost = compiled.cost_analysis() or {}
+    return {
+        "topology": pod.name,
+        "device": pod.devices[0].device_kind,
+        "chips": mesh.size,
+        "mesh": dict(mesh.shape),
+        "memory": {
+            **needed,
+            "total": total,
+            "capacity": pod.chip.memory,
+            "headroom": 1 - total / pod.chip.memory,
+        },
+        "flops": {
+            "model": share,
+            "executed": guess.flops,
+            "executed_over_model": guess.flops / share,
+            "xla_cost_analysis": cost.get("flops", 0.0),
+        },
+        "traffic": guess.traffic,
+        "collectives": guess.collectives,
+        "seconds": {
+            "roofline": guess.roofline,
+            "expected": guess.expected,
+            "exposed_communication": guess.exposed,
+        },
+        "mfu": {
+            "roofline": share / guess.roofline / pod.chip.flops,
+            "expected": share / guess.expected / pod.chip.flops,
+        },
+    }
+
+
+def whole_run(config, found: dict, price: float | None) -> dict:
+    """Chip-hours and dollars of all steps at the expected rate, without interruptions."""
+    hours = config.steps * found["seconds"]["expected"] * found["chips"] / 3600
+    tokens = config.steps * config.batch_size * model.model_config(config).tokens
+    dollars = {} if price is None else {"dollars": hours * price}
+    return {"steps": config.steps, "tokens": tokens, "chip_hours": hours, **dollars}
+
+
+def lines(found: dict) -> list[str]:
+    """A report as a person reads it."""
+    gib = 2**30
+    m, f, s = found["memory"], found["flops"], found["seconds"]
+    mesh = " × ".join(f"{k} {v}" for k, v in found["mesh"].items() if v > 1) or "one device"
+    out = [
+        f"{found['chips']} chips of {found['topology']} ({found['device']}), mesh {mesh}, "
+        f"{found['run']}",
+        f"parameters      {found['parameters']:,}",
+        f"HBM per chip    {m['total'] / gib:.2f} GiB = arguments {m['arguments'] / gib:.2f} + "
+        f"temporaries {m['temporaries'] / gib:.2f} + outputs {m['outputs'] / gib:.2f} + program "
+        f"{m['program'] / gib:.2f}; of {m['capacity'] / gib:.2f} GiB, headroom {m['headroom']:.1%}",
+        f"FLOPs per chip  model {f['model']:.4g}, executed {f['executed']:.4g} (read from the "
+        f"compiled module, × {f['executed_over_model']:.3f}); XLA's cost analysis says "
+        f"{f['xla_cost_analysis']:.4g} (it counts a loop once)",
+        f"HBM traffic     {found['traffic'] / 1e9:.1f} GB per chip",
+    ]
+    for kind, c in found["collectives"].items():
+        out.append(
+            f"{kind:18s}  {c['count']:5.0f} × a step, {c['bytes'] / 1e9:7.3f} GB per chip, links "
+            f"{c['seconds'] * 1e3:8.2f} ms, not overlapped {c['exposed'] * 1e3:8.2f} ms"
+        )
+    out.append(
+        f"time            roofline {s['roofline'] * 1e3:.1f} ms (MFU "
+        f"{found['mfu']['roofline']:.1%}), expected {s['expected'] * 1e3:.1f} ms (MFU "
+        f"{found['mfu']['expected']:.1%}), of which only communication "
+        f"{s['exposed_communication'] * 1e3:.1f} ms: estimates, see rfxray/roofline.py"
+    )
+    if total := found.get("whole_run"):
+        dollars = f", {total['dollars']:,.0f} dollars" if "dollars" in total else ""
+        out.append(
+            f"the whole run   {total['steps']:,} steps, {total['tokens']:.3g} tokens, "
+            f"{total['chip_hours']:,.0f} chip-hours{dollars} (estimate)"
+        )
+    return out
+
+
+def compile_run(config, pod: Pod, hlo: Path | None = None, price: float | None = None) -> dict:
+    """Compiles the train step of a config for a pod and reports on it.
+
+    Raises:
+      DoesNotFit, ConfigError
+    """
+    config = for_tpu(config)
+    mesh = partition.make_mesh(**config.mesh, devices=pod.devices)
+    partition.check_batch(mesh, config.batch_size, config.accumulate)
+    begin = time.perf_counter()
+    compiled = compile_for(lower_step(config, mesh))
+    took = time.perf_counter() - begin
+    if hlo:
+        hlo.write_text(compiled.as_text())
+    found = report(compiled, pod, mesh, flops.train_step(config))
+    each = config.batch_size // mesh.size
+    found["run"] = (
+        f"batch {config.batch_size} ({each} a chip), remat {config.remat}, "
+        f"accumulate {config.accumulate}, attention {config.attention}"
+    )
+    found["remat"], found["accumulate"] = config.remat, config.accumulate
+    found["parameters"] = parameters(config)
+    found["compile_seconds"] = took
+    found["whole_run"] = whole_run(config, found, price)
+    return found
+
+
+def compile_sampler(config, pod: Pod, settings: Settings, hlo: Path | None = None) -> dict:
+    """Compiles the sampler of a config for a pod and reports on it."""
+    config = for_tpu(config)
+    mesh = partition.make_mesh(len(pod.devices), 1, 1, devices=pod.devices)
+    partition.check_batch(mesh, settings.batch_size)
+    compiled = compile_for(lower_sampler(config, mesh, settings))
+    if hlo:
+        hlo.write_text(compiled.as_text())
+    evaluations = EVALUATIONS[settings.solver] * settings.steps - (settings.solver == "heun")
+    pictures = settings.batch_size * (1 if settings.guidance == 1 else 2)
+    model_flops = evaluations * pictures * flops.forward(model.model_config(config))
+    found = report(compiled, pod, mesh, model_flops)
+    found["run"] = (
+        f"{settings.batch_size} pictures, {settings.solver} in {settings.steps} steps, guidance "
+        f"{settings.guidance:g}, attention {config.attention}"
+    )
+    found["parameters"] = parameters(config)
+    return found
+
+
+def parameters(config) -> int:
+    shapes = model.abstract(model.model_config(config))[1]
+    return sum(s.size for s in jax.tree.leaves(shapes))
+
+
+def _sweep(config, pod: Pod, price: float | None) -> dict:
+    """Ranks analytically, compiles the best three, and returns the fastest that fits."""
+    ranked = sweep.rank(for_tpu(config), len(pod.devices), pod.chip, parameters(config))
+    print(f"{len(ranked)} candidates should fit; the analytic ten best:", flush=True)
+    for candidate in ranked[:10]:
+        print(f"  {candidate}", flush=True)
+    fitting = []
+    for candidate in ranked[:3]:
+        chosen = configuration.override(config, candidate.keys())
+        try:
+            found = compile_run(chosen, pod, price=price)
+        except DoesNotFit as error:
+            print(f"compiled {candidate}: {error}", flush=True)
+            continue
+        print(f"compiled {candidate}: {found['seconds']['expected'] * 1e3:.1f} ms", flush=True)
+        fitting.append(found)
+    if not fitting:
+        raise DoesNotFit("none of the three best candidates fits")
+    return min(fitting, key=lambda found: found["seconds"]["expected"])
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = errors.ArgumentParser(
+        prog="python -m rfxray.compile_pod",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/")
+    parser.add_argument("--topology", required=True, help="such as v5p:4x4x8, in chips")
+    parser.add_argument("--slices", type=int, default=1, help="of that topology, joined by DCN")
+    parser.add_argument("--sweep", action="store_true", help="search remat, mesh, accumulation")
+    parser.add_argument("--sampler", action="store_true", help="compile sampling, not training")
+    parser.add_argument("--pictures", type=int, default=8, help="per chip, with --sampler")
+    parser.add_argument("--price", type=float, help="dollars per chip-hour, for the whole run")
+    parser.add_argument("--hlo", type=Path, help="also writes the compiled module's text there")
+    parser.add_argument("--json", action="store_true", help="prints the report as JSON")
+    arguments, rest = parser.parse_known_args(argv)
+    with errors.exit_on_error("rfxray.compile_pod"):
+        config = configuration.load(arguments.config, configuration.overrides(rest))
+        pod = describe(arguments.topology, arguments.slices)
+        if arguments.sampler:
+            pictures = arguments.pictures * len(pod.devices)
+            settings = Settings(guidance=2.0, batch_size=pictures)
+            found = compile_sampler(config, pod, settings, arguments.hlo)
+        elif arguments.sweep:
+            found = _sweep(config, pod, arguments.price)
+        else:
+            found = compile_run(config, pod, arguments.hlo, arguments.price)
+        print(json.dumps(found, indent=1) if arguments.json else "\n".join(lines(found)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Which remat policy, mesh and accumulation to try first on a pod: an analytic ranking.
+
+Rough on purpose: it only has to put good candidates among the first, `compile_pod` then compiles
+them and reads memory and time from the module. Its constants were set by such compilations.
+"""
+
+import dataclasses
+import itertools
+
+from rfxray import flops, model
+from rfxray.chips import Chip
+
+# Of the peak, all matrix products and what lies between them together.
+_EFFICIENCY = 0.65
+# Of the time of the links, the part that is not overlapped.
+_EXPOSED = 0.3
+# Of a chip's memory, what a candidate may fill.
+_FILL = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A way to run a config on a pod, with its estimate: bytes per chip and seconds per step."""
+
+    remat: str
+    data: int
+    fsdp: int
+    tensor: int
+    accumulate: int
+    memory: float
+    seconds: float
+
+    def keys(self) -> dict[str, object]:
+        """As keys of a config."""
+        mesh = {f"mesh.{axis}": getattr(self, axis) for axis in ("data", "fsdp", "tensor")}
+        return {"remat": self.remat, "accumulate": self.accumulate, **mesh}
+
+    def __str__(self) -> str:
+        return (
+            f"remat={self.remat} mesh.data={self.data} mesh.fsdp={self.fsdp} "
+            f"mesh.tensor={self.tensor} accumulate={self.accumulate}: about "
+            f"{self.memory / 2**30:.1f} GiB, {self.seconds * 1e3:.0f} ms"
+        )
+
+
+def rank(config, chips: int, chip: Chip, parameters: int) -> list[Candidate]:
+    """Every candidate that should fit, the fastest first.
+
+    Args:
+      config: whose batch size is kept.
+      chips: in the pod.
+      chip: its peaks.
+      parameters: of the network.
+    """
+    ways = [n for n in range(1, chips + 1) if chips % n == 0]
+    found = []
+    for fsdp, tensor, remat, accumulate in itertools.product(
+        ways, (1, 2, 4), ("none", "dots", "attention", "full"), (1, 2, 4)
+    ):
+        data = chips // (fsdp * tensor)
+        shape = config.model
+        if data * fsdp * tensor != chips or config.batch_size % (data * fsdp * accumulate):
+            continue
+        if shape.heads % tensor or shape.mlp_width % tensor or shape.width % fsdp:
+            continue
+        # A shard of fewer rows than a tile of 8 makes the compiler emulate the gathers by whole
+        # all-reduces (seen at 6 rows).
+        if fsdp > 1 and shape.width // fsdp < 8:
+            continue
+        place = (remat, data, fsdp, tensor, accumulate)
+        memory = _memory(config, parameters, *place)
+        if memory < _FILL * chip.memory:
+            found.append(Candidate(*place, memory, _seconds(config, parameters, chip, *place)))
+    return sorted(found, key=lambda candidate: candidate.seconds)
+
+
+def _memory(config, parameters, remat, data, fsdp, tensor, accumulate) -> float:
+    m = config.model
+    tokens = config.batch_size // (data * fsdp * accumulate) * model.model_config(config).tokens
+    state = 4.0 * parameters * (3 + len(config.ema_sigmas) + 1) / (fsdp * tensor)
+    gathered = 3 * 2.0 * parameters / m.depth / tensor
+    wide = m.mlp_width / m.width / tensor
+    # Activations kept of a layer, in units of its input; bfloat16.
+    kept = {
+        "full": 1.0,
+        "attention": 1 + 4 / tensor,
+        "dots": 3 + 4 / tensor + 2 * wide,
+        "none": 8 + 9 / tensor + 5 * wide,
+    }[remat]
+    one = 2.0 * tokens * m.width
+    backward = (8 + 6 / tensor + 4 * wide) * one  # of the layer that is being worked on
+    return state + gathered + kept * one * m.depth + backward
+
+
+def _seconds(config, parameters, chip, remat, data, fsdp, tensor, accumulate) -> float:
+    m = config.model
+    chips = data * fsdp * tensor
+    wide = m.mlp_width / m.width
+    again = {"none": 0.0, "dots": 0.0, "attention": 2 * wide / (4 + 3 * wide), "full": 1.0}[remat]
+    compute = flops.train_step(config) / chips * (1 + again / 3) / chip.flops / _EFFICIENCY
+    # `none` writes and reads more than `dots`; the element-wise work it saves is worth less.
+    compute *= 1.02 if remat == "dots" else 1.0
+    tokens = config.batch_size // (data * fsdp) * model.model_config(config).tokens
+    moved = 0.0
+    if fsdp > 1:  # gathered forward and backward, and the gradient scattered: bfloat16
+        moved += accumulate * 3 * 2.0 * parameters / tensor
+    if data > 1:
+        moved += 2 * 4.0 * parameters / (fsdp * tensor)
+    if tensor > 1:  # two all-reduces of the activations a layer, forward and backward
+        moved += 2 * 4 * 2.0 * tokens * m.width * m.depth
+    links = moved / (4 * chip.link)
+    optimizer = 2 * 4.0 * parameters * (4 + len(config.ema_sigmas)) / (fsdp * tensor)
+    return max(compute, links) + _EXPOSED * links + optimizer / chip.bandwidth
