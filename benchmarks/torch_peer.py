@@ -70,9 +70,17 @@ class SiT(nn.Module):
         return h.reshape(x.shape)
 
 
-def train_step(model: SiT, learning_rate: float):
+def train_step(model: SiT, learning_rate: float, forward=None, half: bool = False):
     """A function `(image, attributes, known) → loss tensor` that takes one optimizer step and
-    keeps one exponential average of the parameters."""
+    keeps one exponential average of the parameters.
+
+    Args:
+      model: whose parameters are trained.
+      learning_rate: of AdamW.
+      forward: the model as it is called, compiled for instance; the model itself when None.
+      half: matrix products in bfloat16 (autocast), parameters in float32.
+    """
+    forward = forward or model
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
     parameters = list(model.parameters())
     average = [p.detach().clone() for p in parameters]
@@ -81,7 +89,8 @@ def train_step(model: SiT, learning_rate: float):
         t = torch.sigmoid(torch.randn(len(image), device=image.device))
         noise = torch.randn_like(image)
         wide = t[:, None, None, None]
-        predicted = model((1 - wide) * image + wide * noise, t, attributes, known)
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
+            predicted = forward((1 - wide) * image + wide * noise, t, attributes, known)
         loss = ((predicted - (noise - image)) ** 2).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

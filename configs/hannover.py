@@ -13,9 +13,10 @@ from configs import smoke
 def get_config():
     c = smoke.get_config()
     c.steps = 3000
+    c.optim.decay = 1500
     c.data.dirs = ("runs/hannover/data",)
     c.data.make = "python -m data_prep.build --source folder … (README.md, Real radiographs)"
     c.model.size = 96
     c.model.patch = 12
-    c.eval.batches = 1
+    c.eval.batches = 1  # 15 pictures are held out
     return c

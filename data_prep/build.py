@@ -14,12 +14,13 @@ import functools
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from data_prep import ingest, shards
 from data_prep.columns import parse_columns, parse_map
+from data_prep.decoder import LIMITS, decoder
 from data_prep.processes import write_dataset
 from data_prep.sources.folder import read_folder
 from data_prep.splits import SPLITS, check_fractions, hashed_split
@@ -32,13 +33,20 @@ SIZES = (16, 2048)
 SHOWN_CELLS = 5
 
 
-def make_records(rows: Sequence[Row], images: str, size: int) -> Iterator[dict | shards.Dropped]:
-    """Reads and squares the file of each row; the `make` of `shards.py`."""
+def make_records(
+    rows: Sequence[Row], roots: Mapping[str, str], size: int
+) -> Iterator[dict | shards.Dropped]:
+    """Reads and squares the file of each row; the `make` of `shards.py`.
+
+    Args:
+      roots: what paths are relative to, by what keys begin with.
+    """
     for row in rows:
+        root = roots[row.key.partition("/")[0]]
         try:
-            picture = ingest.ingest(os.path.join(images, row.path), size)
+            picture, _ = decoder().decode(os.path.join(root, row.path), size)
         except ingest.Refused as refusal:
-            yield shards.Dropped(row.path, str(refusal))
+            yield shards.Dropped(row.key, str(refusal))
             continue
         yield {
             **picture,
@@ -72,7 +80,7 @@ def plan_table(
         shard_examples=shard_examples,
         description=f"Chest radiographs of {name}, {size} × {size} pixels of 16-bit grey.",
         options=options,
-        preprocessing=ingest.PREPROCESSING,
+        preprocessing={**ingest.PREPROCESSING, **LIMITS},
         versions=ingest.versions(),
         dropped=table.dropped,
         notes=table.notes,
@@ -114,7 +122,7 @@ def _build(args: argparse.Namespace) -> None:
     )
     for line in _report(args, table, plan):
         print(f"{COMMAND}: {line}", file=sys.stderr)
-    make = functools.partial(make_records, images=args.images, size=args.size)
+    make = functools.partial(make_records, roots={args.name: args.images}, size=args.size)
     manifest = write_dataset(plan, make, args.out, workers=args.workers, command=COMMAND)
     examples = sum(split["examples"] for split in manifest["splits"].values())
     if examples < len(table.rows) / 2:

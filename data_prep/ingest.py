@@ -99,7 +99,16 @@ def versions() -> dict[str, str]:
 
 
 def ingest(path: str | os.PathLike, size: int) -> dict:
-    """A file as the fields of a record that come from the picture (see `rfxray.record`).
+    """`square` of a file.
+
+    Raises:
+      Refused: with the reason.
+    """
+    return square(read(path), size)
+
+
+def square(radiograph: Radiograph, size: int) -> dict:
+    """A radiograph as the fields of a record that come from the picture (see `rfxray.record`).
 
     Returns:
       `image` [size, size] uint16, `content_box`, `original_size`, `original_bits`, `pixel_spacing`,
@@ -108,7 +117,6 @@ def ingest(path: str | os.PathLike, size: int) -> dict:
     Raises:
       Refused: with the reason.
     """
-    radiograph = read(path)
     height, width = radiograph.pixels.shape
     if min(height, width) < SMALLEST_SIDE:
         raise Refused(f"too small: {height} × {width} pixels")
@@ -198,6 +206,8 @@ def _read_picture(data: bytes, kind: str) -> Radiograph:
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
             picture.load()  # a torn file is an error here, not a grey remainder
             picture = ImageOps.exif_transpose(picture)
+    except MemoryError:
+        raise
     except Exception as error:  # damage surfaces as any exception in Pillow's decoders
         raise Refused(f"does not decode: {_first_line(error)}") from None
     # The bit depth and the colour type stand at a fixed place in a PNG
@@ -233,7 +243,7 @@ def _read_dicom(data: bytes) -> Radiograph:
         try:
             dataset = pydicom.dcmread(io.BytesIO(data), force=True)
             return _from_dataset(dataset)
-        except Refused:
+        except (Refused, MemoryError):
             raise
         except Exception as error:  # damage surfaces as any exception in pydicom and its decoders
             raise Refused(f"does not decode: {_first_line(error)}") from None

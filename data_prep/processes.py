@@ -5,6 +5,7 @@ refused. Killed at any moment, the same command goes on with the shards that hav
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import itertools
 import json
@@ -15,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -45,6 +46,7 @@ def write_dataset(
     *,
     workers: int = 1,
     command: str = "data_prep",
+    beside: Collection[str] = (),
 ) -> dict[str, Any]:
     """Writes the data set of `plan` into the directory `out`, going on where a run stopped.
 
@@ -54,6 +56,7 @@ def write_dataset(
       out: the tfds directory itself; new, empty, or begun with the same plan.
       workers: processes; 1 works in this one.
       command: what its lines begin with.
+      beside: names of other things that may lie in `out`.
 
     Returns:
       The manifest.
@@ -64,7 +67,7 @@ def write_dataset(
       Preempted: on Ctrl-C, or when a worker process died; the same command goes on.
     """
     out = Path(out)
-    with _claimed(out, plan):
+    with _claimed(out, plan, beside):
         manifest = read_manifest(out)
         if manifest is not None:
             print(f"{command}: {out} is complete already", file=sys.stderr)
@@ -80,40 +83,63 @@ def write_dataset(
         if finished:
             line = f"{command}: going on in {out}, {finished} of {len(plan.shards)} shards are done"
             print(line, file=sys.stderr)
-        try:
-            _run(plan, pending, make, out, workers, command)
-            return publish(plan, out)
-        except KeyboardInterrupt:
-            raise Preempted("interrupted; the same command goes on from the last shard") from None
+        tasks = [Task((s, os.fspath(out), plan.size, make), len(s.items)) for s in pending]
+        total = sum(len(shard.items) for shard in plan.shards)
+        done = total - sum(task.items for task in tasks)
+        run_tasks(write_shard, tasks, workers=workers, command=command, done=done)
+        return publish(plan, out)
 
 
 # ---------------------------------------------------------------------------------------------
 # Processes
 
 
-def _run(plan: Plan, pending: Sequence[Shard], make, out: Path, workers: int, command: str):
-    total = sum(len(shard.items) for shard in plan.shards)
-    todo = sum(len(shard.items) for shard in pending)
-    with _Progress(command, total, total - todo) as progress:
-        if workers <= 1 or len(pending) <= 1:
-            done = itertools.count(total - todo + 1)
-            for shard in pending:
-                write_shard(shard, out, plan.size, make, lambda: progress.show(next(done)))
-        else:
-            _run_parallel(plan, pending, make, out, workers, progress, total - todo)
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One piece of work: the arguments of its function, and how many items it has."""
+
+    arguments: tuple
+    items: int
 
 
-def _run_parallel(plan, pending, make, out, workers, progress, done) -> None:
+def run_tasks(
+    work: Callable[..., None],
+    tasks: Sequence[Task],
+    *,
+    workers: int,
+    command: str,
+    done: int = 0,
+) -> None:
+    """Calls `work(*task.arguments, advance)` for every task, over processes, with progress.
+
+    Args:
+      work: a top-level function; it calls `advance()` after each item and leaves its result in a
+        file, whole or not at all.
+      done: items that an earlier run did.
+
+    Raises:
+      Preempted: on Ctrl-C, or when a worker process died.
+    """
+    with _Progress(command, done + sum(task.items for task in tasks), done) as progress:
+        try:
+            if workers <= 1 or len(tasks) <= 1:
+                count = itertools.count(done + 1)
+                for task in tasks:
+                    work(*task.arguments, lambda: progress.show(next(count)))
+            else:
+                _run_parallel(work, tasks, workers, progress, done)
+        except KeyboardInterrupt:
+            raise Preempted("interrupted; the same command goes on where it was") from None
+
+
+def _run_parallel(work, tasks, workers, progress, done) -> None:
     spawn = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
     counter = spawn.Value("q", 0)
     pool = futures.ProcessPoolExecutor(
-        min(workers, len(pending)), spawn, initializer=_start_worker, initargs=(counter,)
+        min(workers, len(tasks)), spawn, initializer=_start_worker, initargs=(counter,)
     )
     try:
-        waiting = {
-            pool.submit(_write_in_worker, shard, os.fspath(out), plan.size, make)
-            for shard in pending
-        }
+        waiting = {pool.submit(work, *task.arguments, _count_one) for task in tasks}
         while waiting:
             finished, waiting = futures.wait(
                 waiting, timeout=0.5, return_when=futures.FIRST_EXCEPTION
@@ -145,10 +171,6 @@ def _start_worker(counter) -> None:
 def _die_with_parent() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-def _write_in_worker(shard, out, size, make) -> None:
-    write_shard(shard, out, size, make, _count_one)
 
 
 def _count_one() -> None:
@@ -188,7 +210,7 @@ class _Progress:
 
 
 @contextlib.contextmanager
-def _claimed(out: Path, plan: Plan):
+def _claimed(out: Path, plan: Plan, beside: Collection[str]):
     """Makes `out` the directory of `plan` and keeps other processes from it, or refuses."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -205,7 +227,7 @@ def _claimed(out: Path, plan: Plan):
                     f"{out} holds a data set of another plan: {difference}; give another --out, or "
                     f"delete it"
                 )
-        elif any(not is_temporary(path) for path in out.iterdir()):
+        elif any(not is_temporary(path) and path.name not in beside for path in out.iterdir()):
             raise ConfigError(
                 f"{out} has files in it but no plan.json, so it is not ours to write; give another "
                 f"--out"

@@ -302,6 +302,12 @@ def read_manifest(out: str | os.PathLike) -> dict[str, Any] | None:
         return None
 
 
+def read_ledger(out: str | os.PathLike) -> dict[str, str]:
+    """Why each thing in `dropped.csv` was dropped, by key."""
+    with open(Path(out) / "dropped.csv", encoding="utf-8", newline="") as file:
+        return {row["key"]: row["reason"] for row in csv.DictReader(file)}
+
+
 def summary(manifest: Mapping[str, Any], out: str | os.PathLike) -> str:
     """The closing line of a command that wrote a data set."""
     counts = ", ".join(f"{s} {split['examples']:,}" for s, split in manifest["splits"].items())
@@ -388,11 +394,13 @@ def _write_tfds_metadata(plan: Plan, out: Path, by_split: Mapping[str, list]) ->
 # Files
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file so that it is there whole or not at all, after a power cut too."""
+    if isinstance(content, str):
+        content = content.encode("utf-8", "backslashreplace")
     temporary = _temporary(path)
     with open(temporary, "xb") as file:
-        file.write(text.encode("utf-8", "backslashreplace"))
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -26,7 +26,7 @@ from rfxray.input import to_float
 SEED = 777  # of phantoms that neither the model nor the oracle was trained on
 REQUESTS = 512
 PAIRS = 256
-SETTINGS = sampling.Settings(seed=SEED, steps=16, solver="heun", guidance=2.0, batch_size=128)
+SETTINGS = sampling.Settings(seed=SEED, steps=16, solver="heun", guidance=3.0, batch_size=128)
 
 VIEW_SHARE = 0.97  # of the oracle's accuracy on phantoms
 RATIO_RANGE = (0.8, 1.2)  # of the true difference in cardiothoracic ratio

@@ -110,9 +110,9 @@ def lower_step(config, mesh) -> jax.stages.Lowered:
         lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole),
         jax.eval_shape(telemetry.TrainMetrics.empty),
     )
+    arguments = state.abstract(config, mesh), metrics, abstract_batch(config, mesh)
     with jax.set_mesh(mesh):
-        step = jax.jit(train_step(config), donate_argnums=0)
-        return step.lower(state.abstract(config, mesh), metrics, abstract_batch(config, mesh))
+        return jax.jit(train_step(config), donate_argnums=0).lower(*arguments)
 
 
 def lower_sampler(config, mesh, settings: Settings) -> jax.stages.Lowered:

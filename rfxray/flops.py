@@ -9,6 +9,7 @@ import functools
 import math
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 
 from rfxray import conditioning, model
@@ -23,7 +24,7 @@ def of_jaxpr(jaxpr) -> float:
             lhs, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
             total += 2.0 * math.prod(out) * math.prod(lhs[d] for d in contracted)
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
             total += times * of_jaxpr(inner)
     return total
 

@@ -19,8 +19,9 @@ _BYTES = {"pred": 1, "bf16": 2} | {
     f"{t}{b}": b / 8 for t in "sufc" for b in (4, 8, 16, 32, 64, 128)
 }
 _ARRAY = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\](\{[^}]*\})?")
-_FREE = frozenset(
-    ("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "after-all", "partition-id")
+_FREE = (
+    *("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "after-all"),
+    *("partition-id", "while", "call", "conditional"),
 )
 
 
@@ -204,40 +205,45 @@ def _kernel_flops(i: Instruction) -> float:
 
 
 def traffic(module: Module, i: Instruction, shapes: dict[str, str]) -> float:
-    """Bytes that an instruction of the schedule reads from and writes to HBM."""
-    if i.opcode in _FREE or i.opcode in ("while", "call", "conditional"):
+    """Bytes that an instruction of the schedule reads from and writes to HBM.
+
+    A fusion that slices a stacked array reads the slice, and one that updates a slice of it writes
+    the slice.
+    """
+    if i.opcode in _FREE or i.opcode.endswith("-done") or "AllocateBuffer" in i.rest:
         return 0.0
-    if i.opcode.endswith("-done"):
-        return 0.0
-    inside = module.computations.get(i.called("calls") or "", ())
-    users = collections.defaultdict(list)
-    for line in inside:
-        for operand in line.operands:
-            users[operand].append(line)
     read = 0.0
+    inside = i.called("calls")
     for n, operand in enumerate(i.operands):
         whole = size(shapes.get(operand, ""), fast=False)
-        parameter = [p for p in inside if p.opcode == "parameter" and p.arguments == str(n)]
-        uses = _uses(users, parameter[0].name) if parameter else []
-        if whole and uses and all(u.opcode == "dynamic-slice" for u in uses):
-            whole = sum(size(u.result) for u in uses)
-        elif uses and all(u.opcode == "dynamic-update-slice" for u in uses):
-            whole = 0.0
-        read += whole
+        read += _read(module, inside, n, whole) if inside else whole
     written = size(i.result, fast=False)
-    results = {line.name: line.result for line in inside}
-    for line in inside:
-        if line.opcode == "dynamic-update-slice" and written:  # in place
-            written -= size(line.result) - size(results[line.operands[1]])
+    lines = module.computations.get(inside or "", ())
+    sizes = {line.name: size(line.result) for line in lines}
+    for line in lines:
+        if line.opcode == "dynamic-update-slice":
+            written -= sizes[line.name] - sizes[line.operands[1]]
     return read + max(0.0, written)
 
 
-def _uses(users, name: str) -> list[Instruction]:
-    """Who reads a value, looking through bitcasts."""
-    found = []
-    for user in users[name]:
-        found += _uses(users, user.name) if user.opcode == "bitcast" else [user]
-    return found
+def _read(module: Module, computation: str, parameter: int, whole: float) -> float:
+    """Bytes read of a parameter of a fused computation that has `whole` bytes."""
+    lines = module.computations.get(computation, ())
+    names = [p.name for p in lines if p.opcode == "parameter" and p.arguments == str(parameter)]
+    total = 0.0
+    while names:
+        name = names.pop()
+        for user in (line for line in lines if name in line.operands):
+            if user.opcode == "bitcast":
+                names.append(user.name)
+            elif user.opcode == "fusion":
+                inner = user.called("calls")
+                total += _read(module, inner, user.operands.index(name), whole)
+            elif user.opcode == "dynamic-slice" and user.operands[0] == name:
+                total += size(user.result)
+            elif not (user.opcode == "dynamic-update-slice" and user.operands[0] == name):
+                total += whole
+    return min(whole, total)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -276,7 +282,8 @@ def collectives(
     found = []
     for name, times in executions(module).items():
         schedule, shapes = module.computations[name], results(module, name)
-        ends = {o: n for n, i in enumerate(schedule) if "done" in i.name for o in i.operands}
+        done = [(n, i) for n, i in enumerate(schedule) if i.opcode.endswith("-done")]
+        ends = {o: n for n, i in done for o in i.operands}
         for n, i in enumerate(schedule):
             for inner, within in _communication(module, i, shapes):
                 hidden = None

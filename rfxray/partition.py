@@ -10,6 +10,7 @@ import math
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -31,8 +32,11 @@ BATCH = P(RULES["batch"])
 def make_mesh(data: int, fsdp: int, tensor: int, devices=None) -> Mesh:
     """A (data, fsdp, tensor) mesh over all devices; data = −1 takes what is left.
 
+    Several slices, which a slower network joins, lie along the data axis: only the gradients'
+    reduction crosses it.
+
     Raises:
-      ConfigError: where the product is not the number of devices.
+      ConfigError: where the product is not the number of devices, or slices do not divide data.
     """
     devices = jax.devices() if devices is None else devices
     n = len(devices)
@@ -43,11 +47,23 @@ def make_mesh(data: int, fsdp: int, tensor: int, devices=None) -> Mesh:
             f"a mesh of data {data} × fsdp {fsdp} × tensor {tensor} is not the {n} device(s) "
             "at hand; set config.mesh so that the product is"
         )
-    # Auto: the compiler propagates shardings from the arrays; make_mesh's default since jax 0.10
-    # is Explicit, under which plain indexing of a sharded array raises.
-    return jax.make_mesh(
-        (data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
-    )
+    # GPUs number their hosts as slices too; there the order of the devices does as well.
+    slices = len({getattr(d, "slice_index", 0) for d in devices if d.platform == "tpu"}) or 1
+    if data % slices:
+        raise ConfigError(
+            f"mesh.data={data} is not a multiple of the {slices} slices; between slices only the "
+            "data axis runs"
+        )
+    # A torus of 8 × 8 × 4 has no 16 among its products, so an axis may take a part of a dimension.
+    split = {"allow_split_physical_axes": True}
+    if slices > 1:
+        inside = (data // slices, fsdp, tensor)
+        grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices, **split)
+    else:
+        grid = mesh_utils.create_device_mesh((data, fsdp, tensor), devices, **split)
+    # Auto: the compiler propagates shardings from the arrays; the default since jax 0.10 is
+    # Explicit, under which plain indexing of a sharded array raises.
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def sharding(mesh: Mesh, shape: tuple[int, ...], logical: tuple[str | None, ...]) -> NamedSharding:

@@ -94,8 +94,8 @@ def train_step(config):
             telemetry.TrainMetrics.single_from_model_output(
                 loss=losses.mean(),
                 loss_by_t=(losses, t),
-                grad_norm=optax.global_norm(gradient),
-                update_norm=optax.global_norm(updates),
+                grad_norm=optax.tree.norm(gradient),
+                update_norm=optax.tree.norm(updates),
             )
         )
         return {"params": params, "optimizer": moments, "ema": ema, "step": count}, metrics

@@ -9,7 +9,7 @@ import numpy as np
 from data_prep.phantom import anatomy, frontal_findings, ribs
 from data_prep.phantom.patient import Patients
 from data_prep.phantom.raster import blend, bump, egg, ellipse, segment, smoothstep
-from data_prep.phantom.scene import AIR, Scene, fork_tree, frame, paint
+from data_prep.phantom.scene import Scene, fork_tree, frame, paint
 
 # Directions of the main pulmonary vessels, radians from the lateral direction, downwards positive.
 _VESSELS = (-1.25, -0.85, -0.45, -0.05, 0.35, 0.72, 1.02, 1.32)
@@ -24,7 +24,7 @@ def draw(patients: Patients, size: int) -> np.ndarray:
     _ribs(scene)
     _shoulder_girdle(scene)
     paint(scene, frontal_findings.PAINTERS)
-    return scene.density + scene.vessels * scene.air - AIR * scene.air
+    return scene.attenuation()
 
 
 def _cavity(patients: Patients, size: int) -> Scene:

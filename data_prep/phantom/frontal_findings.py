@@ -163,7 +163,7 @@ def _pleural_other(scene: Scene) -> None:
 def _support_devices(scene: Scene) -> None:
     # A pacemaker, or the lines of intensive care: tube, central venous catheter, electrodes.
     patients = scene.patients
-    implanted = patients.chance("devices/kind", 0.55 - 0.25 * patients.supine)
+    implanted = patients.chance("devices/kind", 0.70 - 0.25 * patients.supine)
     x, y = scene.x, scene.y
     box_x = patients.normal("devices/box_x", 0.02, 0.50)
     box_y = patients.normal("devices/box_y", 0.02, -0.36)
@@ -174,12 +174,12 @@ def _support_devices(scene: Scene) -> None:
     electrode = segment(x, y, tip[0] - 0.05, tip[1] - 0.02, *tip)
     pacer = 0.42 * scene.edge(case, 0.015)
     pacer = pacer + 0.14 * scene.band(case - 0.02, 0.008)
-    pacer = pacer + 0.34 * scene.band(lead, 0.010)
-    pacer = pacer + 0.3 * scene.band(electrode, 0.016)
+    pacer = pacer + 0.36 * scene.band(lead, 0.014)
+    pacer = pacer + 0.3 * scene.band(electrode, 0.022)
 
     end = patients.normal("devices/tube", 0.02, -0.26)
     tube = np.abs(x - 0.012) - 0.022
-    tube = scene.band(tube, 0.006) + 0.5 * scene.band(x - 0.012, 0.02)
+    tube = scene.band(tube, 0.009) + 0.5 * scene.band(x - 0.012, 0.02)
     tube = tube * scene.edge(end - y, 0.02)
     neck = patients.between("devices/neck", -0.30, -0.20)
     line = polyline(x, y, ((neck, -1.1), (neck + 0.04, -0.62), (-0.08, -0.42), (-0.10, -0.02)))
@@ -187,12 +187,12 @@ def _support_devices(scene: Scene) -> None:
     for k, (cx, cy) in enumerate(((-0.52, -0.40), (0.52, -0.40), (0.50, 0.30), (-0.50, 0.34))):
         cx = cx + patients.normal(f"devices/x{k}", 0.02)
         cy = cy + patients.normal(f"devices/y{k}", 0.02)
-        pad = ellipse(x, y, cx, cy, 0.046, 0.046)
-        stud = ellipse(x, y, cx, cy, 0.02, 0.02)
+        pad = ellipse(x, y, cx, cy, 0.070, 0.070)
+        stud = ellipse(x, y, cx, cy, 0.03, 0.03)
         wire = polyline(x, y, ((cx, cy), (cx * 1.15, cy + 0.22), (cx * 1.6, cy + 0.40)))
         wires = wires + 0.22 * scene.edge(pad) + 0.25 * scene.edge(stud)
-        wires = wires + 0.16 * scene.band(wire, 0.007)
-    lines = 0.30 * tube + 0.34 * scene.band(line, 0.010) + wires
+        wires = wires + 0.20 * scene.band(wire, 0.010)
+    lines = 0.34 * tube + 0.38 * scene.band(line, 0.014) + wires
     scene.density += np.where(implanted > 0, pacer, lines)
 
 

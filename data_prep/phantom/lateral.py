@@ -6,7 +6,7 @@ import numpy as np
 from data_prep.phantom import anatomy, lateral_findings, ribs
 from data_prep.phantom.patient import Patients
 from data_prep.phantom.raster import blend, bump, egg, ellipse, segment, smoothstep
-from data_prep.phantom.scene import AIR, Scene, fork_tree, frame, paint
+from data_prep.phantom.scene import Scene, fork_tree, frame, paint
 
 _VESSELS = (-2.5, -1.9, -1.3, -0.7, -0.1, 0.5, 1.0, 1.5, 2.2)
 
@@ -21,7 +21,7 @@ def draw(patients: Patients, size: int) -> np.ndarray:
     _spine(scene)
     _sternum(scene)
     paint(scene, lateral_findings.PAINTERS)
-    return scene.density + scene.vessels * scene.air - AIR * scene.air
+    return scene.attenuation()
 
 
 def spine_x(scene: Scene) -> np.ndarray:

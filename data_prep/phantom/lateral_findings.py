@@ -140,7 +140,7 @@ def _pleural_other(scene: Scene) -> None:
 
 def _support_devices(scene: Scene) -> None:
     patients, shape = scene.patients, scene.shape
-    implanted = patients.chance("devices/kind", 0.55)
+    implanted = patients.chance("devices/kind", 0.70)
     x, y = scene.x, scene.y
     front = anatomy.AXIS[0] - shape.front
     box_x = front + patients.normal("devices/box_x", 0.015, 0.16)
@@ -148,20 +148,20 @@ def _support_devices(scene: Scene) -> None:
     case = ellipse(x, y, box_x, box_y, 0.055, 0.11, 0.35)
     tip = (shape.heart_x - 0.06, shape.heart_y + 0.10)
     lead = polyline(x, y, ((box_x, box_y - 0.08), (-0.05, -0.58), (0.0, -0.35), (0.02, 0.05), tip))
-    pacer = 0.45 * scene.edge(case, 0.015) + 0.34 * scene.band(lead, 0.010)
+    pacer = 0.45 * scene.edge(case, 0.015) + 0.36 * scene.band(lead, 0.014)
     end = patients.normal("devices/tube", 0.02, -0.26)
     off = 0.075 + 0.12 * (y + 0.1) - x
-    tube = scene.band(np.abs(off) - 0.022, 0.006) + 0.5 * scene.band(off, 0.02)
+    tube = scene.band(np.abs(off) - 0.022, 0.009) + 0.5 * scene.band(off, 0.02)
     tube = tube * scene.edge(end - y, 0.02)
     line = polyline(x, y, ((0.02, -1.1), (0.0, -0.62), (-0.03, -0.40), (-0.02, -0.02)))
     wires = 0
     for k, (dx, cy) in enumerate(((0.13, -0.40), (0.03, 0.02), (0.03, 0.30))):
         cx = front + dx
         cy = cy + patients.normal(f"devices/y{k}", 0.02)
-        pad = ellipse(x, y, cx, cy, 0.034, 0.05)
+        pad = ellipse(x, y, cx, cy, 0.045, 0.07)
         wire = polyline(x, y, ((cx, cy), (cx - 0.06, cy + 0.16), (cx + 0.20, cy + 0.44)))
-        wires = wires + 0.36 * scene.edge(pad) + 0.16 * scene.band(wire, 0.007)
-    lines = 0.30 * tube + 0.34 * scene.band(line, 0.010) + wires
+        wires = wires + 0.36 * scene.edge(pad) + 0.20 * scene.band(wire, 0.010)
+    lines = 0.34 * tube + 0.38 * scene.band(line, 0.014) + wires
     scene.density += np.where(implanted > 0, pacer, lines)
 
 

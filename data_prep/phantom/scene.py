@@ -62,6 +62,15 @@ class Scene:
     def texture(self, name: str, cells: int) -> np.ndarray:
         return texture(self.patients.noise, name, self.size, cells)
 
+    def attenuation(self) -> np.ndarray:
+        """What all layers take from the beam together.
+
+        An old chest holds more air for its tissue (senile emphysema), and less muscle over it.
+        """
+        aged = self.patients.aged
+        air = (0.84 + 0.18 * aged) * AIR * self.air
+        return (1.03 - 0.06 * aged) * self.density + self.vessels * self.air - air
+
     def fill(self, opacity: np.ndarray, excess: float = 0.0) -> None:
         """Replaces a share of the air by fluid or tissue, `excess` denser than the chest around."""
         self.air *= 1 - opacity

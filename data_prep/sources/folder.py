@@ -1,6 +1,7 @@
 """A folder of image files and one CSV table that describes them."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from data_prep.shards import Dropped
 from data_prep.table import Table, TableBuilder
 from rfxray.conditioning import INDEX
 from rfxray.errors import ConfigError, DataError
+
+LEFTOVER = ".azdownload"  # AzCopy's mark on what it has not finished
 
 
 def read_folder(
@@ -72,6 +75,9 @@ def read_folder(
     builder.dropped += [
         Dropped(path, "no row in the table") for path in files.paths if path not in taken
     ]
+    builder.dropped += [
+        Dropped(path, "a leftover of a broken download") for path in files.leftovers
+    ]
     return builder.table(files=len(files.paths), matched=len(builder))
 
 
@@ -80,13 +86,16 @@ class FileIndex:
 
     Attributes:
       paths: relative to the folder, with forward slashes, sorted.
+      leftovers: what a broken download left behind, likewise.
     """
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise DataError(f"no folder {folder}")
-        self.paths = sorted(self._walk())
+        found = sorted(self._walk())
+        self.paths = [path for path in found if LEFTOVER not in path.lower()]
+        self.leftovers = [path for path in found if LEFTOVER in path.lower()]
         if not self.paths:
             raise DataError(f"{folder} has no file ending in {', '.join(EXTENSIONS)}")
         self._by_path: dict[str, list[str]] = {}
@@ -100,8 +109,9 @@ class FileIndex:
         """The file that a table's cell means, as (path, "") or ("", reason).
 
         The cell is a path in the folder, with or without its extension; or one that begins
-        further up, such as `SET/train/a/b.jpg` for `train/a/b.jpg`; or a bare name, which is looked
-        for at any depth. Among files that differ in their extension alone, the cell's own decides.
+        further up, such as `SET/train/a/b.jpg` for `train/a/b.jpg`, or further down, such as
+        `train/a/b.jpg` for `PNG/train/a/b.jpg`; or a bare name, which is looked for at any depth.
+        Among files that differ in their extension alone, the cell's own decides.
         """
         if not image:
             return "", "a row that names no image"
@@ -112,6 +122,8 @@ class FileIndex:
         parts = bare.split("/")
         for start in range(1, len(parts) - 1):  # a folder is kept: a bare name says too little
             found = found or self._by_path.get("/".join(parts[start:]))
+        if not found and len(parts) > 2:
+            found = self._by_tail.get(bare)
         if not found:
             return "", "no file"
         name = image.rpartition("/")[2]
@@ -119,6 +131,17 @@ class FileIndex:
         if len(exact) > 1:
             return "", f"several files: {exact[0]} and {exact[1]}"
         return exact[0], ""
+
+    @functools.cached_property
+    def _by_tail(self) -> dict[str, list[str]]:
+        """The files by their path without its first one or two folders."""
+        found: dict[str, list[str]] = {}
+        for bare, paths in self._by_path.items():
+            for folders in (1, 2):
+                tail = bare.split("/", folders)
+                if len(tail) > folders:
+                    found.setdefault(tail[-1], []).extend(paths)
+        return found
 
     def size(self, path: str) -> int:
         """Bytes of a file; 0 for one that cannot be asked, which decoding will say."""
@@ -130,7 +153,7 @@ class FileIndex:
         for directory, _, names in os.walk(self.folder):
             prefix = directory[len(str(self.folder)) :].lstrip(os.sep).replace(os.sep, "/")
             for name in names:
-                if name.lower().endswith(EXTENSIONS):
+                if name.lower().endswith(EXTENSIONS) or LEFTOVER in name.lower():
                     yield f"{prefix}/{name}" if prefix else name
 
 

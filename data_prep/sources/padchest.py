@@ -41,8 +41,9 @@ def read(root: Path) -> Table:
             builder.drop(f"{NAME}: {path.name} line {line}", "a row with too few cells")
             continue
         image, view = cells["image"].strip(), cells["view"].strip()
+        file = f"{cells['folder'].strip()}/{image}"
         if view == "EXCLUDE":
-            builder.drop(f"{NAME}: {image}", "projection EXCLUDE: no chest view")
+            builder.drop(f"{NAME}: {file}", "projection EXCLUDE: no chest view")
             continue
         values = builder.cell("source", NAME, "the set")
         values |= builder.cell("view", view, f"{path.name}: Projection")
@@ -55,7 +56,7 @@ def read(root: Path) -> Table:
                 builder.count_strange("no_finding", finding)
         values |= findings.values([named] if named else [], f"{path.name}: {cells['method']}")
         builder.add(
-            f"{cells['folder'].strip()}/{image}",
+            file,
             values,
             patient=cells["patient"].strip(),
             study=cells["study"].strip(),

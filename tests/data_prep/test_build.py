@@ -82,9 +82,9 @@ def test_every_image_is_a_record_or_has_a_reason(built):
     found = [record for split in ("train", "validation") for record in records(built, split)]
     with open(built / "dropped.csv", newline="") as file:
         dropped = {row["key"]: row["reason"] for row in csv.DictReader(file)}
-    assert set(dropped) == {"i3.png", "i7.png"}
-    assert dropped["i7.png"] == "a strip: 40 × 200 pixels"
-    assert dropped["i3.png"].startswith("does not decode: ")
+    assert set(dropped) == {"radiographs/p3//i3", "radiographs/p7//i7"}
+    assert dropped["radiographs/p7//i7"] == "a strip: 40 × 200 pixels"
+    assert dropped["radiographs/p3//i3"].startswith("does not decode: ")
     assert {record["key"].rpartition("/")[2] for record in found} == {
         f"i{i}" for i in range(30) if i not in (3, 7)
     }

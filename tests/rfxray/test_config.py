@@ -249,8 +249,15 @@ free = st.sampled_from(
     [
         *("steps=50", "data.dirs=elsewhere", "data.make=x", "data.threads=9", "data.workers=1"),
         *("data.prefetch=9", "mesh.fsdp=4", "mesh.tensor=2", "attention=xla", "remat=full"),
-        *("unroll=2", "log_every=9", "checkpoint_every=9", "checkpoint_keep=9", "eval.every=3"),
-        *("eval.batches=3", "samples.n=3", "samples.solver=euler", "samples.guidance=7.0"),
+        *(
+            "unroll=2",
+            "accumulate=2",
+            "log_every=9",
+            "checkpoint_every=9",
+            "checkpoint_keep=9",
+            "eval.every=3",
+        ),
+        *("eval.every=3", "eval.batches=3", "samples.n=3", "samples.solver=euler"),
     ]
 )
 

@@ -118,7 +118,7 @@ def malformed(tiny_records):
 
 
 def test_every_malformed_record_is_a_data_error_of_one_line(tiny_records):
-    for wrong, data in malformed(tiny_records):
+    for _wrong, data in malformed(tiny_records):
         with pytest.raises(DataError) as caught:
             record.deserialize(data)
         assert "\n" not in str(caught.value)

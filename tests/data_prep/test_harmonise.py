@@ -1,0 +1,247 @@
+import csv
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import raw_trees
+
+import data_prep
+from data_prep.harmonise import main
+from data_prep.sources.sets import SETS
+from rfxray.conditioning import decode
+from rfxray.record import State, deserialize, known_from_states
+
+ROOT = Path(data_prep.__file__).parents[1]
+
+
+def arguments(roots, out, workers=1):
+    sets = [word for name, root in roots.items() for word in ("--set", f"{name}={root}")]
+    return [
+        *(*sets, "--out", str(out), "--size", "48", "--shard-examples", "4"),
+        *("--validation", "0", "--test", "0", "--workers", str(workers)),
+    ]
+
+
+def records(out):
+    """(split, record) of every record."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    manifest = json.loads((out / "manifest.json").read_text())
+    for name, split in manifest["splits"].items():
+        for shard in split["shards"]:
+            reader = ArrayRecordReader(str(out / shard["file"]))
+            yield from ((name, deserialize(data)) for data in reader.read_all())
+
+
+def ledger(out):
+    with open(out / "dropped.csv", encoding="utf-8", newline="") as file:
+        return {row["key"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def hashes(out):
+    files = sorted(path for path in out.rglob("*") if path.is_file())
+    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory):
+    return raw_trees.write(tmp_path_factory.mktemp("raw"))
+
+
+@pytest.fixture(scope="module")
+def harmonised(roots, tmp_path_factory):
+    out = tmp_path_factory.mktemp("harmonised") / "cxr7"
+    main(arguments(roots, out))
+    return out
+
+
+def test_every_row_and_file_is_a_record_or_in_the_ledger(harmonised):
+    found = {record["key"]: split for split, record in records(harmonised)}
+    assert found == {key: split for key, (split, _) in raw_trees.KEPT.items()}
+    dropped = ledger(harmonised)
+    assert set(dropped) == set(raw_trees.LEDGER)
+    for key, begins in raw_trees.LEDGER.items():
+        assert dropped[key].startswith(begins), key
+
+
+def test_attributes_are_exactly_those_of_the_trees(harmonised):
+    for _, record in records(harmonised):
+        known = known_from_states(record["states"], closed_vocabulary_negatives=False)
+        told = decode(record["attributes"], known)
+        assert told.pop("source") == record["key"].partition("/")[0]
+        expected = dict(word.split("=") for word in raw_trees.KEPT[record["key"]][1].split())
+        age = expected.pop("age", None)
+        assert told.pop("age", None) == (age and pytest.approx(float(age), rel=1e-3))
+        assert told == expected, record["key"]
+
+
+def test_pictures_are_upright_whatever_the_file_was(harmonised):
+    numbers = {
+        "mimic/10000032/50414267/02aa804e-bde0afdd": 0,  # JPEG
+        "chexpert/patient64541/study1/view1_frontal.jpg": 12,  # MONOCHROME1 without HighBit
+        f"vindr/{raw_trees.HEX[0]}//{raw_trees.HEX[0]}": 23,  # JPEG 2000
+        f"vindr/{raw_trees.HEX[2]}//{raw_trees.HEX[2]}": 25,  # MONOCHROME1
+        f"padchest/{raw_trees.LONG}1/{raw_trees.LONG}/{raw_trees.LONG}_a.png": 13,  # 12 in 16 bits
+        "nih/2/0/00000002_000.png": 21,  # RGBA
+    }
+    seen = {record["key"]: record for _, record in records(harmonised)}
+    for key, number in numbers.items():
+        drawn = raw_trees.pictures()[number].reshape(48, 2, 48, 2).mean((1, 3))
+        image = seen[key]["image"]
+        assert np.corrcoef(drawn.ravel(), image.ravel())[0, 1] > 0.99, key
+        assert image.max() > 60_000
+    assert (
+        seen["chexpert/patient64541/study1/view1_frontal.jpg"]["pixel_spacing"].tolist()
+        == [pytest.approx(0.2)] * 2
+    )
+
+
+def test_no_patient_and_no_identifier_leaks(harmonised):
+    sides = {}
+    for split, record in records(harmonised):
+        sides.setdefault(record["patient"], set()).add(split)
+    assert all(len(side) == 1 for side in sides.values())
+    for path in harmonised.iterdir():
+        if path.is_file():
+            assert b"Doe^Jane" not in path.read_bytes()
+
+
+def test_manifest_counts_each_set(harmonised):
+    manifest = json.loads((harmonised / "manifest.json").read_text())
+    sets = manifest["notes"]["sets"]
+    assert {name: counts["published"] for name, counts in sets.items()} == {
+        name: SETS[name].published for name in SETS
+    }
+    for name, counts in sets.items():
+        kept = sum(key.startswith(f"{name}/") for key in raw_trees.KEPT)
+        left_out = sum(key.startswith((f"{name}/", f"{name}:")) for key in raw_trees.LEDGER)
+        assert counts["kept"] == kept
+        assert sum(counts["dropped"].values()) == left_out
+    assert sets["mimic"]["race_conflicts"] == 1
+    assert sets["chexpert"]["labels"] == "report_fixed.json"
+    assert sets["chexpert"]["not_understood"]["age"] == {"0": 1}
+    assert sets["rexgradient"]["not_understood"]["view"] == {"LAO": 1}
+    duplicates = manifest["notes"]["duplicates"]
+    assert (duplicates["exact_duplicates"], duplicates["near_duplicates"]) == (1, 1)
+    assert duplicates["dropped_for_a_tied_patient"] == 1
+    assert "/tmp" not in json.dumps(manifest)
+
+
+def test_table_tells_fate_and_origin_of_every_row(harmonised):
+    table = pq.read_table(harmonised / "table.parquet").to_pylist()
+    rows = {row["key"]: row for row in table}
+    kept = {key for key, row in rows.items() if not row["fate"]}
+    assert kept == set(raw_trees.KEPT)
+    fates = {key: row["fate"] for key, row in rows.items() if row["fate"]}
+    assert fates.items() <= ledger(harmonised).items()
+    first = rows["mimic/10000032/50414267/02aa804e-bde0afdd"]
+    assert (first["view"], first["race"], first["age"]) == ("PA", "White", 52.0)
+    assert first["race_origin"] == "MIMIC-IV: admissions.race"
+    assert first["pneumonia_state"] == "uncertain"
+    assert first["no_finding_origin"] == "derived from the 12 pathologies"
+    assert (first["fracture_state"], first["fracture_origin"]) == ("unlabelled", "")
+    assert rows["nih/2/0/00000002_000.png"]["age"] is None
+    vindr = rows[f"vindr/{raw_trees.HEX[0]}//{raw_trees.HEX[0]}"]
+    assert vindr["consolidation_state"] == "uncertain"  # one of three readers
+    assert vindr["pneumothorax_origin"] == "image_labels_train.csv: 3 readers"
+    assert vindr["edema_state"] == State.NEGATIVE_CLOSED_VOCABULARY.name.lower()
+
+
+def test_other_processes_and_another_order_give_the_same_bytes(roots, harmonised, tmp_path):
+    out = tmp_path / "cxr7"
+    backwards = dict(reversed(roots.items()))
+    done = subprocess.run(
+        [sys.executable, "-m", "data_prep.harmonise", *arguments(backwards, out, workers=2)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert hashes(out) == hashes(harmonised)
+    assert done.stdout.startswith(f"{out}: train 13, validation 3, test 2 examples of 48²")
+    assert "padchest: 5 rows, 3 kept, 160,846 published" in done.stderr
+
+
+class Killed(BaseException):
+    """Stands in for SIGKILL: nothing catches it."""
+
+
+def test_killed_at_a_rename_it_goes_on_to_the_same_bytes(roots, harmonised, tmp_path, monkeypatch):
+    out, replace = tmp_path / "cxr7", os.replace
+    for survives in (0, 2, 3):
+        left = iter(range(survives))
+
+        def dying(*args, left=left):
+            if next(left, None) is None:
+                raise Killed
+            replace(*args)
+
+        monkeypatch.setattr(os, "replace", dying)
+        with pytest.raises(Killed):
+            main(arguments(roots, out))
+        monkeypatch.setattr(os, "replace", replace)
+    main(arguments(roots, out))
+    assert hashes(out) == hashes(harmonised)
+
+
+@pytest.mark.drill
+def test_killed_at_ten_random_moments(roots, harmonised, tmp_path):
+    moments = random.Random(0)
+    out = tmp_path / "cxr7"
+    for _ in range(10):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "data_prep.harmonise", *arguments(roots, out, workers=2)],
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        time.sleep(moments.uniform(2, 20))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(1)  # orphans notice
+    main(arguments(roots, out))
+    assert hashes(out) == hashes(harmonised)
+
+
+def fails(argv, code, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(argv)
+    assert stopped.value.code == code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("data_prep.harmonise: error: ")
+    return last
+
+
+def test_bad_input_is_one_line_and_a_code(roots, tmp_path, capsys):
+    out = tmp_path / "out"
+    nih = {"nih": roots["nih"]}
+    assert "SET one of mimic" in fails(arguments({"nhi": roots["nih"]}, out), 78, capsys)
+    twice = [*arguments(nih, out), "--set", f"nih={roots['nih']}"]
+    assert "given twice" in fails(twice, 78, capsys)
+    assert "no folder" in fails(arguments({"nih": tmp_path / "nowhere"}, out), 65, capsys)
+    assert "has no Data_Entry_2017" in fails(arguments({"nih": roots["brax"]}, out), 65, capsys)
+    assert not out.exists()
+
+
+def test_another_table_is_another_plan(roots, tmp_path, capsys):
+    out, root = tmp_path / "out", tmp_path / "nih"
+    shutil.copytree(roots["nih"], root)
+    main(arguments({"nih": root}, out))
+    before = hashes(out)
+    table = root / "Data_Entry_2017.csv"
+    table.write_text(table.read_text().replace("Hernia", "Edema"))
+    assert "its inputs were others" in fails(arguments({"nih": root}, out), 78, capsys)
+    assert {k: v for k, v in hashes(out).items() if "survey" not in k} == {
+        k: v for k, v in before.items() if "survey" not in k
+    }
