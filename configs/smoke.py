@@ -11,7 +11,7 @@ from configs import base
 
 def get_config():
     c = base.get_config()
-    c.steps = 3600
+    c.steps = 3800
     c.batch_size = 16
 
     c.data.dirs = ("runs/smoke/phantom",)
@@ -37,7 +37,7 @@ def get_config():
     c.optim.learning_rate = 2e-3
     c.optim.warmup = 100
     c.optim.schedule = "wsd"
-    c.optim.decay = 1800
+    c.optim.decay = 1900
 
     c.unroll = 4
     c.log_every = 200

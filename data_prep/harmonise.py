@@ -57,7 +57,7 @@ def _harmonise(args: argparse.Namespace) -> None:
     tables = {}
     for name, root in roots.items():
         _say(f"{name}: reading the tables in {root}")
-        tables[name] = locate(SETS[name].read(Path(root)), Path(root))
+        tables[name] = locate(name, SETS[name].read(Path(root)), Path(root))
         notes = tables[name].notes
         _say(
             f"{name}: {notes['rows']:,} rows, {notes['files']:,} files, {notes['matched']:,} match"
@@ -84,7 +84,7 @@ def _harmonise(args: argparse.Namespace) -> None:
 # Tables and files
 
 
-def locate(table: Table, root: Path) -> Table:
+def locate(name: str, table: Table, root: Path) -> Table:
     """The rows whose file is there, with its path and length; the others go to the ledger."""
     files = FileIndex(root)
     rows, dropped, taken = [], list(table.dropped), set()
@@ -97,13 +97,12 @@ def locate(table: Table, root: Path) -> Table:
         else:
             taken.add(path)
             rows.append(row._replace(path=path, length=files.size(path)))
-    source = table.rows[0].key.partition("/")[0] if table.rows else root.name
     named = {drop.key for drop in dropped}
     for path in files.paths:
-        if path not in taken and f"{source}: {path}" not in named:
-            dropped.append(Dropped(f"{source}: {path}", "no row in the table"))
+        if path not in taken and f"{name}: {path}" not in named:
+            dropped.append(Dropped(f"{name}: {path}", "no row in the table"))
     for path in files.leftovers:
-        dropped.append(Dropped(f"{source}: {path}", "a leftover of a broken download"))
+        dropped.append(Dropped(f"{name}: {path}", "a leftover of a broken download"))
     notes = {**table.notes, "files": len(files.paths), "matched": len(rows)}
     return Table(rows, dropped, notes, table.origins)
 

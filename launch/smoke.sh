@@ -14,7 +14,8 @@ mkdir -p "$out"
 stage() { echo "smoke: $((SECONDS - began)) s: $*"; }
 
 stage "draws phantoms"
-"$python" -m data_prep.phantom --out "$out/phantom" --n 16384 --size 64 --seed 0
+"$python" -m data_prep.phantom --out "$out/phantom" --n 16384 --size 64 --seed 0 \
+  --workers "$(nproc)"
 
 stage "trains"
 "$python" -m rfxray.train --config configs/smoke.py --workdir "$out/train" \
@@ -26,7 +27,7 @@ stage "samples"
 
 if [ ! -f "$out/oracle.npz" ]; then
   stage "trains the oracle on phantoms of another seed"
-  "$python" -m data_prep.oracle --out "$out/oracle.npz" --size 64 --seed 1
+  "$python" -m data_prep.oracle --out "$out/oracle.npz" --size 64 --seed 1 --epochs 6
 fi
 
 stage "measures"

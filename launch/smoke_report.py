@@ -88,7 +88,7 @@ def measure(reader: oracle.Oracle, model: sampling.Model) -> tuple[dict, dict]:
             "samples": reached[name],
             # Where the ceiling is at chance (race) there is nothing to reach.
             "reached": oracle.reached(reached[name], ceiling[name], blind[name])
-            if abs(ceiling[name] - blind[name]) > 0.1 * blind[name]
+            if abs(ceiling[name] - blind[name]) > 0.3 * blind[name]
             else None,
         }
         for name in ceiling

@@ -185,8 +185,9 @@ def assert_bitwise():
     def check(a, b):
         assert jax.tree.structure(a) == jax.tree.structure(b)
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+            x, y = np.asarray(x), np.asarray(y)
             assert x.dtype == y.dtype
-            np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+            np.testing.assert_array_equal(x, y)
 
     return check
 

@@ -167,12 +167,12 @@ def _support_devices(scene: Scene) -> None:
     x, y = scene.x, scene.y
     box_x = patients.normal("devices/box_x", 0.02, 0.50)
     box_y = patients.normal("devices/box_y", 0.02, -0.36)
-    case = ellipse(x, y, box_x, box_y, 0.115, 0.095, 0.3)
+    case = ellipse(x, y, box_x, box_y, 0.135, 0.115, 0.3)
     tip = (scene.shape.heart_x + 0.05, scene.shape.heart_y + 0.08)
     knots = ((box_x - 0.10, box_y - 0.02), (0.24, -0.55), (-0.06, -0.40), (-0.11, 0.02), tip)
     lead = polyline(x, y, knots)
     electrode = segment(x, y, tip[0] - 0.05, tip[1] - 0.02, *tip)
-    pacer = 0.42 * scene.edge(case, 0.015)
+    pacer = 0.48 * scene.edge(case, 0.015)
     pacer = pacer + 0.14 * scene.band(case - 0.02, 0.008)
     pacer = pacer + 0.36 * scene.band(lead, 0.014)
     pacer = pacer + 0.3 * scene.band(electrode, 0.022)
@@ -187,10 +187,10 @@ def _support_devices(scene: Scene) -> None:
     for k, (cx, cy) in enumerate(((-0.52, -0.40), (0.52, -0.40), (0.50, 0.30), (-0.50, 0.34))):
         cx = cx + patients.normal(f"devices/x{k}", 0.02)
         cy = cy + patients.normal(f"devices/y{k}", 0.02)
-        pad = ellipse(x, y, cx, cy, 0.070, 0.070)
-        stud = ellipse(x, y, cx, cy, 0.03, 0.03)
+        pad = ellipse(x, y, cx, cy, 0.085, 0.085)
+        stud = ellipse(x, y, cx, cy, 0.045, 0.045)
         wire = polyline(x, y, ((cx, cy), (cx * 1.15, cy + 0.22), (cx * 1.6, cy + 0.40)))
-        wires = wires + 0.22 * scene.edge(pad) + 0.25 * scene.edge(stud)
+        wires = wires + 0.26 * scene.edge(pad) + 0.25 * scene.edge(stud)
         wires = wires + 0.20 * scene.band(wire, 0.010)
     lines = 0.34 * tube + 0.38 * scene.band(line, 0.014) + wires
     scene.density += np.where(implanted > 0, pacer, lines)

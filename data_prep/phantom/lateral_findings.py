@@ -145,7 +145,7 @@ def _support_devices(scene: Scene) -> None:
     front = anatomy.AXIS[0] - shape.front
     box_x = front + patients.normal("devices/box_x", 0.015, 0.16)
     box_y = patients.normal("devices/box_y", 0.02, -0.42)
-    case = ellipse(x, y, box_x, box_y, 0.055, 0.11, 0.35)
+    case = ellipse(x, y, box_x, box_y, 0.085, 0.135, 0.35)
     tip = (shape.heart_x - 0.06, shape.heart_y + 0.10)
     lead = polyline(x, y, ((box_x, box_y - 0.08), (-0.05, -0.58), (0.0, -0.35), (0.02, 0.05), tip))
     pacer = 0.45 * scene.edge(case, 0.015) + 0.36 * scene.band(lead, 0.014)
@@ -158,9 +158,9 @@ def _support_devices(scene: Scene) -> None:
     for k, (dx, cy) in enumerate(((0.13, -0.40), (0.03, 0.02), (0.03, 0.30))):
         cx = front + dx
         cy = cy + patients.normal(f"devices/y{k}", 0.02)
-        pad = ellipse(x, y, cx, cy, 0.045, 0.07)
+        pad = ellipse(x, y, cx, cy, 0.065, 0.09)
         wire = polyline(x, y, ((cx, cy), (cx - 0.06, cy + 0.16), (cx + 0.20, cy + 0.44)))
-        wires = wires + 0.36 * scene.edge(pad) + 0.20 * scene.band(wire, 0.010)
+        wires = wires + 0.42 * scene.edge(pad) + 0.20 * scene.band(wire, 0.010)
     lines = 0.34 * tube + 0.38 * scene.band(line, 0.014) + wires
     scene.density += np.where(implanted > 0, pacer, lines)
 

@@ -68,8 +68,8 @@ class Scene:
         An old chest holds more air for its tissue (senile emphysema), and less muscle over it.
         """
         aged = self.patients.aged
-        air = (0.84 + 0.18 * aged) * AIR * self.air
-        return (1.03 - 0.06 * aged) * self.density + self.vessels * self.air - air
+        air = (0.80 + 0.24 * aged) * AIR * self.air
+        return (1.04 - 0.08 * aged) * self.density + self.vessels * self.air - air
 
     def fill(self, opacity: np.ndarray, excess: float = 0.0) -> None:
         """Replaces a share of the air by fluid or tissue, `excess` denser than the chest around."""

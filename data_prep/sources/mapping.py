@@ -120,6 +120,12 @@ def _races() -> dict[str, str]:
     return {row["text"]: row["race"] for row in _table("race")}
 
 
+@functools.cache
+def published_prevalence() -> dict[tuple[str, str], float]:
+    """Percent of a set's images with a finding, by (set, attribute), as its own table has it."""
+    return {(row["set"], row["attribute"]): float(row["percent"]) for row in _table("prevalence")}
+
+
 def _table(name: str) -> Iterable[dict[str, str]]:
     with open(MAPPINGS / f"{name}.csv", encoding="utf-8", newline="") as file:
         yield from csv.DictReader(file)

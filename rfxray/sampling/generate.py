@@ -211,7 +211,8 @@ def generate(
         rows = np.arange(start, start + block) % n  # the last block wraps: one shape, one program
         batch = {"i": indices[rows].astype(np.uint32), "a": values[rows], "k": known[rows]}
         batch = partition.global_batch(model.mesh, batch)
-        out = run(model.params, seed, weight, batch["i"], batch["a"], batch["k"])
+        with jax.set_mesh(model.mesh):  # so that attention kernels run on each device's own rows
+            out = run(model.params, seed, weight, batch["i"], batch["a"], batch["k"])
         images.append(np.asarray(out)[: n - start])
         if progress:
             progress(len(images[-1]))

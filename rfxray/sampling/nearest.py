@@ -69,4 +69,4 @@ def sheet(images: np.ndarray, near: Nearest, pairs: int = 4) -> np.ndarray:
     both = np.stack([images, near.images], axis=1)
     both = np.pad(both, ((0, blank), (0, 0), (0, 0), (0, 0)), constant_values=-1)
     cells = rearrange(pictures.to_uint8(both), "(r c) two h w -> r (c two) h w", c=pairs)
-    return pictures.table(cells, columns=["sample (synthetic)", "nearest"] * pairs)
+    return pictures.table(cells, columns=["synthetic", "nearest"] * pairs)

@@ -1,0 +1,238 @@
+"""A page that shows what is in a harmonised data set, and what is odd about it.
+
+    python -m data_prep.audit runs/data/cxr7        # writes runs/data/cxr7/audit.html
+
+The page is one file and needs no network. It reads `manifest.json`, `table.parquet`, a sample of
+the records and, where it is still there, `survey/`.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_prep import audit_page
+from data_prep import survey as surveys
+from data_prep.shards import read_manifest, write_atomically
+from data_prep.sources.mapping import published_prevalence
+from rfxray.conditioning import ATTRIBUTES, FINDING_NAMES, INDEX
+from rfxray.errors import ArgumentParser, DataError, exit_on_error
+from rfxray.record import State, deserialize
+
+COMMAND = "data_prep.audit"
+SHEET = 10  # pictures a contact sheet
+SAMPLED = 64  # records a set whose intensities are counted
+BINS = 64
+# A prevalence is flagged beyond this factor of what is published of the set, or beyond that of the
+# lowest and highest published of any set where nothing is. 75% "No Finding" against 10% is 7.5.
+FACTOR = 3.0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with exit_on_error(COMMAND):
+        args = _parser().parse_args(argv)
+        out = Path(args.directory)
+        manifest = read_manifest(out)
+        if manifest is None or not (out / "table.parquet").is_file():
+            raise DataError(f"{out} is no finished data set of data_prep.harmonise")
+        print(f"{COMMAND}: reading {out}", file=sys.stderr)
+        page = audit_page.render(manifest, gather(out, manifest))
+        write_atomically(out / "audit.html", page)
+        print(out / "audit.html")
+
+
+def gather(out: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the page shows beside the manifest."""
+    table = pq.read_table(out / "table.parquet")
+    kept = table.filter(pc.equal(table["fate"].cast(pa.string()), ""))
+    states = {
+        name: _cross(kept, "source", f"{name}_state")
+        for name in (*FINDING_NAMES, "view", "sex", "race", "age")
+    }
+    prevalence = _prevalence(states)
+    return {
+        "rows": len(table),
+        "kept": _counts(kept, "source"),
+        "splits": _cross(kept, "source", "split"),
+        "categories": {name: _cross(kept, "source", name) for name in ("view", "sex", "race")},
+        "ages": _ages(kept),
+        "states": states,
+        "prevalence": prevalence,
+        "flags": _flags(prevalence),
+        "divided_patients": _divided_patients(kept),
+        "divided_pictures": _divided_pictures(out, kept),
+        **_pictures(out, manifest, kept),
+    }
+
+
+def _counts(table: pa.Table, column: str) -> dict[str, int]:
+    counted = table[column].cast(pa.string()).value_counts().to_pylist()
+    return {pair["values"] or "unknown": pair["counts"] for pair in counted}
+
+
+def _cross(table: pa.Table, by: str, column: str) -> dict[str, dict[str, int]]:
+    """by → value → rows."""
+    columns = [table[by].cast(pa.string()), table[column].cast(pa.string())]
+    grouped = pa.table(columns, ["by", "value"]).group_by(["by", "value"])
+    crossed: dict[str, dict[str, int]] = {}
+    for row in grouped.aggregate([([], "count_all")]).to_pylist():
+        crossed.setdefault(row["by"], {})[row["value"] or "unknown"] = row["count_all"]
+    return crossed
+
+
+def _ages(kept: pa.Table) -> dict[str, list[int]]:
+    """set → rows in each five years from 0 to 100."""
+    ages = {}
+    for name in _counts(kept, "source"):
+        own = kept.filter(pc.equal(kept["source"].cast(pa.string()), name))["age"].drop_null()
+        ages[name] = np.histogram(own.to_numpy(), bins=20, range=(0, 100))[0].tolist()
+    return ages
+
+
+def _prevalence(states: Mapping) -> dict[str, dict[str, tuple[float, float | None]]]:
+    """set → label → (percent present of all rows, percent published of that set or None)."""
+    published = published_prevalence()
+    found: dict[str, dict] = {}
+    for name in FINDING_NAMES:
+        for source, counts in states[name].items():
+            share = 100 * counts.get("positive", 0) / sum(counts.values())
+            if set(counts) != {"unlabelled"}:
+                found.setdefault(source, {})[name] = (share, published.get((source, name)))
+    return found
+
+
+def _flags(prevalence: Mapping) -> list[str]:
+    """Prevalences that no literature would lead one to expect, in words."""
+    published = published_prevalence()
+    flags = []
+    for source, labels in prevalence.items():
+        for name, (share, own) in labels.items():
+            known = [p for (_, other), p in published.items() if other == name]
+            low, high = (own, own) if own is not None else (min(known), max(known))
+            if not low / FACTOR <= share <= high * FACTOR:
+                expected = f"{low:.1f}%" if low == high else f"{low:.1f} to {high:.1f}%"
+                where = "that set" if own is not None else "other sets"
+                label = ATTRIBUTES[INDEX[name]].label
+                flags.append(f"{source}: {label} {share:.1f}%, published of {where} {expected}")
+    return flags
+
+
+def _divided_patients(kept: pa.Table) -> int:
+    pairs = pa.table([kept["patient"], kept["split"].cast(pa.string())], ["patient", "split"])
+    sides = pairs.group_by("patient").aggregate([("split", "count_distinct")])
+    return pc.sum(pc.greater(sides["split_count_distinct"], 1)).as_py() or 0
+
+
+def _divided_pictures(out: Path, kept: pa.Table) -> int | None:
+    """Pictures with equal pixels on both sides of a split; None without a survey."""
+    paths = sorted((out / "survey").glob("*.parquet"))
+    if not paths:
+        return None
+    seen = surveys.columns(paths, ("key", "pixels"))
+    splits = pa.table([kept["key"], kept["split"].cast(pa.string())], ["key", "split"])
+    joined = splits.join(seen, keys="key", join_type="inner")
+    sides = joined.group_by("pixels").aggregate([("split", "count_distinct")])
+    return pc.sum(pc.greater(sides["split_count_distinct"], 1)).as_py() or 0
+
+
+# ---------------------------------------------------------------------------------------------
+# Pictures
+
+
+def _pictures(out: Path, manifest: Mapping[str, Any], kept: pa.Table) -> dict[str, Any]:
+    """Contact sheets and intensity histograms."""
+    places = _places(manifest, kept)
+    sources = kept["source"].cast(pa.string()).to_numpy(zero_copy_only=False)
+    wanted: dict[tuple[str, str], np.ndarray] = {}
+    for name in dict.fromkeys(sources.tolist()):
+        own = sources == name
+        wanted["intensity", name] = _spread(np.flatnonzero(own), SAMPLED)
+        view = kept["view"].cast(pa.string()).fill_null("unknown").to_numpy(zero_copy_only=False)
+        for value in (*ATTRIBUTES[INDEX["view"]].values, "unknown"):
+            wanted[f"{name}, {value}", "view"] = _spread(
+                np.flatnonzero(own & (view == value)), SHEET
+            )
+    for label in FINDING_NAMES:
+        state = kept[f"{label}_state"].cast(pa.string()).to_numpy(zero_copy_only=False)
+        positive = np.flatnonzero(state == State.POSITIVE.name.lower())
+        wanted[ATTRIBUTES[INDEX[label]].label, "label"] = _spread(positive, SHEET)
+    needed = sorted({int(i) for indices in wanted.values() for i in indices})
+    records = _read(out, places, needed)
+    keys = kept["key"].to_pylist()
+    for index, record in records.items():
+        if record["key"] != keys[index]:
+            raise DataError(f"{out}: table.parquet does not belong to the shards; harmonise again")
+    sheets, histograms = {}, {}
+    for (name, kind), indices in wanted.items():
+        images = [records[int(i)]["image"] for i in indices]
+        if name == "intensity":
+            histograms[kind] = _histogram(records[int(i)] for i in indices)
+        elif images:
+            sheets[name] = [image >> 8 for image in images]
+    return {"sheets": sheets, "histograms": histograms}
+
+
+def _places(manifest: Mapping[str, Any], kept: pa.Table) -> list[tuple[str, int]]:
+    """(file, position) of the record of every kept row: split after split, in the table's order."""
+    splits = kept["split"].cast(pa.string()).to_numpy(zero_copy_only=False)
+    places: list[tuple[str, int]] = [("", 0)] * len(splits)
+    for name, split in manifest["splits"].items():
+        slots = [(s["file"], i) for s in split["shards"] for i in range(s["examples"])]
+        rows = np.flatnonzero(splits == name)
+        if len(rows) != len(slots):
+            raise DataError("table.parquet does not belong to the shards; harmonise again")
+        for row, slot in zip(rows.tolist(), slots, strict=True):
+            places[row] = slot
+    return places
+
+
+def _spread(indices: np.ndarray, count: int) -> np.ndarray:
+    """Up to `count` of them, evenly from first to last."""
+    if len(indices) <= count:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, count).astype(int)]
+
+
+def _read(out: Path, places: Sequence[tuple[str, int]], rows: Iterable[int]) -> dict[int, dict]:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    by_file: dict[str, list[int]] = {}
+    for row in rows:
+        by_file.setdefault(places[row][0], []).append(row)
+    records = {}
+    for file, members in by_file.items():
+        reader = ArrayRecordReader(os.fspath(out / file))
+        data = reader.read([places[row][1] for row in members])
+        records |= dict(zip(members, map(deserialize, data), strict=True))
+        reader.close()
+    return records
+
+
+def _histogram(records: Iterable[dict]) -> list[float]:
+    """Share of the pixels of the radiographs (not of their padding) in each of 64 greys."""
+    total = np.zeros(BINS)
+    for record in records:
+        top, left, height, width = record["content_box"]
+        content = record["image"][top : top + height, left : left + width]
+        total += np.bincount((content >> 10).ravel(), minlength=BINS) / content.size
+    return (total / max(total.sum(), 1)).tolist()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(
+        prog="python -m data_prep.audit",
+        description="Writes audit.html beside the shards of a harmonised data set.",
+    )
+    parser.add_argument("directory", help="as given to data_prep.harmonise --out")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

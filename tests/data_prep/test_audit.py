@@ -1,0 +1,91 @@
+import base64
+import io
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import raw_trees
+from PIL import Image
+
+from data_prep import audit
+from data_prep.harmonise import main as harmonise
+from data_prep.shards import read_manifest
+
+
+@pytest.fixture(scope="module")
+def harmonised(tmp_path_factory):
+    roots = raw_trees.write(tmp_path_factory.mktemp("raw"))
+    out = tmp_path_factory.mktemp("harmonised") / "cxr7"
+    sets = [
+        word for name in ("nih", "chexpert", "brax") for word in ("--set", f"{name}={roots[name]}")
+    ]
+    harmonise([*sets, "--out", str(out), "--size", "32", "--workers", "1", "--validation", "0",
+               "--test", "0"])  # fmt: skip
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(harmonised):
+    audit.main([str(harmonised)])
+    return (harmonised / "audit.html").read_text(encoding="utf-8")
+
+
+def test_the_page_stands_alone(page):
+    assert not re.search(r"""(?:src|href)=["'](?!data:)""", page)
+    assert "<script" not in page
+    for title in ("Odd prevalences", "Leakage", "What was dropped", "Terms"):
+        assert f"<h2>{title}</h2>" in page
+
+
+def test_its_pictures_are_pictures(page):
+    sheets = re.findall(r"data:image/png;base64,([^\"]+)", page)
+    assert len(sheets) > 5
+    for sheet in sheets:
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(sheet))))
+        assert picture.shape[0] == 112
+        assert picture.std() > 20
+
+
+def test_its_numbers_are_those_of_the_data_set(harmonised, page):
+    found = audit.gather(harmonised, read_manifest(harmonised))
+    assert found["kept"] == {"chexpert": 2, "nih": 3, "brax": 2}
+    kept = sum(found["kept"].values())
+    manifest = read_manifest(harmonised)
+    assert kept == sum(split["examples"] for split in manifest["splits"].values())
+    assert found["divided_patients"] == 0
+    assert found["divided_pictures"] == 0
+    for crossed in (*found["categories"].values(), *found["states"].values()):
+        assert {name: sum(values.values()) for name, values in crossed.items()} == found["kept"]
+    assert f"{kept} radiographs of 32²" in page
+    assert "<td>a strip</td>" in page
+    assert "rotated" in page
+
+
+def test_an_odd_prevalence_is_flagged():
+    ordinary = {"chexpert": {"no_finding": (9.0, 10.0)}}
+    assert audit._flags(ordinary) == []
+    (flag,) = audit._flags({"chexpert": {"no_finding": (75.7, 10.0)}})
+    assert flag == "chexpert: No Finding 75.7%, published of that set 10.0%"
+    (flag,) = audit._flags({"mimic": {"edema": (95.0, None)}})
+    assert flag.startswith("mimic: Edema 95.0%, published of other sets ")
+
+
+def test_leaks_are_seen(harmonised):
+    table = pq.read_table(harmonised / "table.parquet")  # with what was dropped
+
+    def moved(splits):
+        return table.set_column(table.column_names.index("split"), "split", pa.array(splits))
+
+    alternating = moved(["train" if i % 2 else "test" for i in range(len(table))])
+    assert audit._divided_patients(alternating) == 1  # CheXpert's with two films
+    by_set = moved([source.as_py() for source in table["source"]])
+    assert audit._divided_pictures(harmonised, by_set) == 1  # in NIH and in CheXpert
+
+
+def test_a_directory_that_is_no_data_set_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        audit.main([str(tmp_path)])
+    assert stopped.value.code == 65
+    assert "no finished data set" in capsys.readouterr().err
