@@ -22,6 +22,7 @@ from data_prep import audit_page
 from data_prep import survey as surveys
 from data_prep.shards import read_manifest, write_atomically
 from data_prep.sources.mapping import published_prevalence
+from data_prep.sources.sets import SETS
 from rfxray.conditioning import ATTRIBUTES, FINDING_NAMES, INDEX
 from rfxray.errors import ArgumentParser, DataError, exit_on_error
 from rfxray.record import State, deserialize
@@ -33,6 +34,7 @@ BINS = 64
 # A prevalence is flagged beyond this factor of what is published of the set, or beyond that of the
 # lowest and highest published of any set where nothing is. 75% "No Finding" against 10% is 7.5.
 FACTOR = 3.0
+FEWEST = 200  # kept rows of a set below which its prevalences are not judged
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,15 +59,16 @@ def gather(out: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         for name in (*FINDING_NAMES, "view", "sex", "race", "age")
     }
     prevalence = _prevalence(states)
+    counts = _counts(kept, "source")
     return {
         "rows": len(table),
-        "kept": _counts(kept, "source"),
+        "kept": counts,
         "splits": _cross(kept, "source", "split"),
         "categories": {name: _cross(kept, "source", name) for name in ("view", "sex", "race")},
         "ages": _ages(kept),
         "states": states,
         "prevalence": prevalence,
-        "flags": _flags(prevalence),
+        "flags": _flags(prevalence, counts),
         "divided_patients": _divided_patients(kept),
         "divided_pictures": _divided_pictures(out, kept),
         **_pictures(out, manifest, kept),
@@ -74,7 +77,7 @@ def gather(out: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _counts(table: pa.Table, column: str) -> dict[str, int]:
     counted = table[column].cast(pa.string()).value_counts().to_pylist()
-    return {pair["values"] or "unknown": pair["counts"] for pair in counted}
+    return _in_order({pair["values"] or "unknown": pair["counts"] for pair in counted})
 
 
 def _cross(table: pa.Table, by: str, column: str) -> dict[str, dict[str, int]]:
@@ -84,7 +87,12 @@ def _cross(table: pa.Table, by: str, column: str) -> dict[str, dict[str, int]]:
     crossed: dict[str, dict[str, int]] = {}
     for row in grouped.aggregate([([], "count_all")]).to_pylist():
         crossed.setdefault(row["by"], {})[row["value"] or "unknown"] = row["count_all"]
-    return crossed
+    return _in_order(crossed)
+
+
+def _in_order(by_set: dict) -> dict:
+    """As `SETS` has them: Arrow groups in no order."""
+    return {name: by_set[name] for name in SETS if name in by_set}
 
 
 def _ages(kept: pa.Table) -> dict[str, list[int]]:
@@ -105,15 +113,15 @@ def _prevalence(states: Mapping) -> dict[str, dict[str, tuple[float, float | Non
             share = 100 * counts.get("positive", 0) / sum(counts.values())
             if set(counts) != {"unlabelled"}:
                 found.setdefault(source, {})[name] = (share, published.get((source, name)))
-    return found
+    return _in_order(found)
 
 
-def _flags(prevalence: Mapping) -> list[str]:
+def _flags(prevalence: Mapping, rows: Mapping[str, int]) -> list[str]:
     """Prevalences that no literature would lead one to expect, in words."""
     published = published_prevalence()
     flags = []
     for source, labels in prevalence.items():
-        for name, (share, own) in labels.items():
+        for name, (share, own) in labels.items() if rows[source] >= FEWEST else ():
             known = [p for (_, other), p in published.items() if other == name]
             low, high = (own, own) if own is not None else (min(known), max(known))
             if not low / FACTOR <= share <= high * FACTOR:

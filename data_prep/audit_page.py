@@ -30,7 +30,8 @@ td:first-child,th:first-child{text-align:left}th{font-weight:600;vertical-align:
 .flag{background:#fbe3dd;color:#8c2413}.good{color:#2c6e3f}.note{color:#666;font-size:.9rem}
 .bar{display:flex;height:14px;width:420px;border-radius:2px;overflow:hidden}
 .sheet{margin:.7rem 0}.sheet img{display:block;border-radius:3px}
-.text td{text-align:left;vertical-align:top}svg{background:#fff;border:1px solid #e8e6e0}
+.text td,.text th{text-align:left;vertical-align:top;overflow-wrap:anywhere}
+svg{background:#fff;border:1px solid #e8e6e0}
 .key span{display:inline-block;width:12px;height:12px;margin:0 .3rem 0 1rem}
 """
 
@@ -201,7 +202,9 @@ def _duplicates(manifest) -> str:
         [html.escape(one), html.escape(other), f"{correlation:.3f}"]
         for one, other, correlation in told["pairs"][:20]
     ]
-    return _table(("", "pictures"), rows) + _table(("kept", "dropped", "correlation"), pairs)
+    return _table(("", "pictures"), rows) + _table(
+        ("kept", "dropped", "correlation"), pairs, "text"
+    )
 
 
 def _dropped(manifest) -> str:
@@ -210,7 +213,7 @@ def _dropped(manifest) -> str:
         for name, counts in manifest["notes"]["sets"].items()
         for reason, count in counts["dropped"].items()
     ]
-    return _table(("set", "reason", "images"), rows)
+    return _table(("set", "reason", "images"), rows, "text")
 
 
 def _intensities(found) -> str:

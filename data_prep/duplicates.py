@@ -5,9 +5,11 @@ wrong at times (radiographs all look alike), then confirmed by registered correl
 thumbnails without their low frequencies, correlated at every shift of a few pixels.
 
 Measured on 151 frontal radiographs of 48 patients of one hospital (10,783 pairs of different
-patients): the hash of two patients differs in 64 of 256 bits or more, of a copy (JPEG at quality
-50, or resampled to half or 0.6 of the size) in 24 or less; the correlation of two patients is 0.78
-at most, of two films of one patient 0.87 at most, of such a copy 0.93 or more.
+patients): the hash of two patients differs in 68 of 256 bits or more, their correlation is 0.69 at
+most, that of two films of one patient 0.88 at most. A copy (JPEG at quality 50, half or 0.6 of the
+size, gamma 1.5, squashed to a square) stays within 26 bits and above 0.97. A copy cropped by 1% at
+every side is found (36 bits, 0.90), one cropped by 2% mostly is not, by 4% never; a marker burned in
+later hides a quarter of the copies.
 
 A second film of the same patient is no duplicate, however alike: only exact copies are dropped
 within a patient.

@@ -75,6 +75,9 @@ def estimate(text: str, chip: Chip, coordinates: Sequence[Sequence[int]]) -> Est
         kind["bytes"] += c.times * c.bytes
         kind["seconds"] += c.times * takes
         kind["exposed"] += c.times * max(0.0, takes - (c.hidden or 0.0))
+    # Copies that run beside other work still share the memory with it.
+    least = max(least, traffic / chip.bandwidth)
+    expected = max(expected, least)
     exposed = sum(kind["exposed"] for kind in kinds.values())
     return Estimate(flops, traffic, least + exposed, expected + exposed, exposed, dict(kinds))
 

@@ -64,12 +64,13 @@ def test_its_numbers_are_those_of_the_data_set(harmonised, page):
 
 
 def test_an_odd_prevalence_is_flagged():
-    ordinary = {"chexpert": {"no_finding": (9.0, 10.0)}}
-    assert audit._flags(ordinary) == []
-    (flag,) = audit._flags({"chexpert": {"no_finding": (75.7, 10.0)}})
-    assert flag == "chexpert: No Finding 75.7%, published of that set 10.0%"
-    (flag,) = audit._flags({"mimic": {"edema": (95.0, None)}})
-    assert flag.startswith("mimic: Edema 95.0%, published of other sets ")
+    many = {"chexpert": 10_000, "mimic": 10_000}
+    assert audit._flags({"chexpert": {"no_finding": (9.0, 10.0)}}, many) == []
+    odd = {"chexpert": {"no_finding": (75.7, 10.0)}, "mimic": {"edema": (95.0, None)}}
+    first, second = audit._flags(odd, many)
+    assert first == "chexpert: No Finding 75.7%, published of that set 10.0%"
+    assert second.startswith("mimic: Edema 95.0%, published of other sets ")
+    assert audit._flags(odd, {"chexpert": 3, "mimic": 3}) == []  # three films are no prevalence
 
 
 def test_leaks_are_seen(harmonised):

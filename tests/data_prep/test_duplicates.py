@@ -9,22 +9,23 @@ import raw_trees
 
 import data_prep
 from data_prep import duplicates, ingest, quality
-from data_prep.survey import perceptual_hash
+from data_prep.survey import perceptual_hash, squeeze
 
 SHARED = Path(os.environ.get("RFXRAY_SHARED", Path(data_prep.__file__).parents[2] / "shared"))
 HANNOVER = SHARED / "real_cxr" / "hannover"
 
 
 def thumbnail(pixels):
-    square, _ = ingest.to_square(ingest.normalise(pixels.astype(np.float32)), quality.SIDE)
-    return np.rint(square * 255).astype(np.uint8)
+    radiograph = ingest.Radiograph(np.ascontiguousarray(pixels, np.float32), 16)
+    picture = ingest.square(radiograph, quality.SIDE)
+    return squeeze(picture["image"], picture["content_box"])
 
 
 def compressed(pixels):
-    """JPEG at quality 50, then 0.6 of the size: what a copy goes through between two sets."""
+    """JPEG at quality 50, then squashed to a square: what a copy goes through between two sets."""
     eight = np.rint(255.0 * (pixels - pixels.min()) / np.ptp(pixels)).astype(np.uint8)
     eight = cv2.imdecode(cv2.imencode(".jpg", eight, [cv2.IMWRITE_JPEG_QUALITY, 50])[1], 0)
-    return cv2.resize(eight, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+    return cv2.resize(eight, (400, 400), interpolation=cv2.INTER_AREA)
 
 
 def hash_distances(thumbnails, others):
@@ -63,18 +64,16 @@ def test_groups_are_the_connected_components():
 
 
 def test_registration_forgives_a_shift_and_nothing_else():
-    picture = raw_trees.pictures()[0]
-    shifted = duplicates.registered_correlation(thumbnail(picture), thumbnail(picture[4:, 4:]))
-    other = duplicates.registered_correlation(
-        thumbnail(picture), thumbnail(raw_trees.pictures()[2])
-    )
-    assert shifted > duplicates.CORRELATION > other
+    one, other = (thumbnail(raw_trees.pictures()[i]) for i in (0, 2))
+    shifted = np.roll(one, (duplicates.SHIFT - 1, -duplicates.SHIFT + 1), (0, 1))
+    assert duplicates.registered_correlation(one, shifted) > duplicates.CORRELATION
+    assert duplicates.registered_correlation(one, other) < duplicates.CORRELATION
 
 
 @pytest.mark.skipif(not HANNOVER.is_dir(), reason=f"no real radiographs in {HANNOVER}")
 def test_real_copies_are_found_and_real_patients_kept_apart():
     with open(HANNOVER / "metadata.csv", newline="") as file:
-        rows = list(csv.DictReader(file))[::2]
+        rows = list(csv.DictReader(file))[::4]
     pixels = [ingest.read(HANNOVER / "png" / f"{row['image_id']}.png").pixels for row in rows]
     patients = np.array([row["patient_id"] for row in rows])
     whole = [thumbnail(one) for one in pixels]
@@ -85,7 +84,7 @@ def test_real_copies_are_found_and_real_patients_kept_apart():
     strangers = patients[:, None] != patients[None]
     # false positives between different patients: by the hash alone, and by both
     assert distances[strangers].min() > duplicates.HASH_BITS
-    closest = np.argsort(np.where(strangers, distances, 999), axis=None)[:200]
+    closest = np.argsort(np.where(strangers, distances, 999), axis=None)[:100]
     for i, j in zip(*np.unravel_index(closest, distances.shape), strict=True):
         assert duplicates.registered_correlation(whole[i], whole[j]) < duplicates.CORRELATION
 
@@ -120,9 +119,8 @@ def test_pose_is_judged_of_frontal_views_alone():
     assert verdict(turned, frontal=False) == ""
 
 
-@pytest.mark.parametrize("kind", ["ramp", "noise", "glow"])
-def test_what_shows_nothing_is_blank(kind):
+def test_what_shows_nothing_is_dropped():
     y, x = np.mgrid[:256, :256]
-    noise = np.random.default_rng(0).normal(100, 3, (256, 256))
     glow = np.exp(-((x - 128) ** 2 + (y - 128) ** 2) / 6000)
-    assert verdict({"ramp": x, "noise": noise, "glow": glow}[kind]) == "blank"
+    noise = np.random.default_rng(0).normal(100, 3, (256, 256))
+    assert [verdict(one) for one in (x, glow, noise)] == ["blank", "blank", "no chest"]

@@ -45,13 +45,13 @@ def test_two_hosts_of_four_devices_train_as_one_of_eight(
 ):
     keys = (f"data.dirs={tiny_data}", "steps=6", "log_every=1", "mesh.fsdp=4", "checkpoint_every=6")
     one, two = tmp_path / "one", tmp_path / "two"
-    runs = [start(environment(8), *tiny_arguments(one, *keys))]
-    runs += [
-        start(host, *tiny_arguments(two, *keys)) for host in hosts(environment, n=2, devices=4)
-    ]
-    for run in runs:
-        _, error = run.communicate(timeout=240)
-        assert run.returncode == 0, error[-2000:]
+    for workdir, environments in (
+        (one, [environment(8)]),
+        (two, hosts(environment, n=2, devices=4)),
+    ):
+        for run in [start(host, *tiny_arguments(workdir, *keys)) for host in environments]:
+            _, error = run.communicate(timeout=300)
+            assert run.returncode == 0, error[-2000:]
     assert len(losses(one)) == 6
     # The same examples in another order of rows, reduced in another order: float32 roundings.
     np.testing.assert_allclose(losses(two), losses(one), rtol=1e-5)
