@@ -5,6 +5,7 @@ its figures on the phantoms are the ceiling. Exit status 1 where the figures fal
 """
 
 import base64
+import dataclasses
 import html
 import io
 import json
@@ -200,7 +201,7 @@ def control_table(model: sampling.Model) -> np.ndarray:
             changed = {} if column == "as asked" else {name: value or "present"}
             rows.append(conditioning.encode({**base, "view": view, **changed}))
     values, known = (np.stack(part) for part in zip(*rows, strict=True))
-    settings = sampling.Settings(seed=3, steps=16, guidance=1.5, batch_size=len(rows))
+    settings = dataclasses.replace(SETTINGS, seed=3, batch_size=len(rows))
     drawn = sampling.generate(
         model, (values, known), indices=np.zeros(len(rows), int), settings=settings
     )
