@@ -8,8 +8,8 @@ Measured on 151 frontal radiographs of 48 patients of one hospital (10,783 pairs
 patients): the hash of two patients differs in 68 of 256 bits or more, their correlation is 0.69 at
 most, that of two films of one patient 0.88 at most. A copy (JPEG at quality 50, half or 0.6 of the
 size, gamma 1.5, squashed to a square) stays within 26 bits and above 0.97. A copy cropped by 1% at
-every side is found (36 bits, 0.90), one cropped by 2% mostly is not, by 4% never; a marker burned in
-later hides a quarter of the copies.
+every side is found (36 bits, 0.90), one cropped by 2% mostly is not, by 4% never; a marker burned
+in later hides a quarter of the copies.
 
 A second film of the same patient is no duplicate, however alike: only exact copies are dropped
 within a patient.
