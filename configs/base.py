@@ -22,6 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
     d.split = "train"
     d.closed_vocabulary_negatives = True  # a closed list's silence trains as "absent"
     d.make = ""  # the command that makes dirs, shown where they are absent (runtime)
+    d.verify = "sample"  # at the start: none, sample (a record of each shard) or full (runtime)
+    d.tolerate = 0  # damaged records of a run that the next one may replace (runtime)
     d.threads = 2  # reader threads per host, or per worker process (runtime)
     d.workers = 0  # reader processes per host; 0: threads alone (runtime)
     d.prefetch = 4  # batches read ahead per host or worker (runtime)
@@ -65,15 +67,30 @@ def get_config() -> ml_collections.ConfigDict:
     s.data = -1  # replicas; −1: the devices that are left (runtime)
     s.fsdp = 1  # shards of parameters, optimizer and EMA; also splits the batch (runtime)
     s.tensor = 1  # splits heads and mlp_width (runtime)
+    s.sequence = 1  # splits the tokens of a picture (runtime)
 
     c.attention = "auto"  # auto, xla, cudnn (GPU) or splash (TPU) (runtime)
     c.remat = "none"  # computed again backward: none, dots (no matmul), attention, full (runtime)
     c.accumulate = 1  # parts that a batch is taken in, one after another (runtime)
     c.unroll = 1  # blocks per iteration of the layer scan; more compiles longer (runtime)
 
+    c.skip = k = ml_collections.ConfigDict()
+    k.factor = 50.0  # times the usual gradient norm are skipped; 0: not finite alone (runtime)
+    k.limit = 8  # skipped steps within the window that end the run (runtime)
+    k.window = 1000  # steps (runtime)
+
     c.log_every = 50  # steps (runtime)
-    c.checkpoint_every = 1000  # steps (runtime)
+    c.checkpoint_every = 1000  # steps; 0: by minutes and at the end alone (runtime)
+    c.checkpoint_minutes = 30  # at the latest, seen at log steps; 0: by steps alone (runtime)
     c.checkpoint_keep = 3  # newest checkpoints kept (runtime)
+    c.checkpoint_keep_every = 0  # steps whose multiples are kept for ever; 0: none (runtime)
+    c.ema_every = 0  # steps between snapshots of the EMA kept for ever; 0: none (runtime)
+    c.stop_seconds = 60  # from a SIGTERM to the end, saved or not (runtime)
+
+    c.watchdog = w = ml_collections.ConfigDict()
+    w.factor = 20.0  # times the median step are reported, see watchdog.py (runtime)
+    w.seconds = 120.0  # and at least so long; 0: nothing is (runtime)
+    w.give_up = 1800.0  # seconds of standing still that end the process; 0: none (runtime)
 
     c.profile = r = ml_collections.ConfigDict()
     r.first = 0  # first step of a trace, for XProf or Perfetto; 0: none (runtime)

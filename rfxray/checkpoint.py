@@ -1,113 +1,157 @@
-"""Checkpoints: Orbax, asynchronous, and strict about what is restored.
+"""The checkpoints of a run: what a step holds, and which may be gone on from.
 
-A step holds the items `state` (parameters, optimizer, step, metric accumulators), one `ema_*` for
-each profile, so that a sampler reads only the one it wants, and `meta`, a JSON of everything that a
-restore asserts: the identity of the run, its config and versions, the data position, and the dtype
-and fingerprint of every array. Orbax casts dtypes and passes flipped bits silently; the last two
-are there to catch that.
+A step holds the items `state` (parameters, optimizer, guard, step, metric accumulators), one
+`ema_*` for each profile, so that a sampler reads only the one it wants, and `meta`, a JSON of
+everything that a restore asserts: the identity of the run, its config and versions, the data
+position, and what store.py needs to know the arrays again.
+
+`workdir/checkpoints/` holds what a run goes on from, the newest few; `workdir/ema/` snapshots of
+the averages, kept for ever: any other profile can be made from them after the run (Karras et al.
+2024, arXiv 2312.02696, §3.2); `workdir/set_aside/` what was found damaged.
 """
 
 import importlib.metadata
 import json
-import math
+import time
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from flax import serialization
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from rfxray import devices
 from rfxray.errors import ConfigError, DataError
+from rfxray.store import Store
 
 _PACKAGES = ("rfxray", "jax", "flax", "optax", "orbax-checkpoint", "grain")
-
-
-@jax.jit
-def fingerprint(tree):
-    """A checksum of every array: a uint32 scalar each, the same on any mesh.
-
-    The sum of each element's bits times an odd weight of its own, so any single changed element
-    changes it. Weights come from one iota per dimension: raveling would gather a sharded array
-    (2.1 GiB against 132 MiB, measured on one layer of 8 shards).
-    """
-
-    def one(x):
-        width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-        bits = jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32)
-        place = jnp.zeros(bits.shape, jnp.uint32)
-        for d in range(bits.ndim):
-            stride = jnp.uint32(math.prod(bits.shape[d + 1 :]) % 2**32)
-            place += jax.lax.broadcasted_iota(jnp.uint32, bits.shape, d) * stride
-        return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)
-
-    return jax.tree.map(one, tree)
-
-
-def _named(tree) -> dict:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _items(state: dict, metrics) -> dict:
     """The array items of a step, by name."""
     state = dict(state)
-    ema = {f"ema_{name}": params for name, params in state.pop("ema").items()}
+    ema = _ema_items(state.pop("ema"))
     return {"state": {**state, "metrics": serialization.to_state_dict(metrics)}, **ema}
 
 
-def _manager(workdir: Path, items: tuple[str, ...], keep: int | None, create: bool):
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=preservation_policy.LatestN(keep) if keep else None,
-        create=create,
-        cleanup_tmp_directories=create,
-    )
-    return ocp.CheckpointManager(
-        (workdir / "checkpoints").absolute(), item_names=(*items, "meta"), options=options
-    )
+def _ema_items(ema: dict) -> dict:
+    return {f"ema_{name}": params for name, params in ema.items()}
 
 
 class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-      workdir: of the run; steps lie in its `checkpoints/`.
+      workdir: of the run.
       config: the run's config.
       identity: what a restored step must agree with, from `config.identity`.
       state, metrics: the state, real or abstract, whose layout is saved and restored.
+      allow: identity keys in which a restored step may differ, by the user's word.
+
+    Attributes:
+      changes: where and in which keys the run was changed by that.
     """
 
-    def __init__(self, workdir: Path, config, identity: dict, state, metrics):
+    def __init__(
+        self,
+        workdir: Path,
+        config,
+        identity: dict,
+        state,
+        metrics,
+        allow: Collection[str] = (),
+    ):
         self._workdir, self._config, self._identity = workdir, config, identity
+        self._allow, self.changes = allow, []
         layout = _items(state, metrics)
         self._abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, layout)
         self._metrics = metrics
-        self._manager = _manager(workdir, tuple(layout), config.checkpoint_keep, create=True)
+        self._steps = Store(
+            workdir / "checkpoints",
+            tuple(layout),
+            keep=config.checkpoint_keep,
+            keep_every=config.checkpoint_keep_every,
+            create=True,
+        )
+        self._snapshots = None
+        if config.ema_every:
+            names = tuple(name for name in layout if name.startswith("ema_"))
+            self._snapshots = Store(workdir / "ema", names, create=True)
 
     def latest(self) -> int | None:
         """The newest complete step, or None."""
-        return self._manager.latest_step()
+        return max(self._steps.steps(), default=None)
 
-    def save(self, step: int, state, metrics, position: int) -> None:
+    def save(self, step: int, state, metrics, position: int) -> float:
         """Starts to save a step; returns once the arrays may be overwritten.
 
         Args:
-          step: optimizer steps done.
+          step: steps taken.
           state, metrics: as the train step returned them.
           position: of the data, in examples.
+
+        Returns:
+          seconds that the caller waited beyond the steps that were under way.
+
+        Raises:
+          SaveFailed: as `check`.
         """
-        items = _items(state, metrics)
-        meta = {
+        jax.block_until_ready(state)
+        begin = time.perf_counter()
+        self._steps.save(step, _items(state, metrics), self._meta(step, position))
+        return time.perf_counter() - begin
+
+    def snapshot(self, step: int, state, position: int) -> None:
+        """Starts to save the averages of a step into `ema/`, as `save` does."""
+        if step not in self._snapshots.steps():  # taken again after an older checkpoint
+            self._snapshots.save(step, _ema_items(state["ema"]), self._meta(step, position))
+
+    def _meta(self, step: int, position: int) -> dict:
+        return {
             "step": step,
             "position": position,
             "identity": self._identity,
+            "changes": self.changes,
             "config": json.loads(self._config.to_json_best_effort()),
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-            "dtypes": {k: str(v.dtype) for k, v in _named(items).items()},
-            "fingerprints": {k: int(v) for k, v in _named(fingerprint(items)).items()},
         }
-        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        self._manager.save(step, args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args))
+
+    def resume(self):
+        """The newest step that is whole, or None for a run that has none.
+
+        Steps newer than it are damaged: they are moved to `workdir/set_aside/`, never deleted.
+
+        Returns:
+          (step, (state, metrics, position), lines that say what was set aside).
+
+        Raises:
+          ConfigError: where a step was made by another run, with the keys that differ.
+          DataError: where there are steps and none is whole; they all stay where they are.
+        """
+        damaged = []
+        for step in reversed(self._steps.steps()):
+            try:
+                restored = self.restore(step)
+            except DataError as error:
+                damaged.append((step, error))
+                continue
+            folder = self._workdir / "set_aside"
+            lines = [
+                f"set aside: {error}; it lies in {self._steps.set_aside(number, folder)} now"
+                for number, error in damaged
+            ]
+            return step, restored, lines
+        if damaged:
+            raise DataError(
+                f"none of the {len(damaged)} checkpoints of {self._workdir} is whole: "
+                + "; ".join(str(error) for _, error in damaged)
+            )
+        if any(self._workdir.glob("set_aside/*")):
+            raise DataError(
+                f"{self._workdir} has no checkpoint but those in set_aside/; bring one back, or "
+                "begin afresh in another --workdir"
+            )
+        return None
 
     def restore(self, step: int):
         """(state, metrics, position) of a step, placed as the run's own.
@@ -116,35 +160,62 @@ class Checkpoints:
           ConfigError: where the step was made by another run, with the keys that differ.
           DataError: where it cannot be read or is not what was saved.
         """
-        meta = _read_meta(self._manager, self._workdir, step)
-        refuse_difference(meta["identity"], self._identity, f"{self._workdir} (step {step})")
-        items = _restore(self._manager, self._workdir, step, self._abstract, meta)
+        failure, meta = None, None
+        try:
+            meta = self._steps.meta(step)
+        except DataError as error:
+            failure = error
+        if not devices.all_agree(failure is None):
+            raise failure or DataError(f"another host cannot read checkpoint {step}")
+        where = f"{self._workdir} (step {step})"
+        changes = refuse_difference(meta["identity"], self._identity, where, self._allow)
+        items = self._steps.restore(step, self._abstract, meta)
+        self.changes = meta["changes"] + [f"from step {step} on, {line}" for line in changes]
+        moved = any("batch_size:" in line for line in self.changes)
+        if not moved and meta["position"] != step * self._config.batch_size:
+            raise DataError(f"checkpoint {step} of {where} stands at example {meta['position']}")
         state = dict(items.pop("state"))
         metrics = serialization.from_state_dict(self._metrics, state.pop("metrics"))
         state["ema"] = {name.removeprefix("ema_"): tree for name, tree in items.items()}
         return state, metrics, meta["position"]
 
     def check(self) -> None:
-        """Raises what a save in the background has met."""
-        self._manager.check_for_errors()
+        """Raises SaveFailed where a save in the background has failed."""
+        for store in self._stores():
+            store.check()
 
     def close(self) -> None:
-        """Waits for the save in the background."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
-        self._manager.close()
+        """Waits for the saves in the background; raises SaveFailed where one failed."""
+        for store in self._stores():
+            store.wait()
+            store.close()
+
+    def _stores(self) -> list[Store]:
+        return [self._steps] + [self._snapshots] * bool(self._snapshots)
 
 
-def refuse_difference(there: dict, here: dict, where: str) -> None:
-    """Raises a ConfigError that lists the identity keys in which a checkpoint is of another run."""
+def refuse_difference(
+    there: dict, here: dict, where: str, allow: Collection[str] = ()
+) -> list[str]:
+    """Raises a ConfigError that lists the identity keys in which a checkpoint is of another run.
+
+    Args:
+      there, here: the identities.
+      where: the checkpoint, for the message.
+      allow: keys that may differ.
+
+    Returns:
+      a line for each key that does differ and may.
+    """
     keys = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
-    if not keys:
-        return
-    lines = ", ".join(f"{k}: {there.get(k)} there, {here.get(k)} here" for k in keys)
-    raise ConfigError(
-        f"the checkpoint in {where} belongs to another run ({lines}); "
-        "give this one another --workdir, or the config that made it"
-    )
+    lines = {k: f"{k}: {there.get(k)} there, {here.get(k)} here" for k in keys}
+    refused = [line for key, line in lines.items() if key not in allow]
+    if refused:
+        raise ConfigError(
+            f"the checkpoint in {where} belongs to another run ({', '.join(refused)}); give this "
+            "one another --workdir, or the config that made it, or --allow-change KEY for each"
+        )
+    return list(lines.values())
 
 
 def read_config(workdir: Path) -> dict:
@@ -169,68 +240,33 @@ def restore_ema(workdir: Path, abstract: dict, name: str, step: int | None = Non
       workdir: of a run.
       abstract: the parameters as `jax.ShapeDtypeStruct` with the sharding to restore to.
       name: of the profile, such as `0.050`.
-      step: which; the newest when None.
+      step: which, of the checkpoints or the snapshots; the newest checkpoint when None.
 
     Raises:
       ConfigError: for a step or a profile that is not there, with those that are.
       DataError: where there is no checkpoint, or it is not what was saved.
     """
     item = f"ema_{name}"
-    if not (workdir / "checkpoints").is_dir():
-        raise DataError(f"{workdir} holds no checkpoint yet")
-    with _manager(workdir, (item,), None, create=False) as manager:
-        steps = sorted(manager.all_steps())
-        if not steps:
+    stores = [
+        Store(folder, (item,))
+        for folder in (workdir / "checkpoints", workdir / "ema")
+        if folder.is_dir()
+    ]
+    try:
+        held = {number: store for store in reversed(stores) for number in store.steps()}
+        steps = stores[0].steps() if stores else []
+        if not (steps or held):
             raise DataError(f"{workdir} holds no complete checkpoint yet")
-        step = steps[-1] if step is None else step
-        if step not in steps:
-            raise ConfigError(f"{workdir} has no checkpoint of step {step}, only {steps}")
-        meta = _read_meta(manager, workdir, step)
+        step = (max(steps or held)) if step is None else step
+        if step not in held:
+            raise ConfigError(f"{workdir} has no checkpoint of step {step}, only {sorted(held)}")
+        meta = held[step].meta(step)
         profiles = sorted(
             {k.split("/")[0].removeprefix("ema_") for k in meta["dtypes"]} - {"state"}
         )
         if name not in profiles:
             raise ConfigError(f"{workdir} has no EMA profile {name}, only {', '.join(profiles)}")
-        return _restore(manager, workdir, step, {item: abstract}, meta)[item], step
-
-
-def _read_meta(manager, workdir: Path, step: int) -> dict:
-    try:
-        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-        return {key: meta[key] for key in ("identity", "position", "dtypes", "fingerprints")}
-    except Exception as error:  # Orbax raises many kinds for what is one fact here
-        raise _damaged(workdir, step, error) from error
-
-
-def _restore(manager, workdir: Path, step: int, abstract: dict, meta: dict) -> dict:
-    """Array items of a step, checked leaf by leaf against its meta."""
-    wanted = {name: str(leaf.dtype) for name, leaf in _named(abstract).items()}
-    stored = {k: v for k, v in meta["dtypes"].items() if k.split("/")[0] in abstract}
-    where = f"the checkpoint in {workdir} (step {step})"
-    if wanted.keys() != stored.keys():
-        some = sorted(wanted.keys() ^ stored.keys())
-        raise ConfigError(
-            f"{where} holds other arrays than this version of the model: {', '.join(some[:4])}"
-            f"{' …' if len(some) > 4 else ''}"
-        )
-    for name, dtype in wanted.items():
-        if stored[name] != dtype:
-            raise ConfigError(f"{where} stores {name} as {stored[name]}, not as {dtype}")
-    args = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
-    try:
-        restored = manager.restore(step, args=ocp.args.Composite(**args))
-    except Exception as error:
-        raise _damaged(workdir, step, error) from error
-    items = {name: restored[name] for name in abstract}
-    for name, value in _named(fingerprint(items)).items():
-        if int(value) != meta["fingerprints"][name]:
-            raise _damaged(workdir, step, f"{name} is not what was saved")
-    return items
-
-
-def _damaged(workdir: Path, step: int, reason) -> DataError:
-    first = str(reason).strip().split("\n")[0][:200]
-    return DataError(
-        f"the checkpoint {workdir}/checkpoints/{step} is damaged ({first}); move it away to go on "
-        "from the one before it"
-    )
+        return held[step].restore(step, {item: abstract}, meta)[item], step
+    finally:
+        for store in stores:
+            store.close()

@@ -11,14 +11,17 @@ import ml_collections
 from configs.base import get_config as base_config
 from rfxray.attention import IMPLEMENTATIONS
 from rfxray.errors import ConfigError
+from rfxray.guard import REMEMBERED
 
 SOLVERS = ("euler", "heun", "midpoint", "rk4")
 
 # What may change between a run and its resumption (configs/base.py marks the same keys).
 RUNTIME = (
     *("steps", "data.dirs", "data.make", "data.threads", "data.workers", "data.prefetch"),
+    *("data.verify", "data.tolerate", "skip", "watchdog"),
     *("mesh", "attention", "remat", "accumulate", "unroll"),
-    *("log_every", "checkpoint_every", "checkpoint_keep"),
+    *("log_every", "checkpoint_every", "checkpoint_minutes", "checkpoint_keep"),
+    *("checkpoint_keep_every", "ema_every", "stop_seconds"),
     *("profile", "eval", "samples"),
 )
 
@@ -145,14 +148,23 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     choice("remat", "none", "dots", "attention", "full")
     choice("model.dtype", "float32", "bfloat16")
     choice("samples.solver", *SOLVERS)
-    counts = ["steps", "batch_size", "log_every", "checkpoint_every", "checkpoint_keep", "unroll"]
+    choice("data.verify", "none", "sample", "full")
+    counts = ["steps", "batch_size", "log_every", "checkpoint_keep", "unroll", "stop_seconds"]
     counts += ["data.threads", "data.prefetch", "eval.batches", "samples.n", "samples.steps"]
-    counts += ["mesh.fsdp", "accumulate", "profile.steps"]
+    counts += ["mesh.fsdp", "accumulate", "profile.steps", "skip.limit", "skip.window"]
     counts += [key for key in base if key.startswith("model.") and key != "model.rope_theta"]
     for key in counts:
         require(not isinstance(base[key], int) or values[key] >= 1, key + " must be at least 1")
-    for key in ("eval.every", "samples.every", "data.workers", "profile.first"):
+    whole = ["eval.every", "samples.every", "data.workers", "data.tolerate", "profile.first"]
+    whole += ["checkpoint_every", "checkpoint_minutes", "checkpoint_keep_every", "ema_every"]
+    whole += ["skip.factor", "watchdog.seconds", "watchdog.give_up"]
+    for key in whole:
         require(values[key] >= 0, key + " must be at least 0")
+    require(
+        config.skip.limit <= REMEMBERED,
+        f"skip.limit={{skip.limit}} must be at most {REMEMBERED}, as many as are remembered",
+    )
+    require(config.watchdog.factor > 1, "watchdog.factor={watchdog.factor} must be above 1")
     require(0 <= config.seed < 2**32, "seed={seed} must lie in [0, 2³²)")
 
     m, o, n = config.model, config.optim, config.dropout
@@ -167,6 +179,10 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     for key in ("heads", "mlp_width"):
         line = f"mesh.tensor={{mesh.tensor}} does not divide model.{key}={{model.{key}}}"
         require(config.mesh.tensor >= 1 and m[key] % config.mesh.tensor == 0, line)
+    require(
+        config.mesh.sequence >= 1 and (m.size // m.patch) ** 2 % config.mesh.sequence == 0,
+        "mesh.sequence={mesh.sequence} does not divide the (model.size / model.patch)² tokens",
+    )
     require(o.clip > 0, "optim.clip={optim.clip} must be above 0")
     require(o.learning_rate > 0, "optim.learning_rate={optim.learning_rate} must be above 0")
     require(o.warmup >= 0, "optim.warmup={optim.warmup} must be at least 0")

@@ -1,18 +1,26 @@
-"""Starting JAX: what every command does before it touches a device."""
+"""Starting JAX, what its hosts have to agree on, and leaving it."""
 
+import contextlib
 import importlib.util
 import os
+import re
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax._src import distributed  # the client of the coordination service has no public name
+from jax.experimental import multihost_utils
 
-from rfxray.errors import ConfigError, HostMissing
+from rfxray.errors import ConfigError, HostMissing, Preempted
 
 # Seconds that a host waits for the others. The hosts of a slice start within a minute of each
 # other; the longest that a launcher should burn a slice on a host that is not there is five.
 HOST_TIMEOUT = 300
+# Seconds without a sign of life after which a host counts as dead and the others end.
+HEARTBEAT_TIMEOUT = 100
 
 
 def start() -> None:
@@ -37,7 +45,8 @@ def join() -> None:
 
     A TPU slice says by itself which hosts it has. Elsewhere every process sets
     `JAX_COORDINATOR_ADDRESS` (host:port of the first), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`;
-    without them a process is alone. `RFXRAY_HOST_TIMEOUT` changes the 300 seconds of waiting.
+    without them a process is alone. `RFXRAY_HOST_TIMEOUT` changes the 300 seconds of waiting,
+    `RFXRAY_HEARTBEAT_TIMEOUT` the 100 seconds after which a silent host ends the run.
 
     Raises:
       ConfigError: where the variables are not complete.
@@ -47,9 +56,10 @@ def join() -> None:
     on_tpu = importlib.util.find_spec("libtpu") and any(Path("/dev").glob("accel[0-9]*"))
     if not address and not (on_tpu and os.environ.get("JAX_PLATFORMS", "tpu") != "cpu"):
         return
-    which, timeout = {}, HOST_TIMEOUT
+    which, timeout, silence = {}, HOST_TIMEOUT, HEARTBEAT_TIMEOUT
     try:
         timeout = int(os.environ.get("RFXRAY_HOST_TIMEOUT", HOST_TIMEOUT))
+        silence = int(os.environ.get("RFXRAY_HEARTBEAT_TIMEOUT", HEARTBEAT_TIMEOUT))
         if address:
             which["coordinator_address"] = address
             which["num_processes"] = int(os.environ["JAX_NUM_PROCESSES"])
@@ -68,7 +78,11 @@ def join() -> None:
 
     def initialize():
         try:
-            jax.distributed.initialize(**which, initialization_timeout=10 * timeout)
+            jax.distributed.initialize(
+                **which,
+                initialization_timeout=10 * timeout,
+                heartbeat_timeout_seconds=silence,
+            )
         except Exception as error:  # the runtime raises several kinds for what is one fact here
             failure.append(error)
 
@@ -81,6 +95,57 @@ def join() -> None:
             f"{who}: not every host came within {timeout} s; is each one running the same command, "
             f"and does it reach {address or 'the first host'}?{reason}"
         )
+
+
+def all_agree(good: bool) -> bool:
+    """Whether every process says so; each one has to call it."""
+    if jax.process_count() == 1:
+        return good
+    return bool(multihost_utils.process_allgather(np.array(good)).all())
+
+
+def first_says(yes: bool) -> bool:
+    """What the first process says; each one has to call it."""
+    return bool(multihost_utils.broadcast_one_to_all(np.array(yes)))
+
+
+def barrier(name: str, seconds: float = HOST_TIMEOUT) -> None:
+    """Waits until every process has come to the barrier of that name.
+
+    Raises:
+      HostMissing: after that many seconds, with the hosts that did not come.
+    """
+    if jax.process_count() == 1:
+        return
+    try:
+        client = distributed.global_state.client
+        client.wait_at_barrier(f"rfxray: {name}", timeout_in_ms=int(1000 * seconds))
+    except Exception as error:  # the runtime raises several kinds for what is one fact here
+        absent = sorted({int(n) for n in re.findall(r"task:(\d+)", str(error))})
+        who = f"host {', '.join(map(str, absent))}" if absent else "a host"
+        raise HostMissing(f"{who} did not come to {name!r} within {seconds:.0f} s") from error
+
+
+@contextlib.contextmanager
+def leaving():
+    """Ends this process at once where, of several hosts, it fails alone.
+
+    An orderly end waits for the other hosts, and they wait for this one in the middle of a step.
+    The runtime ends them when it misses it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) else 1
+        alone = not jax.distributed.is_initialized() or jax.process_count() == 1
+        together = code == 0 or isinstance(error.__context__, Preempted)
+        if not (alone or together):
+            if not isinstance(error, SystemExit):
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        raise
 
 
 # To let the gathers and reductions of sharded parameters travel while matrix products run: without

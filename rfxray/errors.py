@@ -15,6 +15,7 @@ the code below, so that a launch script can act on it; anything else keeps its t
 import argparse
 import contextlib
 import sys
+from pathlib import Path
 
 
 class RfxrayError(Exception):
@@ -41,6 +42,12 @@ class NonFiniteError(RfxrayError):
     exit_code = 70
 
 
+class SaveFailed(RfxrayError):
+    """A checkpoint could not be written."""
+
+    exit_code = 75
+
+
 class HostMissing(RfxrayError):
     """A host of the run did not come, or left."""
 
@@ -51,6 +58,19 @@ class Preempted(RfxrayError):
     """Asked to stop; the state is saved and the same command resumes it."""
 
     exit_code = 75
+
+
+def local_path(text: str) -> Path:
+    """A path of this machine, as the type of a flag.
+
+    Raises:
+      ArgumentTypeError: for `gs://…` and the like, which would silently become a folder here.
+    """
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a path; mount the bucket (gcsfuse) and give the folder it is mounted at"
+        )
+    return Path(text)
 
 
 class ArgumentParser(argparse.ArgumentParser):

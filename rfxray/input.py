@@ -4,71 +4,18 @@ The order of examples is a pure function of (seed, epoch, position): every epoch
 of its own, several data sets are interleaved by weight, and every example carries its place in that
 endless order as `index`. Host h of n reads the places h, h + n, … of each global batch, so any
 number of hosts reads the same global batches and the position is one integer, step · batch_size.
+A damaged record may be replaced by the next of its shards, the same one on any number of hosts.
 """
 
-import dataclasses
 import functools
-import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
 
 from rfxray import record
-from rfxray.errors import ConfigError, DataError
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """One data set directory as its manifest describes it.
-
-    Attributes:
-      path: the directory.
-      size: side of the square pictures, pixels.
-      shards: shard paths of each split, in order.
-      examples: number of examples of each split.
-      fingerprint: hash over the content of every example, hex.
-    """
-
-    path: Path
-    size: int
-    shards: dict[str, tuple[str, ...]]
-    examples: dict[str, int]
-    fingerprint: str
-
-
-def open_dataset(path: str | Path, make: str = "") -> Dataset:
-    """Reads the manifest of a data set directory.
-
-    Args:
-      path: the directory.
-      make: the command that makes it, shown where it is absent.
-
-    Raises:
-      DataError: where the directory, its manifest or a shard is missing or torn.
-    """
-    path = Path(path)
-    file = path / "manifest.json"
-    if not file.is_file():
-        hint = f"; make it with: {make}" if make else "; data_prep.build makes one from a folder"
-        state = "is not complete (no manifest.json)" if path.is_dir() else "does not exist"
-        raise DataError(f"data set {path} {state}{hint}")
-    try:
-        manifest = json.loads(file.read_text())
-        splits = manifest["splits"]
-        shards = {s: tuple(shard["file"] for shard in v["shards"]) for s, v in splits.items()}
-        examples = {s: v["examples"] for s, v in splits.items()}
-        sizes = {shard["file"]: shard["bytes"] for v in splits.values() for shard in v["shards"]}
-        dataset = Dataset(path, manifest["size"], shards, examples, manifest["fingerprint"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is not a manifest of this version: {error!r}") from error
-    for name, size in sorted(sizes.items()):
-        if not (path / name).is_file():
-            raise DataError(f"data set {path} lacks its shard {name}")
-        if (found := (path / name).stat().st_size) != size:
-            raise DataError(f"shard {path / name} is torn: {found} bytes instead of {size}")
-    return dataset
+from rfxray.dataset import Dataset, Faults, Records, open_dataset
+from rfxray.errors import ConfigError
 
 
 def open_datasets(config) -> tuple[Dataset, ...]:
@@ -102,8 +49,7 @@ def fingerprint(datasets: tuple[Dataset, ...]) -> str:
     return "+".join(dataset.fingerprint for dataset in datasets)
 
 
-def _decode(index: int, data: bytes, closed_vocabulary_negatives: bool) -> dict[str, np.ndarray]:
-    example = record.deserialize(data)
+def _decode(index: int, example: dict, closed_vocabulary_negatives: bool) -> dict[str, np.ndarray]:
     known = record.known_from_states(example["states"], closed_vocabulary_negatives)
     return {
         "image": to_float(example["image"])[..., None],
@@ -123,26 +69,46 @@ def to_uint16(image: np.ndarray) -> np.ndarray:
     return np.round((np.clip(image, -1.0, 1.0) + 1.0) * 32767.5).astype(np.uint16)
 
 
-def _examples(config, datasets, split: str, shuffle: bool) -> grain.MapDataset:
-    """The endless order of examples, as a dataset that maps a position to an example."""
+def _order(config, datasets, split: str, shuffle: bool, faults=None) -> grain.MapDataset:
+    """The endless order of records, as a dataset that maps a position to a record."""
     parts = []
     for number, dataset in enumerate(datasets):
-        paths = [str(dataset.path / name) for name in dataset.shards[split]]
-        part = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(paths))
+        part = grain.MapDataset.source(Records(dataset, split, faults))
         if shuffle:
             part = part.seed(config.seed + number).shuffle()
         parts.append(part.repeat())
-    mixed = grain.MapDataset.mix(parts, config.data.weights) if len(parts) > 1 else parts[0]
+    return grain.MapDataset.mix(parts, config.data.weights) if len(parts) > 1 else parts[0]
+
+
+def _examples(config, datasets, split: str, shuffle: bool, faults=None) -> grain.MapDataset:
+    """The same order, of what the train step takes."""
     decode = functools.partial(
         _decode, closed_vocabulary_negatives=config.data.closed_vocabulary_negatives
     )
-    return mixed.map_with_index(decode)
+    return _order(config, datasets, split, shuffle, faults).map_with_index(decode)
+
+
+def records_at(config, datasets: tuple[Dataset, ...], positions: Sequence[int]) -> list[dict]:
+    """The training records at some places of the endless order, keys and states included."""
+    order = _order(config, datasets, config.data.split, shuffle=True)
+    return [order[int(position)] for position in positions]
 
 
 def batches(
-    config, datasets: tuple[Dataset, ...], step: int = 0, host: int = 0, hosts: int = 1
+    config,
+    datasets: tuple[Dataset, ...],
+    position: int = 0,
+    host: int = 0,
+    hosts: int = 1,
+    faults: Faults | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """This host's rows of every global batch, from that of `step` on, for ever.
+    """This host's rows of every global batch, from a position on, for ever.
+
+    Args:
+      config, datasets: of the run.
+      position: examples that the run has seen.
+      host, hosts: whose rows.
+      faults: lets records stand in for damaged ones; without it the first one raises.
 
     Returns:
       an iterator of `image` [rows, size, size, 1] float32 in [−1, 1], `attributes` [rows, 19]
@@ -157,7 +123,7 @@ def batches(
         flags.FLAGS.mark_as_parsed()
     iterator = iter(
         grain.experimental.ElasticIterator(
-            _examples(config, datasets, config.data.split, shuffle=True),
+            _examples(config, datasets, config.data.split, shuffle=True, faults=faults),
             config.batch_size,
             grain.sharding.ShardOptions(host, hosts),
             # The default buffer counts up to 500 batches, which is no bound on memory.
@@ -169,19 +135,23 @@ def batches(
             else None,
         )
     )
-    iterator.set_state({"global_next_index": step * config.batch_size})
+    iterator.set_state({"global_next_index": position})
     return iterator
 
 
 def validation_batches(
-    config, datasets: tuple[Dataset, ...], host: int = 0, hosts: int = 1
+    config,
+    datasets: tuple[Dataset, ...],
+    host: int = 0,
+    hosts: int = 1,
+    faults: Faults | None = None,
 ) -> list[dict[str, np.ndarray]]:
     """This host's rows of the `eval.batches` batches that every validation loss is taken on.
 
     The first examples of the validation split in their stored order, repeated where there are
     fewer; the place in that order is the `index`, so a repeated picture meets another noise.
     """
-    examples = _examples(config, datasets, config.eval.split, shuffle=False)
+    examples = _examples(config, datasets, config.eval.split, shuffle=False, faults=faults)
     size = config.batch_size
     return [
         {
@@ -193,7 +163,9 @@ def validation_batches(
     ]
 
 
-def requests(config, datasets: tuple[Dataset, ...], multiple: int = 1) -> dict[str, np.ndarray]:
+def requests(
+    config, datasets: tuple[Dataset, ...], multiple: int = 1, faults: Faults | None = None
+) -> dict[str, np.ndarray]:
     """What the sample grid asks for: the attributes of the first held-out examples.
 
     Of the training split where there is no validation.
@@ -201,21 +173,14 @@ def requests(config, datasets: tuple[Dataset, ...], multiple: int = 1) -> dict[s
     Args:
       config, datasets: of the run.
       multiple: `samples.n` is rounded up to one of it.
+      faults: as for `batches`.
 
     Returns:
       `indices` [n] uint32, `attributes` [n, 19] float32, `known` [n, 19] bool.
     """
     split = config.eval.split if config.eval.every else config.data.split
-    examples = _examples(config, datasets, split, shuffle=False)
+    examples = _examples(config, datasets, split, shuffle=False, faults=faults)
     n = config.samples.n + -config.samples.n % multiple
     rows = [examples[i] for i in range(n)]
     told = {key: np.stack([row[key] for row in rows]) for key in ("attributes", "known")}
     return {"indices": np.arange(n, dtype=np.uint32), **told}
-
-
-def stored(dataset: Dataset, split: str) -> Iterator[dict]:
-    """Every record of a split in its stored order, as `record.deserialize` returns it."""
-    paths = [str(dataset.path / name) for name in dataset.shards[split]]
-    with grain.sources.ArrayRecordDataSource(paths) as source:
-        for i in range(len(source)):
-            yield record.deserialize(source[i])

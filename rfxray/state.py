@@ -1,14 +1,15 @@
 """The train state: what a run is made of besides its data, and how it comes to lie on the mesh.
 
-A nested dict: `params`, `optimizer` (optax), `ema` (a copy of the parameters per profile) and
-`step` (int32, optimizer steps done). It is born sharded: no device ever holds more than its part.
+A nested dict: `params`, `optimizer` (optax), `ema` (a copy of the parameters per profile), `guard`
+(see guard.py) and `step` (int32, steps taken). It is born sharded: no device ever holds more than
+its part.
 """
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from rfxray import model, optim, partition
+from rfxray import guard, model, optim, partition
 
 
 def shardings(config, mesh) -> dict:
@@ -25,7 +26,8 @@ def shardings(config, mesh) -> dict:
         transform_non_params=lambda _: whole,
     )
     ema = {optim.ema_name(sigma): params for sigma in config.ema_sigmas}
-    return {"params": params, "optimizer": moments, "ema": ema, "step": whole}
+    watched = jax.tree.map(lambda _: whole, jax.eval_shape(guard.fresh))
+    return {"params": params, "optimizer": moments, "ema": ema, "guard": watched, "step": whole}
 
 
 def _fresh(config, key: jax.Array) -> dict:
@@ -35,6 +37,7 @@ def _fresh(config, key: jax.Array) -> dict:
         "params": params,
         "optimizer": optim.optimizer(config, model.abstract(shape)[2]).init(params),
         "ema": {optim.ema_name(s): jax.tree.map(jnp.copy, params) for s in config.ema_sigmas},
+        "guard": guard.fresh(),
         "step": jnp.zeros((), jnp.int32),
     }
 

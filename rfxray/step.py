@@ -2,7 +2,8 @@
 
 Whatever is drawn for an example (t, noise, dropout) is keyed by the run's seed and the example's
 place in the endless global order, never by device, host or row, so that a run on any mesh, or
-resumed on another, draws the same.
+resumed on another, draws the same. A step that the guard does not let pass changes nothing but its
+number.
 """
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 
-from rfxray import conditioning, flow, model, optim, telemetry
+from rfxray import conditioning, flow, guard, model, optim, telemetry
 from rfxray.partition import BATCH, constrain
 
 
@@ -81,6 +82,8 @@ def train_step(config):
 
     def step(state, metrics, batch):
         gradient, losses, t = _gradient(config, network, state["params"], batch)
+        norm = optax.tree.norm(gradient)
+        good = guard.judge(state["guard"], norm, losses, config.skip.factor)
         updates, moments = transformation.update(gradient, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         count = state["step"] + 1
@@ -90,15 +93,22 @@ def train_step(config):
             )
             for sigma in config.ema_sigmas
         }
-        metrics = metrics.merge(
+        seen = metrics.merge(
             telemetry.TrainMetrics.single_from_model_output(
                 loss=losses.mean(),
                 loss_by_t=(losses, t),
-                grad_norm=optax.tree.norm(gradient),
+                grad_norm=norm,
                 update_norm=optax.tree.norm(updates),
             )
         )
-        return {"params": params, "optimizer": moments, "ema": ema, "step": count}, metrics
+
+        def if_good(new, old):
+            return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+
+        trained = {"params": params, "optimizer": moments, "ema": ema}
+        kept = if_good(trained, {key: state[key] for key in trained})
+        remembered = guard.remember(state["guard"], good, count, norm, losses, batch["index"])
+        return {**kept, "guard": remembered, "step": count}, if_good(seen, metrics)
 
     return step
 

@@ -44,7 +44,7 @@ class LossByTimestep(clu.metrics.Metric):
         return type(self)(self.total + other.total, self.count + other.count)
 
     def compute(self):
-        return self.total / self.count
+        return self.total / jnp.maximum(self.count, 1.0)
 
 
 @flax.struct.dataclass
@@ -63,8 +63,10 @@ def fresh_metrics(place: jax.sharding.Sharding) -> TrainMetrics:
 
 
 def scalars(metrics: TrainMetrics) -> dict[str, float]:
-    """Fetched accumulators as named numbers; a bin of t that saw no example is left out."""
+    """Fetched accumulators as named numbers; what saw no example is left out."""
     metrics = jax.device_get(metrics)
+    if not metrics.loss.count:  # every step was skipped
+        return {}
     values = metrics.compute()
     by_t = values.pop("loss_by_t")
     named = {name: float(value) for name, value in values.items()}
@@ -126,7 +128,6 @@ class Meter:
         rates = {
             "images_per_s": images / seconds,
             "tokens_per_s": images * self.tokens / seconds,
-            "tokens_seen": float(step * self.batch_size * self.tokens),
             "data_wait": self._waited / seconds,
             "eta_s": (self.steps - step) * self.batch_size * seconds / max(1, images),
         }
@@ -232,6 +233,13 @@ class Writer:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
+    def alarm(self, line: str) -> None:
+        """A line that matters on whichever host it arises."""
+        if self._active:
+            self.say(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
     def image(self, step: int, name: str, file: Path, image: np.ndarray) -> None:
         """A picture, [height, width] uint8, to a PNG file and TensorBoard."""
         if self._active:
@@ -300,9 +308,13 @@ def duration(seconds: float) -> str:
 def line(step: int, steps: int, values: dict[str, float]) -> str:
     """The log line of a log step."""
     mfu = f"MFU {values['mfu']:.1%}  " if "mfu" in values else ""
+    loss = "every step skipped  "
+    if "loss" in values:
+        loss = f"loss {values['loss']:.4f}  grad {values['grad_norm']:.3f}  "
     return (
-        f"step {step}/{steps}  loss {values['loss']:.4f}  grad {values['grad_norm']:.3f}  "
+        f"step {step}/{steps}  {loss}"
         f"{values['images_per_s']:.1f} images/s  {values['tokens_per_s']:,.0f} tokens/s  "
         f"{mfu}{values['tokens_seen']:.3g} tokens seen  data wait {values['data_wait']:.1%}  "
+        f"save wait {values['save_wait']:.1%}  "
         f"ETA {duration(values['eta_s'])}"
     )

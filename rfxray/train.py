@@ -4,7 +4,6 @@ Any key of the config is set with `--config.KEY=VALUE`. Running the same command
 run; a finished run says so and exits. Exit codes: see errors.py.
 """
 
-import signal
 import time
 from collections import deque
 from pathlib import Path
@@ -15,9 +14,12 @@ from clu import parameter_overview
 
 from rfxray import (
     chips,
+    dataset,
     devices,
     errors,
+    evidence,
     flops,
+    guard,
     input,
     model,
     partition,
@@ -29,15 +31,22 @@ from rfxray import config as configuration
 from rfxray.checkpoint import Checkpoints
 from rfxray.optim import ema_name, schedule
 from rfxray.sampling import Settings, sampler
-from rfxray.step import train_step, validation_step
+from rfxray.step import abstract_batch, train_step, validation_step
+from rfxray.stop import StopRequest
+from rfxray.watchdog import Watchdog
 
 # Steps the host may run ahead of the device: enough to keep it busy, few enough that batches do not
 # pile up in its memory. Waiting for a step this far back never leaves the device idle.
 RUN_AHEAD = 8
 
 
-def train(config, workdir: Path) -> None:
+def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
     """Runs or resumes a training to its last step.
+
+    Args:
+      config: of the run, checked.
+      workdir: where it keeps its files.
+      allow: identity keys in which a checkpoint may differ from the config.
 
     Raises:
       RfxrayError: of the kind that says why it ended early.
@@ -45,24 +54,26 @@ def train(config, workdir: Path) -> None:
     # ----- Setup: devices, data, model -------------------------------------------------------
     mesh = partition.make_mesh(**config.mesh)
     partition.check_batch(mesh, config.batch_size, config.accumulate)
+    hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
     datasets = input.open_datasets(config)
+    for each in datasets:
+        dataset.verify(each, config.data.verify, **hosts)
     identity = configuration.identity(config, input.fingerprint(datasets))
     shape = model.model_config(config)
 
-    workdir.mkdir(parents=True, exist_ok=True)
+    make_workdir(workdir)
     abstract = state.abstract(config, mesh)
     metrics = telemetry.fresh_metrics(partition.replicated(mesh))
-    checkpoints = Checkpoints(workdir, config, identity, abstract, metrics)
+    checkpoints = Checkpoints(workdir, config, identity, abstract, metrics, allow)
 
-    # ----- State: fresh, or the newest checkpoint --------------------------------------------
-    begun = checkpoints.latest()
+    # ----- State: fresh, or the newest checkpoint that is whole ------------------------------
+    begun = checkpoints.resume()
     if begun is None:
-        train_state, position = state.init(config, mesh), 0
+        step, position, train_state, found = 0, 0, state.init(config, mesh), []
     else:
-        train_state, metrics, position = checkpoints.restore(begun)
-    step = saved = begun or 0
-    if position != step * config.batch_size:
-        raise errors.DataError(f"checkpoint {step} of {workdir} stands at example {position}")
+        step, (train_state, metrics, position), found = begun
+    saved = step
+    skips = guard.Watch(int(train_state["guard"]["skipped"]))
     if jax.process_index() == 0:
         (workdir / "config.json").write_text(config.to_json_best_effort(indent=1) + "\n")
 
@@ -79,13 +90,27 @@ def train(config, workdir: Path) -> None:
         for line in overview.split("\n"):
             say(line)
     say(f"{count:,} parameters, {shape.tokens} tokens a picture")
-    for dataset in datasets:
-        say(f"data {dataset.path}: {dataset.examples} pictures of {dataset.size}²")
+    for each in datasets:
+        say(f"data {each.path}: {each.examples} pictures of {each.size}²")
+    for line in found + checkpoints.changes:
+        say(line)
     say(f"resumed at step {step}" if begun is not None else "a fresh run")
 
     # ----- Steps: training, validation, sample grid ------------------------------------------
     options = devices.compiler_options(jax.default_backend())
-    take_step = jax.jit(train_step(config), donate_argnums=0, compiler_options=options)
+    begin = time.perf_counter()
+    with jax.set_mesh(mesh):
+        take_step = (
+            jax.jit(
+                train_step(config),
+                donate_argnums=0,
+                out_shardings=(state.shardings(config, mesh), partition.replicated(mesh)),
+                compiler_options=options,
+            )
+            .lower(train_state, metrics, abstract_batch(config, mesh))
+            .compile()
+        )
+    say(f"compiled after {telemetry.duration(time.perf_counter() - begin)}")
     validate = jax.jit(validation_step(config))
     how = Settings(
         config.seed, config.samples.steps, config.samples.solver, config.samples.guidance
@@ -93,13 +118,15 @@ def train(config, workdir: Path) -> None:
     draw = jax.jit(sampler(config, how), out_shardings=partition.replicated(mesh))
     profile = ema_name(config.ema_sigmas[0])  # what validation and pictures look at
 
-    hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
-    loader = input.batches(config, datasets, step, **hosts)
+    faults = dataset.Faults(workdir / "data_faults.jsonl", config.data.tolerate)
+    loader = input.batches(config, datasets, position, **hosts, faults=faults)
     fixed = []
     if config.eval.every:
-        held_out = input.validation_batches(config, datasets, **hosts)
+        held_out = input.validation_batches(config, datasets, **hosts, faults=faults)
         fixed = [partition.global_batch(mesh, batch) for batch in held_out]
-    asked = input.requests(config, datasets, multiple=mesh.shape["data"] * mesh.shape["fsdp"])
+    asked = input.requests(
+        config, datasets, multiple=mesh.shape["data"] * mesh.shape["fsdp"], faults=faults
+    )
 
     def validation_losses() -> dict[str, float]:
         weights = {"params": train_state["params"], "ema": train_state["ema"][profile]}
@@ -114,7 +141,6 @@ def train(config, workdir: Path) -> None:
         return pictures.grid(pictures.to_uint8(np.asarray(images)[..., 0]))
 
     # ----- The loop --------------------------------------------------------------------------
-    stop = _stop_on_signal()
     chip = chips.find(jax.devices()[0].device_kind)
     meter = telemetry.Meter(
         *(step, config.steps, config.batch_size, shape.tokens),
@@ -126,12 +152,18 @@ def train(config, workdir: Path) -> None:
     trace = telemetry.Trace(workdir, config.profile.first, config.profile.steps)
     bar = telemetry.Bar(step, config.steps)
     ahead = deque()
-    compiling = time.perf_counter()
+    first, saved_at = True, time.perf_counter()
+    waited = 0.0  # for checkpoints, since the last log step
     (workdir / "samples").mkdir(exist_ok=True)
+    devices.barrier("the first step")  # hosts compile at their own pace
 
-    with jax.set_mesh(mesh):
-        while step < config.steps and not stop:
+    stop = StopRequest(config.stop_seconds)
+    watch = Watchdog(workdir, writer.alarm, step=step, **hosts, **config.watchdog)
+    with watch, jax.set_mesh(mesh):
+        while step < config.steps and not stop.agreed(step):
+            watch.doing("data")
             batch = partition.global_batch(mesh, meter.wait(loader))
+            watch.doing("the device")
             trace.before(step + 1)
             with jax.transfer_guard("disallow"):
                 train_state, metrics = take_step(train_state, metrics, batch)
@@ -141,15 +173,18 @@ def train(config, workdir: Path) -> None:
             ahead.append(metrics.loss.count)
             if len(ahead) > RUN_AHEAD:
                 ahead.popleft().block_until_ready()
-            if compiling is not None:  # the first step of this process, kept out of the rates
+            if first:  # the first step of this process, kept out of the rates
                 metrics.loss.count.block_until_ready()
-                say(f"first step after {telemetry.duration(time.perf_counter() - compiling)}")
+                say(f"step {step} is the first of this process")
                 meter.restart(step)
-                compiling = None
+                first = False
+            watch.done(step)
             if folder := trace.after(step, metrics.loss.count):
                 say(f"step {step}: a trace of {config.profile.steps} steps in {folder}")
+            checkpoints.check()
 
             last = step == config.steps
+            overdue = False
 
             def due(every, step=step, last=last):
                 return every and (step % every == 0 or last)
@@ -157,38 +192,61 @@ def train(config, workdir: Path) -> None:
             if due(config.log_every):
                 values = telemetry.scalars(metrics)
                 metrics = telemetry.fresh_metrics(partition.replicated(mesh))
-                values |= meter.read(step) | {"learning_rate": float(rate(step - 1))}
+                rates = meter.read(step)
+                values |= rates | {"tokens_seen": float(position * shape.tokens)}
+                values |= {"save_wait": waited / (waited + meter.seconds)}
+                waited = 0.0
+                values |= {"learning_rate": float(rate(step - 1 - skips.skipped))}
                 values |= goodput.read(meter.seconds)
+                for line in faults.new():
+                    say(line)
+                seen = jax.device_get(train_state["guard"])
+                skipped = skips.new(seen)
+                values |= {"skipped": skips.skipped, "replaced_records": faults.count}
                 writer.scalars(step, values)
                 say(telemetry.line(step, config.steps, values))
-                if not np.isfinite(values["loss"]):
+                for skip in skipped:
+                    say(evidence.line(config, datasets, skip))
+                if skipped and guard.too_many(seen, step, config.skip.limit, config.skip.window):
+                    checkpoints.save(step, train_state, metrics, position)
+                    checkpoints.close()
                     raise errors.NonFiniteError(
-                        f"the loss is {values['loss']} at step {step}; the last checkpoint is of "
-                        f"step {checkpoints.latest()}"
+                        f"{config.skip.limit} steps or more of the last {config.skip.window} had "
+                        f"a gradient that is not finite or explodes; saved at step {step}; look "
+                        f"at {evidence.keep(workdir, config, datasets, seen, step)}"
                     )
-                checkpoints.check()
+                limit = 60 * config.checkpoint_minutes
+                overdue = limit and devices.first_says(time.perf_counter() - saved_at > limit)
 
             begin = time.perf_counter()
             if due(config.eval.every):
+                watch.doing("validation")
                 losses = validation_losses()
                 writer.scalars(step, losses)
                 say(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))
             if due(config.samples.every):
+                watch.doing("samples")
                 grid = sample_grid()
                 file = workdir / "samples" / f"step_{step:08d}.png"
                 writer.image(step, "samples", file, grid)
                 say(f"step {step}: {file}")
-            if due(config.checkpoint_every):
-                checkpoints.save(step, train_state, metrics, position)
-                saved = step
+            if last or overdue or due(config.checkpoint_every):
+                watch.doing("the checkpoint")
+                waited += checkpoints.save(step, train_state, metrics, position)
+                saved, saved_at = step, time.perf_counter()
                 say(f"step {step}: saving a checkpoint")
+            if due(config.ema_every):
+                watch.doing("the snapshot")
+                checkpoints.snapshot(step, train_state, position)
             meter.aside(begin)
 
-    # ----- The end ---------------------------------------------------------------------------
-    bar.close()
-    if saved != step:  # asked to stop between two saves
-        checkpoints.save(step, train_state, metrics, position)
-    checkpoints.close()
+        # ----- The end -----------------------------------------------------------------------
+        bar.close()
+        watch.doing("the last checkpoint")
+        if saved != step:  # asked to stop between two saves
+            checkpoints.save(step, train_state, metrics, position)
+        checkpoints.close()
+    stop.saved()
     finished = step >= config.steps
     say(f"{'finished' if finished else 'stopped after'} {step} steps: {workdir}")
     writer.close()
@@ -196,27 +254,32 @@ def train(config, workdir: Path) -> None:
         raise errors.Preempted(f"saved at step {step}; run the same command again to go on")
 
 
-def _stop_on_signal() -> list:
-    """A list that is empty until the process is asked to stop."""
-    asked = []
-
-    def note(number, frame):
-        asked.append(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, note)
-    return asked
+def make_workdir(workdir: Path) -> None:
+    """Creates the folder of a run; a ConfigError where that is not possible."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.ConfigError(f"--workdir {workdir} cannot be made: {error.strerror}") from error
 
 
 def main(argv=None) -> None:
     parser = errors.ArgumentParser(prog="python -m rfxray.train", description=__doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/")
-    parser.add_argument("--workdir", required=True, type=Path, help="where the run keeps its files")
+    parser.add_argument(
+        "--workdir", required=True, type=errors.local_path, help="where the run keeps its files"
+    )
+    parser.add_argument(
+        "--allow-change",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="resume although this key differs from what the checkpoint was made with (repeatable)",
+    )
     arguments, rest = parser.parse_known_args(argv)
-    with errors.exit_on_error("rfxray.train"):
+    with devices.leaving(), errors.exit_on_error("rfxray.train"):
         config = configuration.load(arguments.config, configuration.overrides(rest))
         devices.start()
-        train(config, arguments.workdir)
+        train(config, arguments.workdir, tuple(arguments.allow_change))
 
 
 if __name__ == "__main__":

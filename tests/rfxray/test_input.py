@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from rfxray import conditioning, input, record
+from rfxray.dataset import open_dataset, stored
 from rfxray.errors import ConfigError, DataError
 
 TRAIN, VALIDATION = 50, 20  # as in conftest.py
@@ -27,7 +28,9 @@ def numbers(batch) -> list[int]:
 
 
 def read(config, datasets, n, step=0, **hosts):
-    return list(itertools.islice(input.batches(config, datasets, step, **hosts), n))
+    return list(
+        itertools.islice(input.batches(config, datasets, config.batch_size * step, **hosts), n)
+    )
 
 
 def assert_same(a, b):
@@ -65,7 +68,7 @@ def test_reading_from_a_step_goes_on_where_it_would_have(config, datasets, three
 
 
 def test_the_position_is_the_step(config, datasets):
-    iterator = input.batches(config, datasets, step=5)
+    iterator = input.batches(config, datasets, 5 * 8)
     assert iterator.get_state()["global_next_index"] == 5 * 8
     next(iterator)
     assert iterator.get_state()["global_next_index"] == 6 * 8
@@ -145,7 +148,7 @@ def test_a_mixture_takes_of_each_set_its_share(make_config, tiny_data, other_dat
     config = make_config(
         f"data.dirs={tiny_data},{other_data}", "data.weights=3.0,1.0", "batch_size=40"
     )
-    mixed = (input.open_dataset(tiny_data), input.open_dataset(other_data))
+    mixed = (open_dataset(tiny_data), open_dataset(other_data))
     batches = read(config, mixed, 5)
     order = [n for batch in batches for n in numbers(batch)]
     first = [n for n in order if n < 1000]
@@ -193,8 +196,8 @@ def test_the_sample_grid_asks_for_held_out_attributes(
 
 
 def test_stored_records_come_in_order(datasets, tiny_records):
-    stored = list(input.stored(datasets[0], "validation"))
-    assert [r["key"] for r in stored] == [
+    records = list(stored(datasets[0], "validation"))
+    assert [r["key"] for r in records] == [
         r["key"] for r in tiny_records(range(TRAIN, TRAIN + VALIDATION))
     ]
 

@@ -24,7 +24,7 @@ def metrics(workdir: Path) -> list[dict]:
 def logged(workdir: Path) -> dict[int, dict]:
     """What was logged of the mathematics at each step: the rates of the clock left out."""
     clock = {"time", "images_per_s", "tokens_per_s", "data_wait", "eta_s"}
-    clock |= {"goodput", "hours/trained", "hours/since_start"}
+    clock |= {"save_wait", "goodput", "hours/trained", "hours/since_start"}
     rows: dict[int, dict] = {}
     for row in metrics(workdir):
         rows.setdefault(row["step"], {}).update({k: v for k, v in row.items() if k not in clock})
@@ -140,27 +140,88 @@ def test_only_so_many_checkpoints_are_kept(make_config, tiny_data, run_training,
     assert kept == ["4", "5"]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(
-    make_config, tiny_data, run_training, tmp_path, monkeypatch
-):
-    def spoilt(*arguments, **keywords):
-        loader = batches(*arguments, **keywords)
+def spoil(monkeypatch, steps, value=np.nan):
+    """Makes the pictures of the batches of some steps worthless."""
+    batches = train.input.batches
+
+    def spoilt(config, datasets, position, **keywords):
+        loader = batches(config, datasets, position, **keywords)
 
         class Loader:
             get_state = loader.get_state
 
             def __next__(self):
                 batch = next(loader)
-                return {**batch, "image": batch["image"] * np.float32(np.nan)}
+                step = int(batch["index"][0]) // config.batch_size + 1
+                if step in steps:
+                    batch["image"][3] = value
+                return batch
 
         return Loader()
 
-    batches = train.input.batches
     monkeypatch.setattr(train.input, "batches", spoilt)
-    config = make_config(f"data.dirs={tiny_data}", "checkpoint_every=4")
-    with pytest.raises(NonFiniteError, match="the loss is nan at step 4"):
-        run_training(config, tmp_path / "run")
-    assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
+
+
+def test_a_gradient_that_is_not_finite_is_kept_out_and_said(
+    make_config, tiny_data, run_training, tmp_path, monkeypatch, assert_bitwise
+):
+    """As if the step had not been, but for its number."""
+    config = make_config(f"data.dirs={tiny_data}", "steps=5", "log_every=5", "checkpoint_every=1")
+    keep = config_with(config, checkpoint_keep=9)
+    spoil(monkeypatch, {3})
+    workdir = run_training(keep, tmp_path / "run")
+    (before, _, _), (after, _, _) = (restored(keep, workdir, step) for step in (2, 3))
+    for key in ("params", "optimizer", "ema"):
+        assert_bitwise(after[key], before[key])
+    assert (int(before["step"]), int(after["step"])) == (2, 3)
+    (last,) = metrics(workdir)
+    assert last["skipped"] == 1
+    assert all(np.isfinite(v) for v in last.values())
+    log = (workdir / "run.log").read_text()
+    assert "step 3: skipped, the gradient norm is nan; examples 16 to 23" in log
+    assert "the largest loss at 19 (phantom/p" in log
+
+
+def config_with(config, **values):
+    from rfxray.config import override
+
+    return override(config, values)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_of_them_end_the_run_with_what_a_person_needs(
+    make_config, tiny_data, run_training, tmp_path, monkeypatch, workers
+):
+    spoil(monkeypatch, {2, 3, 6})
+    keys = (
+        f"data.dirs={tiny_data}",
+        "skip.limit=3",
+        f"data.workers={workers}",
+        "checkpoint_every=0",
+    )
+    workdir = tmp_path / "run"
+    with pytest.raises(NonFiniteError, match="saved at step 8; look at") as caught:
+        run_training(make_config(*keys), workdir)
+    folder = workdir / "skipped" / "step_00000008"
+    assert str(folder) in str(caught.value)
+    rows = json.loads((folder / "skips.json").read_text())
+    assert [row["step"] for row in rows] == [2, 3, 6]
+    assert rows[-1]["examples"] == [40, 47]
+    assert rows[-1]["largest_loss"]["example"] == 43
+    with np.load(folder / "batch.npz") as batch:
+        numbers = batch["image"][:, 0, 0]
+    assert [f"phantom/p{n}/s/i" for n in numbers] == rows[-1]["keys"]
+    assert (folder / "batch.png").is_file()
+    # What was saved is whole, and may be gone on from.
+    monkeypatch.undo()
+    run_training(make_config(*keys), workdir)
+    assert metrics(workdir)[-1]["step"] == 12
+
+
+def test_skips_far_apart_end_nothing(make_config, tiny_data, run_training, tmp_path, monkeypatch):
+    spoil(monkeypatch, {1, 5, 9, 12})
+    keys = (f"data.dirs={tiny_data}", "skip.limit=2", "skip.window=3")
+    assert metrics(run_training(make_config(*keys), tmp_path / "run"))[-1]["skipped"] == 4
 
 
 # ---------------------------------------------------------------------------------------------
@@ -173,6 +234,14 @@ def test_missing_data_ends_with_65(refusal, tiny_arguments, tmp_path):
     assert code == 65
     assert str(absent) in line
     assert not (tmp_path / "run").exists()
+
+
+def test_a_bucket_as_workdir_ends_with_78(refusal, tiny_arguments, tiny_data):
+    argv = tiny_arguments("gs://bucket/run", f"data.dirs={tiny_data}")
+    code, line = refusal(train.main, argv)
+    assert code == 78
+    assert "gs://bucket/run is not a path" in line
+    assert not Path("gs:").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Trains on every GPU of this host, supervised: resumes by itself after a fault.
+#
+#   bash launch/gpu.sh [--dry-run] --workdir DIR --config configs/radit_b.py --config.KEY=VALUE …
+#
+# The flags are those of rfxray.train. Needs `pip install -e '.[cuda]'` in .venv (PYTHON names another
+# interpreter). SIGTERM and Ctrl-C save and end with 75; the same command resumes. RESTARTS (default
+# 3) is how often in a row it starts again without a step forward.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() {
+  echo "gpu.sh: error: $*" >&2
+  exit 78
+}
+
+dry_run=''
+if [ "${1-}" = --dry-run ]; then
+  dry_run=yes
+  shift
+fi
+workdir='' previous=''
+for word in "$@"; do
+  [ "$previous" != --workdir ] || workdir=$word
+  [[ $word != --workdir=* ]] || workdir=${word#--workdir=}
+  previous=$word
+done
+[ -n "$workdir" ] || fail "no --workdir; see the top of launch/gpu.sh"
+
+python=${PYTHON:-.venv/bin/python}
+command=("$python" -m rfxray.supervise --workdir "$workdir" --restarts "${RESTARTS:-3}" --
+  "$python" -m rfxray.train "$@")
+if [ -n "$dry_run" ]; then
+  printf '%q ' "${command[@]}"
+  echo
+  exit
+fi
+"$python" -c 'import jax; jax.devices("gpu")' 2>/dev/null ||
+  fail "$python finds no GPU through JAX; pip install -e '.[cuda]', and see nvidia-smi"
+exec "${command[@]}"

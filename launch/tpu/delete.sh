@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Deletes the slice. The run stays in the bucket, and goes on where it was on the next slice.
+#
+#   bash launch/tpu/delete.sh [--now] [--dry-run]
+#
+# The trainer is asked to save and given two minutes for it, unless --now is given. End a babysitter
+# first, or it creates the slice again.
+source "$(dirname "$0")/gcloud.sh"
+
+now=
+for word in "$@"; do
+  case $word in
+    --dry-run) dry_run=yes ;;
+    --now) now=yes ;;
+    *) usage "$word" ;;
+  esac
+done
+
+if [ -z "$now" ]; then
+  TRIES=1 on_hosts all stop || say "could not ask the hosts to save; the last checkpoint stands"
+fi
+if queued; then
+  # --force: together with the slice that it holds
+  words=(queued-resources delete "$NAME" --force)
+else
+  words=(tpu-vm delete "$NAME")
+fi
+retry "$TRIES" compute tpus "${words[@]}" "${place[@]}" --quiet || fail 75 "$NAME was not deleted"
+say "$NAME is deleted; the run is in $BUCKET/$RUN"

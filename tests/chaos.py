@@ -1,0 +1,244 @@
+"""Kills a training at bad moments and asks whether it ends as if nothing had been.
+
+    python -m tests.chaos --kills 20 --seed 0
+
+A trainer in a process of its own is killed at seeded random moments (before and while it restores,
+between steps, while a checkpoint is being written, twice within a stop) and started again with the
+same command, until as many kills are done; then it runs to its end. Parameters, optimizer, both
+averages, the data position and every logged number must be those of an undisturbed run, bit by bit.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS, SAVE, LOG = 240, 12, 2
+TRAINS = "is the first of this process"  # the line of the first step after a start
+
+# What a kill is: (signal, the moment). A moment is a line of the trainer's log and what follows it.
+KILLS = {
+    "while it starts": (signal.SIGKILL, "starting"),
+    "while it restores": (signal.SIGKILL, "restoring"),
+    "between steps": (signal.SIGKILL, "step"),
+    "while it saves": (signal.SIGKILL, "saving"),
+    "asked by SIGTERM": (signal.SIGTERM, "step"),
+    "asked by SIGINT": (signal.SIGINT, "step"),
+    "SIGTERM while it saves": (signal.SIGTERM, "saving"),
+    "SIGTERM, then SIGKILL": (signal.SIGKILL, "stopping"),
+}
+
+
+@dataclasses.dataclass
+class Outcome:
+    """One kill: what it was, the step the trainer had begun, what the next start made of it."""
+
+    kind: str
+    code: int
+    step: int
+    resumed: int = 0
+    seconds: float = float("nan")  # from the next start until it trains
+
+
+class Trainer:
+    """One start of the command: its log lines as they come, and when they came."""
+
+    def __init__(self, command: list[str], environment: dict):
+        self.begun = time.monotonic()
+        self.lines: list[tuple[float, str]] = []
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # A shell's background job ignores SIGINT, and its children with it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        self._news = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            with self._news:
+                self.lines.append((time.monotonic() - self.begun, line.rstrip()))
+                self._news.notify_all()
+        with self._news:
+            self.lines.append((time.monotonic() - self.begun, "(ended)"))
+            self._news.notify_all()
+
+    def wait_for(self, what: str, count: int = 1) -> bool:
+        """Until a log line has held `what` so many times; False where the process ended before."""
+        with self._news:
+            while sum(what in line for _, line in self.lines) < count:
+                if self.lines and self.lines[-1][1] == "(ended)":
+                    return False
+                self._news.wait(120)
+        return True
+
+    def when(self, what: str) -> float:
+        """Seconds from the start to the first line that holds it; nan where none does."""
+        return next((at for at, line in self.lines if what in line), float("nan"))
+
+    def step(self) -> int:
+        """The last step that was logged."""
+        logged = [
+            line.split("step ")[1].split("/")[0] for _, line in self.lines if "  loss " in line
+        ]
+        return int(logged[-1]) if logged else 0
+
+    def resumed(self) -> int:
+        """The step that it went on from."""
+        for _, line in self.lines:
+            if "resumed at step" in line:
+                return int(line.split()[-1])
+        return 0
+
+
+def kill_at(trainer: Trainer, kind: str, draw: random.Random, to_resume: float) -> bool:
+    """Waits for the moment and sends the signal; False where the training ended before."""
+    number, moment = KILLS[kind]
+    if moment == "starting":
+        time.sleep(draw.uniform(0.2, 0.8) * to_resume)
+    elif moment == "restoring":
+        # The last second before a resumed trainer says that it has resumed.
+        time.sleep(max(0.0, to_resume - draw.uniform(0.0, 1.0)))
+    elif moment == "saving":
+        if not trainer.wait_for("saving a checkpoint", draw.randint(1, 2)):
+            return False
+        time.sleep(draw.uniform(0.0, 0.15))
+    else:
+        if not trainer.wait_for("  loss ", draw.randint(1, 3 * SAVE // LOG)):
+            return False
+        time.sleep(draw.uniform(0.0, 0.02))
+    if moment == "stopping":
+        trainer.process.send_signal(signal.SIGTERM)
+        time.sleep(draw.uniform(0.0, 0.1))
+    trainer.process.send_signal(number)
+    return True
+
+
+def run(kills: int, seed: int, folder: Path, kinds=tuple(KILLS)) -> list[Outcome]:
+    """The drill, in a folder: what each kill came to. Raises AssertionError where a bit differs."""
+    data = make_data(folder)
+    undisturbed, chaotic = folder / "undisturbed", folder / "chaotic"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    draw = random.Random(seed)
+    first = Trainer(command(undisturbed, data), environment)
+    assert first.process.wait() == 0, "\n".join(line for _, line in first.lines[-20:])
+    to_resume = first.when("a fresh run")
+
+    outcomes: list[Outcome] = []
+    pending = None
+    while True:
+        trainer = Trainer(command(chaotic, data), environment)
+        done = len(outcomes) == kills
+        kind = None if done else kinds[len(outcomes) % len(kinds)]
+        # Close to its end a run has no moments left to be killed at: it begins once more.
+        struck = not done and kill_at(trainer, kind, draw, to_resume)
+        code = trainer.process.wait()
+        trainer.wait_for("(ended)")
+        if pending is not None and trainer.when(TRAINS) == trainer.when(TRAINS):
+            pending.resumed, pending.seconds = trainer.resumed(), trainer.when(TRAINS)
+            pending = None
+        if struck:
+            expected = {-signal.SIGKILL, 0, 75, -signal.SIGTERM, -signal.SIGINT}
+            assert code in expected, (kind, code, trainer.lines[-5:])
+            outcome = Outcome(kind, code, max(trainer.step(), trainer.resumed()))
+            outcomes.append(outcome)
+            pending = pending or outcome
+        elif code != 0:
+            raise AssertionError(f"{code}: " + "\n".join(line for _, line in trainer.lines[-20:]))
+        elif done:
+            break
+        else:
+            break_end(chaotic)
+    compare(undisturbed, chaotic)
+    return outcomes
+
+
+def break_end(workdir: Path) -> None:
+    """Takes the later half of a finished run's checkpoints away, as if it had been lost."""
+    steps = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    for step in steps[1:]:
+        shutil.rmtree(workdir / "checkpoints" / str(step))
+
+
+def make_data(folder: Path) -> Path:
+    from tests import conftest
+
+    return conftest.write(
+        folder / "data", train=range(conftest.TRAIN), validation=range(50, 50 + conftest.VALIDATION)
+    )
+
+
+def command(workdir: Path, data: Path, *overrides: str) -> list[str]:
+    from tests import conftest
+
+    keys = (
+        *conftest.TINY,
+        *(f"data.dirs={data}", f"steps={STEPS}", f"checkpoint_every={SAVE}", f"log_every={LOG}"),
+        *("eval.every=60", "eval.batches=1", "ema_every=80", *overrides),
+    )
+    return [
+        *(sys.executable, "-m", "rfxray.train", "--config", "configs/smoke.py"),
+        *("--workdir", str(workdir), *(f"--config.{key}" for key in keys)),
+    ]
+
+
+CLOCK = {"time", "images_per_s", "tokens_per_s", "data_wait", "save_wait", "eta_s", "goodput"}
+CLOCK |= {"hours/trained", "hours/since_start"}
+
+
+def logged(workdir: Path) -> list[dict]:
+    """What was logged of the mathematics, line by line."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in CLOCK} for line in lines]
+
+
+def compare(undisturbed: Path, chaotic: Path) -> None:
+    """Raises AssertionError where two runs did not end as the same."""
+    assert logged(undisturbed) == logged(chaotic), "the logged numbers differ"
+    for folder, step in (("checkpoints", STEPS), ("ema", 80), ("ema", 160), ("ema", STEPS)):
+        one, two = (
+            json.loads((workdir / folder / str(step) / "meta" / "metadata").read_text())
+            for workdir in (undisturbed, chaotic)
+        )
+        assert one["position"] == two["position"], "the data position differs"
+        # Fingerprints are of every bit; the last restore compared them with the arrays themselves.
+        differ = [k for k, v in one["fingerprints"].items() if two["fingerprints"][k] != v]
+        assert not differ, f"{folder}/{step} differs in {differ}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes = run(arguments.kills, arguments.seed, Path(folder))
+    print(f"{'kill':<26}{'code':>6}{'at step':>9}{'resumed':>9}{'lost':>6}{'trains again':>14}")
+    for o in outcomes:
+        lost = max(0, o.step - o.resumed)
+        print(f"{o.kind:<26}{o.code:>6}{o.step:>9}{o.resumed:>9}{lost:>6}{o.seconds:>12.1f} s")
+    seconds = sorted(o.seconds for o in outcomes if o.seconds == o.seconds)
+    lost = sum(max(0, o.step - o.resumed) for o in outcomes if o.seconds == o.seconds)
+    print(
+        f"{len(outcomes)} kills, {len(outcomes)} restarts, {lost} steps lost, "
+        f"{seconds[len(seconds) // 2]:.1f} s (median) to be training again: bitwise the same run"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""A gcloud that is not there: records every call, and plays a slice, its hosts and a bucket."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TPU = ROOT / "launch" / "tpu"
+FAKE = Path(__file__).with_name("fake_gcloud.py")
+
+SETTINGS = {
+    "PROJECT": "my-project",
+    "ZONE": "us-central2-b",
+    "NAME": "slice",
+    "TYPE": "v4-32",
+    "VERSION": "tpu-ubuntu2204-base",
+    "KIND": "spot",
+    "BUCKET": "gs://my-bucket",
+    "RUN": "runs/xl",
+    "TRIES": "3",
+    "PAUSE": "0",
+    "CREATE_TRIES": "4",
+    "POLL": "0",
+    "FUTILE": "2",
+}
+
+
+class Cloud:
+    """A folder that holds the state of the fake, and the scripts run against it.
+
+    Args:
+      folder: for its state.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        (folder / "bin").mkdir(parents=True)
+        (folder / "home").mkdir()
+        gcloud = folder / "bin" / "gcloud"
+        gcloud.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {FAKE} "$@"\n')
+        gcloud.chmod(gcloud.stat().st_mode | stat.S_IXUSR)
+
+    def play(self, **scenario) -> None:
+        """Sets what happens; see fake_gcloud.py."""
+        (self.folder / "scenario.json").write_text(json.dumps(scenario))
+
+    def run(self, script: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess:
+        """A script of launch/tpu, finished."""
+        environment = {
+            **os.environ,
+            **SETTINGS,
+            **settings,
+            "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "FAKE_GCLOUD": str(self.folder),
+            "A_SECRET": "hunter2",
+        }
+        return subprocess.run(
+            ["bash", str(TPU / f"{script}.sh"), *arguments],
+            env=environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    @property
+    def calls(self) -> list[list[str]]:
+        """The words of every call so far."""
+        file = self.folder / "calls.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def count(self, *words: str) -> int:
+        """How many calls hold these words one after another."""
+        text = " ".join(words)
+        return sum(text in " ".join(call) for call in self.calls)
+
+
+@pytest.fixture
+def cloud(tmp_path) -> Cloud:
+    made = Cloud(tmp_path / "cloud")
+    made.play()
+    return made

