@@ -81,7 +81,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.log_every = 50  # steps (runtime)
     c.checkpoint_every = 1000  # steps; 0: by minutes and at the end alone (runtime)
-    c.checkpoint_minutes = 30  # at the latest, seen at log steps; 0: by steps alone (runtime)
+    c.checkpoint_minutes = 30.0  # at the latest, seen at log steps; 0: by steps alone (runtime)
     c.checkpoint_keep = 3  # newest checkpoints kept (runtime)
     c.checkpoint_keep_every = 0  # steps whose multiples are kept for ever; 0: none (runtime)
     c.ema_every = 0  # steps between snapshots of the EMA kept for ever; 0: none (runtime)

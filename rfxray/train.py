@@ -52,6 +52,7 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
       RfxrayError: of the kind that says why it ended early.
     """
     # ----- Setup: devices, data, model -------------------------------------------------------
+    stop = StopRequest(config.stop_seconds)
     mesh = partition.make_mesh(**config.mesh)
     partition.check_batch(mesh, config.batch_size, config.accumulate)
     hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
@@ -79,6 +80,7 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
 
     writer = telemetry.Writer(workdir, step)
     say = writer.say
+    watch = Watchdog(workdir, writer.alarm, step=step, **hosts, **config.watchdog)
     rate = schedule(config)
     count = parameter_overview.count_parameters(abstract["params"])
     say(f"rfxray.train → {workdir}")
@@ -98,6 +100,7 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
 
     # ----- Steps: training, validation, sample grid ------------------------------------------
     options = devices.compiler_options(jax.default_backend())
+    watch.doing("compiling")
     begin = time.perf_counter()
     with jax.set_mesh(mesh):
         take_step = (
@@ -157,8 +160,6 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
     (workdir / "samples").mkdir(exist_ok=True)
     devices.barrier("the first step")  # hosts compile at their own pace
 
-    stop = StopRequest(config.stop_seconds)
-    watch = Watchdog(workdir, writer.alarm, step=step, **hosts, **config.watchdog)
     with watch, jax.set_mesh(mesh):
         while step < config.steps and not stop.agreed(step):
             watch.doing("data")

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+# The suite is for CPUs. With libtpu installed for its compiler, JAX would look for a TPU first.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Derandomised: a failure is the same on every machine. No deadline: the first call compiles.
@@ -103,6 +106,25 @@ def tiny_data(tmp_path_factory) -> Path:
         train=range(TRAIN),
         validation=range(TRAIN, TRAIN + VALIDATION),
     )
+
+
+@pytest.fixture(scope="session")
+def damage_record():
+    """`damage_record(folder, record, shard)`: flips a bit of one training record's picture."""
+
+    def damage(folder: Path, number: int, shard: int = 0) -> None:
+        from rfxray.dataset import Records, open_dataset
+
+        data = Records(open_dataset(folder), "train")._source[16 * shard + number]
+        file = sorted(folder.glob("*train*"))[shard]
+        content = bytearray(file.read_bytes())
+        # A picture is stored as it is, so the middle of its PNG is found in the file.
+        at = content.find(data[len(data) // 2 : len(data) // 2 + 64])
+        assert at > 0
+        content[at] ^= 0x10
+        file.write_bytes(content)
+
+    return damage
 
 
 @pytest.fixture(scope="session")

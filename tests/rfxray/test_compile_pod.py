@@ -1,5 +1,6 @@
 """A run is compiled for a pod that is not there, by the TPU compiler where it is installed."""
 
+import importlib.util
 import json
 import math
 
@@ -11,30 +12,33 @@ from rfxray.hlo import Collective
 CHIP = chips.CHIPS["v5p"]
 
 
-def needs_libtpu():
-    pytest.importorskip("libtpu", reason="pip install libtpu: the TPU compiler, no TPU needed")
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,  # importing it would change the environment
+    reason="libtpu, the TPU compiler, is not installed: pip install -e '.[test-tpu]'",
+)
 
 
 @pytest.fixture(scope="module")
 def compile_tiny(run_module, tiny_arguments):
     """`compile_tiny("mesh.fsdp=4")`: the finished command for four v5e chips."""
 
-    def run(*overrides):
-        needs_libtpu()
+    def run(*overrides, command=(), hlo=None):
         config, _, _, *flags = tiny_arguments("none", *overrides)[1:]
-        command = ["--config", config, "--topology", "v5e:2x2", "--json"]
-        return run_module("rfxray.compile_pod", *command, *flags)
+        given = ["--config", config, "--topology", "v5e:2x2", "--json", *command]
+        given += ["--hlo", str(hlo)] if hlo else []
+        return run_module("rfxray.compile_pod", *given, *flags)
 
     return run
 
 
+@needs_libtpu
 def test_a_small_run_compiles_for_a_pod_and_its_collectives_are_those_of_its_mesh(
     compile_tiny, make_config
 ):
     done = compile_tiny("mesh.fsdp=4", "model.width=128", "model.mlp_width=256", "batch_size=16")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert (found["chips"], found["mesh"]) == (4, {"data": 1, "fsdp": 4, "tensor": 1})
+    assert (found["chips"], found["mesh"]["data"], found["mesh"]["fsdp"]) == (4, 1, 4)
     # Parameters are gathered where they are used, and gradients reduced to where they are kept.
     assert found["collectives"]["all-gather"]["bytes"] > 0
     reduced = found["collectives"].keys() & {"reduce-scatter", "all-reduce"}
@@ -50,6 +54,57 @@ def test_a_small_run_compiles_for_a_pod_and_its_collectives_are_those_of_its_mes
     assert 0 < found["mfu"]["expected"] <= found["mfu"]["roofline"] < 1
 
 
+@needs_libtpu
+def test_kernels_run_on_heads_and_tokens_of_their_own(compile_tiny, tmp_path):
+    shape = ("model.size=192", "model.width=256", "model.heads=2", "model.mlp_width=512")
+    keys = (*shape, "model.dtype=bfloat16", "batch_size=2", "remat=dots")
+    done = compile_tiny(*keys, "mesh.tensor=2", "mesh.sequence=2", hlo=tmp_path / "step.txt")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "attention splash" in found["run"]
+    # 576 tokens, 288 of them on a device, in tiles of 128; one of the two heads. Keys are gathered.
+    lines = [n for n in (tmp_path / "step.txt").read_text().splitlines() if "custom-call(" in n]
+    for kernel, operand in (
+        ("splash_mha_fwd", "bf16[2,1,384,128]"),
+        ("splash_mha_fwd", "bf16[2,1,640,128]"),
+        ("splash_mha_dkv", "bf16[2,1,640,128]"),
+        ("norm_rotate_fwd", "bf16[2,288,128]"),
+        ("norm_rotate_bwd", "bf16[2,288,128]"),
+    ):
+        assert any(kernel in line and operand in line for line in lines), (kernel, operand)
+    assert found["collectives"]["all-gather"]["bytes"] > 0
+    # Megatron's reduction over heads and the SwiGLU width, forward and backward.
+    assert found["collectives"]["all-reduce"]["count"] >= 8
+    # The backward kernel computes the logits again: one product beside the forward and backward 6.
+    assert 1.0 < found["flops"]["executed_over_model"] < 1.5
+
+
+@needs_libtpu
+def test_the_sampler_and_several_slices_compile_as_well(compile_tiny):
+    done = compile_tiny(command=("--sampler", "--pictures", "2"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "8 pictures" in found["run"]
+    assert 0.9 < found["flops"]["executed_over_model"] < 1.3
+    done = compile_tiny("mesh.data=2", "mesh.fsdp=4", command=("--slices", "2"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["chips"], found["mesh"]["data"]) == (8, 2)
+
+
+@needs_libtpu
+def test_the_sweep_compiles_the_best_three_and_takes_the_fastest(compile_tiny):
+    done = compile_tiny("batch_size=64", command=("--sweep", "--price", "1"))
+    assert done.returncode == 0, done.stderr
+    compiled = [line for line in done.stderr.splitlines() if line.startswith("compiled ")]
+    assert len(compiled) == 3
+    found = json.loads(done.stdout)
+    fastest = min(float(line.split()[-2]) for line in compiled)
+    assert found["seconds"]["expected"] * 1e3 == pytest.approx(fastest, abs=0.51)
+    assert found["whole_run"]["dollars"] == pytest.approx(found["whole_run"]["chip_hours"])
+
+
+@needs_libtpu
 def test_what_does_not_fit_ends_with_1(compile_tiny):
     done = compile_tiny("mesh.fsdp=4", "batch_size=262144")
     assert done.returncode == 1
@@ -70,7 +125,7 @@ def test_a_wrong_topology_is_refused(refusal, tiny_arguments, topology):
 # The estimates
 
 
-TORUS = [(x, y, z) for x in range(4) for y in range(4) for z in range(2)]
+TORUS = [(x, y, z, 0) for x in range(4) for y in range(4) for z in range(2)]  # slice 0
 
 
 @pytest.mark.parametrize(
@@ -97,6 +152,12 @@ def test_an_all_reduce_goes_round_twice():
     assert roofline.link_seconds(Collective("all-reduce", 1e9, (3,), 1, None), CHIP, TORUS) == 0
 
 
+def test_between_slices_the_slower_network_counts():
+    two = TORUS + [(*place, 1) for *place, _ in TORUS]
+    reduce = Collective("all-reduce", 1e9, (0, 32), 1, None)
+    assert roofline.link_seconds(reduce, CHIP, two) == pytest.approx(2 * 1e9 / 2 / (50e9 / 8))
+
+
 def test_a_step_takes_its_products_its_traffic_and_what_it_waits_for():
     n = 8192
     text = f"""ENTRY %main (a: bf16[{n},{n}], b: f32[{n}]) -> bf16[{n},{n}] {{
@@ -114,6 +175,30 @@ def test_a_step_takes_its_products_its_traffic_and_what_it_waits_for():
     assert found.exposed == pytest.approx(waits)
     assert found.roofline == pytest.approx(2 * n**3 / CHIP.flops + 8 * n / CHIP.bandwidth + waits)
     assert found.collectives["all-reduce"]["count"] == 1
+    assert found.parts["communication"] == pytest.approx(waits)
+    assert sum(found.parts.values()) == pytest.approx(found.expected)
+
+
+def test_a_forecast_takes_the_cycles_of_fusions_and_the_efficiency_of_kernels():
+    text = """%inside (p: bf16[64,128]) -> bf16[64,128] {
+  %p = bf16[64,128]{1,0} parameter(0)
+  ROOT %n = bf16[64,128]{1,0} negate(%p)
+}
+
+ENTRY %main (q: bf16[4,8,1024,128], x: bf16[64,128]) -> bf16[64,128] {
+  %q = bf16[4,8,1024,128]{3,2,1,0} parameter(0)
+  %x = bf16[64,128]{1,0} parameter(1)
+  %splash_mha_fwd.1 = bf16[4,8,1024,128]{3,2,1,0} custom-call(%q), \
+custom_call_target="tpu_custom_call", operand_layout_constraints={bf16[4,8,1024,128]{3,2,1,0}}
+  ROOT %f = bf16[64,128]{1,0} fusion(%x), kind=kLoop, calls=%inside, \
+backend_config={"window_config":{"estimated_cycles":"1750"}}
+}
+"""
+    found = roofline.estimate(text, CHIP, TORUS)
+    assert found.parts["element-wise"] == pytest.approx(1e-6)  # 1,750 cycles at 1.75 GHz
+    products = 2 * 2 * 4 * 8 * 1024**2 * 128 / CHIP.flops
+    assert found.parts["attention"] == pytest.approx(products / roofline.ATTENTION)
+    assert found.roofline == pytest.approx(products + 2 * 2 * 64 * 128 / CHIP.bandwidth)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -142,8 +227,8 @@ def test_the_sweep_shards_more_and_recomputes_more_where_memory_is_short(make_co
     assert narrow.seconds >= wide.seconds
 
 
+@needs_libtpu
 def test_a_shape_that_no_pod_has_is_refused(run_module, tiny_arguments):
-    needs_libtpu()
     config, _, _, *flags = tiny_arguments("none")[1:]
     argv = ["--config", config, "--topology", "v5p:3x5x7", *flags]
     done = run_module("rfxray.compile_pod", *argv)

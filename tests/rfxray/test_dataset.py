@@ -18,19 +18,6 @@ def shard(folder, number=1):
     return sorted(folder.glob("*train*"))[number]
 
 
-def damage(folder, record: int, number=1) -> None:
-    """Flips a byte in the middle of one record of a shard."""
-    whole = Records(open_dataset(folder), "train")._source
-    data = whole[number * 16 + record]
-    file = shard(folder, number)
-    content = bytearray(file.read_bytes())
-    # A picture is stored as it is, so the middle of its PNG is found in the file.
-    at = content.find(data[len(data) // 2 : len(data) // 2 + 64])
-    assert at > 0
-    content[at] ^= 0x10
-    file.write_bytes(content)
-
-
 def first_pixels(records) -> list[int]:
     return [int(record["image"][0, 0]) for record in records]
 
@@ -41,15 +28,15 @@ def test_records_come_by_number_and_in_order(tiny_data):
     assert first_pixels(records[i] for i in (0, 17, 49)) == [0, 17, 49]
 
 
-def test_a_damaged_record_is_named_with_its_file(copy):
-    damage(copy, 5)
+def test_a_damaged_record_is_named_with_its_file(copy, damage_record):
+    damage_record(copy, 5, shard=1)
     with pytest.raises(DataError, match=r"record 5 of .*train.*00001-of-00004 is damaged"):
         Records(open_dataset(copy), "train")[16 + 5]
 
 
-def test_the_next_record_stands_in_for_a_damaged_one(copy, tmp_path):
-    damage(copy, 5)
-    damage(copy, 6)
+def test_the_next_record_stands_in_for_a_damaged_one(copy, tmp_path, damage_record):
+    damage_record(copy, 5, shard=1)
+    damage_record(copy, 6, shard=1)
     faults = Faults(tmp_path / "faults.jsonl", tolerate=2)
     records = Records(open_dataset(copy), "train", faults)
     assert first_pixels([records[21]]) == [23]
@@ -68,17 +55,17 @@ def test_the_next_record_stands_in_for_a_damaged_one(copy, tmp_path):
     assert again.new() == []
 
 
-def test_one_damaged_record_too_many_is_refused(copy, tmp_path):
-    damage(copy, 5)
-    damage(copy, 9)
+def test_one_damaged_record_too_many_is_refused(copy, tmp_path, damage_record):
+    damage_record(copy, 5, shard=1)
+    damage_record(copy, 9, shard=1)
     records = Records(open_dataset(copy), "train", Faults(tmp_path / "faults.jsonl", tolerate=1))
     assert first_pixels([records[21]]) == [22]
     with pytest.raises(DataError, match=r"record 9 of .*\(1 of 1 so far\)"):
         records[25]
 
 
-def test_the_last_record_is_replaced_by_the_first(copy, tmp_path):
-    damage(copy, 1, number=3)
+def test_the_last_record_is_replaced_by_the_first(copy, tmp_path, damage_record):
+    damage_record(copy, 1, shard=3)
     records = Records(open_dataset(copy), "train", Faults(tmp_path / "faults.jsonl", tolerate=1))
     assert first_pixels([records[49]]) == [0]
 

@@ -1,5 +1,9 @@
 """What a run says of its efficiency: model FLOPs utilisation, goodput over restarts, traces."""
 
+import gzip
+import json
+
+import jax
 import pytest
 
 from rfxray import chips, telemetry
@@ -82,6 +86,12 @@ def test_a_trace_of_the_steps_asked_for_lies_in_the_workdir(
         f"data.dirs={tiny_data}", "steps=5", "profile.first=3", "profile.steps=2", "log_every=5"
     )
     workdir = run_training(config, tmp_path / "run")
-    assert list((workdir / "profile").rglob("*.xplane.pb"))
-    assert list((workdir / "profile").rglob("perfetto_trace.json.gz"))
+    # Both open, and hold the two steps: what XProf reads, and what Perfetto does.
+    (xplane,) = (workdir / "profile").rglob("*.xplane.pb")
+    planes = jax.profiler.ProfileData.from_file(str(xplane)).planes
+    assert any("PjitFunction(step)" in e.name for p in planes for n in p.lines for e in n.events)
+    (perfetto,) = (workdir / "profile").rglob("perfetto_trace.json.gz")
+    events = json.loads(gzip.decompress(perfetto.read_bytes()))["traceEvents"]
+    began = [e for e in events if e.get("name") == "PjitFunction(step)" and e["ph"] == "X"]
+    assert len(began) == 2
     assert f"step 4: a trace of 2 steps in {workdir / 'profile'}" in capsys.readouterr().out

@@ -94,7 +94,8 @@ bf16[4,8,1024,128]{3,2,1,0}}, frontend_attributes={kernel_metadata={
 }
 """
     module = hlo.parse(text)
-    assert hlo.matmul_flops(module) == 4 * 2 * 4 * 8 * 1024 * 1024 * 128
+    assert hlo.matmul_flops(module) == 5 * 2 * 4 * 8 * 1024 * 1024 * 128
+    assert hlo.matmul_flops(hlo.parse(text.replace("splash_mha_dkv", "norm_rotate_fwd"))) == 0
     with pytest.raises(ValueError, match="other_kernel"):
         hlo.matmul_flops(hlo.parse(text.replace("splash_mha_dkv", "other_kernel")))
 
@@ -154,6 +155,32 @@ def test_a_collective_hides_behind_what_is_scheduled_within_it():
     module = hlo.parse(text)
     (found,) = hlo.collectives(module, lambda i, shapes: 3.0 if i.opcode == "dot" else 0.0)
     assert (found.kind, found.bytes, found.hidden) == ("all-gather", 4 * 512, 3.0)
+
+
+def test_a_collective_in_steps_is_one_that_hides_behind_all_that_carries_it():
+    step = """%carries{n} (p: f32[128], w: f32[64,64]) -> f32[512] {{
+  %p = f32[128]{{0}} parameter(0)
+  %w = f32[64,64]{{1,0}} parameter(1)
+  %m = f32[64,64]{{1,0}} dot(%w, %w), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+  ROOT %g = f32[512]{{0}} all-gather(%p), channel_id=7, replica_groups=[1,4]<=[4], \
+dimensions={{0}}, frontend_attributes={{chain_id="3"}}
+}}
+"""
+    text = (
+        "\n".join(step.format(n=n) for n in range(3))
+        + """
+ENTRY %main (a: f32[128], b: f32[64,64]) -> f32[512] {
+  %a = f32[128]{0} parameter(0)
+  %b = f32[64,64]{1,0} parameter(1)
+  %f0 = f32[512]{0} fusion(%a, %b), kind=kCustom, calls=%carries0
+  %n = f32[64,64]{1,0} negate(%b)
+  %f1 = f32[512]{0} fusion(%a, %n), kind=kOutput, calls=%carries1
+  ROOT %f2 = f32[512]{0} fusion(%a, %b), kind=kCustom, calls=%carries2
+}
+"""
+    )
+    (found,) = hlo.collectives(hlo.parse(text), lambda i, shapes: 3.0)
+    assert (found.kind, found.bytes, found.hidden) == ("all-gather", 4 * 512, 6.0)
 
 
 # ---------------------------------------------------------------------------------------------

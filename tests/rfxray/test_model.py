@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import math
 
 import jax
@@ -6,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfxray import conditioning, model
-from rfxray.attention import attention
+from rfxray import conditioning, model, rotary
+from rfxray.attention import attention, choose, splash
 from rfxray.errors import ConfigError
 from rfxray.model import Execution, ModelConfig
 
@@ -262,9 +263,72 @@ def test_attention_is_softmax():
     np.testing.assert_array_equal(attention(q, k, v), found)  # auto is xla on a CPU
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tokens", [72, 640])  # padded to 128 in one block; several blocks
+def test_the_kernel_of_tpus_agrees_with_the_reference(tokens, dtype):
+    rng = np.random.default_rng(tokens)
+    q, k, v, weight = rng.normal(size=(4, 1, tokens, 2, 64)).astype(dtype)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(attend, q, k, v, weight):
+        out, back = jax.vjp(attend, q, k, v)
+        return out, *back(weight)
+
+    reference = functools.partial(attention, implementation="xla")
+    exact = run(reference, *(x.astype(np.float32) for x in (q, k, v, weight)))
+    found = run(functools.partial(splash, interpret=True), q, k, v, weight)
+    plain = run(reference, q, k, v, weight)
+    for a, b, c in zip(found, plain, exact, strict=True):
+        assert a.dtype == b.dtype == dtype
+        # Roundings of the largest entry, 2⁻²⁴ or 2⁻⁸ of it each: in float32 a logit of 4 carries 4
+        # of them into the exponent, and hundreds of terms add; in bfloat16 the last two rule.
+        near = np.abs(c).max() * (16 * 2.0**-24 if dtype == "float32" else 2 * 2.0**-8)
+        np.testing.assert_allclose(a.astype(np.float32), c, rtol=0, atol=near)
+        np.testing.assert_allclose(b.astype(np.float32), c, rtol=0, atol=near)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_kernel_that_turns_queries_agrees_with_the_reference(dtype):
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(2, 2, 80, 3, 128)).astype(dtype)
+    scale = rng.normal(1.0, 0.5, 128).astype(np.float32)
+    angles = rotary.axial_angles(8, 10, 128, 100.0)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(turn, x, weight):
+        out, back = jax.vjp(lambda x, scale: turn(x, scale, angles), x, scale)
+        return out, *back(weight)
+
+    exact = run(rotary.norm_rotate, x.astype(np.float32), weight.astype(np.float32))
+    found = run(functools.partial(rotary.norm_rotate_kernel, interpret=True), x, weight)
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == (dtype if a.ndim > 1 else np.float32)
+        # Four roundings of 2⁻²⁴ in float32; of bfloat16 the last one alone, of 2⁻⁸.
+        near = np.abs(b).max() * (4 * 2.0**-24 if a.dtype == np.float32 else 2.0**-8)
+        np.testing.assert_allclose(a.astype(np.float32), b, rtol=0, atol=near)
+
+
+@pytest.mark.parametrize(
+    ("backend", "tokens", "head_dim", "dtype", "expected"),
+    [
+        ("tpu", 1024, 128, "bfloat16", "splash"),
+        ("tpu", 1024, 64, "bfloat16", "xla"),  # half of the lanes would be empty
+        ("tpu", 64, 128, "bfloat16", "xla"),  # few tokens need no kernel
+        ("gpu", 1024, 128, "bfloat16", "cudnn"),
+        ("gpu", 1024, 128, "float32", "xla"),  # cuDNN has no float32 kernel
+        ("gpu", 1024, 256, "bfloat16", "xla"),  # nor one of such heads on every GPU
+        ("cpu", 1024, 128, "bfloat16", "xla"),
+    ],
+)
+def test_auto_takes_the_kernel_where_it_fits(backend, tokens, head_dim, dtype, expected):
+    assert choose(backend, tokens, head_dim, dtype) == expected
+
+
 def test_an_unknown_attention_is_refused():
     with pytest.raises(ConfigError, match="flash"):
         attention(*jnp.zeros((3, 1, 2, 1, 4)), "flash")
+    with pytest.raises(ConfigError, match="heads of 128, not of 4"):
+        attention(*jnp.zeros((3, 1, 2, 1, 4)), "splash")
 
 
 # ---------------------------------------------------------------------------------------------

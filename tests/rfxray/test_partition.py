@@ -4,7 +4,9 @@
 and leaves what it found in OUT; the tests look at that.
 """
 
+import functools
 import json
+import math
 import pickle
 import subprocess
 import sys
@@ -15,19 +17,23 @@ import ml_collections
 import numpy as np
 import pytest
 
-from rfxray import checkpoint, devices, input, model, partition, state, step, telemetry
+from rfxray import attention, devices, input, model, partition, state, step, store, telemetry
 from rfxray import config as configuration
 from rfxray.checkpoint import Checkpoints
 from rfxray.errors import ConfigError
 
+# (data, fsdp, tensor, sequence)
 MESHES = {
-    "1 device": (1, 1, 1),
-    "data 8": (8, 1, 1),
-    "fsdp 8": (1, 8, 1),
-    "2 × 2 × 2": (2, 2, 2),
-    "fsdp 4 × tensor 2": (1, 4, 2),
+    "1 device": (1, 1, 1, 1),
+    "data 8": (8, 1, 1, 1),
+    "fsdp 8": (1, 8, 1, 1),
+    "tensor 8": (1, 1, 8, 1),
+    "sequence 8": (1, 1, 1, 8),
+    "data, fsdp, tensor": (2, 2, 2, 1),
+    "fsdp, tensor, sequence": (1, 2, 2, 2),
 }
-STEPS, SAVED = 5, 3
+RESTORED = ("fsdp, tensor, sequence", "1 device")  # from a checkpoint of another mesh
+STEPS, SAVED = 20, 3
 
 
 # ---------------------------------------------------------------------------------------------
@@ -35,8 +41,8 @@ STEPS, SAVED = 5, 3
 
 
 def mesh_of(name):
-    shape = MESHES[name]
-    return partition.make_mesh(*shape, devices=jax.devices()[: int(np.prod(shape))])
+    shape = dict(zip(partition.AXES, MESHES[name], strict=True))
+    return partition.make_mesh(**shape, devices=jax.devices()[: math.prod(shape.values())])
 
 
 def on_host(tree):
@@ -45,7 +51,7 @@ def on_host(tree):
 
 def go_on(config, datasets, take, mesh, train_state, begin, end):
     """(state, metrics, losses) of steps begin + 1 … end."""
-    loader = input.batches(config, datasets, begin)
+    loader = input.batches(config, datasets, begin * config.batch_size)
     losses = []
     with jax.set_mesh(mesh):
         for _ in range(begin, end):
@@ -63,16 +69,16 @@ def eight_devices(config, out: Path) -> None:
     for name in MESHES:
         mesh = mesh_of(name)
         train_state = state.init(config, mesh)
-        first = on_host((train_state["params"], checkpoint.fingerprint(train_state)))
+        first = on_host((train_state["params"], store.fingerprint(train_state)))
         if name == "fsdp 8":
-            program = checkpoint.fingerprint.lower(train_state).compile().as_text()
+            program = store.fingerprint.lower(train_state).compile().as_text()
         parts = {
             place: (leaf.shape, leaf.addressable_shards[0].data.shape)
             for place, leaf in named(train_state)
         }
         take = programs[name] = jax.jit(step.train_step(config), donate_argnums=0)
         train_state, metrics, losses = go_on(config, datasets, take, mesh, train_state, 0, SAVED)
-        if name == "2 × 2 × 2":
+        if name == "data, fsdp, tensor":
             writer = Checkpoints(out, config, identity, state.abstract(config, mesh), metrics)
             writer.save(SAVED, train_state, metrics, SAVED * config.batch_size)
             writer.close()
@@ -80,7 +86,7 @@ def eight_devices(config, out: Path) -> None:
         train_state, _, more = go_on(config, datasets, take, mesh, train_state, SAVED, STEPS)
         found[name] = {"first": first, "parts": parts, "losses": losses + more}
 
-    for name in ("fsdp 4 × tensor 2", "1 device"):
+    for name in RESTORED:
         mesh = mesh_of(name)
         empty = telemetry.fresh_metrics(partition.replicated(mesh))
         reader = Checkpoints(out, config, identity, state.abstract(config, mesh), empty)
@@ -90,8 +96,42 @@ def eight_devices(config, out: Path) -> None:
         found[name]["restored"] = (on_host(train_state), str(place.spec))
         _, _, losses = go_on(config, datasets, programs[name], mesh, train_state, SAVED, STEPS)
         found[name]["losses after"] = losses
-    found |= {"saved": saved, "fingerprint program": program}
+    found |= {"saved": saved, "fingerprint program": program, "splash": kernel_on_a_mesh()}
     (out / "found.pickle").write_bytes(pickle.dumps(found))
+
+
+def kernel_on_a_mesh():
+    """(kernel, reference), each output and gradients, heads and tokens split by two."""
+    rng = np.random.default_rng(0)
+    q, k, v, weight = rng.normal(size=(4, 2, 256, 2, 64)).astype(np.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(attend):
+        out, back = jax.vjp(attend, q, k, v)
+        return out, *back(weight)
+
+    with jax.set_mesh(mesh_of("fsdp, tensor, sequence")):
+        on_mesh = run(functools.partial(attention.splash, interpret=True))
+    return on_host(on_mesh), on_host(run(attention.attention))
+
+
+def memory_of_init(config, out: Path) -> None:
+    """Bytes of a fresh state on a mesh of eight, of one of its layers, and what making it took."""
+
+    def status(key: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])
+
+    mesh = mesh_of("fsdp 8")
+    before = status("VmRSS")
+    fresh = jax.block_until_ready(state.init(config, mesh))
+    blocks = jax.tree.leaves(fresh["params"]["blocks"])
+    found = {
+        "state": sum(leaf.nbytes for leaf in jax.tree.leaves(fresh)),
+        "layer": sum(leaf.nbytes for leaf in blocks) // config.model.depth,
+        "taken": status("VmHWM") - before,
+    }
+    (out / "memory.json").write_text(json.dumps(found))
 
 
 def named(tree):
@@ -105,7 +145,7 @@ def named(tree):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory, make_config, tiny_data, environment):
-    config = make_config(f"data.dirs={tiny_data}")
+    config = make_config(f"data.dirs={tiny_data}", "model.heads=8", f"steps={STEPS}")
     out = tmp_path_factory.mktemp("eight")
     variables = environment(8)
     # Twice as fast to compile; the arithmetic of the meshes is compared with each other only.
@@ -145,35 +185,59 @@ def test_fsdp_splits_parameters_moments_and_averages_by_eight(found):
     parts = found["fsdp 8"]["parts"]
     whole_only = {"query_scale", "key_scale", "step", "count"}
     for place, (whole, part) in parts.items():
-        expected = 1 if place.split("/")[-1] in whole_only else 8
+        small = place.startswith("guard/") or place.split("/")[-1] in whole_only
+        expected = 1 if small else 8
         assert np.prod(whole, dtype=int) == expected * np.prod(part, dtype=int), place
     for tree in ("params", "optimizer/1/0/mu", "optimizer/1/0/nu", "ema/0.050", "ema/0.100"):
-        assert parts[f"{tree}/blocks/qkv"] == ((2, 32, 3, 2, 16), (2, 4, 3, 2, 16))
+        assert parts[f"{tree}/blocks/qkv"] == ((2, 32, 3, 8, 4), (2, 4, 3, 8, 4))
 
 
 def test_tensor_splits_heads_and_the_width_of_swiglu(found):
-    parts = found["fsdp 4 × tensor 2"]["parts"]
-    assert parts["params/blocks/qkv"][1] == (2, 8, 3, 1, 16)
-    assert parts["params/blocks/attention_out"][1] == (2, 1, 16, 8)
-    assert parts["params/blocks/up"][1] == (2, 8, 24)
-    assert parts["params/blocks/down"][1] == (2, 24, 8)
+    parts = found["data, fsdp, tensor"]["parts"]
+    assert parts["params/blocks/qkv"][1] == (2, 16, 3, 4, 4)
+    assert parts["params/blocks/attention_out"][1] == (2, 4, 4, 16)
+    assert parts["params/blocks/up"][1] == (2, 16, 24)
+    assert parts["params/blocks/down"][1] == (2, 24, 16)
 
 
-def test_data_repeats_the_model(found):
-    assert all(whole == part for whole, part in found["data 8"]["parts"].values())
+@pytest.mark.parametrize("name", ["data 8", "sequence 8"])
+def test_data_and_sequence_repeat_the_model(found, name):
+    assert all(whole == part for whole, part in found[name]["parts"].values())
 
 
-@pytest.mark.parametrize("name", ["fsdp 4 × tensor 2", "1 device"])
+def test_the_attention_kernel_takes_its_heads_and_its_part_of_the_tokens(found):
+    for on_mesh, reference in zip(*found["splash"], strict=True):
+        np.testing.assert_allclose(on_mesh, reference, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", RESTORED)
 def test_a_checkpoint_is_restored_bit_by_bit_onto_another_mesh(found, name, assert_bitwise):
     restored, spec = found[name]["restored"]
     assert_bitwise(restored, found["saved"])
     assert ("fsdp" in spec) == (name != "1 device")
 
 
-@pytest.mark.parametrize("name", ["fsdp 4 × tensor 2", "1 device"])
+@pytest.mark.parametrize("name", RESTORED)
 def test_a_run_goes_on_with_the_same_losses_on_another_mesh(found, name):
-    unbroken = found["2 × 2 × 2"]["losses"][SAVED:]
+    unbroken = found["data, fsdp, tensor"]["losses"][SAVED:]
     np.testing.assert_allclose(found[name]["losses after"], unbroken, rtol=TOLERANCE)
+
+
+@pytest.mark.drill
+def test_a_state_is_born_sharded_in_the_memory_that_it_takes(tmp_path, environment):
+    # XL's width with 6 of its 24 layers, 8.6 GB: the whole state would be 27 GB. Of compiling the
+    # program itself no more than a layer (0.2 GB) may be seen.
+    xl = Path(__file__).resolve().parents[2] / "configs" / "radit_xl.py"
+    config = configuration.load(str(xl), ["model.depth=6", "mesh.data=1", "mesh.fsdp=8"])
+    subprocess.run(
+        [sys.executable, __file__, config.to_json_best_effort(), str(tmp_path), "memory"],
+        env=environment(8),
+        check=True,
+        timeout=600,
+    )
+    found = json.loads((tmp_path / "memory.json").read_text())
+    assert found["state"] > 8e9
+    assert found["state"] <= found["taken"] <= found["state"] + found["layer"]
 
 
 def test_a_fingerprint_gathers_no_array(found):
@@ -193,12 +257,12 @@ def test_a_mesh_that_is_not_the_devices_is_refused(shape):
 
 
 def test_data_takes_what_is_left():
-    assert dict(partition.make_mesh(-1, 1, 1).shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+    assert tuple(partition.make_mesh(-1, 1, 1).shape.values()) == (1, 1, 1, 1)
 
 
 @pytest.fixture(scope="module")
 def abstract_mesh():
-    return jax.sharding.AbstractMesh((2, 4, 2), partition.AXES)
+    return jax.sharding.AbstractMesh((2, 4, 2, 1), partition.AXES)
 
 
 @pytest.mark.parametrize("batch_size", [4, 12, 1])
@@ -238,4 +302,5 @@ def test_outside_of_a_mesh_nothing_is_pinned():
 if __name__ == "__main__":
     devices.start()
     tree = ml_collections.ConfigDict(json.loads(sys.argv[1]), convert_dict=True)
-    eight_devices(configuration.check(configuration.with_tuples(tree)), Path(sys.argv[2]))
+    program = memory_of_init if sys.argv[3:] else eight_devices
+    program(configuration.check(configuration.with_tuples(tree)), Path(sys.argv[2]))

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from rfxray import conditioning, model, partition, sample, sampling
+from rfxray.dataset import open_dataset
 from rfxray.errors import ConfigError, DataError
-from rfxray.input import open_dataset, to_float
-from rfxray.sampling import guidance as guide
-from rfxray.sampling.generate import Model
+from rfxray.input import to_float
+from rfxray.sampling.generate import Batches, _programs
 from rfxray.sampling.nearest import nearest
+from rfxray.sampling.trained import Model
 
 FAST = sampling.Settings(steps=3, solver="euler", batch_size=2)
 ASKED = {"view": "lateral", "age": 40, "cardiomegaly": "present"}
@@ -82,26 +83,6 @@ def test_progress_counts_every_picture(network):
     assert seen == [2, 2, 1]
 
 
-def test_classifier_free_guidance_is_its_formula():
-    rng = np.random.default_rng(0)
-    x, told = rng.normal(size=(3, 4)), rng.normal(size=(3, 19))
-    known = rng.random((3, 19)) < 0.5
-
-    def velocity(x, t, attributes, known):
-        assert t.shape == x.shape[:1]
-        condition = jnp.where(known, attributes, 9.0).sum(1)[:, None]
-        return jnp.tanh(x * condition) + t[:, None]
-
-    t = np.full(3, 0.3, np.float32)
-    conditional, null = jax.jit(
-        lambda: (velocity(x, t, told, known), velocity(x, t, told, np.zeros_like(known)))
-    )()
-    guided = jax.jit(guide.classifier_free(velocity, told, known, 2.5))(x, 0.3)
-    np.testing.assert_allclose(guided, null + 2.5 * (conditional - null), rtol=1e-5)
-    plain = jax.jit(guide.conditional(velocity, told, known))(x, 0.3)
-    np.testing.assert_allclose(plain, conditional, rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -114,11 +95,72 @@ def test_classifier_free_guidance_is_its_formula():
         {"shift": float("inf")},
         {"seed": -1},
         {"seed": 2**32},
+        {"rescale": 1.5},
+        {"interval": (0.9, 0.1)},
+        {"churn": -1.0},
+        {"churn": 1.0, "solver": "heun"},
+        {"tolerance": 0.0},
     ],
 )
 def test_settings_that_cannot_be_are_refused(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
         sampling.Settings(**change)
+
+
+def test_settings_refuse_grids_and_groups_that_cannot_be():
+    with pytest.raises(ConfigError, match="'cubic'"):
+        sampling.Settings(spacing="cubic")
+    with pytest.raises(ConfigError, match="from 1 to 0"):
+        sampling.Settings(times=(0.0, 1.0))
+    with pytest.raises(ConfigError, match="sex stands in two groups"):
+        sampling.Settings(weights=((("sex", "view"), 2.0), (("sex",), 1.0)))
+    with pytest.raises(ConfigError, match="guidance=-1"):
+        sampling.Settings(weights=((("sex",), -1.0),))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"solver": "adaptive", "tolerance": 1e-2},
+        {"solver": "euler", "churn": 1.0},
+        {"solver": "exponential", "spacing": "quadratic"},
+        {"solver": "ab2", "times": (1.0, 0.7, 0.2, 0.0)},
+        {"guidance": 2.0, "weights": ((("view", "age"), 4.0),)},
+        {"guidance": 3.0, "interval": (0.2, 0.6)},
+        {"guidance": 3.0, "rescale": 0.7},
+        {"guidance": 3.0, "optimised": True},
+    ],
+)
+def test_every_way_to_draw_makes_its_own_pictures_and_repeats_them(network, how):
+    settings = dataclasses.replace(FAST, guidance=3.0 if "weights" in how else 1.0)
+    settings = dataclasses.replace(settings, **how)
+    one, two = (sampling.generate(network, ASKED, n=2, settings=settings).images for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    usual = dataclasses.replace(FAST, guidance=settings.guidance)
+    assert np.abs(one - sampling.generate(network, ASKED, n=2, settings=usual).images).max() > 1e-4
+
+
+def test_a_sweep_over_weights_and_seeds_compiles_once(network):
+    _programs.cache_clear()
+    for guidance, seed in ((2.0, 0), (3.0, 0), (2.5, 9)):
+        settings = dataclasses.replace(FAST, guidance=guidance, seed=seed)
+        sampling.generate(network, ASKED, n=2, settings=settings)
+    assert _programs.cache_info().misses == 1
+    (start, integrate) = _programs(
+        network.config, settings.program(), network.velocity, network.mesh
+    )
+    assert (start._cache_size(), integrate._cache_size()) == (1, 1)
+
+
+def test_the_noise_is_given_up_to_the_pictures(network):
+    draw = Batches(network, FAST, 2)
+    attributes, known = np.zeros((2, 19), np.float32), np.zeros((2, 19), bool)
+    x = draw._start(jnp.uint32(0), jnp.arange(2, dtype=jnp.uint32))
+    draw._integrate(
+        *(network.params, None, x, jnp.uint32(0), jnp.float32(1)),
+        *(jnp.arange(2, dtype=jnp.uint32), attributes, known),
+    )
+    assert x.is_deleted()
 
 
 @pytest.mark.parametrize(
@@ -280,6 +322,20 @@ def test_a_grid_varies_the_attributes_over_the_same_noise(trained, tmp_path):
         (["--seed", "-1"], 78, ["seed=-1"]),
         (["--ema", "0.07"], 78, ["0.070", "0.050, 0.100"]),
         (["--step", "7"], 78, ["step 7", "[6, 12]"]),
+        (["--spacing", "cubic"], 78, ["cubic", "quadratic"]),
+        (["--times", "1,x,0"], 78, ["--times"]),
+        (["--interval", "0.5"], 78, ["--interval", "LOW,HIGH"]),
+        (["--weight", "view"], 78, ["--weight", "NAMES=W"]),
+        (["--weight", "viev=2"], 78, ["viev", "view"]),
+        (["--weight", "view=-2"], 78, ["guidance=-2"]),
+        (["--autoguide", "weak"], 78, ["--autoguide"]),
+        (["--autoguide", "0.05"], 78, ["another network"]),
+        (["--format", "jpeg"], 78, ["jpeg", "dicom"]),
+        (["--balance", "age"], 78, ["age_decade"]),
+        (["--balance", "sex", "--set", "sex=F"], 78, ["sex", "--set"]),
+        (["--balance", "sex", "--grid", "view=PA,AP"], 78, ["--balance"]),
+        (["--csv", "/nonexistent.csv"], 65, ["/nonexistent.csv"]),
+        (["--like", "/nonexistent"], 65, ["/nonexistent"]),
         (["--checkpoint", "/nonexistent/run"], 65, ["/nonexistent/run", "config.json"]),
     ],
 )

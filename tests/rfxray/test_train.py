@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rfxray import checkpoint, partition, state, telemetry, train
+from rfxray import checkpoint, partition, state, store, telemetry, train
 from rfxray.checkpoint import Checkpoints
 from rfxray.config import identity
-from rfxray.errors import NonFiniteError, Preempted
+from rfxray.errors import NonFiniteError, Preempted, SaveFailed
 from rfxray.input import fingerprint as data_fingerprint
 from rfxray.input import open_datasets
 
@@ -222,6 +222,85 @@ def test_skips_far_apart_end_nothing(make_config, tiny_data, run_training, tmp_p
     spoil(monkeypatch, {1, 5, 9, 12})
     keys = (f"data.dirs={tiny_data}", "skip.limit=2", "skip.window=3")
     assert metrics(run_training(make_config(*keys), tmp_path / "run"))[-1]["skipped"] == 4
+
+
+# ---------------------------------------------------------------------------------------------
+# Damage and change
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_record_ends_the_run_or_is_replaced_and_listed(
+    tiny_data, damage_record, refusal, tiny_arguments, make_config, run_training, tmp_path, workers
+):
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    damage_record(data, 3, shard=2)
+    keys = (f"data.dirs={data}", f"data.workers={workers}", "data.verify=none")
+    code, line = refusal(train.main, tiny_arguments(tmp_path / "strict", *keys))
+    assert code == 65
+    assert "record 3 of" in line
+    assert "00002-of-00004 is damaged" in line
+    workdir = run_training(make_config(*keys, "data.tolerate=1"), tmp_path / "tolerant")
+    assert metrics(workdir)[-1]["replaced_records"] == 1
+    assert "data: record 3 of" in (workdir / "run.log").read_text()
+    (row,) = [json.loads(x) for x in (workdir / "data_faults.jsonl").read_text().splitlines()]
+    assert row["record"] == 3
+
+
+def test_a_damaged_shard_is_found_before_the_run(tiny_data, refusal, tiny_arguments, tmp_path):
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    file = sorted(data.glob("*train*"))[1]
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.write_bytes(content)
+    argv = tiny_arguments(tmp_path / "run", f"data.dirs={data}", "data.verify=full")
+    code, line = refusal(train.main, argv)
+    assert code == 65
+    assert file.name in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+    trained, copy, config, run_training
+):
+    (copy / "checkpoints" / "12" / "seal.json").write_text("{}")
+    (copy / "checkpoints" / "12" / "meta" / "metadata").unlink()
+    run_training(config, copy)
+    log = (copy / "run.log").read_text()
+    assert f"set aside: the checkpoint {copy}/checkpoints/12 is damaged" in log
+    assert "resumed at step 6" in log
+    assert logged(copy) == logged(trained)
+
+
+def test_a_change_of_the_run_is_taken_by_the_flag_alone(copy, tiny_data, refusal, tiny_arguments):
+    changes = ("optim.learning_rate=1e-3", "steps=14")
+    argv = tiny_arguments(copy, f"data.dirs={tiny_data}", *KEYS, *changes)
+    code, line = refusal(train.main, argv)
+    assert code == 78
+    assert "optim.learning_rate: 0.002 there, 0.001 here" in line
+    assert "--allow-change" in line
+    train.main([*argv, "--allow-change", "optim.learning_rate"])
+    assert "from step 12 on, optim.learning_rate" in (copy / "run.log").read_text()
+    assert metrics(copy)[-1]["step"] == 14
+
+
+def test_a_checkpoint_by_minutes_comes_at_a_log_step(
+    make_config, tiny_data, run_training, tmp_path
+):
+    keys = (f"data.dirs={tiny_data}", "checkpoint_every=0", "checkpoint_minutes=1e-6")
+    workdir = run_training(make_config(*keys), tmp_path / "run")
+    assert {p.name for p in (workdir / "checkpoints").iterdir()} == {"4", "8", "12"}
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(
+    make_config, tiny_data, run_training, tmp_path, monkeypatch
+):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "seal", full)
+    config = make_config(f"data.dirs={tiny_data}", "steps=4000", "checkpoint_every=2")
+    with pytest.raises(SaveFailed, match=r"checkpoints/2 could not be saved .*No space left"):
+        run_training(config, tmp_path / "run")
 
 
 # ---------------------------------------------------------------------------------------------

@@ -1,0 +1,137 @@
+import json
+
+import numpy as np
+import pytest
+
+from data_prep import phantom
+from data_prep.phantom import causes
+from rfxray.conditioning import INDEX, PATHOLOGY_NAMES, encode
+from rfxray.dataset import open_dataset
+from rfxray.errors import ConfigError, DataError
+from rfxray.sampling import causal
+
+MANY = np.arange(20_000)
+
+
+@pytest.fixture(scope="module")
+def population():
+    return phantom.draw_attributes(0, MANY)
+
+
+@pytest.fixture(scope="module")
+def fitted(population):
+    return causal.fit(causal.read_graph(), population, np.ones(population.shape, bool))
+
+
+def test_the_graph_is_the_phantoms():
+    graph = causal.read_graph()
+    assert {child: set(parents) for child, parents in graph.parents.items()} == {
+        child: set(parents) for child, parents in causes.EDGES.items()
+    }
+    for name in ("age", "fracture", "pleural_effusion", "lung_lesion"):
+        follows = set(phantom.descendants(name)) - {"no_finding"}
+        assert set(graph.descendants([name])) == follows
+
+
+def test_the_mechanisms_are_found_from_a_table(fitted, population):
+    known = np.ones(population.shape, bool)
+    for child in fitted.graph.parents:
+        true = 1 / (1 + np.exp(-causes.logit(child, population)))
+        found = fitted.probability(child, population, known)
+        assert np.abs(found - true).mean() < 0.02
+        assert fitted.rows[child] == len(population)
+
+
+def test_what_nobody_recorded_is_a_category_of_its_own(population):
+    states = phantom.draw_states(0, MANY, population)
+    from rfxray.record import known_from_states
+
+    known = known_from_states(states)
+    model = causal.fit(causal.read_graph(), phantom.observe(population, states), known)
+    assert all(0 < model.rows[child] < len(MANY) for child in model.weights)
+    nobody = model.probability("cardiomegaly", population[:1], np.zeros((1, 19), bool))
+    share = population[:, INDEX["cardiomegaly"]].mean()
+    assert nobody[0] == pytest.approx(share, abs=0.15)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_counterfactuals_are_those_of_the_true_model(fitted, population, value):
+    """The share of patients in whom a descendant appears or vanishes, against the exact answer."""
+    do = {"pleural_effusion": value}
+    known = np.ones(population.shape, bool)
+    after, told, chances = causal.counterfactual(fitted, population, known, do, seed=1)
+    true = phantom.draw_attributes(0, MANY, do)
+    assert told.all()
+    assert set(chances) == {"support_devices", "atelectasis", "lung_opacity", "lung_lesion"}
+    for name in chances:
+        i = INDEX[name]
+        for direction in (1, -1):
+            found = (after[:, i] - population[:, i] == direction).mean()
+            exact = (true[:, i] - population[:, i] == direction).mean()
+            assert found == pytest.approx(exact, abs=0.012)
+        assert chances[name].mean() == pytest.approx(after[:, i].mean(), abs=0.02)
+    untouched = [i for n, i in INDEX.items() if n not in {*do, *chances, "no_finding"}]
+    np.testing.assert_array_equal(after[:, untouched], population[:, untouched])
+
+
+def test_a_null_intervention_changes_nothing(fitted, population):
+    known = np.ones(population.shape, bool)
+    rows = population[:, INDEX["fracture"]] == 1
+    some = population[rows]
+    after, _, _ = causal.counterfactual(fitted, some, known[rows], {"fracture": 1.0})
+    np.testing.assert_array_equal(after, some)
+
+
+def test_findings_move_with_their_chance_alone(fitted, population):
+    """Every effect of the phantom is monotone: with an effusion put in, nothing below it goes."""
+    known = np.ones(population.shape, bool)
+    after, _, _ = causal.counterfactual(fitted, population, known, {"pleural_effusion": 1.0})
+    for name in ("support_devices", "atelectasis"):
+        assert (after[:, INDEX[name]] >= population[:, INDEX[name]]).all()
+
+
+def test_the_unknown_stays_unknown_and_no_finding_follows(fitted):
+    values, known = encode({"view": "PA", "pneumonia": "absent", "no_finding": "present"})
+    after, told, chances = causal.counterfactual(
+        fitted, values[None], known[None], {"pneumonia": 1.0}
+    )
+    assert told[0].nonzero()[0].tolist() == sorted(
+        [INDEX["view"], INDEX["pneumonia"], INDEX["no_finding"]]
+    )
+    assert after[0, INDEX["no_finding"]] == 0
+    assert "consolidation" in chances
+    assert set(chances) < set(PATHOLOGY_NAMES) | {"support_devices"}
+    with pytest.raises(ConfigError, match="no_finding follows"):
+        causal.counterfactual(fitted, values[None], known[None], {"no_finding": 1.0})
+
+
+def test_a_dataset_is_fitted_from_its_records(tiny_data, tmp_path):
+    graph = tmp_path / "graph.json"
+    graph.write_text(json.dumps({"name": "one", "parents": {"cardiomegaly": ["age"]}}))
+    model = causal.fit_dataset(causal.read_graph(graph), open_dataset(tiny_data))
+    assert model.rows == {"cardiomegaly": 50}
+    graph.write_text(json.dumps({"parents": {"edema": ["age"]}}))
+    with pytest.raises(DataError, match="edema depends"):
+        causal.fit_dataset(causal.read_graph(graph), open_dataset(tiny_data))
+    with pytest.raises(ConfigError, match="no split 'test'"):
+        causal.fit_dataset(causal.read_graph(), open_dataset(tiny_data), "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{", "no causal graph"),
+        ("[]", "no causal graph"),
+        ('{"parents": {"edemma": ["age"]}}', "'edemma'"),
+        ('{"parents": {"edema": ["ag"]}}', "'ag'"),
+        ('{"parents": {"age": ["sex"]}}', "only findings"),
+        ('{"parents": {"no_finding": ["edema"]}}', "only findings"),
+        ('{"parents": {"edema": ["no_finding"]}}', "only findings"),
+        ('{"parents": {"edema": ["fracture"], "fracture": ["edema"]}}', "cycle"),
+    ],
+)
+def test_a_graph_that_is_none_is_refused(tmp_path, text, part):
+    file = tmp_path / "graph.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=part):
+        causal.read_graph(file)

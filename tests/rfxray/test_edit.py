@@ -1,0 +1,197 @@
+import json
+import shlex
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from rfxray import edit, pictures
+from rfxray.input import to_float
+
+FAST = ["--steps", "2", "--solver", "euler", "--corrections", "1"]
+
+
+@pytest.fixture(scope="module")
+def radiograph(tmp_path_factory):
+    """An 8-bit PNG of 48 × 40 pixels."""
+    y, x = np.mgrid[:48, :40]
+    noise = np.random.default_rng(0).normal(0, 6, y.shape)
+    image = np.clip(60 + 2 * y + 40 * np.sin(x / 6) + noise, 0, 255).astype(np.uint8)
+    path = tmp_path_factory.mktemp("edit") / "chest.png"
+    Image.fromarray(image).save(path)
+    return path
+
+
+def mask(path, shape, rows=slice(None)):
+    array = np.zeros(shape, np.uint8)
+    array[rows] = 255
+    Image.fromarray(array).save(path)
+    return path
+
+
+def run(trained, image, out, *flags):
+    argv = ["--checkpoint", trained, "--image", image, "--out", out, *FAST, *flags]
+    edit.main([str(a) for a in argv])
+    return json.loads((out / "edit.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def edited(trained, radiograph, tmp_path_factory):
+    out = tmp_path_factory.mktemp("edited") / "out"
+    flags = ["--from", "view=AP", "--from", "sex=M", "--set", "cardiomegaly=present", "--dicom"]
+    return out, run(trained, radiograph, out, *flags)
+
+
+def test_an_edit_leaves_all_that_was_promised(edited):
+    out, entry = edited
+    names = {"original.png", "edited.png", "edited.dcm", "difference.png", "strip.png", "edit.json"}
+    assert {path.name for path in out.iterdir()} == names
+    before, after = (pictures.read_png(out / f"{name}.png") for name in ("original", "edited"))
+    assert before.dtype == after.dtype == np.uint16
+    assert before.shape == after.shape == (32, 32)
+    with Image.open(out / "edited.png") as picture:
+        assert "synthetic" in picture.text["Description"]
+        assert json.loads(picture.text["rfxray"]) == entry
+    assert entry["synthetic"] is True
+    told = {"view": "AP", "sex": "M", "cardiomegaly": "present"}
+    assert entry["attributes"] == {**told, "no_finding": "absent"}  # which follows
+    assert (entry["from"], entry["set"]) == (
+        {"view": "AP", "sex": "M"},
+        {"cardiomegaly": "present"},
+    )
+    change = np.abs(to_float(after) - to_float(before)).mean() * 127.5
+    assert entry["mean_absolute_change"] == pytest.approx(change, abs=0.01)
+    file = pydicom.dcmread(out / "edited.dcm")
+    np.testing.assert_array_equal(file.pixel_array, after)
+    assert (file.SyntheticData, file.ConversionType) == ("YES", "SYN")
+    assert "edited from chest.png" in file.DerivationDescription
+
+
+def test_the_command_in_the_sidecar_makes_the_same_edit(edited, tmp_path):
+    out, entry = edited
+    command = shlex.split(entry["command"])
+    assert command[:3] == ["python", "-m", "rfxray.edit"]
+    assert command[-2:] == ["--step", "12"]
+    edit.main([*command[3:], "--out", str(tmp_path / "again")])
+    np.testing.assert_array_equal(
+        pictures.read_png(out / "edited.png"), pictures.read_png(tmp_path / "again" / "edited.png")
+    )
+
+
+def test_masks_of_the_radiographs_own_size_are_placed_as_it_was(trained, radiograph, tmp_path):
+    keep = mask(tmp_path / "keep.png", (48, 40), slice(0, 24))
+    flags = ["--set", "edema=present", "--method", "noise", "--keep", keep]
+    run(trained, radiograph, tmp_path / "out", *flags)
+    before, after = (
+        pictures.read_png(tmp_path / "out" / f"{name}.png") for name in ("original", "edited")
+    )
+    # The upper half of the content box; 48 × 40 becomes 32 × 27, padded by 2 and 3 columns.
+    np.testing.assert_array_equal(before[:16, 3:29], after[:16, 3:29])
+    assert (before != after)[17:].mean() > 0.5
+
+
+def test_inpainting_keeps_all_but_the_hole(trained, radiograph, tmp_path):
+    hole = mask(tmp_path / "hole.png", (32, 32), slice(10, 20))
+    run(trained, radiograph, tmp_path / "out", "--set", "view=PA", "--inpaint", hole)
+    before, after = (
+        pictures.read_png(tmp_path / "out" / f"{name}.png") for name in ("original", "edited")
+    )
+    different = (before != after).any(1)
+    assert different[10:20].all()
+    assert not different[:10].any()
+    assert not different[20:].any()
+
+
+@pytest.mark.parametrize("method", ["flow", "noise"])
+def test_a_strip_over_strength(trained, radiograph, tmp_path, method):
+    flags = ["--set", "view=PA", "--method", method, "--strip", "strength"]
+    assert run(trained, radiograph, tmp_path / "out", *flags)["method"] == method
+    # Original and five strengths, pictures above and changes below, 128 pixels each.
+    width, height = Image.open(tmp_path / "out" / "strip.png").size
+    assert 6 * 130 < width < 6 * 130 + 100
+    assert height == 2 * 130 + 20
+
+
+def test_descendants_follow_on_request(trained, radiograph, tiny_data, tmp_path, capsys):
+    graph = tmp_path / "graph.json"
+    graph.write_text(json.dumps({"name": "one", "parents": {"cardiomegaly": ["age"]}}))
+    flags = ["--from", "age=60", "--from", "cardiomegaly=absent", "--set", "age=30"]
+    flags += ["--propagate", tiny_data, "--graph", graph]
+    entry = run(trained, radiograph, tmp_path / "out", *flags)
+    assert entry["follows"].keys() == {"cardiomegaly"}
+    assert 0 <= entry["follows"]["cardiomegaly"]["probability"] <= 1
+    assert entry["attributes"]["age"] == 30.0
+    assert "follows: cardiomegaly=" in capsys.readouterr().out
+
+
+def test_a_difference_is_red_where_brighter_and_blue_where_darker():
+    picture = edit.difference(np.array([[0.5, -0.5, 0.0, 2.0]]), np.zeros((1, 4)))
+    assert picture[0].tolist() == [[255, 0, 0], [0, 0, 255], [255, 255, 255], [255, 0, 0]]
+
+
+# ---------------------------------------------------------------------------------------------
+# Bad input
+
+
+def colour(path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 40, 3), np.uint8)).save(path)
+    return path
+
+
+def several_frames(path):
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = 3, 48, 40
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 0
+    dataset.PixelData = np.zeros((3, 48, 40), np.uint16).tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "parts"),
+    [
+        (["--set", "edema=present", "--set", "no_finding=present"], 78, ["contradicts"]),
+        (["--from", "edema=present", "--set", "no_finding=present"], 78, ["contradicts"]),
+        (["--set", "view=sideways"], 78, ["sideways"]),
+        (["--from", "view=AP", "--set", "view=AP"], 78, ["nothing would change"]),
+        ([], 78, ["nothing would change"]),
+        (["--set", "view=AP", "--solver", "ddim"], 78, ["ddim", "heun"]),
+        (["--set", "view=AP", "--solver", "ab2"], 78, ["ab2", "inverted"]),
+        (["--set", "view=AP", "--guidance", "-1"], 78, ["guidance=-1"]),
+        (["--set", "view=AP", "--strength", "2"], 78, ["strength=2"]),
+        (["--set", "view=AP", "--method", "magic"], 78, ["magic", "flow"]),
+        (["--set", "view=AP", "--mask", "SMALL"], 78, ["small.png", "10 × 10", "48 × 40"]),
+        (["--set", "view=AP", "--keep", "SMALL"], 78, ["10 × 10"]),
+        (["--set", "view=AP", "--keep", "/none.png"], 65, ["/none.png"]),
+        (["--set", "view=AP", "--inpaint", "SMALL", "--keep", "SMALL"], 78, ["--inpaint"]),
+        (["--set", "view=AP", "--image", "COLOUR"], 65, ["colour"]),
+        (["--set", "view=AP", "--image", "FRAMES"], 65, ["several frames"]),
+        (["--set", "view=AP", "--image", "/none.png"], 65, ["/none.png", "unreadable"]),
+        (["--set", "view=AP", "--propagate", "/none"], 65, ["/none"]),
+    ],
+)
+def test_bad_input_is_one_line_and_a_code(
+    trained, radiograph, tmp_path, refusal, flags, code, parts
+):
+    stands_for = {
+        "SMALL": lambda: mask(tmp_path / "small.png", (10, 10)),
+        "COLOUR": lambda: colour(tmp_path / "colour.png"),
+        "FRAMES": lambda: several_frames(tmp_path / "frames.dcm"),
+    }
+    flags = [stands_for[f]() if f in stands_for else f for f in flags]
+    out = tmp_path / "out"
+    argv = ["--checkpoint", trained, "--image", radiograph, "--out", out, *FAST, *flags]
+    found, line = refusal(edit.main, argv)
+    assert found == code
+    assert line.startswith("rfxray.edit: error: ")
+    for part in parts:
+        assert part in line
+    assert not out.exists()
