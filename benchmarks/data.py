@@ -1,67 +1,83 @@
-"""What it costs to make and to read a data set of 512² radiographs, per core.
+"""What it costs to make and to read a data set of 512² radiographs.
 
-    python -m benchmarks.data [--records 1200000] [--folder runs/bench]
+    python -m benchmarks.data [--only ingest --only start …] [--folder runs/bench_data]
 
 | measured | how |
 |---|---|
 | ingest | DICOM (plain, JPEG 2000) and 16-bit PNG of 2,500², noise on a phantom, to 512² |
-| shard | records of 512² written by `shards.write_shard`, read and decoded as training does |
-| Grain | start-up, memory and first batch over as many records as CXR7 has, of 16² |
+| shards | records of 512² written by `shards.write_shard` |
+| loader | the same records through `rfxray.input.batches`, as training reads them, one thread |
+| start | start-up, first batch and memory of that loader over 1,172 shards of 1,024 records |
+| table | all of `data_prep.harmonise` that is not pixels, over 1.2M rows and as many files |
 
-1.2 million records of 512² are 400 GB; number and size are therefore measured apart: the number
-decides start-up and memory, the size decides the rate of decoding.
+The 1,172 shards are one file under 1,172 names: number and size are real, the 330 GB are not. The
+pixels of `table` are not looked at; its survey is drawn at random.
 
-Every figure is of one process on the machine at hand, the files in its page cache.
+Rates are per second of processor time of one process, which a busy neighbour changes least; files
+lie in the page cache. Each is taken `--repeats` times: the median, and in brackets all.
 """
 
 import argparse
+import csv
+import hashlib
 import json
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pydicom
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from data_prep import ingest, shards
+from data_prep import harmonise, ingest, parquet, shards, survey
 from data_prep.decoder import Decoder
 from data_prep.phantom import draw_attributes, draw_images
 from data_prep.phantom.dataset import records as phantom_records
 from data_prep.processes import write_dataset
-from rfxray.errors import exit_on_error
-from rfxray.record import deserialize
+from data_prep.sources.mapping import FINDING_LABELS
+from data_prep.sources.sets import SETS
+from rfxray.errors import ArgumentParser, exit_on_error
 
 RAW, SIZE = 2500, 512
-XL_IMAGES = 150  # a second and host, an estimate: v5p, XL, 1,024 tokens; 4× is the aim
+RECORDS, SHARD_EXAMPLES = 1_200_000, 1024
+XL_IMAGES = 150  # a second that XL takes on a v5p host of 4 chips; an estimate
+HOST_CORES = 208  # virtual ones of such a host
 
-# Runs in a fresh interpreter, so that start-up and memory are Grain's own
+# A fresh interpreter, so that start-up and memory are the loader's own
 READER = """
 import json, resource, sys, time
-import grain, numpy
-from rfxray import input, record
-from rfxray.input import open_dataset
+from configs import base
+from rfxray import input
+config = base.get_config()
+config.data.dirs, config.batch_size, config.data.threads = (sys.argv[1],), int(sys.argv[2]), 1
+config.eval.every = 0
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
 before, start = rss(), time.perf_counter()
-dataset = open_dataset(sys.argv[1])
-source = grain.sources.ArrayRecordDataSource([str(p) for p in dataset.shards["train"]])
-order = grain.MapDataset.source(source).seed(7).shuffle().repeat().map(record.deserialize)
-length, opened = len(source), time.perf_counter()
-batch = [order[i] for i in range(64)]
-first = time.perf_counter()
-print(json.dumps([length, opened - start, first - opened, rss() - before]))
+batches = input.batches(config, input.open_datasets(config))
+opened = time.perf_counter()
+next(batches)
+first, memory, spent = time.perf_counter(), rss() - before, time.process_time()
+count = int(sys.argv[3])
+for _ in range(count):
+    next(batches)
+rate = count * config.batch_size / (time.process_time() - spent) if count else 0
+print(json.dumps({"start": opened - start, "first": first - opened, "MiB": memory, "rate": rate}))
 """
 
 
-def ingest_rates(folder: Path, rounds: int) -> None:
-    """Images a second of each kind of file, in this process and through the limited decoder."""
+def ingest_rates(folder: Path, repeats: int) -> None:
+    """Images a second of each kind of file."""
     attributes = draw_attributes(0, np.arange(1))
     chest = cv2.resize(draw_images(attributes, 0, np.arange(1), 512)[0], (RAW, RAW))
     noise = np.random.default_rng(0).normal(0, 300, chest.shape)
@@ -72,69 +88,166 @@ def ingest_rates(folder: Path, rounds: int) -> None:
     Image.fromarray(chest << 4).save(files[2])
     limited = Decoder()
     for path in files:
-        limited.decode(path, SIZE)
-        alone = _rate(lambda path=path: ingest.ingest(path, SIZE), rounds)
-        through = _rate(lambda path=path: limited.decode(path, SIZE), rounds)
-        print(f"ingest {path.name}, {path.stat().st_size / 2**20:.1f} MiB, {RAW}² to {SIZE}²: "
-              f"{alone:.1f} images/s/core, {through:.1f} through the limited decoder")  # fmt: skip
+        alone = [5 / _spent(lambda p=path: [ingest.ingest(p, SIZE) for _ in range(5)])
+                 for _ in range(repeats)]  # fmt: skip
+        start = time.perf_counter()
+        for _ in range(5):
+            limited.decode(path, SIZE)
+        through = 5 / (time.perf_counter() - start)
+        print(f"ingest: {path.name}, {path.stat().st_size / 2**20:.1f} MiB, {RAW}² to {SIZE}²: "
+              f"{_median(alone, '.1f')} images/s/core; through the limited decoder, its pipe and "
+              f"start included, {through:.1f}/s of wall time")  # fmt: skip
     limited.close()
 
 
-def shard_rates(folder: Path, count: int) -> None:
-    """Records of 512² a second, written and read."""
-    drawn = list(phantom_records(range(count), 0, SIZE))
-    shard = shards.Shard("train", 0, range(count))
-    (folder / "partial").mkdir(parents=True)
-    start = time.perf_counter()
-    shards.write_shard(shard, folder, SIZE, lambda items: iter(drawn))
-    wrote = time.perf_counter() - start
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    path = folder / "partial" / "train-00000.array_record"
-    reader = ArrayRecordReader(os.fspath(path))
-    start = time.perf_counter()
-    for data in reader.read_all():
-        deserialize(data)
-    read = count / (time.perf_counter() - start)
-    print(f"shard of {SIZE}², {path.stat().st_size / count / 1024:.0f} KiB a record: written at "
-          f"{count / wrote:.0f}/s/core, read and decoded at {read:.0f}/s/core")  # fmt: skip
-    cores = 4 * XL_IMAGES / read
-    print(f"4 × the {XL_IMAGES} images/s (an estimate) of XL on a v5p host need {cores:.1f} cores; "
-          f"such a host has 208")  # fmt: skip
+def shard_rates(folder: Path, repeats: int) -> None:
+    """Records a second into a shard, and the data set of one shard that the loader reads."""
+    drawn = list(phantom_records(range(64), 0, SIZE))
+    items = range(SHARD_EXAMPLES)
+    plan = shards.plan({"train": items}, name="one", size=SIZE, shard_examples=SHARD_EXAMPLES)
+    write_dataset(plan, _Repeated(drawn), folder / "one", command="benchmarks.data")
+    (shard,) = shards.read_manifest(folder / "one")["splits"]["train"]["shards"]
+    part = shards.Shard("train", 0, range(64))
+    (folder / "again" / "partial").mkdir(parents=True)
+    rates = [64 / _spent(lambda: shards.write_shard(part, folder / "again", SIZE, _Repeated(drawn)))
+             for _ in range(repeats)]  # fmt: skip
+    kib = shard["bytes"] / SHARD_EXAMPLES / 1024
+    print(f"shards: {kib:.0f} KiB a record of {SIZE}²; written {_median(rates, '.0f')}/s/core")
 
 
-def grain_start(folder: Path, count: int) -> None:
-    """Start-up, memory and first batch over `count` small records."""
-    (one,) = phantom_records(range(1), 0, 16)
-    plan = shards.plan({"train": range(count)}, name="many", size=16, shard_examples=16_384)
-    write_dataset(plan, _Repeated(one), folder / "many", command="benchmarks.data")
-    done = subprocess.run(
-        [sys.executable, "-c", READER, str(folder / "many")],
-        capture_output=True,
-        text=True,
-        check=True,
+def loader_rate(folder: Path, repeats: int) -> None:
+    rates = [_reader(folder / "one", 32, 12)["rate"] for _ in range(repeats)]
+    need = XL_IMAGES / statistics.median(rates)
+    print(
+        f"loader: {_median(rates, '.0f')} images/s/core, file to batch; the {XL_IMAGES} of XL "
+        f"on a v5p host (an estimate) need {need:.1f} of its {HOST_CORES} cores, 4 times as many "
+        f"{4 * need:.1f}"
     )
-    length, opened, first, memory = json.loads(done.stdout)
-    print(f"Grain over {length:,} records in {len(plan.shards)} shards: open {opened:.2f} s, first "
-          f"64 examples {first:.2f} s, {memory:.0f} MiB above the imports")  # fmt: skip
+
+
+def grain_start(folder: Path, repeats: int) -> None:
+    """The loader over as many records as CXR7 has, each of its true size."""
+    one = shards.read_manifest(folder / "one")
+    (shard,) = one["splits"]["train"]["shards"]
+    many = folder / "many"
+    many.mkdir()
+    listed = [{**shard, "file": f"many-{i:05d}"} for i in range(-(-RECORDS // SHARD_EXAMPLES))]
+    for other in listed:
+        os.link(folder / "one" / shard["file"], many / other["file"])
+    examples = len(listed) * SHARD_EXAMPLES
+    one["splits"]["train"] |= {"examples": examples, "shards": listed}
+    (many / "manifest.json").write_text(json.dumps(one))
+    told = [_reader(many, 64, 0) for _ in range(repeats)]
+    start, first, memory = ([t[key] for t in told] for key in ("start", "first", "MiB"))
+    print(f"start: {examples:,} records of {SIZE}² in {len(listed):,} shards: open "
+          f"{_median(start, '.2f')} s, first batch of 64 {_median(first, '.2f')} s, "
+          f"{_median(memory, '.0f')} MiB above the imports")  # fmt: skip
+
+
+def table_cost(folder: Path, repeats: int) -> None:
+    """Everything of harmonise but pixels, in a process of its own; once, it takes minutes."""
+    root = folder / "chexpert"
+    _raw_table(root, RECORDS)
+    seen = list(_random_survey(folder / "survey", RECORDS))
+    begun = start = time.perf_counter()
+
+    def lap(what: str) -> None:
+        nonlocal start
+        print(f"table: {what} {time.perf_counter() - start:.0f} s, so far "
+              f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")  # fmt: skip
+        start = time.perf_counter()
+
+    tables = {"chexpert": SETS["chexpert"].read(root)}
+    lap(f"{len(tables['chexpert'].rows):,} rows read")
+    tables = {name: harmonise.locate(name, table, root) for name, table in tables.items()}
+    rows = tables["chexpert"].rows
+    lap(f"{len(rows):,} files found")
+    splits = harmonise.assign_splits(tables, 0.02, 0.02)
+    fates, found = harmonise.decide(rows, splits, seen)
+    lap(f"duplicates sought, {found['near_candidates_between_patients']:,} candidates")
+    args = argparse.Namespace(
+        name="cxr7", size=512, shard_examples=1024, validation=0.02, test=0.02
+    )
+    plan = harmonise.plan_shards(tables, splits, fates, found, args, {})
+    lap(f"{len(plan.shards):,} shards planned, {plan.identity['inputs_sha256'][:8]}")
+    parquet.write(folder / "table.parquet", tables, splits, fates)
+    lap("table.parquet written")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"table: {RECORDS:,} rows in {(time.perf_counter() - begun) / 60:.1f} min, {peak:.2f} GiB"
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# What is measured with
+
+
+def _spent(work: Callable[[], object]) -> float:
+    """Seconds of processor time."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def _median(values: list[float], form: str) -> str:
+    return f"{statistics.median(values):{form}} [{', '.join(f'{v:{form}}' for v in values)}]"
+
+
+def _reader(folder: Path, batch: int, batches: int) -> dict[str, float]:
+    command = [sys.executable, "-c", READER, str(folder), str(batch), str(batches)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 class _Repeated:
-    """One record for every item, under another key."""
+    """A few records over and over, under other keys."""
 
-    def __init__(self, record: dict):
-        self.record = record
+    def __init__(self, records: list[dict]):
+        self.records = records
 
     def __call__(self, items):
         for i in items:
-            yield {**self.record, "key": f"phantom/p{i}//0", "patient": f"phantom/p{i}"}
+            key = {"key": f"phantom/p{i}//0", "patient": f"phantom/p{i}"}
+            yield {**self.records[i % len(self.records)], **key}
 
 
-def _rate(work, rounds: int) -> float:
-    start = time.perf_counter()
-    for _ in range(rounds):
-        work()
-    return rounds / (time.perf_counter() - start)
+def _raw_table(root: Path, count: int) -> None:
+    """CheXpert's train.csv with `count` rows, twenty films a study, and empty files to match."""
+    cells = np.array(["", "1.0", "0.0", "-1.0"])
+    told = np.random.default_rng(0).choice(4, (4001, len(FINDING_LABELS)), p=[0.7, 0.15, 0.1, 0.05])
+    rows = cells[told].tolist()
+    root.mkdir()
+    with open(root / "train.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA"]
+        writer.writerow([*header, *FINDING_LABELS.values()])
+        for i in range(count):
+            folder = f"train/patient{i // 60:06d}/study{i // 20 % 3 + 1}"
+            if i % 20 == 0:
+                os.makedirs(root / folder)
+            path = f"{folder}/view{i % 20 + 1}_frontal.jpg"
+            os.mknod(f"{root}/{path}")
+            known = ["Male", 20 + i % 70, "Frontal", "AP"]
+            writer.writerow([f"CheXpert-v1.0/{path}", *known, *rows[i % len(rows)]])
+
+
+def _random_survey(folder: Path, count: int, chunk: int = 65_536) -> Iterator[Path]:
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    schema = survey.SCHEMA.remove(survey.SCHEMA.get_field_index("thumbnail"))
+    for start in range(0, count, chunk):
+        rows = min(chunk, count - start)
+        hashes = rng.integers(0, 256, (rows, 32), np.uint8)
+        columns = [
+            pa.array([str(i) for i in range(start, start + rows)]),
+            pa.array([""] * rows),
+            pa.array([hashlib.sha256(h).digest() for h in hashes], pa.binary(32)),
+            pa.array([h.tobytes() for h in hashes], pa.binary(32)),
+            pa.array([[30.0, 0.8, 0.2, 0.2, 0.2, -0.5, 0.3]] * rows, schema.field("scores").type),
+        ]
+        path = folder / f"{start}.parquet"
+        pq.write_table(pa.table(columns, schema=schema), path)
+        yield path
 
 
 def _dicom(path: Path, pixels: np.ndarray) -> None:
@@ -168,21 +281,33 @@ def _jpeg2000(plain: Path, path: Path) -> None:
     writer.Write()
 
 
+MEASURED = {
+    "ingest": ingest_rates,
+    "shards": shard_rates,
+    "loader": loader_rate,
+    "start": grain_start,
+    "table": table_cost,
+}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--records", type=int, default=1_200_000, help="for Grain (%(default)s)")
-    parser.add_argument("--images", type=int, default=64, help="of 512² (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="of ingest (%(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("runs/bench_data"))
-    args = parser.parse_args()
     with exit_on_error("benchmarks.data"):
+        parser = ArgumentParser(
+            prog="python -m benchmarks.data", description=__doc__.splitlines()[0]
+        )
+        parser.add_argument("--only", action="append", choices=MEASURED, help="repeat for several")
+        parser.add_argument("--repeats", type=int, default=3, help="of each figure (%(default)s)")
+        parser.add_argument("--folder", type=Path, default=Path("runs/bench_data"))
+        args = parser.parse_args()
+        wanted = dict.fromkeys(args.only or MEASURED)
+        if {"loader", "start"} & set(wanted):
+            wanted = dict.fromkeys(("shards", *wanted))  # they read what it writes
         shutil.rmtree(args.folder, ignore_errors=True)
         args.folder.mkdir(parents=True)
-        ingest_rates(args.folder, args.rounds)
-        shard_rates(args.folder / "one", args.images)
-        grain_start(args.folder, args.records)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"{args.folder}: may be deleted; this process took {peak:.1f} GiB at most")
+        for name in MEASURED:
+            if name in wanted:
+                MEASURED[name](args.folder, args.repeats)
+        print(f"{args.folder}: may be deleted")
 
 
 if __name__ == "__main__":

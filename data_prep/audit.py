@@ -3,7 +3,8 @@
     python -m data_prep.audit runs/data/cxr7        # writes runs/data/cxr7/audit.html
 
 The page is one file and needs no network. It reads `manifest.json`, `table.parquet`, a sample of
-the records and, where it is still there, `survey/`.
+the records and, where it is still there, `survey/`. With `--audit-text` every record is looked at
+for text burned into the picture; what is found stands in `text.csv` and on the page.
 """
 
 import argparse
@@ -13,12 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import data_prep.needs_prep  # noqa: F401  before what needs it
+
+# isort: split
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_prep import audit_page
+from data_prep import audit_page, burned_text
 from data_prep import survey as surveys
 from data_prep.shards import read_manifest, write_atomically
 from data_prep.sources.mapping import published_prevalence
@@ -29,6 +33,7 @@ from rfxray.record import State, deserialize
 
 COMMAND = "data_prep.audit"
 SHEET = 10  # pictures a contact sheet
+TEXT_SHEET = 20  # of a set; two rows
 SAMPLED = 64  # records a set whose intensities are counted
 BINS = 64
 # A prevalence is flagged beyond this factor of what is published of the set, or beyond that of the
@@ -44,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         manifest = read_manifest(out)
         if manifest is None or not (out / "table.parquet").is_file():
             raise DataError(f"{out} is no finished data set of data_prep.harmonise")
+        if args.audit_text:
+            print(f"{COMMAND}: looking for text in {out}", file=sys.stderr)
+            burned_text.scan(out, manifest, workers=args.workers, command=COMMAND)
         print(f"{COMMAND}: reading {out}", file=sys.stderr)
         page = audit_page.render(manifest, gather(out, manifest))
         write_atomically(out / "audit.html", page)
@@ -69,9 +77,11 @@ def gather(out: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "states": states,
         "prevalence": prevalence,
         "flags": _flags(prevalence, counts),
+        "judged": sum(len(prevalence[name]) for name in prevalence if counts[name] >= FEWEST),
+        "rule": f"a factor of {FACTOR:g} of what is published, in sets of {FEWEST} or more",
         "divided_patients": _divided_patients(kept),
         "divided_pictures": _divided_pictures(out, kept),
-        **_pictures(out, manifest, kept),
+        **_pictures(out, manifest, kept, burned_text.read(out)),
     }
 
 
@@ -91,16 +101,19 @@ def _cross(table: pa.Table, by: str, column: str) -> dict[str, dict[str, int]]:
 
 
 def _in_order(by_set: dict) -> dict:
-    """As `SETS` has them: Arrow groups in no order."""
-    return {name: by_set[name] for name in SETS if name in by_set}
+    """As `SETS` has them, then by name: Arrow groups in no order."""
+    return {
+        name: by_set[name] for name in dict.fromkeys((*SETS, *sorted(by_set))) if name in by_set
+    }
 
 
 def _ages(kept: pa.Table) -> dict[str, list[int]]:
-    """set → rows in each five years from 0 to 100."""
+    """set → rows in each five years from 0 to 100, the last with all that are older."""
     ages = {}
     for name in _counts(kept, "source"):
         own = kept.filter(pc.equal(kept["source"].cast(pa.string()), name))["age"].drop_null()
-        ages[name] = np.histogram(own.to_numpy(), bins=20, range=(0, 100))[0].tolist()
+        years = np.minimum(own.to_numpy(), 99)
+        ages[name] = np.histogram(years, bins=20, range=(0, 100))[0].tolist()
     return ages
 
 
@@ -154,37 +167,61 @@ def _divided_pictures(out: Path, kept: pa.Table) -> int | None:
 # Pictures
 
 
-def _pictures(out: Path, manifest: Mapping[str, Any], kept: pa.Table) -> dict[str, Any]:
-    """Contact sheets and intensity histograms."""
-    places = _places(manifest, kept)
-    sources = kept["source"].cast(pa.string()).to_numpy(zero_copy_only=False)
-    wanted: dict[tuple[str, str], np.ndarray] = {}
-    for name in dict.fromkeys(sources.tolist()):
-        own = sources == name
+def _pictures(
+    out: Path,
+    manifest: Mapping[str, Any],
+    kept: pa.Table,
+    text: Mapping[str, Sequence[burned_text.Line]] | None,
+) -> dict[str, Any]:
+    """Contact sheets by view, label and burned-in text, and intensity histograms."""
+    keys = kept["key"].to_pylist()
+    source, view = (
+        kept[name].cast(pa.string()).fill_null("unknown").to_numpy(zero_copy_only=False)
+        for name in ("source", "view")
+    )
+    of_set = {name: source == name for name in _counts(kept, "source")}
+    wanted: dict[tuple[str, str], np.ndarray] = {}  # (kind, title) → rows
+    for name, own in of_set.items():
         wanted["intensity", name] = _spread(np.flatnonzero(own), SAMPLED)
-        view = kept["view"].cast(pa.string()).fill_null("unknown").to_numpy(zero_copy_only=False)
         for value in (*ATTRIBUTES[INDEX["view"]].values, "unknown"):
-            wanted[f"{name}, {value}", "view"] = _spread(
-                np.flatnonzero(own & (view == value)), SHEET
-            )
+            rows = np.flatnonzero(own & (view == value))
+            wanted["view", f"{name}, {value}"] = _spread(rows, SHEET)
     for label in FINDING_NAMES:
         state = kept[f"{label}_state"].cast(pa.string()).to_numpy(zero_copy_only=False)
-        positive = np.flatnonzero(state == State.POSITIVE.name.lower())
-        wanted[ATTRIBUTES[INDEX[label]].label, "label"] = _spread(positive, SHEET)
-    needed = sorted({int(i) for indices in wanted.values() for i in indices})
-    records = _read(out, places, needed)
-    keys = kept["key"].to_pylist()
+        rows = np.flatnonzero(state == State.POSITIVE.name.lower())
+        wanted["label", ATTRIBUTES[INDEX[label]].label] = _spread(rows, SHEET)
+    flagged = np.array([key in (text or ()) for key in keys])
+    for name, own in of_set.items():
+        wanted["text", name] = _spread(np.flatnonzero(own & flagged), TEXT_SHEET)
+    records = _read(
+        out, _places(manifest, kept), {int(i) for rows in wanted.values() for i in rows}
+    )
     for index, record in records.items():
         if record["key"] != keys[index]:
             raise DataError(f"{out}: table.parquet does not belong to the shards; harmonise again")
-    sheets, histograms = {}, {}
-    for (name, kind), indices in wanted.items():
-        images = [records[int(i)]["image"] for i in indices]
-        if name == "intensity":
-            histograms[kind] = _histogram(records[int(i)] for i in indices)
-        elif images:
-            sheets[name] = [image >> 8 for image in images]
-    return {"sheets": sheets, "histograms": histograms}
+    sheets: dict[str, dict[str, list]] = {"view": {}, "label": {}, "text": {}}
+    histograms = {}
+    for (kind, title), rows in wanted.items():
+        shown = [records[int(i)] for i in rows]
+        if kind == "intensity":
+            histograms[title] = _histogram(shown)
+        elif kind == "text" and shown:
+            sheets[kind][title] = [_cut_out(record, text[record["key"]][0]) for record in shown]
+        elif shown:
+            sheets[kind][title] = [record["image"] >> 8 for record in shown]
+    found = (
+        None if text is None else {name: int((own & flagged).sum()) for name, own in of_set.items()}
+    )
+    return {"sheets": sheets, "histograms": histograms, "text": found}
+
+
+def _cut_out(record: Mapping[str, Any], line: burned_text.Line) -> np.ndarray:
+    """The square around a line of text, as large as the picture allows it to be read."""
+    image = record["image"]
+    side = min(len(image), 2 * max(line.width, line.height))
+    top = min(max(0, line.top + line.height // 2 - side // 2), len(image) - side)
+    left = min(max(0, line.left + line.width // 2 - side // 2), len(image) - side)
+    return image[top : top + side, left : left + side] >> 8
 
 
 def _places(manifest: Mapping[str, Any], kept: pa.Table) -> list[tuple[str, int]]:
@@ -212,7 +249,7 @@ def _read(out: Path, places: Sequence[tuple[str, int]], rows: Iterable[int]) -> 
     from array_record.python.array_record_module import ArrayRecordReader
 
     by_file: dict[str, list[int]] = {}
-    for row in rows:
+    for row in sorted(rows):
         by_file.setdefault(places[row][0], []).append(row)
     records = {}
     for file, members in by_file.items():
@@ -238,7 +275,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m data_prep.audit",
         description="Writes audit.html beside the shards of a harmonised data set.",
     )
-    parser.add_argument("directory", help="as given to data_prep.harmonise --out")
+    add = parser.add_argument
+    add("directory", help="as given to data_prep.harmonise --out")
+    add("--audit-text", action="store_true", help="look for text burned into every picture (slow)")
+    add(
+        "--workers", type=int, default=os.cpu_count() or 1, help="for that; processes (%(default)s)"
+    )
     return parser
 
 

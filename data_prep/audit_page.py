@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_prep.sources.sets import SETS
+from data_prep.sources.sets import raw_set
 from rfxray.conditioning import ATTRIBUTES, FINDING_NAMES, INDEX
 
 THUMBNAIL = 112  # pixels
+_NONE = '<p class="note">None.</p>'
 _STATES = {
     "positive": "#b5402f",
     "uncertain": "#e3a23a",
@@ -28,7 +29,8 @@ table{border-collapse:collapse;margin:.6rem 0}td,th{padding:.18rem .7rem;text-al
   border-bottom:1px solid #e8e6e0;font-variant-numeric:tabular-nums}
 td:first-child,th:first-child{text-align:left}th{font-weight:600;vertical-align:bottom}
 .flag{background:#fbe3dd;color:#8c2413}.good{color:#2c6e3f}.note{color:#666;font-size:.9rem}
-.bar{display:flex;height:14px;width:420px;border-radius:2px;overflow:hidden}
+.bars td,.bars th{text-align:left;white-space:nowrap}
+.bar{display:flex;height:16px;width:96px;border-radius:2px;overflow:hidden}
 .sheet{margin:.7rem 0}.sheet img{display:block;border-radius:3px}
 .text td,.text th{text-align:left;vertical-align:top;overflow-wrap:anywhere}
 svg{background:#fff;border:1px solid #e8e6e0}
@@ -49,8 +51,9 @@ def render(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         ("Duplicates", _duplicates(manifest)),
         ("What was dropped", _dropped(manifest)),
         ("Intensities", _intensities(found)),
-        ("Pictures by set and view", _sheets(found, with_comma=True)),
-        ("Pictures by label", _sheets(found, with_comma=False)),
+        ("Pictures by set and view", _sheets(found["sheets"]["view"])),
+        ("Pictures by label", _sheets(found["sheets"]["label"])),
+        ("Text in the pictures", _text(found)),
         ("Terms", _terms(found)),
     ]
     body = "".join(f"<h2>{html.escape(title)}</h2>\n{content}\n" for title, content in sections)
@@ -67,6 +70,8 @@ def render(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
     """Cells are HTML; text in them must be escaped by the caller."""
+    if not rows:
+        return _NONE
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in rows)
     return f'<table class="{kind}"><tr>{head}</tr>{body}</table>'
@@ -79,9 +84,9 @@ def _sets(manifest, found) -> str:
         splits = found["splits"].get(name, {})
         rows.append(
             [
-                html.escape(SETS[name].title),
-                *(f"{n:,}" for n in (counts["rows"], counts["matched"], kept, published)),
-                f"{100 * kept / published:.1f}%",
+                html.escape(raw_set(name).title),
+                *(f"{n:,}" for n in (counts["rows"], counts["matched"], kept)),
+                *((f"{published:,}", f"{100 * kept / published:.1f}%") if published else "––"),
                 *(f"{splits.get(split, 0):,}" for split in ("train", "validation", "test")),
             ]
         )
@@ -90,12 +95,12 @@ def _sets(manifest, found) -> str:
 
 
 def _flags(found) -> str:
+    if not found["judged"]:
+        return f'<p class="note">None was judged: it takes {found["rule"]}.</p>'
     if not found["flags"]:
-        return (
-            '<p class="good">None: every prevalence is within a factor of 3 of the literature.</p>'
-        )
+        return f'<p class="good">None of {found["judged"]}, judged by {found["rule"]}.</p>'
     lines = "".join(f'<li class="flag">{html.escape(line)}</li>' for line in found["flags"])
-    return f"<p>Beyond a factor of 3 of what is published:</p><ul>{lines}</ul>"
+    return f"<p>Of {found['judged']}, judged by {found['rule']}:</p><ul>{lines}</ul>"
 
 
 def _categories(found) -> str:
@@ -139,6 +144,8 @@ def _ages(found) -> str:
 
 def _prevalence(found) -> str:
     sources = list(found["prevalence"])
+    if not sources:
+        return _NONE
     rows = []
     for name in FINDING_NAMES:
         cells = []
@@ -161,18 +168,21 @@ def _states(found) -> str:
         f'<span style="background:{colour}"></span>{state.replace("_", " ")}'
         for state, colour in _STATES.items()
     )
+    sources = list(found["kept"])
     rows = []
     for name in FINDING_NAMES:
-        for i, (source, counts) in enumerate(found["states"][name].items()):
+        bars = []
+        for source in sources:
+            counts = found["states"][name][source]
             total = sum(counts.values())
             parts = "".join(
                 f'<div style="width:{100 * counts.get(state, 0) / total:.2f}%;'
                 f'background:{colour}" title="{state}: {counts.get(state, 0):,}"></div>'
                 for state, colour in _STATES.items()
             )
-            label = ATTRIBUTES[INDEX[name]].label if i == 0 else ""
-            rows.append([label, source, f'<div class="bar">{parts}</div>'])
-    return f'<p class="key">{key}</p>' + _table(("label", "set", "rows"), rows, "text")
+            bars.append(f'<div class="bar">{parts}</div>')
+        rows.append([ATTRIBUTES[INDEX[name]].label, *bars])
+    return f'<p class="key">{key}</p>' + _table(("label", *sources), rows, "bars")
 
 
 def _leakage(found) -> str:
@@ -196,15 +206,18 @@ def _duplicates(manifest) -> str:
         ["alike by hash, of different patients", f"{told['near_candidates_between_patients']:,}"],
         ["of these confirmed by registered correlation", f"{told['near_duplicates']:,}"],
         ["patients tied by a picture", f"{told['patients_tied']:,}"],
-        ["dropped, because their patient is held out", f"{told['dropped_for_a_tied_patient']:,}"],
+        ["of these tied into one person at most", f"{told['most_tied_together']:,}"],
+        [
+            "dropped, because their patient is held out",
+            f"{told['dropped_for_a_held_out_patient']:,}",
+        ],
     ]
     pairs = [
         [html.escape(one), html.escape(other), f"{correlation:.3f}"]
         for one, other, correlation in told["pairs"][:20]
     ]
-    return _table(("", "pictures"), rows) + _table(
-        ("kept", "dropped", "correlation"), pairs, "text"
-    )
+    listed = _table(("kept", "dropped", "correlation"), pairs, "text") if pairs else ""
+    return _table(("", "pictures"), rows) + listed
 
 
 def _dropped(manifest) -> str:
@@ -232,22 +245,36 @@ def _intensities(found) -> str:
     return f'<p class="note">{note}</p>' + "".join(drawn)
 
 
-def _sheets(found, with_comma: bool) -> str:
+def _sheets(sheets: Mapping[str, Sequence[np.ndarray]]) -> str:
+    if not sheets:
+        return _NONE
     return "".join(
         f'<div class="sheet"><b>{html.escape(name)}</b><img alt="{html.escape(name)}" '
         f'src="data:image/png;base64,{_sheet(images)}"></div>'
-        for name, images in found["sheets"].items()
-        if ("," in name) == with_comma
+        for name, images in sheets.items()
     )
 
 
+def _text(found) -> str:
+    if found["text"] is None:
+        return '<p class="note">Not looked for: run data_prep.audit with --audit-text.</p>'
+    rows = [[name, f"{count:,}"] for name, count in found["text"].items()]
+    note = (
+        "Pictures with a likely line of text, around that line; text.csv has them all. A word may "
+        "be harmless, a plate may look like one, and text may be missed: most of it below 512²."
+    )
+    table = _table(("set", "pictures"), rows)
+    return f'<p class="note">{note}</p>{table}{_sheets(found["sheets"]["text"])}'
+
+
 def _sheet(images: Sequence[np.ndarray]) -> str:
-    """A row of thumbnails as base64 of a PNG."""
-    gap = 4
-    sheet = Image.new("L", (len(images) * (THUMBNAIL + gap) - gap, THUMBNAIL), 250)
+    """Rows of ten thumbnails as base64 of a PNG."""
+    step, across = THUMBNAIL + 4, min(10, len(images))
+    down = -(-len(images) // 10)
+    sheet = Image.new("L", (across * step - 4, down * step - 4), 250)
     for i, image in enumerate(images):
         small = Image.fromarray(image.astype(np.uint8)).resize((THUMBNAIL, THUMBNAIL))
-        sheet.paste(small, (i * (THUMBNAIL + gap), 0))
+        sheet.paste(small, (i % 10 * step, i // 10 * step))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
@@ -259,8 +286,7 @@ def _terms(found) -> str:
             html.escape(cell)
             for cell in (s.title, s.terms, s.redistribute, s.train, s.publish_weights)
         ]
-        for name, s in SETS.items()
-        if name in found["kept"]
+        for s in map(raw_set, found["kept"])
     ]
     note = "A reading to plan by, not advice: who downloads a set agrees to its own text."
     header = ("set", "terms", "may redistribute?", "may train?", "may publish weights?")

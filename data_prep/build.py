@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+import data_prep.needs_prep  # noqa: F401  before what needs it
 from data_prep import ingest, shards
 from data_prep.columns import parse_columns, parse_map
 from data_prep.decoder import LIMITS, decoder
@@ -93,17 +94,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _build(args: argparse.Namespace) -> None:
-    columns, mapped = parse_columns(args.column), parse_map(args.map)
     check_fractions(args.validation, args.test)
     if not SIZES[0] <= args.size <= SIZES[1]:
         raise ConfigError(f"--size {args.size} is not from {SIZES[0]} to {SIZES[1]} pixels")
-    source = args.set_source or (args.name if args.name in SOURCES else "other")
-    if not encode_value("source", source)[1]:
-        raise ConfigError(f"--set-source {source}: the source of an image is always known")
-    print(
-        f"{COMMAND}: reading {args.metadata}, looking for files in {args.images}", file=sys.stderr
-    )
-    table = read_folder(args.images, args.metadata, columns, mapped, args.name, source)
+    table, options = read_table(args, args.images, args.name)
     plan = plan_table(
         table,
         name=args.name,
@@ -113,9 +107,7 @@ def _build(args: argparse.Namespace) -> None:
         test=args.test,
         options={
             "source": args.source,
-            "columns": columns,
-            "map": {f"{name}:{cell}": value for (name, cell), value in mapped.items()},
-            "set_source": source,
+            **options,
             "validation": args.validation,
             "test": args.test,
         },
@@ -183,15 +175,19 @@ def _divided_patients(plan: shards.Plan) -> int:
     return len(divided)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = ArgumentParser(
-        prog="python -m data_prep.build",
-        description="Writes a data set of chest radiographs (TensorFlow Datasets, ArrayRecord).",
-    )
+# ---------------------------------------------------------------------------------------------
+# The command line
+
+
+def add_table_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
+    """The flags that say what a CSV table means; `read_table` acts on them."""
     add = parser.add_argument
-    add("--source", choices=("folder",), default="folder", help="layout of the raw set")
-    add("--images", required=True, help="folder of PNG, JPEG and DICOM files, at any depth")
-    add("--metadata", required=True, help="CSV table, one row an image; may be .csv.gz")
+    add(
+        "--metadata",
+        metavar="FILE.csv",
+        required=required,
+        help="table, one row an image; may be .csv.gz",
+    )
     add(
         "--column",
         action="append",
@@ -207,15 +203,43 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME:CELL=VALUE",
         help="read a cell of that column as this value, such as view:frontal=AP",
     )
-    add("--size", type=int, required=True, help="side of the squares, pixels")
-    add("--out", required=True, help="directory of the data set")
-    add("--name", default="radiographs", help="of the set: its files and keys begin with it")
     add(
         "--set-source",
         metavar="SOURCE",
-        help="the attribute `source` of every image (default: --name where it is one of the known "
-        "sources, else other)",
+        help="the attribute `source` of every image (default: the name of the set where that is "
+        "one of the known sources, else other)",
     )
+
+
+def read_table(args: argparse.Namespace, images: str, name: str) -> tuple[Table, dict]:
+    """`read_folder` as the flags have it, and those of them that decide a record, for the plan."""
+    columns, mapped = parse_columns(args.column), parse_map(args.map)
+    source = args.set_source or (name if name in SOURCES else "other")
+    if not encode_value("source", source)[1]:
+        raise ConfigError(f"--set-source {source}: the source of an image is always known")
+    print(
+        f"{args.command}: reading {args.metadata}, looking for files in {images}", file=sys.stderr
+    )
+    return read_folder(images, args.metadata, columns, mapped, name, source), {
+        "columns": columns,
+        "map": {f"{name}:{cell}": value for (name, cell), value in mapped.items()},
+        "set_source": source,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(
+        prog="python -m data_prep.build",
+        description="Writes a data set of chest radiographs (TensorFlow Datasets, ArrayRecord).",
+    )
+    parser.set_defaults(command=COMMAND)
+    add = parser.add_argument
+    add("--source", choices=("folder",), default="folder", help="layout of the raw set")
+    add("--images", required=True, help="folder of PNG, JPEG and DICOM files, at any depth")
+    add_table_arguments(parser, required=True)
+    add("--size", type=int, required=True, help="side of the squares, pixels")
+    add("--out", required=True, help="directory of the data set")
+    add("--name", default="radiographs", help="of the set: its files and keys begin with it")
     add("--validation", type=float, default=0.1, help="share of the patients (%(default)s)")
     add("--test", type=float, default=0.0, help="share of the patients (%(default)s)")
     add("--shard-examples", type=int, default=1024, help="images a shard (%(default)s)")

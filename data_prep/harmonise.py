@@ -2,10 +2,14 @@
 
     python -m data_prep.harmonise --set nih=DIR --set padchest=DIR --out runs/data/cxr7 --size 512
 
-Each DIR is the root of a raw set as published (`data_prep/sources/` has the seven). The result is a
-TensorFlow Datasets directory as `data_prep.build` makes it, with
+Each DIR is the root of a raw set as published (`data_prep/sources/` has the seven). A folder of
+one's own may join them, its table described as to `data_prep.build`:
 
-    table.parquet   every row of every set: attributes, where each came from, split, fate
+    … --folder mine=DIR --metadata FILE.csv --column image=image_id --column patient=patient_id
+
+The result is a TensorFlow Datasets directory as `data_prep.build` makes it, with
+
+    table.parquet   every row that has a file: attributes, where each came from, split, fate
     dropped.csv     every image that became no record, and why
     survey/         what every file looks like; may be deleted, makes the next run quick
 
@@ -15,8 +19,10 @@ of the tables and the survey, and no picture is stored twice. Killed, the same c
 """
 
 import argparse
+import dataclasses
 import functools
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,14 +30,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import duplicates, ingest, parquet, quality, shards
+import data_prep.needs_prep  # noqa: F401  before what needs it
+from data_prep import beam, duplicates, ingest, parquet, processes, quality, shards
 from data_prep import survey as surveys
-from data_prep.build import SIZES, make_records
+from data_prep.build import SIZES, add_table_arguments, make_records, read_table
 from data_prep.decoder import LIMITS
-from data_prep.processes import write_dataset
 from data_prep.shards import Dropped, read_ledger
 from data_prep.sources.folder import FileIndex
-from data_prep.sources.sets import SETS
+from data_prep.sources.sets import SETS, raw_set
 from data_prep.splits import SPLITS, check_fractions, hashed_split
 from data_prep.table import Row, Table
 from rfxray.conditioning import ATTRIBUTES, INDEX
@@ -49,34 +55,43 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _harmonise(args: argparse.Namespace) -> None:
-    roots = _roots(args.set)
+    roots, own = _roots(args.set), _own(args.folder, args.metadata)
+    if not roots and not own:
+        raise ConfigError("nothing to harmonise: give --set SET=DIR or --folder NAME=DIR")
     check_fractions(args.validation, args.test)
     if not SIZES[0] <= args.size <= SIZES[1]:
         raise ConfigError(f"--size {args.size} is not from {SIZES[0]} to {SIZES[1]} pixels")
     out = Path(args.out)
-    tables = {}
+    tables, own_options = {}, {}
     for name, root in roots.items():
         _say(f"{name}: reading the tables in {root}")
         tables[name] = locate(name, SETS[name].read(Path(root)), Path(root))
-        notes = tables[name].notes
-        _say(
-            f"{name}: {notes['rows']:,} rows, {notes['files']:,} files, {notes['matched']:,} match"
-        )
+    for name, root in own.items():
+        table, own_options = read_table(args, root, name)
+        dropped = [Dropped(f"{name}: {drop.key}", drop.reason) for drop in table.dropped]
+        tables[name] = dataclasses.replace(table, dropped=dropped)
+    for name, table in tables.items():
+        rows, files, matched = (table.notes[what] for what in ("rows", "files", "matched"))
+        _say(f"{name}: {rows:,} rows, {files:,} files, {matched:,} match")
+    roots = {name: os.path.abspath(root) for name, root in (roots | own).items()}
     rows = [row for table in tables.values() for row in table.rows]
     if not rows:
         raise DataError("no row of any table matches a file; look at the folders given with --set")
     _say(f"looking at {len(rows):,} files")
-    seen = surveys.survey(rows, roots, out / "survey", workers=args.workers, command=COMMAND)
+    run = functools.partial(processes.run_tasks, workers=args.workers)
+    if args.beam is not None:
+        run = functools.partial(beam.run_tasks, options=args.beam)
+    seen = surveys.survey(rows, roots, out / "survey", run=run, command=COMMAND)
     splits = assign_splits(tables, args.validation, args.test)
     _say("looking for duplicates")
     fates, found = decide(rows, splits, seen)
-    plan = plan_shards(tables, splits, fates, found, args)
+    plan = plan_shards(tables, splits, fates, found, args, own_options)
     make = functools.partial(make_records, roots=roots, size=args.size)
-    manifest = write_dataset(plan, make, out, workers=args.workers, command=COMMAND, beside=BESIDE)
+    manifest = processes.write_dataset(plan, make, out, command=COMMAND, beside=BESIDE, run=run)
     parquet.write(out / "table.parquet", tables, splits, read_ledger(out))
     for name, counts in manifest["notes"]["sets"].items():
-        kept, published = counts["kept"], counts["published"]
-        _say(f"{name}: {counts['rows']:,} rows, {kept:,} kept, {published:,} published")
+        published = f", {n:,} published" if (n := counts["published"]) else ""
+        _say(f"{name}: {counts['rows']:,} rows, {counts['kept']:,} kept{published}")
     print(shards.summary(manifest, out))
 
 
@@ -87,15 +102,18 @@ def _harmonise(args: argparse.Namespace) -> None:
 def locate(name: str, table: Table, root: Path) -> Table:
     """The rows whose file is there, with its path and length; the others go to the ledger."""
     files = FileIndex(root)
-    rows, dropped, taken = [], list(table.dropped), set()
+    rows, dropped, taken, keys = [], list(table.dropped), set(), set()
     for row in table.rows:
         path, reason = files.find(row.path)
         if path in taken:
             reason = "the file of an earlier row"
+        elif not reason and row.key in keys:
+            reason = f"the key of an earlier row: {path}"
         if reason:
             dropped.append(Dropped(row.key, reason))
         else:
             taken.add(path)
+            keys.add(row.key)
             rows.append(row._replace(path=path, length=files.size(path)))
     named = {drop.key for drop in dropped}
     for path in files.paths:
@@ -155,7 +173,8 @@ def decide(
         "near_candidates_between_patients": tried,
         "near_duplicates": len(near),
         "patients_tied": sum(len(group) for group in tied),
-        "dropped_for_a_tied_patient": len(leaks),
+        "most_tied_together": max(map(len, tied), default=0),
+        "dropped_for_a_held_out_patient": len(leaks),
         "pairs": [
             [rows[alive[p.first]].key, rows[alive[p.second]].key, round(p.correlation, 3)]
             for p in (*exact, *near)[:1000]
@@ -190,15 +209,15 @@ def _near_pairs(rows, alive, hashes, copies, seen) -> tuple[list[duplicates.Pair
         for one, other in duplicates.candidates(packed).tolist()
         if rows[alive[whole[one]]].patient != rows[alive[whole[other]]].patient
     ]
-    wanted = {alive[i] for pair in pairs for i in pair}
-    thumbnails, index = {}, 0
-    for block in surveys.thumbnails(seen) if wanted else ():
-        thumbnails |= {index + i: block[i].copy() for i in range(len(block)) if index + i in wanted}
-        index += len(block)
+    if not pairs:
+        return [], 0
+    wanted = sorted({alive[i] for pair in pairs for i in pair})
+    slot = {row: i for i, row in enumerate(wanted)}
+    thumbnails = surveys.thumbnails(seen, wanted)
     confirmed = []
     for one, other in pairs:
         correlation = duplicates.registered_correlation(
-            thumbnails[alive[one]], thumbnails[alive[other]]
+            thumbnails[slot[alive[one]]], thumbnails[slot[alive[other]]]
         )
         if correlation >= duplicates.CORRELATION:
             confirmed.append(duplicates.Pair(one, other, min(correlation, 0.999)))
@@ -220,21 +239,25 @@ def _tie_patients(rows, alive, pairs) -> list[list[str]]:
 
 
 def _leaks(rows, splits, tied, fates) -> dict[str, str]:
-    """Rows of a person who is on several sides: the side that is held out most keeps them."""
-    group_of = {name: i for i, group in enumerate(tied) for name in group}
-    sides: dict[int, set[str]] = {}
-    for row in rows:
-        if row.patient in group_of and row.key not in fates:
-            sides.setdefault(group_of[row.patient], set()).add(splits[row.key])
+    """Rows of a person who is on several sides: the side that is held out most keeps them.
+
+    Whether a shared picture tells that two patients are one, or a set's own split divides one.
+    """
+    group_of = {name: group for group in tied for name in group}
+    kept_in: dict[str, str] = {}  # first name of a group, or the patient → split
+    alive = [row for row in rows if row.key not in fates]
+    for row in alive:
+        person = group_of.get(row.patient, [row.patient])[0]
+        sides = (splits[row.key], kept_in.get(person, splits[row.key]))
+        kept_in[person] = min(sides, key=_HELD_OUT_FIRST.index)
     leaks = {}
-    for row in rows:
-        group = group_of.get(row.patient)
-        if group is None or row.key in fates:
-            continue
-        kept = min(sides[group], key=_HELD_OUT_FIRST.index)
+    for row in alive:
+        group = group_of.get(row.patient, [row.patient])
+        kept = kept_in[group[0]]
         if splits[row.key] != kept:
-            others = ", ".join(name for name in tied[group][:4] if name != row.patient)
-            leaks[row.key] = f"its patient is in {kept}: shares a picture with {others}"
+            others = ", ".join(name for name in group[:4] if name != row.patient)
+            why = f"shares a picture with {others}" if others else "the set's own split divides it"
+            leaks[row.key] = f"its patient is in {kept}: {why}"
     return leaks
 
 
@@ -244,6 +267,7 @@ def plan_shards(
     fates: Mapping[str, str],
     found: Mapping,
     args: argparse.Namespace,
+    own_options: Mapping,
 ) -> shards.Plan:
     """Which row goes into which shard: split after split, set after set, in the tables' order."""
     by_split: dict[str, list[Row]] = {split: [] for split in SPLITS}
@@ -259,7 +283,7 @@ def plan_shards(
         sets[name] = {
             **table.notes,
             "kept": len(kept),
-            "published": SETS[name].published,
+            "published": raw_set(name).published,
             "dropped": dict(reasons.most_common()),
         }
     return shards.plan(
@@ -267,10 +291,11 @@ def plan_shards(
         name=args.name,
         size=args.size,
         shard_examples=args.shard_examples,
-        description=f"Chest radiographs of {', '.join(SETS[name].title for name in tables)}; "
+        description=f"Chest radiographs of {', '.join(raw_set(name).title for name in tables)}; "
         f"{args.size} × {args.size} pixels of 16-bit grey.",
         options={
             "sets": sorted(tables),
+            **own_options,
             "validation": args.validation,
             "test": args.test,
             "quality": quality.THRESHOLDS,
@@ -301,6 +326,23 @@ def _roots(given: Sequence[str]) -> dict[str, str]:
     return {name: roots[name] for name in SETS if name in roots}
 
 
+def _own(given: str | None, metadata: str | None) -> dict[str, str]:
+    """`"mine=DIR"` as {"mine": "DIR"}; empty where there is no folder of one's own."""
+    if given is None:
+        if metadata is not None:
+            raise ConfigError("--metadata describes a --folder NAME=DIR, which is not given")
+        return {}
+    name, _, root = given.partition("=")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in SETS or not root:
+        raise ConfigError(
+            f"--folder {given!r} is not NAME=DIR with a NAME of a-z, 0-9 and _ that is none of "
+            f"{', '.join(SETS)}"
+        )
+    if metadata is None:
+        raise ConfigError(f"--folder {given} needs its table: --metadata FILE.csv --column …")
+    return {name: root}
+
+
 def _say(line: str) -> None:
     print(f"{COMMAND}: {line}", file=sys.stderr, flush=True)
 
@@ -310,14 +352,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m data_prep.harmonise",
         description="Writes one data set (TensorFlow Datasets, ArrayRecord) from the raw sets.",
     )
+    parser.set_defaults(command=COMMAND)
     add = parser.add_argument
     add(
         "--set",
         action="append",
-        required=True,
+        default=[],
         metavar="SET=DIR",
         help=f"root of a raw set as published; repeat for each of {', '.join(SETS)}",
     )
+    add("--folder", metavar="NAME=DIR", help="a folder of one's own, with the four flags below")
+    add_table_arguments(parser, required=False)
     add("--size", type=int, required=True, help="side of the squares, pixels")
     add("--out", required=True, help="directory of the data set")
     add("--name", default="cxr7", help="of the data set and its files (%(default)s)")
@@ -329,6 +374,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=os.cpu_count() or 1,
         help="processes; each writes whole shards (%(default)s)",
+    )
+    add(
+        "--beam",
+        metavar="OPTIONS",
+        help="run as an Apache Beam pipeline of these options instead of --workers processes; the "
+        "raw folders and --out must lie under the same paths on every worker",
     )
     return parser
 

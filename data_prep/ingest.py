@@ -15,7 +15,9 @@ What is done, in this order (`PREPROCESSING` carries it into the manifest):
    contrast. Monotone; no histogram is equalised. A 12-bit picture in a 16-bit file comes out right.
 3. Size: the longer side becomes `size`, the other keeps the aspect; area averaging down (the
    antialiased choice that cannot ring at the edge of a marker as Lanczos does), linear up. Padded
-   to the square with black, centred, an odd pixel below or right.
+   to the square with black, centred, an odd pixel below or right. Borders and collimation that the
+   file has are kept: where the field ends is a guess on many films, and a cut loses a costophrenic
+   angle for good; step 2 keeps them from deciding the contrast.
 
 Of a DICOM header only the pixel spacing, the laterality and the bits stored are kept.
 """
@@ -54,6 +56,7 @@ PREPROCESSING = {
     "mapping": "linear, clipped, to 0..65535",
     "resize": "longer side to size; area averaging down, linear up",
     "pad": "black, centred",
+    "borders": "kept",
     "refused": {
         "aspect_over": LARGEST_ASPECT,
         "side_under": SMALLEST_SIDE,

@@ -35,7 +35,7 @@ from tqdm import trange
 from data_prep import phantom
 from data_prep.phantom.measure import measure
 from rfxray.conditioning import ATTRIBUTES, INDEX
-from rfxray.errors import ConfigError, DataError, exit_on_error
+from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error
 
 # Source is not in the picture. Continuous attributes are read as a number, the others as a class.
 READ = tuple(attribute for attribute in ATTRIBUTES if attribute.name != "source")
@@ -357,15 +357,26 @@ def ceiling(oracle: Oracle, seed: int, n: int = 2048) -> dict[str, dict[str, flo
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m data_prep.oracle", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    with exit_on_error("data_prep.oracle"):
+        _train_and_judge(_parser().parse_args(argv))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(
+        prog="python -m data_prep.oracle",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out", type=Path, required=True, help="FILE.npz of the weights")
     parser.add_argument("--size", type=int, default=64, help="pixels a side (64)")
     parser.add_argument("--n", type=int, default=8192, help="phantoms to learn from (8192)")
     parser.add_argument("--seed", type=int, default=1, help="of those phantoms (1)")
     parser.add_argument("--unseen", type=int, default=2048, help="phantoms to be judged by (2048)")
     parser.add_argument("--epochs", type=int, default=8, help="passes over them (8)")
-    flags = parser.parse_args(argv)
+    return parser
+
+
+def _train_and_judge(flags: argparse.Namespace) -> None:
     if flags.out.suffix != ".npz" or not flags.out.parent.is_dir():
         raise ConfigError(f"--out {flags.out} is not FILE.npz in a directory that exists")
     print(f"reading {flags.n:,} phantoms of {flags.size}², seed {flags.seed}", file=sys.stderr)
@@ -387,5 +398,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_error("data_prep.oracle"):
-        main()
+    main()

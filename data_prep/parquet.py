@@ -27,7 +27,7 @@ _STATES = pa.array([state.name.lower() for state in State])
 def write(
     path: Path, tables: Mapping[str, Table], splits: Mapping[str, str], fates: Mapping[str, str]
 ) -> None:
-    """Writes every row of every table, and everything that is in the ledger without a row.
+    """Writes every row of every table: what has neither row nor file is in the ledger alone.
 
     Args:
       splits: final split by key.

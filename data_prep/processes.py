@@ -1,4 +1,4 @@
-"""Writes a planned data set on one machine: over processes, with progress, resumable.
+"""Writes a planned data set: over processes of one machine, with progress, resumable.
 
 A directory is claimed by its `plan.json`; a run with another plan, or beside a running one, is
 refused. Killed at any moment, the same command goes on with the shards that have no fragment yet.
@@ -7,6 +7,7 @@ refused. Killed at any moment, the same command goes on with the shards that hav
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import itertools
 import json
 import multiprocessing
@@ -31,6 +32,7 @@ from data_prep.shards import (
     is_temporary,
     publish,
     read_manifest,
+    remove_temporary,
     write_atomically,
     write_shard,
 )
@@ -47,6 +49,7 @@ def write_dataset(
     workers: int = 1,
     command: str = "data_prep",
     beside: Collection[str] = (),
+    run: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
     """Writes the data set of `plan` into the directory `out`, going on where a run stopped.
 
@@ -57,6 +60,7 @@ def write_dataset(
       workers: processes; 1 works in this one.
       command: what its lines begin with.
       beside: names of other things that may lie in `out`.
+      run: another runner in the place of `run_tasks`, which it is called as.
 
     Returns:
       The manifest.
@@ -75,18 +79,19 @@ def write_dataset(
             return manifest
         partial = out / "partial"
         partial.mkdir(exist_ok=True)
-        for path in (*out.iterdir(), *partial.iterdir()):
-            if is_temporary(path):
-                path.unlink(missing_ok=True)
+        for folder in (out, partial):
+            remove_temporary(folder)
         pending = [shard for shard in plan.shards if not _is_written(partial, shard)]
         finished = len(plan.shards) - len(pending)
         if finished:
             line = f"{command}: going on in {out}, {finished} of {len(plan.shards)} shards are done"
             print(line, file=sys.stderr)
-        tasks = [Task((s, os.fspath(out), plan.size, make), len(s.items)) for s in pending]
+        there = os.path.abspath(out)  # as a worker elsewhere needs it
+        tasks = [Task((s, there, plan.size, make), len(s.items)) for s in pending]
         total = sum(len(shard.items) for shard in plan.shards)
         done = total - sum(task.items for task in tasks)
-        run_tasks(write_shard, tasks, workers=workers, command=command, done=done)
+        run = run or functools.partial(run_tasks, workers=workers)
+        run(write_shard, tasks, folder=partial, command=command, done=done)
         return publish(plan, out)
 
 
@@ -107,6 +112,7 @@ def run_tasks(
     tasks: Sequence[Task],
     *,
     workers: int,
+    folder: Path,
     command: str,
     done: int = 0,
 ) -> None:
@@ -115,6 +121,7 @@ def run_tasks(
     Args:
       work: a top-level function; it calls `advance()` after each item and leaves its result in a
         file, whole or not at all.
+      folder: where it leaves them; other runners keep theirs there.
       done: items that an earlier run did.
 
     Raises:

@@ -5,8 +5,8 @@
   (its counts, checksums and drops as JSON) behind, or nothing.
 - `publish` names the shards and writes what describes them.
 
-`processes.write_dataset` runs the three on one machine; another runner (a Beam pipeline) may map
-`write_shard` over `plan.shards` and end in `publish`.
+`processes.write_dataset` is the three in order. It maps `write_shard` over the shards in processes
+of one machine, or hands that to another runner (`beam.py`).
 
 A writer hands in `make(items) -> Iterable[record | Dropped]`, a picklable top-level function (or a
 `functools.partial` of one). It is called once a shard with that shard's items, gives one result for
@@ -408,8 +408,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a killed process left this file behind."""
+    """Whether a killed process left this file or folder behind."""
     return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def remove_temporary(folder: Path) -> None:
+    """Removes what killed processes left in a folder."""
+    for path in filter(is_temporary, folder.iterdir()):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _temporary(path: Path) -> Path:

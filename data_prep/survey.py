@@ -9,7 +9,8 @@ killed, or is started with other thresholds, goes on with what is there.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -20,11 +21,12 @@ import pyarrow.parquet as pq
 from data_prep import ingest, quality
 from data_prep.decoder import LIMITS, decoder
 from data_prep.ingest import Refused
-from data_prep.processes import Task, run_tasks
+from data_prep.processes import Task
 from data_prep.quality import SIDE
-from data_prep.shards import is_temporary, write_atomically
+from data_prep.shards import remove_temporary, write_atomically
 from data_prep.table import Row
 
+THUMBNAIL = 128  # pixels; finer detail than this tells no more of a copy, and 1.2M take 20 GB
 HASH_SIDE = 16  # lowest frequencies each way: 256 bits
 CHUNK = 256  # files, a minute's work for one decoder
 
@@ -34,30 +36,38 @@ SCHEMA = pa.schema(
         "reason": pa.string(),  # empty where the file was decoded; the rest is then there
         "pixels": pa.binary(32),
         "hash": pa.binary(HASH_SIDE**2 // 8),
-        "scores": pa.list_(pa.float32(), len(quality.Scores._fields)),
-        "thumbnail": pa.binary(SIDE**2),
+        "scores": pa.list_(
+            pa.float32()
+        ),  # of a fixed size, Arrow 25 reads none of it beside a null
+        "thumbnail": pa.binary(THUMBNAIL**2),
     }
 )
 
 
 def survey(
-    rows: Sequence[Row], roots: Mapping[str, str], folder: Path, *, workers: int, command: str
+    rows: Sequence[Row],
+    roots: Mapping[str, str],
+    folder: Path,
+    *,
+    run: Callable[..., None],
+    command: str,
 ) -> list[Path]:
     """Looks at the file of every row; the Parquet files of the chunks, in order.
 
     Args:
       roots: what paths are relative to, by what keys begin with.
+      run: a runner, called as `processes.run_tasks` is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if is_temporary(path):
-            path.unlink(missing_ok=True)
+    remove_temporary(folder)
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     paths = [folder / f"{_name(chunk)}.parquet" for chunk in chunks]
     pending = {p: chunk for p, chunk in zip(paths, chunks, strict=True) if not p.exists()}
-    tasks = [Task((chunk, dict(roots), os.fspath(p)), len(chunk)) for p, chunk in pending.items()]
+    tasks = [
+        Task((chunk, dict(roots), os.path.abspath(p)), len(chunk)) for p, chunk in pending.items()
+    ]
     done = len(rows) - sum(task.items for task in tasks)
-    run_tasks(survey_chunk, tasks, workers=workers, command=command, done=done)
+    run(survey_chunk, tasks, folder=folder, command=command, done=done)
     return paths
 
 
@@ -83,14 +93,19 @@ def perceptual_hash(thumbnail: np.ndarray) -> bytes:
 
 
 def squeeze(image: np.ndarray, content_box: Sequence[int]) -> np.ndarray:
-    """The thumbnail, [64, 64] uint8, of a padded square uint16: its content, filling the square.
+    """The thumbnail, [128, 128] uint8, of a padded square uint16: its content, filling the square.
 
     So a copy that another publisher squashed to a square looks the same.
     """
     top, left, height, width = content_box
     content = image[top : top + height, left : left + width].astype(np.float32) / 257
-    content = cv2.resize(content, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    content = cv2.resize(content, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_LINEAR)
     return np.rint(content).astype(np.uint8)
+
+
+def halve(thumbnail: np.ndarray) -> np.ndarray:
+    """[128, 128] uint8 as the [64, 64] that is hashed and judged."""
+    return cv2.resize(thumbnail, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
 def columns(paths: Sequence[Path], names: Sequence[str]) -> pa.Table:
@@ -98,34 +113,44 @@ def columns(paths: Sequence[Path], names: Sequence[str]) -> pa.Table:
     return pa.concat_tables([pq.read_table(path, columns=list(names)) for path in paths])
 
 
-def thumbnails(paths: Sequence[Path]) -> Iterator[np.ndarray]:
-    """Chunk by chunk [rows, 64, 64] uint8, black where a file was refused."""
-    black = bytes(SIDE**2)
+def thumbnails(paths: Sequence[Path], wanted: Sequence[int]) -> np.ndarray:
+    """[wanted, 128, 128] uint8 of some rows, ascending; on disk, for there may be many."""
+    with tempfile.TemporaryFile(dir=paths[0].parent) as file:
+        found = np.memmap(file, np.uint8, "w+", shape=(len(wanted), THUMBNAIL, THUMBNAIL))
+    start = slot = 0
     for path in paths:
-        column = pq.read_table(path, columns=["thumbnail"])["thumbnail"]
-        data = b"".join(black if one is None else one for one in column.to_pylist())
-        yield np.frombuffer(data, np.uint8).reshape(-1, SIDE, SIDE)
+        stop = start + pq.read_metadata(path).num_rows
+        here = []
+        while slot + len(here) < len(wanted) and wanted[slot + len(here)] < stop:
+            here.append(wanted[slot + len(here)] - start)
+        if here:
+            column = pq.read_table(path, columns=["thumbnail"])["thumbnail"].take(here)
+            data = np.frombuffer(b"".join(column.to_pylist()), np.uint8)
+            found[slot : slot + len(here)] = data.reshape(-1, THUMBNAIL, THUMBNAIL)
+        start, slot = stop, slot + len(here)
+    return found
 
 
 def _look(row: Row, root: str) -> dict:
     try:
-        picture, digest = decoder().decode(os.path.join(root, row.path), SIDE)
+        picture, digest = decoder().decode(os.path.join(root, row.path), THUMBNAIL)
     except Refused as refusal:
         return {"key": row.key, "reason": str(refusal)}
     thumbnail = squeeze(picture["image"], picture["content_box"])
+    small = halve(thumbnail)
     return {
         "key": row.key,
         "reason": "",
         "pixels": digest,
-        "hash": perceptual_hash(thumbnail),
-        "scores": list(quality.scores(thumbnail)),
+        "hash": perceptual_hash(small),
+        "scores": list(quality.scores(small)),
         "thumbnail": thumbnail.tobytes(),
     }
 
 
 def _name(rows: Sequence[Row]) -> str:
     """Of a chunk: a digest of its files and of what decides how they are seen."""
-    looks = [SIDE, HASH_SIDE, quality.template_digest()]
+    looks = [THUMBNAIL, SIDE, HASH_SIDE, quality.template_digest()]
     decided = [ingest.versions(), ingest.PREPROCESSING, LIMITS, looks]
     digest = hashlib.sha256(json.dumps(decided).encode())
     for row in rows:

@@ -175,7 +175,7 @@ def serialize(record: dict) -> bytes:
         as arrays or scalars.
 
     Raises:
-      ValueError: for a field that is missing, unknown or of the wrong shape.
+      ValueError: for a field that is missing, unknown or of the wrong shape, or no `State`.
     """
     if record.keys() != _FIELDS.keys():
         raise ValueError(f"a record has exactly the fields {sorted(_FIELDS)}, not {sorted(record)}")
@@ -191,6 +191,8 @@ def serialize(record: dict) -> bytes:
             array = np.asarray(value, dtype)
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}, not {shape}")
+            if name == "states":
+                _check_states(array)
             entry.extend(array.ravel().tolist())
     return example.SerializeToString(deterministic=True)
 
@@ -217,6 +219,13 @@ def deserialize(data: bytes) -> dict:
                 record[name] = value[0].decode()
             else:
                 record[name] = np.array(value, dtype).reshape(shape)
+            if name == "states":
+                _check_states(record[name])
         except (IndexError, OverflowError, ValueError) as error:
             raise DataError(f"the field {name!r} of a record is malformed: {error}") from error
     return record
+
+
+def _check_states(states: np.ndarray) -> None:
+    if states.min() < min(State) or states.max() > max(State):
+        raise ValueError(f"states are {min(State):d} to {max(State):d}, not {states.tolist()}")

@@ -10,11 +10,16 @@ from pathlib import Path
 from data_prep.phantom.dataset import COMMAND, write
 from data_prep.phantom.sheet import contact_sheet
 from data_prep.shards import summary
-from rfxray.errors import ConfigError, exit_on_error
+from rfxray.errors import ArgumentParser, ConfigError, exit_on_error
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    with exit_on_error(COMMAND):
+        _draw(_parser().parse_args(argv))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(
         prog="python -m data_prep.phantom",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -29,7 +34,10 @@ def main(argv: list[str] | None = None) -> None:
         "--validation", type=float, default=1 / 16, help="share of patients held out (1/16)"
     )
     parser.add_argument("--workers", type=int, default=1, help="processes (1)")
-    flags = parser.parse_args(argv)
+    return parser
+
+
+def _draw(flags: argparse.Namespace) -> None:
     if flags.contact_sheet:
         if flags.contact_sheet.suffix != ".png" or not flags.contact_sheet.parent.is_dir():
             raise ConfigError(
@@ -46,5 +54,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_error(COMMAND):
-        main()
+    main()

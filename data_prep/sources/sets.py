@@ -18,13 +18,13 @@ class RawSet:
 
     Attributes:
       read: root folder → table; paths in it are as published, no image is looked at.
-      published: images that RadiT kept of it.
+      published: images that RadiT kept of it; None of a set that is none of the seven.
       title, terms: for the audit page.
       redistribute, train, publish_weights: what the terms say; "yes", "no", or a condition.
     """
 
-    read: Callable[[Path], Table]
-    published: int
+    read: Callable[[Path], Table] | None
+    published: int | None
     title: str
     terms: str
     redistribute: str
@@ -81,3 +81,9 @@ SETS: dict[str, RawSet] = {
     "brax": RawSet(brax.read, 40_967, "BRAX", **_CREDENTIALED),
     "vindr": RawSet(vindr.read, 18_000, "VinDr-CXR", **_CREDENTIALED),
 }
+
+
+def raw_set(name: str) -> RawSet:
+    """One of the seven, or what is to be said of a folder of one's own."""
+    asked = "as its owner says"
+    return SETS.get(name) or RawSet(None, None, name, "a folder of your own", asked, asked, asked)

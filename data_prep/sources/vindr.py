@@ -9,7 +9,8 @@ or the Kaggle edition, boxes instead of labels, 14 findings, no labels for the t
     train.csv or vinbigdata-train.csv    image_id, class_name, rad_id, …
 
 A finding is present where most readers name it, uncertain where fewer do. Age and sex stand only
-in the DICOM header, often blank. No patient ids are published: each image counts as one.
+in the DICOM header, often blank; an age of 0 (`000Y`) is a blank too, in a set of standing adults.
+No patient ids are published: each image counts as one.
 """
 
 import contextlib
@@ -108,6 +109,9 @@ def _header(builder: TableBuilder, path: Path) -> dict[str, Value]:
         values = {}
         for attribute, tag in tags.items():
             cell = str(header.get(tag) or "")
-            values |= builder.cell(attribute, cell, f"DICOM: {tag}")
+            if attribute == "age" and cell and not cell.strip("0Y "):
+                builder.count_strange("age", cell)
+            else:
+                values |= builder.cell(attribute, cell, f"DICOM: {tag}")
         return values
     return {}

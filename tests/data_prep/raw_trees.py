@@ -268,7 +268,7 @@ def nih(root: Path) -> None:
 def vindr(root: Path) -> None:
     dicom(root / f"train/{HEX[0]}.dicom", pictures()[23], jpeg2000=True, PatientAge="045Y",
           PatientSex="M")  # fmt: skip
-    dicom(root / f"train/{HEX[1]}.dicom", pictures()[24])
+    dicom(root / f"train/{HEX[1]}.dicom", pictures()[24], PatientAge="000Y")
     negative = pictures()[25].max() - pictures()[25]
     dicom(root / f"test/{HEX[2]}.dicom", negative, PhotometricInterpretation="MONOCHROME1",
           PatientAge="", PatientSex="O")  # fmt: skip
@@ -318,6 +318,23 @@ def rexgradient(root: Path) -> None:
     told = labels(cardiomegaly="0.0", no_finding="1.0")
     text = "Heart size is normal. No acute disease."
     table(root / "chexbert.csv", ["Report Impression", *LABELS], [[text, *told]])
+
+
+def many(root: Path, count: int) -> Path:
+    """An NIH tree of `count` frontal phantoms."""
+    indices = np.arange(count)
+    attributes = draw_attributes(5, indices)
+    attributes[:, INDEX["view"]] = 0
+    drawn = draw_images(attributes, 5, indices, SIDE)
+    header = [
+        "Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age",
+        "Patient Gender", "View Position",
+    ]  # fmt: skip
+    rows = [[f"{i:08d}_000.png", "No Finding", 0, i, 50, "F", "PA"] for i in range(count)]
+    table(root / "Data_Entry_2017.csv", header, rows)
+    for row, picture in zip(rows, drawn, strict=True):
+        put(root / row[0], picture)
+    return root
 
 
 SETS = (mimic, rexgradient, chexpert, padchest, nih, brax, vindr)
@@ -404,4 +421,38 @@ LEDGER = {
     "brax/id_2/7/image-2.png": "rotated: by 180°",
     "brax/id_3/7/image-3.png": "a strip: 40 × 480 pixels",
     "brax/id_4/7/image-4.png": "blank",
+}
+
+# key → how each of the 14 labels is known, of every row that has a file: `.` unlabelled, `+`
+# positive, `-` negative, `c` negative by closed vocabulary, `?` uncertain. In the order of
+# FINDING_NAMES: enlarged cardiomediastinum, cardiomegaly, opacity, lesion, edema, consolidation,
+# pneumonia, atelectasis, pneumothorax, effusion, pleural other, fracture, devices, no finding.
+STATES = {
+    "mimic/10000032/50414267/02aa804e-bde0afdd": "....-.?+.....-",
+    "mimic/10000032/50414267/174413ec-4ec4c1f7": "....-.?+.....-",
+    "mimic/10000980/50985099/2a2277a9-b0ded155": ".............+",
+    "mimic/10001000/51112222/68b5c4b1-227d0485": "..............",
+    "rexgradient/GRDN1/pGRDN1_aGRDN1ABC/1.4.png": ".-...........+",
+    "rexgradient/GRDN1/pGRDN1_aGRDN1ABC/1.5.png": ".-...........+",
+    "rexgradient/GRDN2/pGRDN2_aGRDN2ABC/1.6.png": "..............",
+    "rexgradient/GRDN2/pGRDN2_aGRDN2ABC/1.7.png": "..............",
+    "chexpert/patient00001/study1/view1_frontal.jpg": ".+......-....-",
+    "chexpert/patient00003/study1/view1_frontal.jpg": "..............",
+    "chexpert/patient00003/study2/view1_lateral.jpg": "..............",
+    "chexpert/patient64541/study1/view1_frontal.jpg": ".............+",
+    f"padchest/{LONG}1/{LONG}/{LONG}_a.png": "ccccccccccccc+",
+    f"padchest/{LONG}2/{LONG}/{LONG}_b.png": "?+.......+...-",
+    f"padchest/{LONG}2/{LONG}/{LONG}_c.png": "..............",
+    f"padchest/{LONG}4/{LONG}/{LONG}_e.png": "..............",
+    "nih/1/0/00000001_000.png": ".c++c??cccc..-",
+    "nih/2/0/00000002_000.png": ".cccccccccc..+",
+    "nih/3/1/00000003_000.png": ".cccccccccc...",
+    "brax/id_0/7/image-0.png": ".............+",
+    "brax/id_1/7/image-1.png": "....?......+.-",
+    "brax/id_2/7/image-2.png": "....?......+.-",
+    "brax/id_3/7/image-3.png": "....?......+.-",
+    "brax/id_4/7/image-4.png": "....?......+.-",
+    f"vindr/{HEX[0]}//{HEX[0]}": ".c+cc??c+ccc.-",
+    f"vindr/{HEX[1]}//{HEX[1]}": ".ccccccccccc.+",
+    f"vindr/{HEX[2]}//{HEX[2]}": ".cccccccccc+.-",
 }

@@ -9,7 +9,7 @@ import raw_trees
 
 import data_prep
 from data_prep import duplicates, ingest, quality
-from data_prep.survey import perceptual_hash, squeeze
+from data_prep.survey import THUMBNAIL, halve, perceptual_hash, squeeze
 
 SHARED = Path(os.environ.get("RFXRAY_SHARED", Path(data_prep.__file__).parents[2] / "shared"))
 HANNOVER = SHARED / "real_cxr" / "hannover"
@@ -17,7 +17,7 @@ HANNOVER = SHARED / "real_cxr" / "hannover"
 
 def thumbnail(pixels):
     radiograph = ingest.Radiograph(np.ascontiguousarray(pixels, np.float32), 16)
-    picture = ingest.square(radiograph, quality.SIDE)
+    picture = ingest.square(radiograph, THUMBNAIL)
     return squeeze(picture["image"], picture["content_box"])
 
 
@@ -29,10 +29,11 @@ def compressed(pixels):
 
 
 def hash_distances(thumbnails, others):
-    bits = [
-        np.unpackbits(np.frombuffer(b"".join(map(perceptual_hash, t)), np.uint8).reshape(-1, 32), 1)
+    packed = [
+        np.frombuffer(b"".join(perceptual_hash(halve(one)) for one in t), np.uint8).reshape(-1, 32)
         for t in (thumbnails, others)
     ]
+    bits = [np.unpackbits(hashes, axis=1) for hashes in packed]
     return (bits[0][:, None] != bits[1][None]).sum(-1)
 
 
@@ -94,7 +95,7 @@ def test_real_copies_are_found_and_real_patients_kept_apart():
 
 
 def verdict(pixels, frontal=True):
-    return quality.verdict(quality.scores(thumbnail(pixels)), frontal)
+    return quality.verdict(quality.scores(halve(thumbnail(pixels))), frontal)
 
 
 @pytest.mark.skipif(not HANNOVER.is_dir(), reason=f"no real radiographs in {HANNOVER}")

@@ -1,10 +1,10 @@
 import csv
+import gzip
 import hashlib
 import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -16,9 +16,10 @@ import pytest
 import raw_trees
 
 import data_prep
-from data_prep.harmonise import main
+from data_prep.harmonise import locate, main
 from data_prep.sources.sets import SETS
-from rfxray.conditioning import decode
+from data_prep.table import TableBuilder
+from rfxray.conditioning import FINDING_NAMES, decode
 from rfxray.record import State, deserialize, known_from_states
 
 ROOT = Path(data_prep.__file__).parents[1]
@@ -85,6 +86,24 @@ def test_attributes_are_exactly_those_of_the_trees(harmonised):
         assert told == expected, record["key"]
 
 
+def test_shards_hold_exactly_what_the_plan_says(harmonised):
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    manifest = json.loads((harmonised / "manifest.json").read_text())
+    for name in ("train", "validation", "test"):
+        planned = [key for key, (split, _) in raw_trees.KEPT.items() if split == name]
+        found = []
+        for shard in manifest["splits"][name]["shards"]:
+            data = ArrayRecordReader(str(harmonised / shard["file"])).read_all()
+            found.append([deserialize(one)["key"] for one in data])
+            assert hashes(harmonised)[shard["file"]] == shard["sha256"]
+        # four rows a shard, before those go whose file turns out to be none
+        assert [key for keys in found for key in keys] == planned
+        assert [len(keys) for keys in found] == [
+            len(planned[start : start + 4]) for start in range(0, len(planned), 4)
+        ]
+
+
 def test_pictures_are_upright_whatever_the_file_was(harmonised):
     numbers = {
         "mimic/10000032/50414267/02aa804e-bde0afdd": 0,  # JPEG
@@ -131,15 +150,22 @@ def test_manifest_counts_each_set(harmonised):
     assert sets["chexpert"]["labels"] == "report_fixed.json"
     assert sets["chexpert"]["not_understood"]["age"] == {"0": 1}
     assert sets["rexgradient"]["not_understood"]["view"] == {"LAO": 1}
+    assert sets["vindr"]["not_understood"]["age"] == {"000Y": 1}
     duplicates = manifest["notes"]["duplicates"]
     assert (duplicates["exact_duplicates"], duplicates["near_duplicates"]) == (1, 1)
-    assert duplicates["dropped_for_a_tied_patient"] == 1
+    assert duplicates["dropped_for_a_held_out_patient"] == 1
     assert "/tmp" not in json.dumps(manifest)
 
 
 def test_table_tells_fate_and_origin_of_every_row(harmonised):
     table = pq.read_table(harmonised / "table.parquet").to_pylist()
     rows = {row["key"]: row for row in table}
+    signs = dict(zip(State, ".+-c?", strict=False))
+    told = {
+        key: "".join(signs[State[row[f"{name}_state"].upper()]] for name in FINDING_NAMES)
+        for key, row in rows.items()
+    }
+    assert told == raw_trees.STATES
     kept = {key for key, row in rows.items() if not row["fate"]}
     assert kept == set(raw_trees.KEPT)
     fates = {key: row["fate"] for key, row in rows.items() if row["fate"]}
@@ -196,22 +222,32 @@ def test_killed_at_a_rename_it_goes_on_to_the_same_bytes(roots, harmonised, tmp_
 
 
 @pytest.mark.drill
-def test_killed_at_ten_random_moments(roots, harmonised, tmp_path):
-    moments = random.Random(0)
-    out = tmp_path / "cxr7"
-    for _ in range(10):
+def test_killed_at_ten_random_moments(tmp_path):
+    """Each time a random while after a new piece of work has appeared on disk, until it is done."""
+    root = raw_trees.many(tmp_path / "nih", 600)
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    main(arguments({"nih": root}, whole))
+    command = [sys.executable, "-m", "data_prep.harmonise", *arguments({"nih": root}, out, 2)]
+    moments, kills = random.Random(0), 0
+
+    def finished():
+        return {path for path in out.rglob("*") if path.is_file() and path.suffix != ".tmp"}
+
+    while kills < 10:
+        before = finished()
         process = subprocess.Popen(
-            [sys.executable, "-m", "data_prep.harmonise", *arguments(roots, out, workers=2)],
-            cwd=ROOT,
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
-        time.sleep(moments.uniform(2, 20))
-        process.send_signal(signal.SIGKILL)
+        while process.poll() is None and not finished() - before:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.5))
+        process.kill()
         process.wait()
         time.sleep(1)  # orphans notice
-    main(arguments(roots, out))
-    assert hashes(out) == hashes(harmonised)
+        kills += 1
+        assert not (out / "manifest.json").exists(), f"kill {kills} came too late to tell anything"
+    main(arguments({"nih": root}, out))
+    assert hashes(out) == hashes(whole)
 
 
 def fails(argv, code, capsys):
@@ -229,6 +265,7 @@ def test_bad_input_is_one_line_and_a_code(roots, tmp_path, capsys):
     assert "SET one of mimic" in fails(arguments({"nhi": roots["nih"]}, out), 78, capsys)
     twice = [*arguments(nih, out), "--set", f"nih={roots['nih']}"]
     assert "given twice" in fails(twice, 78, capsys)
+    assert "nothing to harmonise" in fails(arguments({}, out), 78, capsys)
     assert "no folder" in fails(arguments({"nih": tmp_path / "nowhere"}, out), 65, capsys)
     assert "has no Data_Entry_2017" in fails(arguments({"nih": roots["brax"]}, out), 65, capsys)
     assert not out.exists()
@@ -245,3 +282,72 @@ def test_another_table_is_another_plan(roots, tmp_path, capsys):
     assert {k: v for k, v in hashes(out).items() if "survey" not in k} == {
         k: v for k, v in before.items() if "survey" not in k
     }
+
+
+def test_a_patient_whom_a_set_divides_stays_on_the_side_held_out_most(roots, tmp_path):
+    root, out = tmp_path / "mimic", tmp_path / "out"
+    shutil.copytree(roots["mimic"], root)
+    path = root / "mimic-cxr-2.0.0-split.csv.gz"
+    told = gzip.decompress(path.read_bytes()).decode().replace("train", "test", 1)
+    path.write_bytes(gzip.compress(told.encode()))
+    main(arguments({"mimic": root}, out))
+    first, second = "02aa804e-bde0afdd", "174413ec-4ec4c1f7"  # of one patient
+    assert {record["key"].rpartition("/")[2]: split for split, record in records(out)} == {
+        first: "test",
+        "2a2277a9-b0ded155": "validation",
+    }
+    reason = ledger(out)[f"mimic/10000032/50414267/{second}"]
+    assert reason == "its patient is in test: the set's own split divides it"
+
+
+def test_a_folder_of_ones_own_joins_the_sets(roots, tmp_path, capsys):
+    folder, out = tmp_path / "mine", tmp_path / "out"
+    raw_trees.put(folder / "pictures/a.png", raw_trees.eight(34))
+    raw_trees.put(folder / "pictures/b.png", raw_trees.eight(22))  # NIH's, and no row there
+    raw_trees.put(folder / "pictures/c.png", raw_trees.eight(21))  # NIH's second image
+    raw_trees.table(
+        folder / "table.csv",
+        ["file", "who", "projection"],
+        [["a", "p1", "frontal"], ["c", "p2", "frontal"], ["z", "p3", "frontal"]],
+    )
+    own = [
+        *("--folder", f"mine={folder / 'pictures'}", "--metadata", str(folder / "table.csv")),
+        *("--column", "image=file", "--column", "patient=who", "--column", "view=projection"),
+        *("--map", "view:frontal=PA"),
+    ]
+    main([*arguments({"nih": roots["nih"]}, out), *own])
+    split = {record["key"]: split for split, record in records(out)}
+    assert split["mine/p1//a"] == "train"
+    told = {key: reason for key, reason in ledger(out).items() if key.startswith("mine")}
+    assert told == {
+        "mine/p2//c": "a duplicate: the same pixels as nih/2/0/00000002_000.png",
+        "mine: z": "no file",
+        "mine: b.png": "no row in the table",
+    }
+    notes = json.loads((out / "manifest.json").read_text())["notes"]["sets"]["mine"]
+    assert (notes["rows"], notes["kept"], notes["published"]) == (3, 1, None)
+    assert "mine: 3 rows, 1 kept" in capsys.readouterr().err
+    assert "needs its table" in fails([*arguments({}, out), *own[:2]], 78, capsys)
+    assert "none of mimic" in fails([*arguments({}, out), "--folder", "nih=x"], 78, capsys)
+
+
+def test_a_missing_extra_is_one_line(tmp_path):
+    for command in ("build", "harmonise", "audit"):
+        hidden = "import sys, runpy; sys.modules['cv2'] = None; "
+        run = f"runpy.run_module('data_prep.{command}', run_name='__main__', alter_sys=True)"
+        done = subprocess.run(
+            [sys.executable, "-c", hidden + run], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 78
+        said = f"data_prep.{command}: error: cv2 missing: install the extra, pip install "
+        assert done.stderr == f"{said}'rfxray[prep]'\n"
+
+
+def test_two_rows_of_one_key_are_one(tmp_path):
+    builder = TableBuilder("nih")
+    for folder in ("a", "b"):
+        raw_trees.put(tmp_path / folder / "x.png", raw_trees.eight(0))
+        builder.add(f"{folder}/x.png", {}, patient="p", image="x.png")
+    located = locate("nih", builder.table(), tmp_path)
+    assert [row.path for row in located.rows] == ["a/x.png"]
+    assert [drop.reason for drop in located.dropped[:1]] == ["the key of an earlier row: b/x.png"]

@@ -170,5 +170,8 @@ def test_the_command_writes_the_oracle_and_its_figures(tmp_path, capsys):
     assert figures["ceiling"].keys() == figures["chance"].keys()
     assert "pleural_effusion" in capsys.readouterr().out
     assert oracle.load(tmp_path / "oracle.npz").size == 32
-    with pytest.raises(ConfigError, match="npz"):
-        oracle.main(["--out", str(tmp_path / "oracle.pkl")])
+    for wrong in (["--out", str(tmp_path / "oracle.pkl")], ["--output", "x.npz"]):
+        with pytest.raises(SystemExit) as stopped:
+            oracle.main(wrong)
+        assert stopped.value.code == 78
+        assert capsys.readouterr().err.startswith("data_prep.oracle: error: ")

@@ -301,10 +301,14 @@ def test_the_command_makes_a_contact_sheet(tmp_path):
         ["--out", "x", "--seed", "-1"],
         ["--out", "x", "--validation", "1"],
         ["--contact-sheet", "no/such/place.png"],
+        ["--out", "x", "--seeds", "1"],
+        [],
     ],
 )
-def test_the_command_refuses_what_cannot_work(flags, tmp_path, monkeypatch):
+def test_the_command_refuses_what_cannot_work(flags, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError):
+    with pytest.raises(SystemExit) as stopped:
         main(flags)
+    assert stopped.value.code == 78
+    assert capsys.readouterr().err.startswith("data_prep.phantom: error: ")
     assert not list(tmp_path.iterdir())

@@ -113,6 +113,7 @@ def malformed(tiny_records):
         del example.features.feature[name]
         yield f"{name} is missing", example.SerializeToString()
     yield "a number too many", changed("states", lambda e: e.int64_list.value.append(0))
+    yield "no state", changed("states", lambda e: e.int64_list.value.__setitem__(3, -1))
     yield "text for numbers", changed("attributes", lambda e: e.bytes_list.value.append(b"x"))
     yield "not text", changed("key", lambda e: e.bytes_list.value.__setitem__(0, b"\xff\xfe"))
 
@@ -129,6 +130,7 @@ def test_every_malformed_record_is_a_data_error_of_one_line(tiny_records):
     [
         ({"attributes": np.zeros(18)}, r"attributes has shape \(18,\)"),
         ({"content_box": [0, 0]}, "content_box"),
+        ({"states": np.full(19, 6, np.int8)}, "states are 0 to 5"),
         ({"extra": 1}, "exactly the fields"),
     ],
 )
