@@ -90,7 +90,7 @@ def peer(config):
     network = torch_peer.SiT(
         m.size, m.channels, m.patch, m.width, m.depth, m.heads, conditioning.NUM_ATTRIBUTES
     ).to(device)
-    forward = torch.compile(network) if device.type == "cuda" else network
+    forward = torch.compile(network)
     half = m.dtype == "bfloat16"
     step = torch_peer.train_step(network, config.optim.learning_rate, forward, half)
     batch = random_batch(config)

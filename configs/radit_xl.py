@@ -1,6 +1,6 @@
 """RadiT-XL at 512², the model that a pod is for: latents or pixels, 1,024 tokens a picture.
 
-    python -m rfxray.train --config configs/radit_xl.py:space=pixel --workdir gs://…
+    python -m rfxray.train --config configs/radit_xl.py:space=pixel --workdir /mnt/rfxray/xl
     python -m rfxray.compile_pod --config configs/radit_xl.py:space=pixel --topology v5p:4x4x4
 
 `space=latent` (64² × 16 channels, patch 2, the velocity predicted) or `space=pixel` (512² × 1,
@@ -9,6 +9,8 @@ patch 16, the data predicted, arXiv 2511.13720).
 1,364.9 M parameters (1,365.7 M for pixels), 8.01 GFLOP a token of training (forward and backward,
 attention included). A full run of 1.6 T tokens is 762,939 steps. Estimate of its chip-hours, FLOPs
 a token × tokens / (peak × 0.5 MFU): 7,750 on v6e, 15,500 on v5p, 25,900 on v4 and 36,100 on v5e.
+docs/pods.md has what the TPU compiler makes of it; mesh and remat below are those of its table, and
+64 chips of v4 should take `--config.accumulate=2` beside.
 """
 
 from configs import base
@@ -38,7 +40,7 @@ def get_config(argument: str = "space=latent"):
     c.optim.schedule = "wsd"
     c.optim.decay = c.steps // 5
 
-    c.mesh.fsdp = 16
+    c.mesh.fsdp = 32
     c.remat = "dots"
     c.checkpoint_every = 2000
     c.eval.every = 5000

@@ -10,7 +10,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.sharding import PartitionSpec as P
 
 from rfxray.errors import ConfigError
-from rfxray.partition import RULES
+from rfxray.partition import RULES, constrain
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn", "splash")
 
@@ -24,7 +24,11 @@ SPLASH_LEAST_TOKENS = 512
 
 
 def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, implementation: str = "auto"
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    implementation: str = "auto",
+    scale: float | None = None,
 ) -> jax.Array:
     """Softmax attention over all tokens, logits in float32.
 
@@ -33,6 +37,7 @@ def attention(
       implementation: `xla` is the reference and runs anywhere; `cudnn` is the fused kernel of
         NVIDIA GPUs (bfloat16, head_dim a multiple of 8 up to 128); `splash` is the fused kernel of
         TPUs; `auto` takes the kernel of the backend where it fits and XLA elsewhere.
+      scale: of the logits; 1 / √head_dim when None.
 
     Returns:
       [batch, tokens, heads, head_dim] of the query's dtype.
@@ -40,66 +45,88 @@ def attention(
     Raises:
       ConfigError: for an unknown implementation.
     """
-    if implementation == "auto":
-        implementation = choose(jax.default_backend(), query)
+    implementation = resolve(implementation, query.shape[1], query.shape[3], query.dtype)
     if implementation == "splash":
-        return splash(query, key, value)
+        return splash(query, key, value, scale)
+    key, value = (constrain(x, "batch", None, "heads", None) for x in (key, value))
+    return jax.nn.dot_product_attention(
+        query, key, value, scale=scale, implementation=implementation
+    )
+
+
+def resolve(implementation: str, tokens: int, head_dim: int, dtype) -> str:
+    """The implementation of that name; for `auto` the one that this backend takes.
+
+    Raises:
+      ConfigError: for an unknown name, or heads that the kernel of TPUs does not take.
+    """
     if implementation not in IMPLEMENTATIONS:
         raise ConfigError(f"no attention {implementation!r}, only {', '.join(IMPLEMENTATIONS)}")
-    return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
+    if implementation == "splash" and head_dim % 128:
+        raise ConfigError(f"attention=splash takes heads of 128, not of {head_dim}; use xla")
+    if implementation != "auto":
+        return implementation
+    return choose(jax.default_backend(), tokens, head_dim, dtype)
 
 
-def choose(backend: str, query: jax.Array) -> str:
+def choose(backend: str, tokens: int, head_dim: int, dtype) -> str:
     """What `auto` stands for on a backend (`cpu`, `gpu` or `tpu`)."""
-    _, tokens, _, head_dim = query.shape
-    if backend == "gpu" and query.dtype == jnp.bfloat16 and head_dim % 8 == 0 and head_dim <= 128:
+    half = jnp.dtype(dtype) == jnp.bfloat16
+    if backend == "gpu" and half and head_dim % 8 == 0 and head_dim <= 128:
         return "cudnn"
-    if backend == "tpu" and tokens >= SPLASH_LEAST_TOKENS:
+    if backend == "tpu" and tokens >= SPLASH_LEAST_TOKENS and head_dim % 128 == 0:
         return "splash"
     return "xla"
 
 
 def splash(
-    query: jax.Array, key: jax.Array, value: jax.Array, interpret: bool = False
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    scale: float | None = None,
+    interpret: bool = False,
 ) -> jax.Array:
     """Attention by the splash kernel under a full mask, on each device's own batch and heads.
 
-    Tokens are padded to a multiple of 128; the padding is a segment of its own, which nothing else
+    Under a sequence axis a device takes its part of the queries, and all keys and values. Tokens
+    are padded to a multiple of 128; the padding is a segment of its own, which nothing else
     attends to.
 
     Args:
-      query, key, value: as in `attention`.
+      query, key, value, scale: as in `attention`.
       interpret: runs the kernel's logic on any backend, slowly: for tests.
     """
     one = functools.partial(_splash, interpret=interpret)
+    query = query * (query.shape[-1] ** -0.5 if scale is None else scale)  # the kernel does not
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return one(query, key, value)
-    place = P(RULES["batch"], None, RULES["heads"], None)
+    part = P(RULES["batch"], RULES["tokens"], RULES["heads"], None)
+    whole = P(RULES["batch"], None, RULES["heads"], None)
     # The kernel's outputs do not say over which axes they vary, so the check of it is off.
-    return jax.shard_map(one, in_specs=(place,) * 3, out_specs=place, check_vma=False)(
+    return jax.shard_map(one, in_specs=(part, whole, whole), out_specs=part, check_vma=False)(
         query, key, value
     )
 
 
 def _splash(query, key, value, interpret):
-    _, tokens, heads, head_dim = query.shape
-    padding = -tokens % 128
-    padded = tokens + padding
-    block = next(b for b in (512, 384, 256, 128) if padded % b == 0)
+    asked, held, heads = query.shape[1], key.shape[1], query.shape[2]
+    query, key, value = map(_to_kernel, (query, key, value))
+    rows, columns = query.shape[2], key.shape[2]
+    of_rows, of_columns = tile(rows, 512), tile(columns, 1024)
+    # The fused backward kernel computes the logits once for all three gradients: 5 products where
+    # separate kernels need 7. With one block of columns its part of the query's gradient is whole.
     blocks = kernel.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=block,
-        block_q_dq=block,
-        block_kv_dq=block,
+        block_q=of_rows,
+        block_kv=of_columns,
+        block_kv_compute=tile(of_columns, 512),
+        block_q_dkv=of_rows,
+        block_kv_dkv=of_columns,
+        block_kv_dkv_compute=tile(of_columns, 512),
+        use_fused_bwd_kernel=True,
     )
-    mask = masks.MultiHeadMask([masks.FullMask((padded, padded))] * heads)
     attend = kernel.make_splash_mha(
-        mask,
+        masks.MultiHeadMask([masks.FullMask((rows, columns))] * heads),
         block_sizes=blocks,
         head_shards=1,
         q_seq_shards=1,
@@ -107,16 +134,19 @@ def _splash(query, key, value, interpret):
         interpret=interpret,
     )
     segments = None
-    if padding:
-        ids = (jnp.arange(padded) >= tokens).astype(jnp.int32)
-        segments = kernel.SegmentIds(ids, ids)
+    if (rows, columns) != (asked, held):
+        padding = [jnp.arange(n) >= m for n, m in ((rows, asked), (columns, held))]
+        segments = kernel.SegmentIds(*(x.astype(jnp.int32) for x in padding))
+    out = jax.vmap(lambda q, k, v: attend(q, k, v, segment_ids=segments))(query, key, value)
+    return rearrange(out, "b h n k -> b n h k")[:, :asked]
 
-    def prepare(x):
-        x = jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0)))
-        return rearrange(x, "b n h k -> b h n k")
 
-    query = query * head_dim**-0.5  # the kernel does not scale
-    out = jax.vmap(lambda q, k, v: attend(q, k, v, segment_ids=segments))(
-        prepare(query), prepare(key), prepare(value)
-    )
-    return rearrange(out, "b h n k -> b n h k")[:, :tokens]
+def _to_kernel(x: jax.Array) -> jax.Array:
+    """[batch, tokens, heads, head_dim] as [batch, heads, tokens padded to 128s, head_dim]."""
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % 128), (0, 0), (0, 0)))
+    return rearrange(x, "b n h k -> b h n k")
+
+
+def tile(tokens: int, most: int) -> int:
+    """The largest multiple of 128 up to `most` that divides `tokens`, or all where none does."""
+    return next((n for n in range(most, 0, -128) if tokens % n == 0), tokens)

@@ -2,6 +2,7 @@
 
     python -m rfxray.compile_pod --config configs/radit_xl.py --topology v5p:4x4x8
     python -m rfxray.compile_pod … --sweep      which remat, mesh and accumulation are best there
+    python -m rfxray.compile_pod … --slices 2   several slices, joined along the data axis
     python -m rfxray.compile_pod … --sampler    the sampler of that config instead of its training
 
 The real TPU compiler (`pip install libtpu`, no TPU needed) compiles the very step that
@@ -10,12 +11,10 @@ with `--config.KEY=VALUE`.
 """
 
 import argparse
-import dataclasses
 import json
-import os
 import re
+import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -24,7 +23,6 @@ import ml_collections
 
 from rfxray import (
     attention,
-    chips,
     conditioning,
     devices,
     errors,
@@ -37,6 +35,7 @@ from rfxray import (
     telemetry,
 )
 from rfxray import config as configuration
+from rfxray.pod import Pod, describe
 from rfxray.sampling import Settings, sampler
 from rfxray.sampling.solvers import EVALUATIONS
 from rfxray.step import abstract_batch, train_step
@@ -46,61 +45,13 @@ class DoesNotFit(errors.RfxrayError):
     """The compiler needs more memory than a chip has."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Pod:
-    """Devices of a TPU slice, as the compiler describes them.
-
-    Attributes:
-      name: generation and shape in chips, such as `v5p:4x4x8`.
-      devices: `jax.Device`s that can be compiled for and not be run on.
-      chip: its row of the peak table.
-    """
-
-    name: str
-    devices: Sequence[jax.Device]
-    chip: chips.Chip
-
-
-def describe(topology: str, slices: int = 1) -> Pod:
-    """The pod of a name such as `v5p:4x4x8` (v4, v5e, v5p, v6e; chips along each dimension).
-
-    Raises:
-      ConfigError: for a name that the compiler does not know, or where libtpu is not installed.
-    """
-    generation = topology.partition(":")[0]
-    if generation not in ("v4", "v5e", "v5p", "v6e") or not re.fullmatch(
-        r"\w+:\d+(x\d+)+", topology
-    ):
-        raise errors.ConfigError(
-            f"--topology {topology} is not GENERATION:SHAPE with a generation of v4, v5e, v5p, v6e "
-            "and a shape in chips, such as v5p:4x4x8 or v5e:16x16"
-        )
-    # libtpu looks for a TPU and its metadata server unless it is told not to.
-    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": f"{generation}-8"}
-    os.environ |= {"TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    jax.config.update("jax_platforms", "cpu")
-    from jax.experimental import topologies
-
-    # A v4 chip is two cores that act as one device, which the other generations say by themselves.
-    more = {"chip_config_name": "megacore"} if generation == "v4" else {}
-    more |= {"num_slices": slices} if slices > 1 else {}
-    try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **more)
-    except Exception as error:  # several kinds, from a missing library to a wrong shape
-        first = str(error).strip().split("\n")[0][:200]
-        raise errors.ConfigError(
-            f"no topology {topology}: {first} (the compiler comes with: pip install libtpu)"
-        ) from error
-    return Pod(topology, found.devices, chips.CHIPS[generation])
-
-
 def for_tpu(config) -> ml_collections.ConfigDict:
     """The config with what `auto` leaves open decided for a TPU instead of for this machine."""
     shape = model.model_config(config)
     if config.attention != "auto":
         return config
-    query = jax.ShapeDtypeStruct((1, shape.tokens, shape.heads, shape.head_dim), shape.dtype)
-    return configuration.override(config, {"attention": attention.choose("tpu", query)})
+    kernel = attention.choose("tpu", shape.tokens, shape.head_dim, shape.dtype)
+    return configuration.override(config, {"attention": kernel})
 
 
 def lower_step(config, mesh) -> jax.stages.Lowered:
@@ -134,14 +85,14 @@ def lower_sampler(config, mesh, settings: Settings) -> jax.stages.Lowered:
         return jax.jit(sampler(config, settings)).lower(params, seed, weight, **rows)
 
 
-def compile_for(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Compiles with the options that training uses.
+def compile_for(lowered: jax.stages.Lowered, options: dict[str, str]) -> jax.stages.Compiled:
+    """Compiles under XLA's options.
 
     Raises:
       DoesNotFit: where a chip's memory does not suffice.
     """
     try:
-        return lowered.compile(compiler_options=devices.compiler_options("tpu"))
+        return lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -198,6 +149,7 @@ def report(compiled: jax.stages.Compiled, pod: Pod, mesh, model_flops: float) ->
             "roofline": guess.roofline,
             "expected": guess.expected,
             "exposed_communication": guess.exposed,
+            "parts": guess.parts,
         },
         "mfu": {
             "roofline": share / guess.roofline / pod.chip.flops,
@@ -237,6 +189,10 @@ def lines(found: dict) -> list[str]:
             f"{c['seconds'] * 1e3:8.2f} ms, not overlapped {c['exposed'] * 1e3:8.2f} ms"
         )
     out.append(
+        "parts           "
+        + ", ".join(f"{name} {1e3 * took:.0f} ms" for name, took in s["parts"].items())
+    )
+    out.append(
         f"time            roofline {s['roofline'] * 1e3:.1f} ms (MFU "
         f"{found['mfu']['roofline']:.1%}), expected {s['expected'] * 1e3:.1f} ms (MFU "
         f"{found['mfu']['expected']:.1%}), of which only communication "
@@ -251,8 +207,17 @@ def lines(found: dict) -> list[str]:
     return out
 
 
-def compile_run(config, pod: Pod, hlo: Path | None = None, price: float | None = None) -> dict:
+def compile_run(
+    config, pod: Pod, options: dict[str, str], hlo: Path | None = None, price: float | None = None
+) -> dict:
     """Compiles the train step of a config for a pod and reports on it.
+
+    Args:
+      config: of the run, checked.
+      pod: from `describe`.
+      options: of XLA, see `devices.compiler_options`.
+      hlo: where the text of the compiled module is left.
+      price: of a chip-hour, in dollars.
 
     Raises:
       DoesNotFit, ConfigError
@@ -261,7 +226,7 @@ def compile_run(config, pod: Pod, hlo: Path | None = None, price: float | None =
     mesh = partition.make_mesh(**config.mesh, devices=pod.devices)
     partition.check_batch(mesh, config.batch_size, config.accumulate)
     begin = time.perf_counter()
-    compiled = compile_for(lower_step(config, mesh))
+    compiled = compile_for(lower_step(config, mesh), options)
     took = time.perf_counter() - begin
     if hlo:
         hlo.write_text(compiled.as_text())
@@ -278,14 +243,17 @@ def compile_run(config, pod: Pod, hlo: Path | None = None, price: float | None =
     return found
 
 
-def compile_sampler(config, pod: Pod, settings: Settings, hlo: Path | None = None) -> dict:
-    """Compiles the sampler of a config for a pod and reports on it."""
+def compile_sampler(
+    config, pod: Pod, options: dict[str, str], settings: Settings, hlo: Path | None = None
+) -> dict:
+    """Compiles the sampler of a config for a pod and reports on it; arguments as `compile_run`."""
     config = for_tpu(config)
     mesh = partition.make_mesh(len(pod.devices), 1, 1, devices=pod.devices)
     partition.check_batch(mesh, settings.batch_size)
-    compiled = compile_for(lower_sampler(config, mesh, settings))
+    compiled = compile_for(lower_sampler(config, mesh, settings), options)
     if hlo:
         hlo.write_text(compiled.as_text())
+    # Heun's last step is one of Euler; without guidance the network sees each picture once.
     evaluations = EVALUATIONS[settings.solver] * settings.steps - (settings.solver == "heun")
     pictures = settings.batch_size * (1 if settings.guidance == 1 else 2)
     model_flops = evaluations * pictures * flops.forward(model.model_config(config))
@@ -303,22 +271,32 @@ def parameters(config) -> int:
     return sum(s.size for s in jax.tree.leaves(shapes))
 
 
-def _sweep(config, pod: Pod, price: float | None) -> dict:
-    """Ranks analytically, compiles the best three, and returns the fastest that fits."""
-    ranked = sweep.rank(for_tpu(config), len(pod.devices), pod.chip, parameters(config))
-    print(f"{len(ranked)} candidates should fit; the analytic ten best:", flush=True)
+def compile_best(config, pod: Pod, options: dict[str, str], price: float | None) -> dict:
+    """Ranks analytically, compiles the best three, and reports on the fastest that fits.
+
+    Raises:
+      DoesNotFit: where none of the three does.
+    """
+
+    def say(line):
+        print(line, file=sys.stderr, flush=True)
+
+    ranked = sweep.rank(config, len(pod.devices), pod.chip, parameters(config))
+    say(f"{len(ranked)} candidates should fit; the ten that should be fastest:")
     for candidate in ranked[:10]:
-        print(f"  {candidate}", flush=True)
+        say(f"  {candidate}")
     fitting = []
     for candidate in ranked[:3]:
         chosen = configuration.override(config, candidate.keys())
         try:
-            found = compile_run(chosen, pod, price=price)
+            found = compile_run(chosen, pod, options, price=price)
         except DoesNotFit as error:
-            print(f"compiled {candidate}: {error}", flush=True)
+            say(f"compiled {candidate}: {error}")
             continue
-        print(f"compiled {candidate}: {found['seconds']['expected'] * 1e3:.1f} ms", flush=True)
-        fitting.append(found)
+        gib, seconds = found["memory"]["total"] / 2**30, found["seconds"]["expected"]
+        say(f"compiled {candidate}: {gib:.1f} GiB, {seconds * 1e3:.0f} ms")
+        if found["memory"]["headroom"] >= sweep.HEADROOM:
+            fitting.append(found | {"keys": candidate.keys()})
     if not fitting:
         raise DoesNotFit("none of the three best candidates fits")
     return min(fitting, key=lambda found: found["seconds"]["expected"])
@@ -337,20 +315,33 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sampler", action="store_true", help="compile sampling, not training")
     parser.add_argument("--pictures", type=int, default=8, help="per chip, with --sampler")
     parser.add_argument("--price", type=float, help="dollars per chip-hour, for the whole run")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of XLA, in place of what training sets (rfxray/devices.py)",
+    )
     parser.add_argument("--hlo", type=Path, help="also writes the compiled module's text there")
     parser.add_argument("--json", action="store_true", help="prints the report as JSON")
     arguments, rest = parser.parse_known_args(argv)
     with errors.exit_on_error("rfxray.compile_pod"):
         config = configuration.load(arguments.config, configuration.overrides(rest))
         pod = describe(arguments.topology, arguments.slices)
+        if wrong := [option for option in arguments.option if "=" not in option]:
+            raise errors.ConfigError(f"--option {wrong[0]} has no value; write NAME=VALUE")
+        if arguments.sweep and arguments.sampler:
+            raise errors.ConfigError("--sweep is for training; a sampler has but --pictures")
+        given = dict(option.split("=", 1) for option in arguments.option)
+        options = devices.compiler_options("tpu") | given
         if arguments.sampler:
             pictures = arguments.pictures * len(pod.devices)
             settings = Settings(guidance=2.0, batch_size=pictures)
-            found = compile_sampler(config, pod, settings, arguments.hlo)
+            found = compile_sampler(config, pod, options, settings, arguments.hlo)
         elif arguments.sweep:
-            found = _sweep(config, pod, arguments.price)
+            found = compile_best(config, pod, options, arguments.price)
         else:
-            found = compile_run(config, pod, arguments.hlo, arguments.price)
+            found = compile_run(config, pod, options, arguments.hlo, arguments.price)
         print(json.dumps(found, indent=1) if arguments.json else "\n".join(lines(found)))
 
 

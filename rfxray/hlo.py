@@ -185,14 +185,16 @@ def _convolution_flops(i: Instruction, lhs: list[int], rhs: list[int]) -> float:
     return flops
 
 
-# Matrix products of [tokens, head_dim] × [head_dim, tokens] in each kernel of splash attention: the
-# backward kernels compute the logits again.
-_SPLASH = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
+# Matrix products of [tokens, head_dim] × [head_dim, tokens] in each of our kernels: the backward
+# one of attention computes the logits again, and rotation needs none.
+_KERNELS = {"splash_mha_fwd": 2, "splash_mha_dkv": 5, "norm_rotate_fwd": 0, "norm_rotate_bwd": 0}
 
 
 def _kernel_flops(i: Instruction) -> float:
-    for name, products in _SPLASH.items():
+    for name, products in _KERNELS.items():
         if i.name.startswith(name):
+            if not products:
+                return 0.0
             shapes = _ARRAY.findall(i.rest.split("frontend_attributes")[0])
             query = next(dims for _, dims, _ in shapes if dims.count(",") == 3)
             batch, heads, tokens, head_dim = (int(d) for d in query.split(","))
@@ -275,6 +277,9 @@ def collectives(
 ) -> list[Collective]:
     """Every collective of a step.
 
+    TPUs carry a collective along in steps, each within the fusion of a matrix product; a chain of
+    such fusions is one collective, under way from the first to the last.
+
     Args:
       module: of one device.
       seconds: what an instruction of the schedule takes, given the shapes of its computation.
@@ -282,13 +287,24 @@ def collectives(
     found = []
     for name, times in executions(module).items():
         schedule, shapes = module.computations[name], results(module, name)
-        done = [(n, i) for n, i in enumerate(schedule) if i.opcode.endswith("-done")]
-        ends = {o: n for n, i in done for o in i.operands}
+        ends = {}  # of what is under way, by what began it
+        for n, i in enumerate(schedule):
+            if i.opcode.endswith("-done"):
+                ends |= dict.fromkeys(i.operands, n)
+            for inner, _ in _communication(module, i, shapes):
+                if chain := _chain(inner):
+                    ends[chain] = n
+        seen = set()
         for n, i in enumerate(schedule):
             for inner, within in _communication(module, i, shapes):
-                hidden = None
-                if i.name in ends:
-                    hidden = sum(seconds(j, shapes) for j in schedule[n + 1 : ends[i.name]])
+                chain = _chain(inner)
+                if chain in seen:
+                    continue
+                if chain:
+                    seen.add(chain)
+                hidden, end = None, ends.get(chain or i.name)
+                if end is not None:
+                    hidden = sum(seconds(j, shapes) for j in schedule[n + 1 : end])
                 elif i.opcode == "fusion":
                     hidden = seconds(i, shapes) or None
                 put = sum(size(within.get(o, "")) for o in inner.operands)
@@ -298,6 +314,11 @@ def collectives(
                     kind = "reduce-scatter"
                 found.append(Collective(kind, max(put, got), _group(inner), times, hidden))
     return found
+
+
+def _chain(i: Instruction) -> str | None:
+    found = re.search(r'chain_id="(\d+)"', i.rest)
+    return f"chain {found[1]}" if found else None
 
 
 def _communication(module: Module, i: Instruction, shapes: dict[str, str]):

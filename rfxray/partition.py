@@ -2,8 +2,9 @@
 
 A dimension of a parameter has a logical name; one table maps names to mesh axes. `data` repeats
 the model, `fsdp` splits it by its embedding dimension (each layer is gathered when it is used),
-`tensor` splits heads and the SwiGLU width (Megatron's layout, arXiv 1909.08053). The batch is split
-over data × fsdp.
+`tensor` splits heads and the SwiGLU width (Megatron's layout, arXiv 1909.08053), `sequence` the
+tokens of a picture (each device's queries meet all keys and values, which are gathered). The batch
+is split over data × fsdp.
 """
 
 import math
@@ -16,10 +17,11 @@ from jax.sharding import PartitionSpec as P
 
 from rfxray.errors import ConfigError
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "tensor", "sequence")
 
 RULES = {
     "batch": ("data", "fsdp"),
+    "tokens": "sequence",
     "layers": None,
     "embed": "fsdp",
     "heads": "tensor",
@@ -29,8 +31,8 @@ RULES = {
 BATCH = P(RULES["batch"])
 
 
-def make_mesh(data: int, fsdp: int, tensor: int, devices=None) -> Mesh:
-    """A (data, fsdp, tensor) mesh over all devices; data = −1 takes what is left.
+def make_mesh(data: int, fsdp: int, tensor: int, devices=None, *, sequence: int = 1) -> Mesh:
+    """A (data, fsdp, tensor, sequence) mesh over all devices; data = −1 takes what is left.
 
     Several slices, which a slower network joins, lie along the data axis: only the gradients'
     reduction crosses it.
@@ -41,11 +43,13 @@ def make_mesh(data: int, fsdp: int, tensor: int, devices=None) -> Mesh:
     devices = jax.devices() if devices is None else devices
     n = len(devices)
     if data == -1:
-        data = max(1, n // (fsdp * tensor))
-    if min(data, fsdp, tensor) < 1 or data * fsdp * tensor != n:
+        data = max(1, n // (fsdp * tensor * sequence))
+    shape = (data, fsdp, tensor, sequence)
+    if min(shape) < 1 or math.prod(shape) != n:
+        product = " × ".join(map("{} {}".format, AXES, shape))
         raise ConfigError(
-            f"a mesh of data {data} × fsdp {fsdp} × tensor {tensor} is not the {n} device(s) "
-            "at hand; set config.mesh so that the product is"
+            f"a mesh of {product} is not the {n} device(s) at hand; set config.mesh so that the "
+            "product is"
         )
     # GPUs number their hosts as slices too; there the order of the devices does as well.
     slices = len({getattr(d, "slice_index", 0) for d in devices if d.platform == "tpu"}) or 1
@@ -57,13 +61,13 @@ def make_mesh(data: int, fsdp: int, tensor: int, devices=None) -> Mesh:
     # A torus of 8 × 8 × 4 has no 16 among its products, so an axis may take a part of a dimension.
     split = {"allow_split_physical_axes": True}
     if slices > 1:
-        inside = (data // slices, fsdp, tensor)
-        grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices, **split)
+        inside, between = (data // slices, *shape[1:]), (slices, 1, 1, 1)
+        grid = mesh_utils.create_hybrid_device_mesh(inside, between, devices, **split)
     else:
-        grid = mesh_utils.create_device_mesh((data, fsdp, tensor), devices, **split)
+        grid = mesh_utils.create_device_mesh(shape, devices, **split)
     # Auto: the compiler propagates shardings from the arrays; the default since jax 0.10 is
     # Explicit, under which plain indexing of a sharded array raises.
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def sharding(mesh: Mesh, shape: tuple[int, ...], logical: tuple[str | None, ...]) -> NamedSharding:

@@ -1,7 +1,8 @@
 """Which remat policy, mesh and accumulation to try first on a pod: an analytic ranking.
 
 Rough on purpose: it only has to put good candidates among the first, `compile_pod` then compiles
-them and reads memory and time from the module. Its constants were set by such compilations.
+them and reads memory and time from the module. Its two fitted constants come from XL compiled for
+v5p; docs/pods.md compares it with what was compiled.
 """
 
 import dataclasses
@@ -10,12 +11,7 @@ import itertools
 from rfxray import flops, model
 from rfxray.chips import Chip
 
-# Of the peak, all matrix products and what lies between them together.
-_EFFICIENCY = 0.65
-# Of the time of the links, the part that is not overlapped.
-_EXPOSED = 0.3
-# Of a chip's memory, what a candidate may fill.
-_FILL = 0.9
+HEADROOM = 0.1  # of a chip's memory, what has to stay free
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,23 +49,23 @@ def rank(config, chips: int, chip: Chip, parameters: int) -> list[Candidate]:
       parameters: of the network.
     """
     ways = [n for n in range(1, chips + 1) if chips % n == 0]
+    shape = config.model
     found = []
     for fsdp, tensor, remat, accumulate in itertools.product(
         ways, (1, 2, 4), ("none", "dots", "attention", "full"), (1, 2, 4)
     ):
         data = chips // (fsdp * tensor)
-        shape = config.model
         if data * fsdp * tensor != chips or config.batch_size % (data * fsdp * accumulate):
             continue
         if shape.heads % tensor or shape.mlp_width % tensor or shape.width % fsdp:
             continue
-        # A shard of fewer rows than a tile of 8 makes the compiler emulate the gathers by whole
-        # all-reduces (seen at 6 rows).
-        if fsdp > 1 and shape.width // fsdp < 8:
+        # A gather of thin shards is written by the compiler as an all-reduce of padded weights,
+        # twice the bytes and nothing beside it: seen at 6 and at 32 rows, not at 64 and more.
+        if fsdp > 1 and shape.width // fsdp < min(64, shape.width):
             continue
         place = (remat, data, fsdp, tensor, accumulate)
         memory = _memory(config, parameters, *place)
-        if memory < _FILL * chip.memory:
+        if memory < (1 - HEADROOM) * chip.memory:
             found.append(Candidate(*place, memory, _seconds(config, parameters, chip, *place)))
     return sorted(found, key=lambda candidate: candidate.seconds)
 
@@ -77,7 +73,8 @@ def rank(config, chips: int, chip: Chip, parameters: int) -> list[Candidate]:
 def _memory(config, parameters, remat, data, fsdp, tensor, accumulate) -> float:
     m = config.model
     tokens = config.batch_size // (data * fsdp * accumulate) * model.model_config(config).tokens
-    state = 4.0 * parameters * (3 + len(config.ema_sigmas) + 1) / (fsdp * tensor)
+    # Parameters, two moments, averages and the gradient; float32.
+    state = 4.0 * parameters * (4 + len(config.ema_sigmas)) / (fsdp * tensor)
     gathered = 3 * 2.0 * parameters / m.depth / tensor
     wide = m.mlp_width / m.width / tensor
     # Activations kept of a layer, in units of its input; bfloat16.
@@ -92,19 +89,25 @@ def _memory(config, parameters, remat, data, fsdp, tensor, accumulate) -> float:
     return state + gathered + kept * one * m.depth + backward
 
 
+# Of the peak, what XL's step of `dots` reaches on 64 chips of v5p by the estimate of roofline.py.
+_EFFICIENCY = 0.54
+# Of the time of the links, the part that was not overlapped there, and on 512 chips.
+_EXPOSED = 0.45
+
+
 def _seconds(config, parameters, chip, remat, data, fsdp, tensor, accumulate) -> float:
     m = config.model
     chips = data * fsdp * tensor
     wide = m.mlp_width / m.width
+    # Forward passes that are taken again. `none` saves element-wise work and pays by writing and
+    # reading twice as much as `dots`.
     again = {"none": 0.0, "dots": 0.0, "attention": 2 * wide / (4 + 3 * wide), "full": 1.0}[remat]
     compute = flops.train_step(config) / chips * (1 + again / 3) / chip.flops / _EFFICIENCY
-    # `none` writes and reads more than `dots`; the element-wise work it saves is worth less.
-    compute *= 1.02 if remat == "dots" else 1.0
     tokens = config.batch_size // (data * fsdp) * model.model_config(config).tokens
     moved = 0.0
     if fsdp > 1:  # gathered forward and backward, and the gradient scattered: bfloat16
         moved += accumulate * 3 * 2.0 * parameters / tensor
-    if data > 1:
+    if data > 1:  # the gradient's shards reduced, which goes round twice: float32
         moved += 2 * 4.0 * parameters / (fsdp * tensor)
     if tensor > 1:  # two all-reduces of the activations a layer, forward and backward
         moved += 2 * 4 * 2.0 * tokens * m.width * m.depth

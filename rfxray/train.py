@@ -80,7 +80,6 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
 
     writer = telemetry.Writer(workdir, step)
     say = writer.say
-    watch = Watchdog(workdir, writer.alarm, step=step, **hosts, **config.watchdog)
     rate = schedule(config)
     count = parameter_overview.count_parameters(abstract["params"])
     say(f"rfxray.train → {workdir}")
@@ -97,10 +96,16 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
     for line in found + checkpoints.changes:
         say(line)
     say(f"resumed at step {step}" if begun is not None else "a fresh run")
+    if step >= config.steps:
+        say(f"finished {step} steps: {workdir}")
+        checkpoints.close()
+        writer.close()
+        return
 
     # ----- Steps: training, validation, sample grid ------------------------------------------
-    options = devices.compiler_options(jax.default_backend())
+    watch = Watchdog(workdir, writer.alarm, step=step, **hosts, **config.watchdog)
     watch.doing("compiling")
+    options = devices.compiler_options(jax.default_backend())
     begin = time.perf_counter()
     with jax.set_mesh(mesh):
         take_step = (

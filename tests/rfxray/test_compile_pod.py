@@ -217,7 +217,7 @@ def test_the_sweep_keeps_to_the_chips_and_the_memory(make_config):
 
 
 def test_the_sweep_shards_more_and_recomputes_more_where_memory_is_short(make_config):
-    config = make_config("batch_size=4096", "model.depth=24")
+    config = make_config("batch_size=262144", "model.depth=24")
     wide = sweep.rank(config, 8, CHIP, 10**9)[0]
     least = min(c.memory for c in sweep.rank(config, 8, CHIP, 10**9))
     small = chips.Chip(CHIP.flops, CHIP.bandwidth, least / 0.89, CHIP.clock, CHIP.link, CHIP.torus)
