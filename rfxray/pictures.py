@@ -81,6 +81,17 @@ def save_png(path: Path, image: np.ndarray, text: Mapping[str, object] | None = 
         info.add_text(key, value if isinstance(value, str) else json.dumps(value))
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", pnginfo=info)
+    write_whole(path, buffer.getvalue())
+
+
+def read_png(path: Path) -> np.ndarray:
+    """The pixels of a greyscale PNG: [height, width] uint8 or uint16."""
+    with Image.open(path) as picture:
+        return np.asarray(picture).astype(np.uint16 if picture.mode.startswith("I") else np.uint8)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(buffer.getvalue())
+    temporary.write_bytes(content)
     temporary.replace(path)

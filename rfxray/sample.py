@@ -1,17 +1,23 @@
 """Draws radiographs from a trained model: `python -m rfxray.sample --checkpoint WORKDIR --out DIR`.
 
     --set view=PA --set age=63            what every picture is asked to be; the rest is not told
+    --csv FILE                            … or a row of a table each, its header naming attributes
+    --like DATA                           … or what each radiograph of a data set shows
+    --balance sex,race,view,age_decade    … or every combination of subgroups alike often
     --grid cardiomegaly=absent,present    a table instead: the same noise under each value
     --grid age=20,50,80                   … and columns by a second attribute
     --nearest DATA                        beside each picture the nearest one that it trained on
 
-Writes 16-bit PNGs, `grid.png` to look at, and `samples.json`, whose `command` makes them again.
+Writes 16-bit PNG, DICOM Secondary Capture or ArrayRecord (--format), `grid.png` and `gallery.html`
+to look at, and `samples.json`, whose `command` makes them again. Any number of pictures is drawn in
+bounded memory; to go on after an interruption, run the same command again.
 """
 
 import argparse
 import itertools
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +25,21 @@ from einops import rearrange
 from tqdm import tqdm
 
 from rfxray import conditioning, devices, pictures, sampling
-from rfxray.errors import ArgumentParser, ConfigError, exit_on_error
-from rfxray.input import open_dataset
+from rfxray.dataset import open_dataset
+from rfxray.errors import ArgumentParser, ConfigError, Preempted, exit_on_error
+from rfxray.input import to_float
+from rfxray.sampling import requests, stream
+from rfxray.sampling.generate import Batches
 from rfxray.sampling.nearest import nearest
 from rfxray.sampling.nearest import sheet as sheet_of_nearest
+from rfxray.telemetry import duration
+
+ON_SHEET = 64  # pictures of grid.png
+LINE_SECONDS = 10.0  # between lines of progress in a log
+
+
+# ---------------------------------------------------------------------------------------------
+# What the flags say
 
 
 def parse_grid(texts: list[str], asked: dict[str, str]) -> dict[str, list[str]]:
@@ -47,8 +64,96 @@ def parse_grid(texts: list[str], asked: dict[str, str]) -> dict[str, list[str]]:
     return axes
 
 
-def _draw(model, arguments, settings, asked, axes) -> sampling.Pictures:
-    """n pictures, or n for every cell of the grid (cells vary fastest)."""
+def parse_weights(texts: list[str]) -> tuple[tuple[tuple[str, ...], float], ...]:
+    """`["view+sex=1.5"]` as `((("view", "sex"), 1.5),)`.
+
+    Raises:
+      ConfigError: for what is not NAMES=WEIGHT, or a wrong name.
+    """
+    groups = []
+    for text in texts:
+        names, _, weight = text.partition("=")
+        try:
+            number = float(weight)
+        except ValueError:
+            raise ConfigError(f"--weight {text!r} is not NAMES=W, such as view+sex=2") from None
+        groups.append((tuple(conditioning.lookup(name).name for name in names.split("+")), number))
+    return tuple(groups)
+
+
+def numbers(flag: str, text: str) -> tuple[float, ...]:
+    """`"0.1,0.9"` as (0.1, 0.9).
+
+    Raises:
+      ConfigError: for what is not numbers between commas.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"{flag} {text!r} is not numbers between commas") from None
+
+
+def settings_of(arguments: argparse.Namespace) -> sampling.Settings:
+    interval = numbers("--interval", arguments.interval)
+    if len(interval) != 2:
+        raise ConfigError(f"--interval {arguments.interval!r} is not LOW,HIGH, such as 0.1,0.9")
+    plain = ("seed", "steps", "solver", "guidance", "shift", "batch_size", "spacing", "rescale")
+    return sampling.Settings(
+        **{name: getattr(arguments, name) for name in (*plain, "optimised", "churn", "tolerance")},
+        times=numbers("--times", arguments.times) if arguments.times else (),
+        weights=parse_weights(arguments.weight),
+        interval=interval,
+    )
+
+
+def requests_of(arguments: argparse.Namespace, asked: dict[str, str]) -> requests.Requests:
+    """The rows of attributes that --csv, --like, --balance or --set alone ask for."""
+    if arguments.csv:
+        return requests.from_csv(arguments.csv, asked)
+    if arguments.like:
+        path, _, split = arguments.like.partition(":")
+        return requests.from_dataset(open_dataset(path), split or "train", asked)
+    if arguments.balance:
+        names = arguments.balance.split(",")
+        return requests.balanced(names, asked, arguments.n + arguments.first_index, arguments.seed)
+    return requests.alike(asked)
+
+
+# ---------------------------------------------------------------------------------------------
+# The two kinds of runs
+
+
+class Progress:
+    """How many pictures are done: a bar on a terminal, a line now and then in a log."""
+
+    def __init__(self, n: int):
+        self._n, self._done, self._drawn = n, 0, 0
+        self._bar = tqdm(total=n, unit="picture", disable=not sys.stderr.isatty())
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, new: int) -> None:
+        """Counts pictures; those of an earlier run come before any time has passed."""
+        self._bar.update(new)
+        self._done += new
+        now = time.monotonic()
+        if now - self._began > 1:
+            self._drawn += new
+        if self._bar.disable and now - self._last >= LINE_SECONDS and self._drawn:
+            self._last = now
+            rate = self._drawn / (now - self._began)
+            left = duration((self._n - self._done) / rate)
+            print(
+                f"rfxray.sample: {self._done:,} of {self._n:,}, {rate:.1f}/s, ETA {left}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def draw_grid(model, arguments, settings, asked, axes, command: str) -> tuple[int, np.ndarray]:
+    """n pictures for every cell of a table (cells vary fastest): (how many, images)."""
     cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     encoded = [conditioning.encode({**asked, **cell}) for cell in cells]
     values, known = (
@@ -56,23 +161,52 @@ def _draw(model, arguments, settings, asked, axes) -> sampling.Pictures:
     )
     first = arguments.first_index
     indices = np.repeat(np.arange(first, first + arguments.n), len(cells))
-    with tqdm(total=len(indices), unit="picture", disable=not sys.stderr.isatty()) as bar:
-        return sampling.generate(
-            model, (values, known), indices=indices, settings=settings, progress=bar.update
-        )
-
-
-def _sheet(drawn: sampling.Pictures, axes: dict[str, list[str]], n: int, title: str) -> np.ndarray:
-    images = pictures.to_uint8(drawn.images)
-    if not axes:
-        return pictures.grid(images, title=title)
+    progress = Progress(len(indices))
+    drawn = sampling.generate(
+        model, (values, known), indices=indices, settings=settings, progress=progress
+    )
+    progress.close()
+    sampling.save(drawn, arguments.out, {"command": command})
     (row_name, row_values), *more = axes.items()
     columns = [f"{name}={value}" for name, values in more for value in values]
-    cells = rearrange(
-        images, "(n r c) h w -> (n r) c h w", n=n, r=len(row_values), c=max(1, len(columns))
+    table = rearrange(
+        pictures.to_uint8(drawn.images),
+        "(n r c) h w -> (n r) c h w",
+        n=arguments.n,
+        r=len(row_values),
+        c=max(1, len(columns)),
     )
-    rows = [f"{row_name}={value}" for value in row_values] * n
-    return pictures.table(cells, rows, columns, title)
+    rows = [f"{row_name}={value}" for value in row_values] * arguments.n
+    _save_sheet(arguments.out, pictures.table(table, rows, columns, _title(settings, asked)))
+    return len(indices), drawn.images
+
+
+def draw_stream(model, arguments, settings, asked, command: str) -> tuple[int, np.ndarray]:
+    """n pictures to disk, however many: (how many, those that the gallery shows)."""
+    asks = requests_of(arguments, asked)
+    block = min(arguments.batch_size, arguments.n)
+    plan = stream.Plan(arguments.n, arguments.first_index, block, arguments.format)
+    progress = Progress(plan.n)
+    try:
+        extra = {"command": command}
+        stream.write(model, settings, asks, plan, arguments.out, extra, progress)
+    except KeyboardInterrupt:
+        raise Preempted("interrupted; the same command goes on where it was") from None
+    finally:
+        progress.close()
+    shown = to_float(stream.first_pictures(arguments.out, plan))
+    images = pictures.to_uint8(shown[:ON_SHEET])
+    _save_sheet(arguments.out, pictures.grid(images, title=_title(settings, asked)))
+    return plan.n, shown
+
+
+def _title(settings, asked) -> str:
+    told = ", ".join(f"{k}={v}" for k, v in asked.items()) or "nothing else told"
+    return f"synthetic: {told}, guidance {settings.guidance:g}"
+
+
+def _save_sheet(out: Path, sheet: np.ndarray) -> None:
+    pictures.save_png(out / "grid.png", sheet, {"Description": "synthetic radiographs"})
 
 
 def sample(arguments: argparse.Namespace) -> None:
@@ -85,38 +219,44 @@ def sample(arguments: argparse.Namespace) -> None:
     axes = parse_grid(arguments.grid, asked)
     if arguments.n < 1 or arguments.first_index < 0:
         raise ConfigError("--n is at least 1 and --first-index at least 0")
-    settings = sampling.Settings(
-        seed=arguments.seed,
-        steps=arguments.steps,
-        solver=arguments.solver,
-        guidance=arguments.guidance,
-        shift=arguments.shift,
-        batch_size=arguments.batch_size,
-    )
+    kinds = [k for k in ("grid", "csv", "like", "balance") if getattr(arguments, k)]
+    if len(kinds) > 1 or (arguments.grid and arguments.format != "png"):
+        raise ConfigError("only one of --grid (as PNG), --csv, --like and --balance at a time")
+    settings = settings_of(arguments)
+    if arguments.format not in stream.FORMATS:
+        raise ConfigError(f"no --format {arguments.format!r}, only {', '.join(stream.FORMATS)}")
     trained_on = open_dataset(arguments.nearest) if arguments.nearest else None
-    model = sampling.load(arguments.checkpoint, arguments.ema, arguments.step)
+    weak = None
+    if arguments.autoguide:
+        profile, _, at = arguments.autoguide.partition("@")
+        weak = numbers("--autoguide", profile)[0], int(at) if at.isdigit() else None
+    model = sampling.load(arguments.checkpoint, arguments.ema, arguments.step, weak)
     source = model.source
     print(f"rfxray.sample: {source['checkpoint']} at step {source['step']}, EMA {source['ema']}")
-    drawn = _draw(model, arguments, settings, asked, axes)
+    if arguments.compile_only:
+        began = time.monotonic()
+        batches = Batches(model, settings, min(arguments.batch_size, arguments.n))
+        batches.compile()
+        print(f"rfxray.sample: compiled for {batches.size} in {time.monotonic() - began:.1f} s")
+        return
     # The step is written out: the command stays the same when the run has gone on.
-    command = [*("python", "-m", "rfxray.sample"), *arguments.argv]
+    command = ["python", "-m", "rfxray.sample", *map(str, arguments.argv)]
     if arguments.step is None:
         command += ["--step", str(source["step"])]
-    paths = sampling.save(drawn, arguments.out, {"command": shlex.join(command)})
-    told = ", ".join(f"{k}={v}" for k, v in asked.items()) or "nothing else told"
-    title = f"synthetic: {told}, guidance {settings.guidance:g}"
-    sheet = _sheet(drawn, axes, arguments.n, title)
-    pictures.save_png(arguments.out / "grid.png", sheet, {"Description": "synthetic radiographs"})
+    if axes:
+        count, shown = draw_grid(model, arguments, settings, asked, axes, shlex.join(command))
+    else:
+        count, shown = draw_stream(model, arguments, settings, asked, shlex.join(command))
     if trained_on is not None:
-        near = nearest(drawn.images, trained_on)
-        pictures.save_png(arguments.out / "nearest.png", sheet_of_nearest(drawn.images, near))
+        near = nearest(shown, trained_on)
+        pictures.save_png(arguments.out / "nearest.png", sheet_of_nearest(shown, near))
         closest = int(near.distances.argmin())
         print(
             f"rfxray.sample: nearest.png shows the nearest training pictures; root mean square "
             f"distance {near.distances.mean():.3f} on average, least {near.distances[closest]:.3f} "
-            f"({paths[closest].name} to {near.keys[closest]})"
+            f"(sample_{closest:05d} to {near.keys[closest]})"
         )
-    print(f"rfxray.sample: {len(paths)} pictures, grid.png and samples.json in {arguments.out}")
+    print(f"rfxray.sample: {count:,} pictures, grid.png and samples.json in {arguments.out}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -129,18 +269,48 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--checkpoint", required=True, metavar="WORKDIR", help="of rfxray.train")
     p.add_argument("--out", required=True, type=Path, metavar="DIR")
     p.add_argument("--n", type=int, default=16, help="pictures, or pictures per cell of the grid")
-    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    p.add_argument("--grid", action="append", default=[], metavar="NAME=VALUE,VALUE")
-    p.add_argument("--nearest", metavar="DATA", help="also find the nearest pictures of a data set")
-    p.add_argument("--guidance", type=float, default=2.0, help="classifier-free weight, 1: none")
-    p.add_argument("--solver", default=defaults.solver, help="euler, heun, midpoint or rk4")
-    p.add_argument("--steps", type=int, default=defaults.steps, help="of the solver")
-    p.add_argument("--shift", type=float, default=defaults.shift, help="of the time grid")
-    p.add_argument("--ema", type=float, default=0.05, help="relative width of the EMA profile")
-    p.add_argument("--step", type=int, help="of the checkpoint; the newest by default")
-    p.add_argument("--seed", type=int, default=defaults.seed)
-    p.add_argument("--first-index", type=int, default=0, help="of the pictures of the seed")
-    p.add_argument("--batch-size", type=int, default=defaults.batch_size)
+    asks = p.add_argument_group("what is asked for")
+    asks.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    asks.add_argument("--grid", action="append", default=[], metavar="NAME=VALUE,VALUE")
+    asks.add_argument(
+        "--csv", type=Path, metavar="FILE", help="a row a picture, from the top again"
+    )
+    asks.add_argument("--like", metavar="DATA[:SPLIT]", help="the attributes of a data set")
+    asks.add_argument("--balance", metavar="NAMES", help="such as sex,race,view,age_decade")
+    how = p.add_argument_group("how it is drawn (docs/sampling.md)")
+    how.add_argument("--guidance", type=float, default=2.0, help="classifier-free weight, 1: none")
+    how.add_argument(
+        "--weight",
+        action="append",
+        default=[],
+        metavar="NAMES=W",
+        help="factored guidance: a group such as view+sex=2; --guidance is then for the rest",
+    )
+    how.add_argument("--interval", default="0,1", metavar="LOW,HIGH", help="times with guidance")
+    how.add_argument(
+        "--rescale", type=float, default=0.0, help="share of added contrast taken back"
+    )
+    how.add_argument("--optimised", action="store_true", help="CFG-Zero*")
+    how.add_argument(
+        "--autoguide", metavar="EMA[@STEP]", help="lead away from that network instead"
+    )
+    names = ", ".join((*sampling.SOLVERS, "adaptive"))
+    how.add_argument("--solver", default=defaults.solver, help=f"{names} ({defaults.solver})")
+    how.add_argument("--steps", type=int, default=defaults.steps, help="of the solver")
+    how.add_argument("--shift", type=float, default=defaults.shift, help="of the time grid")
+    how.add_argument("--spacing", default=defaults.spacing, help="uniform or quadratic")
+    how.add_argument("--times", metavar="1,…,0", help="a time grid of your own")
+    how.add_argument("--tolerance", type=float, default=defaults.tolerance, help="of adaptive")
+    how.add_argument("--churn", type=float, default=0.0, help="stochastic (euler); SiT's is 1")
+    which = p.add_argument_group("which, and as what")
+    which.add_argument("--ema", type=float, default=0.05, help="relative width of the EMA profile")
+    which.add_argument("--step", type=int, help="of the checkpoint; the newest by default")
+    which.add_argument("--seed", type=int, default=defaults.seed)
+    which.add_argument("--first-index", type=int, default=0, help="of the pictures of the seed")
+    which.add_argument("--batch-size", type=int, default=defaults.batch_size)
+    which.add_argument("--format", default="png", help=", ".join(stream.FORMATS))
+    which.add_argument("--nearest", metavar="DATA", help="the nearest pictures of a data set, too")
+    which.add_argument("--compile-only", action="store_true", help="fill the compilation cache")
     return p
 
 

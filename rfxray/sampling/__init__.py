@@ -1,4 +1,4 @@
-"""ODE integration from noise to radiographs.
+"""ODE integration from noise to radiographs, and back.
 
 from rfxray import sampling
 model = sampling.load("runs/smoke/train", ema=0.05)
@@ -6,6 +6,9 @@ pictures = sampling.generate(model, {"view": "PA", "cardiomegaly": "present"}, n
 sampling.save(pictures, "out")
 """
 
-from rfxray.sampling.generate import Model, Pictures, Settings, generate, load, sampler, save
+from rfxray.sampling.generate import Pictures, Settings, generate, sampler
+from rfxray.sampling.outputs import save
+from rfxray.sampling.solvers import SOLVERS
+from rfxray.sampling.trained import Model, load
 
-__all__ = ["Model", "Pictures", "Settings", "generate", "load", "sampler", "save"]
+__all__ = ["SOLVERS", "Model", "Pictures", "Settings", "generate", "load", "sampler", "save"]

@@ -1,22 +1,18 @@
-"""From a checkpoint to radiographs: load, generate, save."""
+"""From noise to radiographs: the settings, the one pure function, and the loop over batches."""
 
 import dataclasses
 import functools
-import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
-from rfxray import checkpoint, conditioning, flow, model, optim, partition, pictures
-from rfxray import config as configuration
+from rfxray import conditioning, partition
 from rfxray.errors import ConfigError
-from rfxray.input import to_uint16
+from rfxray.sampling import adaptive, solvers, stochastic, trained
 from rfxray.sampling import guidance as guide
-from rfxray.sampling import solvers
+from rfxray.sampling.trained import Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,47 +22,91 @@ class Settings:
     Attributes:
       seed: picture i of a seed starts from the same noise, whatever else is asked.
       steps: intervals of the time grid.
-      solver: a key of `solvers.SOLVERS`.
+      solver: a key of `solvers.SOLVERS`, or `adaptive`, which chooses its steps by `tolerance`. The
+        default has the least error on an even grid (docs/sampling.md).
       guidance: classifier-free weight w; 1 is none.
       shift: of the time grid, see `flow.shift_timestep`.
-      batch_size: pictures per call of the network (twice that with guidance).
+      batch_size: pictures per call of the network (times the branches of guidance).
+      spacing: of the time grid, one of `solvers.SPACINGS`.
+      times: a grid of one's own, falling from 1 to 0, in place of steps, shift and spacing.
+      weights: factored guidance, ((attribute names, weight), …); `guidance` is then the weight of
+        the attributes that no group names.
+      interval: times within which there is guidance.
+      rescale: share of the contrast added by guidance that is taken back, 0 to 1.
+      optimised: the base scaled and the first step at rest, as CFG-Zero* has it.
+      churn: above 0 the stochastic sampler, see `stochastic.integrate`; 1 is SiT's.
+      tolerance: of the adaptive solver.
     """
 
     seed: int = 0
     steps: int = 50
-    solver: str = "heun"
+    solver: str = "ab2"
     guidance: float = 1.0
     shift: float = 1.0
     batch_size: int = 64
+    spacing: str = "uniform"
+    times: tuple[float, ...] = ()
+    weights: tuple[tuple[tuple[str, ...], float], ...] = ()
+    interval: tuple[float, float] = (0.0, 1.0)
+    rescale: float = 0.0
+    optimised: bool = False
+    churn: float = 0.0
+    tolerance: float = 1e-3
 
     def __post_init__(self):
-        if self.solver not in solvers.SOLVERS:
-            raise ConfigError(f"no solver {self.solver!r}, only {', '.join(solvers.SOLVERS)}")
-        if not 0 <= self.guidance < float("inf"):
-            raise ConfigError(f"guidance={self.guidance} must be a number of at least 0")
+        if self.solver != "adaptive" and self.solver not in solvers.SOLVERS:
+            names = ", ".join((*solvers.SOLVERS, "adaptive"))
+            raise ConfigError(f"no solver {self.solver!r}, only {names}")
+        for weight in (self.guidance, *(weight for _, weight in self.weights)):
+            if not 0 <= weight < float("inf"):
+                raise ConfigError(f"guidance={weight} must be a number of at least 0")
         if self.steps < 1 or self.batch_size < 1:
             raise ConfigError(f"steps={self.steps}, batch_size={self.batch_size}: at least 1 each")
         if not 0 < self.shift < float("inf"):
             raise ConfigError(f"shift={self.shift} must be a number above 0")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed={self.seed} must lie in [0, 2³²)")
+        low, high = self.interval
+        if not 0 <= low <= high <= 1:
+            raise ConfigError(f"interval={low:g},{high:g} does not rise within 0 to 1")
+        if not 0 <= self.rescale <= 1:
+            raise ConfigError(f"rescale={self.rescale} must lie in 0 to 1")
+        if not 0 <= self.churn < float("inf") or not 0 < self.tolerance < 1:
+            raise ConfigError(
+                f"churn={self.churn} must be at least 0 and tolerance={self.tolerance} in (0, 1)"
+            )
+        if self.churn and self.solver != "euler":
+            raise ConfigError(f"churn={self.churn} is for the euler solver, not {self.solver}")
+        guide.group_masks([names for names, _ in self.weights])
+        self.grid()
 
+    def grid(self) -> np.ndarray:
+        """The times, [steps + 1] float32 from 1 to 0."""
+        if self.times:
+            return solvers.given_grid(self.times)
+        return solvers.time_grid(self.steps, self.shift, self.spacing)
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A trained network, ready to sample.
+    def rule(self) -> guide.Rule:
+        """How the branches of guidance are combined."""
+        rule = guide.optimised(guide.affine) if self.optimised else guide.affine
+        rule = guide.rescaled(rule, self.rescale) if self.rescale else rule
+        return guide.within(rule, *self.interval) if self.interval != (0.0, 1.0) else rule
 
-    Attributes:
-      params: of one EMA profile, on the devices of `mesh`.
-      config: of the run that trained it.
-      mesh: over which a batch is split.
-      source: where it came from: `checkpoint`, `step` and `ema`.
-    """
+    def traced_weights(self) -> np.ndarray:
+        """What a sweep over weights changes without compiling anew: a scalar, or one a group."""
+        if not self.weights:
+            return np.float32(self.guidance)
+        return np.array([*(weight for _, weight in self.weights), self.guidance], np.float32)
 
-    params: dict
-    config: ml_collections.ConfigDict
-    mesh: jax.sharding.Mesh
-    source: dict[str, object]
+    def program(self) -> "Settings":
+        """The settings that a compiled program depends on."""
+        return dataclasses.replace(
+            self,
+            seed=0,
+            batch_size=1,
+            guidance=float(self.guidance == 1),
+            weights=tuple((names, 1.0) for names, _ in self.weights),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,44 +129,58 @@ class Pictures:
     source: dict[str, object]
 
 
-def load(workdir: str | Path, ema: float = 0.05, step: int | None = None) -> Model:
-    """The network of a run as one of its EMA profiles has it.
+# ---------------------------------------------------------------------------------------------
+# The integration as a pure function
 
-    Args:
-      workdir: of `rfxray.train`.
-      ema: the relative width of the profile, one of the run's `ema_sigmas`.
-      step: of the checkpoint; the newest when None.
 
-    Raises:
-      ConfigError: for a profile or a step that is not there.
-      DataError: where there is no checkpoint, or it is damaged.
+def keys_of(seed, indices: jax.Array) -> jax.Array:
+    """The randomness of picture i of a seed: [batch] typed PRNG keys."""
+    key = jax.random.key(seed)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
+
+
+def noise(config, seed, indices: jax.Array) -> jax.Array:
+    """What picture i of a seed starts from: [batch, height, width, channels] float32."""
+    m = config.model
+    keys = keys_of(seed, indices)
+    return jax.vmap(lambda k: jax.random.normal(k, (m.size, m.size, m.channels)))(keys)
+
+
+def flow_to_data(config, settings: Settings, velocity: Callable | None = None) -> Callable:
+    """The integration from given noise, to be jitted.
+
+    Returns:
+      `(params, weak, x, seed, weights, indices, attributes, known) → images`; `weak` is None but
+      for autoguidance, `weights` is `settings.traced_weights()`, seed and indices key the noise
+      that a stochastic sampler adds.
     """
-    workdir = Path(workdir)
-    tree = ml_collections.ConfigDict(checkpoint.read_config(workdir), convert_dict=True)
-    config = configuration.check(configuration.with_tuples(tree))
-    mesh = partition.make_mesh(-1, 1, 1)
-    whole = partition.replicated(mesh)
-    shapes = model.abstract(model.model_config(config))[1]
-    shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), shapes)
-    name = optim.ema_name(ema)
-    params, step = checkpoint.restore_ema(workdir, shapes, name, step)
-    source = {"checkpoint": str(workdir), "step": step, "ema": ema}
-    return Model(params, config, mesh, source)
+    velocity = velocity or trained.velocity(config)
+    times = settings.grid()
 
+    def integrate(params, weak, x, seed, weights, indices, attributes, known):
+        network = functools.partial(velocity, params)
+        if weak is not None:
+            network = guide.autoguided(velocity, params, weak)
+            branches = guide.alike(attributes, known, weights)
+        elif settings.weights:
+            groups = guide.group_masks([names for names, _ in settings.weights])
+            branches = guide.factored(attributes, known, groups, weights)
+        elif settings.guidance == 1:
+            branches = guide.unguided(attributes, known)
+        else:
+            branches = guide.classifier_free(attributes, known, weights)
+        dx_dt = guide.guided(network, branches, settings.rule())
+        if settings.churn:
+            return stochastic.integrate(dx_dt, x, times, keys_of(seed, indices), settings.churn)
+        if settings.solver == "adaptive":
+            return adaptive.integrate(dx_dt, x, 1.0, 0.0, settings.tolerance)[0]
+        return solvers.integrate(dx_dt, x, times, settings.solver)
 
-def velocity(config, params) -> Callable:
-    """The network of a config as `(x, t [batch], attributes, known) → dx/dt`, float32."""
-    network = model.apply(model.model_config(config), model.execution(config))
-
-    def dx_dt(x, t, attributes, known):
-        output = network(params, x, t, attributes, known)
-        return flow.velocity(output, x, t, config.flow.prediction)
-
-    return dx_dt
+    return integrate
 
 
 def sampler(config, settings: Settings) -> Callable:
-    """The whole integration as one pure function, to be jitted.
+    """Noise and integration as one pure function, to be jitted.
 
     Args:
       config: of the run that trained the network.
@@ -137,26 +191,76 @@ def sampler(config, settings: Settings) -> Callable:
       width, channels] float32`, where seed and weight stand for those of the settings (so that a
       sweep over them compiles once) and picture i starts from noise keyed by (seed, i) alone.
     """
-    m = config.model
-    times = solvers.time_grid(settings.steps, settings.shift)
+    integrate = flow_to_data(config, settings)
 
     def sample(params, seed, weight, indices, attributes, known):
-        key = jax.random.key(seed)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
-        noise = jax.vmap(lambda k: jax.random.normal(k, (m.size, m.size, m.channels)))(keys)
-        dx_dt = velocity(config, params)
-        if settings.guidance == 1:
-            guided = guide.conditional(dx_dt, attributes, known)
-        else:
-            guided = guide.classifier_free(dx_dt, attributes, known, weight)
-        return solvers.integrate(guided, noise, times, settings.solver)
+        x = noise(config, seed, indices)
+        return integrate(params, None, x, seed, weight, indices, attributes, known)
 
     return sample
 
 
+# ---------------------------------------------------------------------------------------------
+# Batches
+
+
+class Batches:
+    """A model and settings, compiled for one shape of batch: once, whatever is asked of it.
+
+    Args:
+      model: from `load`.
+      settings: how pictures are drawn.
+      size: pictures in a batch, rounded up to a multiple of the devices.
+
+    Raises:
+      ConfigError: for autoguidance together with factored weights.
+    """
+
+    def __init__(self, model: Model, settings: Settings, size: int):
+        if model.weak is not None and settings.weights:
+            raise ConfigError("autoguidance takes one weight, not one for each group of attributes")
+        self.model, self.settings = model, settings
+        self.size = size + -size % model.mesh.size
+        self._start, self._integrate = _programs(
+            model.config, settings.program(), model.velocity, model.mesh
+        )
+
+    def __call__(self, indices: np.ndarray, attributes: np.ndarray, known: np.ndarray) -> jax.Array:
+        """Draws one batch: [size, height, width, channels] float32, still on the devices."""
+        settings, model = self.settings, self.model
+        batch = {"i": indices.astype(np.uint32), "a": attributes, "k": known}
+        batch = partition.global_batch(model.mesh, batch)
+        seed, weights = jnp.uint32(settings.seed), jnp.asarray(settings.traced_weights())
+        with jax.set_mesh(model.mesh):  # so that attention kernels run on each device's own rows
+            x = self._start(seed, batch["i"])
+            return self._integrate(
+                model.params, model.weak, x, seed, weights, batch["i"], batch["a"], batch["k"]
+            )
+
+    def compile(self) -> None:
+        """Compiles without drawing anything; the persistent cache keeps the result."""
+        shape = (self.size, conditioning.NUM_ATTRIBUTES)
+        self(np.zeros(self.size, np.uint32), np.zeros(shape, np.float32), np.zeros(shape, bool))
+
+
 @functools.lru_cache(maxsize=8)
-def _compiled(config, settings: Settings):
-    return jax.jit(sampler(config, settings))
+def _programs(config, settings: Settings, velocity, mesh):
+    rows = jax.sharding.NamedSharding(mesh, partition.BATCH)
+    start = jax.jit(functools.partial(noise, config), out_shardings=rows)
+    # The noise is given up: the pictures come to lie where it lay.
+    integrate = jax.jit(
+        flow_to_data(config, settings, velocity), donate_argnames="x", out_shardings=rows
+    )
+    return start, integrate
+
+
+def blocks(n: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Cuts n places into blocks of one size: (places [size], how many of them are new).
+
+    The last block wraps to the first places, so that one shape, one program, serves all.
+    """
+    for start in range(0, n, size):
+        yield np.arange(start, start + size) % n, min(size, n - start)
 
 
 def generate(
@@ -199,60 +303,11 @@ def generate(
     if indices.min() < 0 or indices.max() >= 2**32:
         raise ConfigError("indices must lie in [0, 2³²)")
 
-    devices = model.mesh.size
-    block = min(settings.batch_size, max(1, n))
-    block += -block % devices
-    # Whether there is guidance at all changes the program; its weight and the seed do not.
-    program = dataclasses.replace(settings, guidance=float(settings.guidance == 1), seed=0)
-    run = _compiled(model.config, program)
-    seed, weight = jnp.uint32(settings.seed), jnp.float32(settings.guidance)
+    draw = Batches(model, settings, min(settings.batch_size, max(1, n)))
     images = []
-    for start in range(0, n, block):
-        rows = np.arange(start, start + block) % n  # the last block wraps: one shape, one program
-        batch = {"i": indices[rows].astype(np.uint32), "a": values[rows], "k": known[rows]}
-        batch = partition.global_batch(model.mesh, batch)
-        with jax.set_mesh(model.mesh):  # so that attention kernels run on each device's own rows
-            out = run(model.params, seed, weight, batch["i"], batch["a"], batch["k"])
-        images.append(np.asarray(out)[: n - start])
+    for rows, new in blocks(n, draw.size):
+        images.append(np.asarray(draw(indices[rows], values[rows], known[rows]))[:new])
         if progress:
-            progress(len(images[-1]))
+            progress(new)
     images = np.clip(np.concatenate(images), -1.0, 1.0)[..., 0]
     return Pictures(images, values, known, indices, settings, model.source)
-
-
-def describe(drawn: Pictures, i: int) -> dict[str, object]:
-    """All that reproduces picture i, as JSON values."""
-    return {
-        "synthetic": True,
-        "index": int(drawn.indices[i]),
-        "attributes": conditioning.decode(drawn.attributes[i], drawn.known[i]),
-        **dataclasses.asdict(drawn.settings),
-        **drawn.source,
-    }
-
-
-def save(drawn: Pictures, out: str | Path, extra: Mapping[str, object] | None = None) -> list[Path]:
-    """Writes 16-bit PNGs, a grid and `samples.json`.
-
-    Every PNG carries what made it as text, and says that it is synthetic.
-
-    Args:
-      drawn: from `generate`.
-      out: a directory, made where it is absent.
-      extra: further entries of `samples.json`.
-
-    Returns:
-      the paths of the PNGs.
-    """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    paths, entries = [], []
-    for i, image in enumerate(drawn.images):
-        entry = describe(drawn, i)
-        paths.append(out / f"sample_{i:05d}.png")
-        text = {"Software": "rfxray", "Description": "synthetic radiograph, not of a person"}
-        pictures.save_png(paths[-1], to_uint16(image), {**text, "rfxray": entry})
-        entries.append({"file": paths[-1].name, **entry})
-    sidecar = {**(extra or {}), "pictures": entries}
-    (out / "samples.json").write_text(json.dumps(sidecar, indent=1) + "\n")
-    return paths

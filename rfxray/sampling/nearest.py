@@ -7,8 +7,9 @@ import numpy as np
 from einops import rearrange
 
 from rfxray import pictures
+from rfxray.dataset import Dataset, stored
 from rfxray.errors import ConfigError
-from rfxray.input import Dataset, stored, to_float
+from rfxray.input import to_float
 
 _BLOCK = 1024  # training pictures compared at once
 

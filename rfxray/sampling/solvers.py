@@ -1,10 +1,12 @@
 """ODE solvers: dx/dt = v(x, t) along a given grid of times, in one `lax.scan`.
 
-A solver is a function `(velocity, x, t, dt) → x` that takes one step of the grid; its order is in
-`ORDER`. Integration is in float32 whatever the network computes in.
+A `Solver` is a function that takes one step of the grid, its order, and what it remembers from step
+to step. Integration is in float32 whatever the network computes in; the same solvers run from noise
+to data, from data to noise, and (one-step ones) exactly backwards.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +19,31 @@ from rfxray.errors import ConfigError
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def _euler(velocity: Velocity, x, t, dt):
-    return x + dt * velocity(x, t)
+class Solver(NamedTuple):
+    """One way to take a step.
+
+    Attributes:
+      step: `(velocity, x, t, dt, memory) → (x, memory)`.
+      order: the global error falls as dt to this power.
+      evaluations: of the velocity, per step.
+      memory: what the first step remembers, as a function of x; None for a one-step solver.
+    """
+
+    step: Callable
+    order: int
+    evaluations: int
+    memory: Callable[[jax.Array], tuple] | None = None
 
 
-def _midpoint(velocity: Velocity, x, t, dt):
-    return x + dt * velocity(x + dt / 2 * velocity(x, t), t + dt / 2)
+def _euler(velocity: Velocity, x, t, dt, memory):
+    return x + dt * velocity(x, t), memory
 
 
-def _heun(velocity: Velocity, x, t, dt):
+def _midpoint(velocity: Velocity, x, t, dt, memory):
+    return x + dt * velocity(x + dt / 2 * velocity(x, t), t + dt / 2), memory
+
+
+def _heun(velocity: Velocity, x, t, dt, memory):
     """The step that ends at t = 0 is an Euler step: data is a point, not a density, there.
 
     Evaluating a network at t = 0 asks it what no training example did (Karras et al. 2022,
@@ -33,39 +51,130 @@ def _heun(velocity: Velocity, x, t, dt):
     """
     first = velocity(x, t)
     euler = x + dt * first
-    return jax.lax.cond(
+    x = jax.lax.cond(
         t + dt > 0,
         lambda: x + dt / 2 * (first + velocity(euler, t + dt)),
         lambda: euler,
     )
+    return x, memory
 
 
-def _rk4(velocity: Velocity, x, t, dt):
+def _rk4(velocity: Velocity, x, t, dt, memory):
     k1 = velocity(x, t)
     k2 = velocity(x + dt / 2 * k1, t + dt / 2)
     k3 = velocity(x + dt / 2 * k2, t + dt / 2)
     k4 = velocity(x + dt * k3, t + dt)
-    return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4), memory
 
 
-SOLVERS = {"euler": _euler, "heun": _heun, "midpoint": _midpoint, "rk4": _rk4}
-ORDER = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4}
-EVALUATIONS = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4}
+def _nothing_yet(x):
+    """A last value that was infinitely long ago has no weight: the first step is an Euler step."""
+    return (jnp.zeros_like(x), jnp.float32(jnp.inf))
 
 
-def time_grid(steps: int, shift: float = 1.0) -> np.ndarray:
-    """Times from 1 (noise) to 0 (data): [steps + 1] float32, spaced evenly before the shift.
+def _adams_bashforth(velocity: Velocity, x, t, dt, memory):
+    """The velocity, extrapolated linearly from the last two (for steps of any lengths)."""
+    last, before = memory
+    v = velocity(x, t)
+    slope = (v - last) / (t - before)
+    return x + dt * (v + dt / 2 * slope), (v, t)
+
+
+def _exponential(velocity: Velocity, x, t, dt, memory):
+    """The data estimate x̂ = x − t·v, extrapolated linearly in t; the rest is solved exactly.
+
+    d(x/t)/dt = −x̂/t², so with x̂(s) = x̂ + (s − t)·slope and t' = t + dt
+    x(t') = x + dt·v + slope·(t'·ln(t/t') + dt). An x̂ that does not move costs no error at any
+    length of step, and neither end of the path is singular. It is DEIS (Zhang and Chen 2022,
+    arXiv 2204.13902) on the data estimate, as DPM-Solver++(2M) has it (Lu et al. 2022,
+    arXiv 2211.01095), which extrapolates in ln((1 − t)/t) instead.
+    """
+    last, before = memory
+    v = velocity(x, t)
+    data = x - t * v
+    slope = (data - last) / (t - before)
+    end = t + dt
+    inner = (t > 0) & (end > 0)  # towards t' = 0 the logarithm's term vanishes; from t = 0 unused
+    log = jnp.where(inner, jnp.log(jnp.where(inner, t / end, 1.0)), 0.0)
+    return x + dt * v + slope * (end * log + dt), (data, t)
+
+
+SOLVERS = {
+    "euler": Solver(_euler, 1, 1),
+    "heun": Solver(_heun, 2, 2),
+    "midpoint": Solver(_midpoint, 2, 2),
+    "rk4": Solver(_rk4, 4, 4),
+    "ab2": Solver(_adams_bashforth, 2, 1, _nothing_yet),
+    "exponential": Solver(_exponential, 2, 1, _nothing_yet),
+}
+ORDER = {name: solver.order for name, solver in SOLVERS.items()}
+EVALUATIONS = {name: solver.evaluations for name, solver in SOLVERS.items()}
+
+
+def find(name: str) -> Solver:
+    """The solver of that name.
+
+    Raises:
+      ConfigError: where there is none.
+    """
+    if name not in SOLVERS:
+        raise ConfigError(f"no solver {name!r}, only {', '.join(SOLVERS)}")
+    return SOLVERS[name]
+
+
+# ---------------------------------------------------------------------------------------------
+# Grids of times
+
+SPACINGS = ("uniform", "quadratic")
+
+
+def time_grid(steps: int, shift: float = 1.0, spacing: str = "uniform") -> np.ndarray:
+    """Times from 1 (noise) to 0 (data): [steps + 1] float32.
 
     Args:
       steps: at least 1.
-      shift: as in `flow.shift_timestep`; above 1 spends more steps near noise.
+      shift: as in `flow.shift_timestep`, after the spacing; above 1 spends more steps near noise.
+      spacing: `uniform`, or `quadratic`: t = u² for even u, with more steps near data.
+
+    Raises:
+      ConfigError: for no steps, or another spacing.
     """
     if steps < 1:
         raise ConfigError(f"{steps} solver steps: at least 1 is needed")
-    return flow.shift_timestep(np.linspace(1.0, 0.0, steps + 1, dtype=np.float32), shift)
+    if spacing not in SPACINGS:
+        raise ConfigError(f"no time grid {spacing!r}, only {', '.join(SPACINGS)}")
+    times = np.linspace(1.0, 0.0, steps + 1, dtype=np.float32)
+    return flow.shift_timestep(times**2 if spacing == "quadratic" else times, shift)
 
 
-def integrate(velocity: Velocity, x: jax.Array, times: jax.Array, solver: str) -> jax.Array:
+def given_grid(times: Sequence[float]) -> np.ndarray:
+    """A grid of one's own, checked: [steps + 1] float32.
+
+    Raises:
+      ConfigError: where it does not fall from 1 to 0.
+    """
+    grid = np.asarray(times, np.float32)
+    if (
+        grid.ndim != 1
+        or len(grid) < 2
+        or (grid[0], grid[-1]) != (1, 0)
+        or (np.diff(grid) >= 0).any()
+    ):
+        raise ConfigError(f"a time grid falls from 1 to 0, and {list(times)} does not")
+    return grid
+
+
+# ---------------------------------------------------------------------------------------------
+# Integration
+
+
+def integrate(
+    velocity: Velocity,
+    x: jax.Array,
+    times: jax.Array,
+    solver: str,
+    arrive: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+) -> jax.Array:
     """x at the last of `times`, from x at the first, for dx/dt = velocity(x, t).
 
     Args:
@@ -73,6 +182,7 @@ def integrate(velocity: Velocity, x: jax.Array, times: jax.Array, solver: str) -
       x: [batch, ...], the state at times[0].
       times: [steps + 1], rising or falling.
       solver: a key of `SOLVERS`.
+      arrive: `(x, k) → x`, what is made of the state that has come to times[k].
 
     Returns:
       [batch, ...] float32.
@@ -80,13 +190,60 @@ def integrate(velocity: Velocity, x: jax.Array, times: jax.Array, solver: str) -
     Raises:
       ConfigError: for an unknown solver.
     """
-    if solver not in SOLVERS:
-        raise ConfigError(f"no solver {solver!r}, only {', '.join(SOLVERS)}")
-    take = SOLVERS[solver]
-    times = jnp.asarray(times, jnp.float32)
+    take, times = find(solver), jnp.asarray(times, jnp.float32)
+    velocity, x = _float32(velocity), x.astype(jnp.float32)
 
-    def step(x, interval):
+    def step(state, interval):
+        x, memory = state
+        t, dt, k = interval
+        x, memory = take.step(velocity, x, t, dt, memory)
+        return (arrive(x, k) if arrive else x, memory), None
+
+    intervals = (times[:-1], jnp.diff(times), jnp.arange(1, len(times)))
+    return jax.lax.scan(step, (x, take.memory(x) if take.memory else ()), intervals)[0][0]
+
+
+def invert(
+    velocity: Velocity, x: jax.Array, times: jax.Array, solver: str, corrections: int = 2
+) -> jax.Array:
+    """The path on which `integrate` comes to x: the inverse of the discrete steps themselves.
+
+    Every step is first taken backwards, which is off by the error of the solver, and then corrected
+    by the fixed-point iteration y ← y + x − step(y), which converges where the step is short
+    against the curvature of the flow (the backward Euler method, for Euler steps). Without
+    corrections it is the plain reversal: Heun inversion, for `heun`.
+
+    Args:
+      velocity, times, solver: as for `integrate`.
+      x: [batch, ...], the state at times[-1].
+      corrections: rounds of the iteration; each costs one step of the solver.
+
+    Returns:
+      [steps + 1, batch, ...] float32, the states at `times`; the last is x.
+
+    Raises:
+      ConfigError: for a solver that remembers: its steps cannot be taken alone.
+    """
+    take, times = find(solver), jnp.asarray(times, jnp.float32)
+    if take.memory:
+        alone = [name for name, s in SOLVERS.items() if not s.memory]
+        raise ConfigError(f"{solver} cannot be inverted step by step, only {', '.join(alone)}")
+    velocity, x = _float32(velocity), x.astype(jnp.float32)
+
+    def back(x, interval):
         t, dt = interval
-        return take(velocity, x, t, dt).astype(jnp.float32), None
+        y, _ = take.step(velocity, x, t + dt, -dt, ())
 
-    return jax.lax.scan(step, x.astype(jnp.float32), (times[:-1], jnp.diff(times)))[0]
+        def correct(y, _):
+            return y + (x - take.step(velocity, y, t, dt, ())[0]), None
+
+        y, _ = jax.lax.scan(correct, y, length=corrections)
+        return y, y
+
+    intervals = (times[:-1], jnp.diff(times))
+    _, path = jax.lax.scan(back, x, intervals, reverse=True)
+    return jnp.concatenate([path, x[None]])
+
+
+def _float32(velocity: Velocity) -> Velocity:
+    return lambda x, t: velocity(x, t).astype(jnp.float32)

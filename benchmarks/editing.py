@@ -1,0 +1,288 @@
+"""How well phantoms are edited, against their true counterfactuals.
+
+    python -m benchmarks.editing --checkpoint runs/phantom_long/train \
+      --oracle runs/smoke/oracle.npz --out runs/editing
+
+A phantom can be drawn again with one attribute changed and all else of the patient alike, so the
+picture that an edit should have made is known. An oracle that never saw the model reads what the
+edits show. Every part leaves a JSON file in --out and is not repeated while it is there; the tables
+are printed as Markdown. About half an hour on one core.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data_prep import oracle, phantom
+from rfxray import conditioning, devices, pictures, sampling
+from rfxray.conditioning import INDEX
+from rfxray.errors import ArgumentParser, exit_on_error
+from rfxray.input import to_float
+from rfxray.sampling import editing
+from rfxray.sampling.editing import Condition, EditSettings
+
+SEED = 4242  # of patients that neither the model nor the oracle has seen
+WEIGHTS = (1.0, 2.0, 3.0, 4.0, 5.0)  # of samples; edits are tried at the odd ones and at 2
+# What is changed: a finding with a place, the size of the heart, the projection.
+CHANGES = ("pleural_effusion", "cardiomegaly", "view")
+SETTINGS = EditSettings(steps=12, solver="heun", corrections=2, batch_size=64)
+
+
+def patients(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """(indices, attributes [n, 19]) of frontal phantoms."""
+    indices = np.arange(4 * n)
+    attributes = phantom.draw_attributes(SEED, indices)
+    frontal = np.flatnonzero(attributes[:, INDEX["view"]] < 2)[:n]
+    return indices[frontal], attributes[frontal]
+
+
+def switched(attributes: np.ndarray, name: str) -> np.ndarray:
+    """The other value of a finding, or the other frontal view; No Finding as it follows."""
+    after = attributes.copy()
+    after[:, INDEX[name]] = 1 - after[:, INDEX[name]]
+    known = np.ones(after.shape, bool)
+    known[:, INDEX["no_finding"]] = False
+    return conditioning.derive_no_finding(after, known)[0]
+
+
+def told(attributes: np.ndarray) -> Condition:
+    return Condition(attributes, np.ones(attributes.shape, bool))
+
+
+def draw(attributes: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    return to_float(phantom.draw_images(attributes, SEED, indices, 64))
+
+
+def levels(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean absolute difference on the scale of 0 to 255."""
+    return float(np.abs(a - b).mean() * 127.5)
+
+
+def read(reader, images, attributes, name: str) -> dict:
+    """What the oracle says of edited pictures.
+
+    `effectiveness`: balanced accuracy on the changed attribute. `others`: on each attribute that
+    was not touched (nor derived from it, nor at chance on phantoms, as race is). `log_odds`: of
+    what those are told to be, in the oracle's eyes, the mean over them: it still grows where every
+    answer is right already, and so tells exaggeration.
+    """
+    scores = oracle.scores(reader, images, *dataclasses.astuple(told(attributes)))
+    others = [k for k in scores if k not in {name, "no_finding", "race", "age"}]
+    outputs = oracle._read(reader.weights, oracle._masked(images), reader.size)
+    odds = []
+    for other in others:
+        values = np.asarray(outputs[other])
+        right = np.eye(values.shape[1], dtype=bool)[attributes[:, INDEX[other]].astype(int)]
+        rest = np.where(right, -np.inf, values)
+        odds.append((values[right] - np.logaddexp.reduce(rest, axis=1)).mean())
+    return {
+        "effectiveness": scores[name],
+        "others": {k: scores[k] for k in others},
+        "log_odds": float(np.mean(odds)),
+    }
+
+
+# ---------------------------------------------------------------------------------------------
+# The parts
+
+
+def guidance(model, reader, n: int) -> dict:
+    """Oracle scores of samples drawn with guidance 1 to 5, beside phantoms under the same."""
+    indices = np.arange(n)
+    asked = phantom.draw_attributes(SEED, indices)
+    known = np.ones(asked.shape, bool)
+    found = {"phantoms": oracle.scores(reader, draw(asked, indices), asked, known)}
+    found["chance"] = oracle.chance(asked, known)
+    findings = tuple(conditioning.FINDING_NAMES)
+    plain = sampling.Settings(seed=SEED, steps=12, solver="heun", batch_size=64)
+    ways = {f"plain {w:g}": dataclasses.replace(plain, guidance=w) for w in WEIGHTS}
+    # Two groups: who and how on one side, what is found on the other.
+    ways["factored 3"] = dataclasses.replace(plain, guidance=3.0, weights=((findings, 3.0),))
+    at_three = dataclasses.replace(plain, guidance=3.0)
+    ways["within 0.1-0.9, 3"] = dataclasses.replace(at_three, interval=(0.1, 0.9))
+    ways["rescale 0.7, 3"] = dataclasses.replace(at_three, rescale=0.7)
+    ways["optimised, 3"] = dataclasses.replace(at_three, optimised=True)
+    for name, settings in tqdm(ways.items(), desc="guidance", disable=None):
+        images = sampling.generate(model, (asked, known), settings=settings).images
+        found[name] = oracle.scores(reader, images, asked, known)
+    return found
+
+
+def counterfactual(model, reader, n: int) -> dict:
+    """Every change, by every kind of guidance and weight, against the truth."""
+    indices, before = patients(n)
+    real, source = draw(before, indices), told(before)
+    path = editing.abduct(model, real, source, SETTINGS)
+    found = {"n": n}
+    for name in CHANGES:
+        after = switched(before, name)
+        true = draw(after, indices)
+        rows = found[name] = {
+            "truth": read(reader, true, after, name),
+            "unedited": read(reader, real, after, name) | distances(real, true, real),
+        }
+        cases = [(kind, w) for w in (1.0, 2.0, 3.0, 5.0) for kind in editing.GUIDES]
+        for kind, weight in tqdm(cases, desc=name, disable=None):
+            how = dataclasses.replace(SETTINGS, guide=kind, guidance=weight)
+            edited = editing.predict(model, path, source, told(after), how)
+            rows[f"{kind} {weight:g}"] = read(reader, edited, after, name) | distances(
+                edited, true, real
+            )
+        for weight in (1.0, 2.0, 3.0):
+            how = dataclasses.replace(SETTINGS, method="flow", guidance=weight, steps=24)
+            edited = editing.edit(model, real, source, told(after), how)
+            rows[f"flow {weight:g}"] = read(reader, edited, after, name) | distances(
+                edited, true, real
+            )
+    return found
+
+
+def distances(edited: np.ndarray, true: np.ndarray, real: np.ndarray) -> dict[str, float]:
+    """Mean absolute error to the true counterfactual: everywhere, and where that differs."""
+    inside = np.abs(true - real) > 16 / 127.5
+    return {"mae": levels(edited, true), "mae inside": levels(edited[inside], true[inside])}
+
+
+def axioms(model, reader, n: int) -> dict:
+    """Composition: nothing changed, once and ten times. Reversibility: there and back."""
+    n = n // 4  # ten edits one after another
+    indices, before = patients(n)
+    real, source = draw(before, indices), told(before)
+    after = told(switched(before, "pleural_effusion"))
+    found = {"n": n}
+    for kind in editing.GUIDES:
+        how = dataclasses.replace(SETTINGS, guide=kind, guidance=3.0)
+        image, composition = real, {}
+        for k in tqdm(range(1, 11), desc=f"composition, {kind}", disable=None):
+            image = editing.edit(model, image, source, source, how)
+            composition[k] = levels(image, real)
+        there = editing.edit(model, real, source, after, how)
+        back = editing.edit(model, there, after, source, how)
+        found[kind] = {
+            "composition 1": composition[1],
+            "composition 10": composition[10],
+            "reversibility": levels(back, real),
+        }
+    return found
+
+
+def masks(model, reader, n: int) -> dict:
+    """One lung may be edited, all else is kept: what happens at the seam."""
+    indices, before = patients(n)
+    real, source = draw(before, indices), told(before)
+    after = told(switched(before, "pleural_effusion"))
+    inside = np.zeros((64, 64), bool)
+    inside[8:60, 34:60] = True  # the patient's left lung and its angle
+    found = {"n": n}
+    for name, how in {
+        "edit and keep": {"mask": inside, "keep": ~inside},
+        "keep alone": {"keep": ~inside},
+        "edit alone": {"mask": inside},
+    }.items():
+        edited = editing.edit(model, real, source, after, SETTINGS, **how)
+        edge = np.zeros((64, 63), bool)
+        edge[8:60, [33, 59]] = True  # the vertical sides, between a kept and an edited pixel
+        step, was = (np.abs(np.diff(x, axis=2)) for x in (edited, real))
+        found[name] = {
+            "largest change outside, levels of 16 bits": float(
+                np.abs(np.rint((edited - real)[:, ~inside] * 32767.5)).max()
+            ),
+            "mean change inside, levels of 8 bits": float(
+                np.abs((edited - real)[:, inside]).mean() * 127.5
+            ),
+            "gradient at the seam": float(step[:, edge].mean() * 127.5),
+            "there, unedited": float(was[:, edge].mean() * 127.5),
+            "gradient elsewhere": float(step[:, ~edge].mean() * 127.5),
+        }
+    return found
+
+
+PARTS = {"guidance": guidance, "counterfactual": counterfactual, "axioms": axioms, "masks": masks}
+
+
+# ---------------------------------------------------------------------------------------------
+# Tables
+
+
+def tables(found: dict) -> str:
+    """What the parts found, as Markdown."""
+    parts = []
+    if "guidance" in found:
+        ways = list(found["guidance"])
+        parts += [f"| attribute | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
+        for name in found["guidance"]["phantoms"]:
+            cells = " | ".join(f"{found['guidance'][way][name]:.2f}" for way in ways)
+            parts.append(f"| {name} | {cells} |")
+    for name in CHANGES if "counterfactual" in found else ():
+        rows = found["counterfactual"][name]
+        truth = rows["truth"]["others"]
+        parts += ["", f"**{name}**, {found['counterfactual']['n']} patients", ""]
+        parts += ["| | effectiveness | amplification | others' accuracy | MAE | MAE inside |"]
+        parts += ["|---|---|---|---|---|---|"]
+        for way, row in rows.items():
+            gaps = np.array([row["others"][k] - truth[k] for k in truth])
+            mae = " | ".join(f"{row.get(key, 0):.2f}" for key in ("mae", "mae inside"))
+            odds = row["log_odds"] - rows["truth"]["log_odds"]
+            parts.append(
+                f"| {way} | {row['effectiveness']:.3f} | {odds:+.2f} | {gaps.mean():+.3f} | {mae} |"
+            )
+    for part in ("axioms", "masks"):
+        if part in found:
+            rows = {k: v for k, v in found[part].items() if k != "n"}
+            columns = list(next(iter(rows.values())))
+            parts += ["", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+            for name, row in rows.items():
+                parts.append(f"| {name} | {' | '.join(f'{row[c]:.2f}' for c in columns)} |")
+    return "\n".join(parts)
+
+
+def sheet(model, reader) -> np.ndarray:
+    """Four patients: as they are, edited, the truth, for each change."""
+    indices, before = patients(4)
+    real, source = draw(before, indices), told(before)
+    path = editing.abduct(model, real, source, SETTINGS)
+    how = dataclasses.replace(SETTINGS, guidance=2.0)
+    rows, labels = [real], ["unedited"]
+    for name in CHANGES:  # at guidance 2
+        after = switched(before, name)
+        rows += [editing.predict(model, path, source, told(after), how), draw(after, indices)]
+        labels += [f"{name}: edited", f"{name}: truth"]
+    return pictures.table(pictures.to_uint8(np.stack(rows)), labels)
+
+
+def main() -> None:
+    parser = ArgumentParser(prog="python -m benchmarks.editing", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--checkpoint", required=True, metavar="WORKDIR")
+    parser.add_argument("--oracle", required=True, type=Path, metavar="FILE.npz")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--n", type=int, default=64, help="patients (samples: twice as many)")
+    parser.add_argument("--parts", default=",".join(PARTS), help="which, of all")
+    arguments = parser.parse_args()
+    with exit_on_error("benchmarks.editing"):
+        devices.start()
+        reader = oracle.load(arguments.oracle)
+        model = sampling.load(arguments.checkpoint)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        found = {}
+        for name in arguments.parts.split(","):
+            file = arguments.out / f"{name}.json"
+            if not file.exists():
+                start, n = time.monotonic(), arguments.n * (2 if name == "guidance" else 1)
+                result = PARTS[name](model, reader, n)
+                file.write_text(json.dumps(result, indent=1) + "\n")
+                print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+            found[name] = json.loads(file.read_text())
+        pictures.save_png(arguments.out / "edits.png", sheet(model, reader))
+    print(tables(found))
+    print(f"{arguments.out}: the figures as JSON, edits.png")
+
+
+if __name__ == "__main__":
+    main()

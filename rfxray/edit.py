@@ -1,0 +1,273 @@
+"""Changes one thing in a radiograph: `python -m rfxray.edit --checkpoint WORKDIR --image FILE …`.
+
+    --from view=AP --from sex=M           what the picture shows, as far as you know it
+    --set cardiomegaly=absent             what it shall show instead
+    --mask lungs.png                      white: edit only here
+    --keep heart.png                      white: not one pixel of this may change
+    --inpaint hole.png                    white: draw this anew, keep all else
+    --propagate DATA                      let what descends from the change follow (sampling/causal)
+
+The picture is read as data_prep reads it: made square and 16-bit grey, at the model's size. Writes
+`original.png`, `edited.png` (and .dcm with --dicom), `difference.png` (red is brighter, blue
+darker), `strip.png` over guidance or strength, and `edit.json`, whose `command` makes them again.
+"""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from rfxray import conditioning, devices, pictures, sampling
+from rfxray.conditioning import INDEX, PATHOLOGY_NAMES
+from rfxray.dataset import open_dataset
+from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error
+from rfxray.input import to_float, to_uint16
+from rfxray.sampling import causal, dicom, editing
+from rfxray.sampling.editing import Condition, EditSettings
+
+STRIPS = {"guidance": (1.0, 2.0, 3.0, 4.0, 5.0), "strength": (0.3, 0.5, 0.7, 0.9, 1.0)}
+SAYS = {"Software": "rfxray", "Description": "edited radiograph: synthetic, not as it was taken"}
+
+
+# ---------------------------------------------------------------------------------------------
+# What is given
+
+
+def read_square(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """A radiograph file as the model's square: ([size, size] float32 in [−1, 1], its own size).
+
+    Raises:
+      DataError: where the file is no whole grey radiograph of one frame, with the reason.
+      ConfigError: where the decoders are not installed.
+    """
+    ingest = _ingest()
+    try:
+        radiograph = ingest.read(path)
+        image = ingest.square(radiograph, size)["image"]
+    except ingest.Refused as refusal:
+        raise DataError(f"{path}: {refusal}") from None
+    return to_float(image), radiograph.pixels.shape
+
+
+def read_mask(path: Path, original: tuple[int, int], size: int) -> np.ndarray:
+    """A mask file as [size, size] float32 in [0, 1], placed as the radiograph was.
+
+    Raises:
+      ConfigError: where it is of neither the radiograph's size nor the model's.
+      DataError: where it cannot be read.
+    """
+    try:
+        levels = pictures.read_png(path)
+    except OSError as error:
+        raise DataError(f"{path} is no mask that can be read: {error}") from error
+    mask = levels.astype(np.float32) / max(1, levels.max())
+    if mask.shape == (size, size):
+        return mask
+    if mask.shape != tuple(original):
+        found, wanted = (" × ".join(map(str, shape)) for shape in (mask.shape, original))
+        raise ConfigError(f"the mask {path} is {found} pixels and the radiograph {wanted}")
+    return _ingest().to_square(mask, size)[0]
+
+
+def conditions(told: dict[str, str], change: dict[str, str]) -> tuple[Condition, Condition]:
+    """(source, target), one row each; No Finding follows where the findings settle it.
+
+    Raises:
+      ConfigError: where nothing would change.
+    """
+    source = conditioning.encode(told)
+    both = {**told, **change}
+    if set(change) & set(PATHOLOGY_NAMES) and "no_finding" not in change:
+        both.pop("no_finding", None)
+    target = conditioning.derive_no_finding(*conditioning.encode(both))
+    pair = tuple(Condition(values[None], known[None]) for values, known in (source, target))
+    if not editing.changed(*pair).any():
+        raise ConfigError("nothing would change: --set says what --from says already, or nothing")
+    return pair
+
+
+def propagated(source: Condition, change: dict[str, str], arguments) -> tuple[Condition, dict]:
+    """The target with what descends from the change, and the chance of each descendant."""
+    model = causal.fit_dataset(
+        causal.read_graph(arguments.graph), open_dataset(arguments.propagate)
+    )
+    do = {name: conditioning.encode_value(name, value)[0] for name, value in change.items()}
+    values, known, chances = causal.counterfactual(
+        model, source.attributes, source.known, do, arguments.seed
+    )
+    told = {
+        name: {
+            "probability": round(float(chance[0]), 3),
+            "now": conditioning.decode_value(name, values[0, INDEX[name]], True),
+        }
+        for name, chance in chances.items()
+        if known[0, INDEX[name]]
+    }
+    return Condition(values, known), told
+
+
+# ---------------------------------------------------------------------------------------------
+# What is written
+
+
+def difference(edited: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """What an edit changed, as colour on white: [height, width, 3] uint8.
+
+    Red where it became brighter, blue where darker, full at a quarter of the range.
+    """
+    amount = np.clip((edited - original) / 0.5, -1, 1)
+    fade = 255 * (1 - np.abs(amount))
+    red, blue = (np.where(side, 255, fade) for side in (amount >= 0, amount <= 0))
+    return np.round(np.stack([red, fade, blue], axis=-1)).astype(np.uint8)
+
+
+def strip(original: np.ndarray, edits: dict[str, np.ndarray]) -> np.ndarray:
+    """The original and edits in a row, below each what changed (grey: nothing): uint8."""
+    images = [original, *edits.values()]
+    rows = [images, [0.5 * (image - original) for image in images]]
+    return pictures.table(
+        pictures.to_uint8(np.array(rows)), ["picture", "change"], ["original", *edits]
+    )
+
+
+def edit(arguments: argparse.Namespace) -> None:
+    """What the command does.
+
+    Raises:
+      ConfigError, DataError: for what cannot be edited, see `read_square` and `editing`.
+    """
+    settings = EditSettings(
+        method="noise" if arguments.inpaint else arguments.method,
+        **{
+            field.name: getattr(arguments, field.name)
+            for field in dataclasses.fields(EditSettings)
+            if field.name not in ("method", "batch_size")
+        },
+    )
+    told, change = conditioning.parse(arguments.told), conditioning.parse(arguments.set)
+    if arguments.inpaint and (arguments.mask or arguments.keep):
+        raise ConfigError("--inpaint is a mask already; leave --mask and --keep out")
+    source, target = conditions(told, change)
+    follows = {}
+    if arguments.propagate:
+        target, follows = propagated(source, change, arguments)
+    model = sampling.load(arguments.checkpoint, arguments.ema, arguments.step)
+    size = model.config.model.size
+    original, shape = read_square(arguments.image, size)
+    mask, keep, hole = (
+        read_mask(path, shape, size) if path else None
+        for path in (arguments.mask, arguments.keep, arguments.inpaint)
+    )
+    # A pixel that a mask touches at all is kept, or drawn anew.
+    keep = keep > 0 if keep is not None else None if hole is None else hole <= 0
+    print(f"rfxray.edit: {arguments.image} at {size}², {settings.method}, {settings.guide}")
+    for name, what in follows.items():
+        print(f"rfxray.edit: follows: {name}={what['now']} (probability {what['probability']})")
+
+    path = None
+    if settings.method != "flow":
+        path = editing.abduct(model, original[None], source, settings)
+
+    def make(how: EditSettings) -> np.ndarray:
+        if path is not None and how.strength == settings.strength:
+            return editing.predict(model, path, source, target, how, mask, keep)[0]
+        return editing.edit(model, original[None], source, target, how, mask, keep)[0]
+
+    edited = make(settings)
+    variants = {
+        f"{arguments.strip} {value:g}": make(
+            dataclasses.replace(settings, **{arguments.strip: value})
+        )
+        for value in STRIPS[arguments.strip]
+    }
+    command = ["python", "-m", "rfxray.edit", *map(str, arguments.argv)]
+    if arguments.step is None:
+        command += ["--step", str(model.source["step"])]
+    entry = {
+        "synthetic": True,
+        "edit_of": arguments.image.name,
+        "index": 0,
+        "from": told,
+        "set": change,
+        "follows": follows,
+        "attributes": conditioning.decode(target.attributes[0], target.known[0]),
+        **dataclasses.asdict(settings),
+        **model.source,
+        "mean_absolute_change": round(float(np.abs(edited - original).mean() * 127.5), 3),
+        "command": shlex.join(command),
+    }
+    out = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    pictures.save_png(out / "original.png", to_uint16(original), {"Software": "rfxray"})
+    pictures.save_png(out / "edited.png", to_uint16(edited), {**SAYS, "rfxray": entry})
+    pictures.save_png(out / "difference.png", difference(edited, original), SAYS)
+    pictures.save_png(out / "strip.png", strip(original, variants), SAYS)
+    if arguments.dicom:
+        dicom.save(
+            out / "edited.dcm", to_uint16(edited), entry, f"edited from {arguments.image.name}"
+        )
+    pictures.write_whole(out / "edit.json", (json.dumps(entry, indent=1) + "\n").encode())
+    print(f"rfxray.edit: edited.png, difference.png, strip.png and edit.json in {out}")
+
+
+def _ingest():
+    """What turns files into squares lives with data preparation, and needs its decoders."""
+    try:
+        from data_prep import ingest
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"reading radiographs needs {error.name}: pip install 'rfxray[prep]'"
+        ) from error
+    return ingest
+
+
+def parser() -> argparse.ArgumentParser:
+    p = ArgumentParser(
+        prog="python -m rfxray.edit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    defaults = EditSettings()
+    p.add_argument("--checkpoint", required=True, metavar="WORKDIR", help="of rfxray.train")
+    p.add_argument("--image", required=True, type=Path, metavar="FILE", help="PNG, JPEG or DICOM")
+    p.add_argument("--out", required=True, type=Path, metavar="DIR")
+    p.add_argument("--from", action="append", default=[], dest="told", metavar="NAME=VALUE")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    p.add_argument("--mask", type=Path, metavar="PNG", help="white: edit only here")
+    p.add_argument("--keep", type=Path, metavar="PNG", help="white: keep to the last bit")
+    p.add_argument("--inpaint", type=Path, metavar="PNG", help="white: draw anew, keep the rest")
+    p.add_argument("--propagate", metavar="DATA", help="fit the causal model to that data set")
+    p.add_argument("--graph", type=Path, default=causal.GRAPH, metavar="JSON", help="other edges")
+    how = p.add_argument_group("how it is edited (docs/sampling.md)")
+    how.add_argument("--method", default=defaults.method, help=", ".join(editing.METHODS))
+    how.add_argument("--guide", default=defaults.guide, help=", ".join(editing.GUIDES))
+    how.add_argument("--guidance", type=float, default=defaults.guidance, help="of what is changed")
+    how.add_argument("--unchanged", type=float, default=1.0, help="of the rest (factored)")
+    how.add_argument("--strength", type=float, default=1.0, help="how far towards noise, to 1")
+    how.add_argument("--floor", type=float, default=defaults.floor, help="where inversion begins")
+    how.add_argument("--steps", type=int, default=defaults.steps)
+    how.add_argument("--solver", default=defaults.solver)
+    how.add_argument("--corrections", type=int, default=defaults.corrections, help="of inversion")
+    how.add_argument("--seed", type=int, default=0)
+    how.add_argument("--strip", default="guidance", choices=STRIPS, help="what strip.png varies")
+    how.add_argument("--ema", type=float, default=0.05, help="relative width of the EMA profile")
+    how.add_argument("--step", type=int, help="of the checkpoint; the newest by default")
+    how.add_argument("--dicom", action="store_true", help="also write edited.dcm")
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parser().parse_args(argv)
+    arguments.argv = argv
+    with exit_on_error("rfxray.edit"):
+        devices.start()
+        edit(arguments)
+
+
+if __name__ == "__main__":
+    main()

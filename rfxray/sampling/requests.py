@@ -1,0 +1,144 @@
+"""What pictures are asked to be: one row of attributes a picture, from a table or by a plan."""
+
+import csv
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rfxray import conditioning
+from rfxray.conditioning import ATTRIBUTES, INDEX
+from rfxray.dataset import Dataset, stored
+from rfxray.errors import ConfigError, DataError
+from rfxray.record import known_from_states
+
+DECADES = tuple(range(20, 90, 10))  # of `age_decade`: adults, to where the sets are dense
+
+
+@dataclasses.dataclass(frozen=True)
+class Requests:
+    """Rows of attributes; picture k is asked row k, and what comes after the last starts again.
+
+    Attributes:
+      attributes: [rows, 19] float32.
+      known: [rows, 19] bool.
+    """
+
+    attributes: np.ndarray
+    known: np.ndarray
+
+    def rows(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(attributes, known) of those pictures, each [n, 19]."""
+        numbers = np.asarray(numbers) % len(self.attributes)
+        return self.attributes[numbers], self.known[numbers]
+
+    def fingerprint(self) -> str:
+        """sha256 of all rows, hex."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.attributes, "<f4"))
+        digest.update(np.ascontiguousarray(self.known))
+        return digest.hexdigest()
+
+
+def alike(asked: Mapping[str, object]) -> Requests:
+    """The same for every picture."""
+    return _encoded([asked])
+
+
+def from_csv(path: str | Path, asked: Mapping[str, object]) -> Requests:
+    """A row of a CSV file a picture; its header names attributes, an empty cell is not told.
+
+    Args:
+      path: of the file.
+      asked: what every picture is told besides; a column of the same name wins where it is filled.
+
+    Raises:
+      DataError: where the file cannot be read or has no row.
+      ConfigError: for a column that is no attribute, a wrong value, or findings that contradict
+        each other, with the line.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            lines = [(reader.line_num, row) for row in reader]
+            header = reader.fieldnames or ()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no table that can be read: {error}") from error
+    if not lines:
+        raise DataError(f"{path} holds no row below its header")
+    names = {column: conditioning.lookup(column).name for column in header}
+    rows = []
+    for number, line in lines:
+        if None in line or None in line.values():
+            raise ConfigError(f"{path}, line {number}: not the {len(header)} cells of the header")
+        told = {names[column]: cell for column, cell in line.items() if cell.strip()}
+        try:
+            rows.append(conditioning.encode({**asked, **told}))
+        except ConfigError as error:
+            raise ConfigError(f"{path}, line {number}: {error}") from None
+    return _stacked(rows)
+
+
+def from_dataset(dataset: Dataset, split: str, asked: Mapping[str, object]) -> Requests:
+    """What each radiograph of a data set is known to show, in its stored order.
+
+    Args:
+      dataset, split: of radiographs; every record is read.
+      asked: what every picture is told instead.
+
+    Raises:
+      ConfigError: where there is no such split, or `asked` contradicts a row.
+    """
+    if not dataset.examples.get(split):
+        raise ConfigError(f"data set {dataset.path} has no split {split!r}")
+    rows = []
+    for record in stored(dataset, split):
+        known = known_from_states(record["states"])
+        told = conditioning.decode(record["attributes"], known)
+        if set(asked) & set(conditioning.PATHOLOGY_NAMES):
+            told.pop(
+                "no_finding", None
+            )  # derived from what was found there, not from what is asked
+        rows.append(conditioning.encode({**told, **asked}))
+    return _stacked(rows)
+
+
+def balanced(names: Sequence[str], asked: Mapping[str, object], n: int, seed: int = 0) -> Requests:
+    """Every combination of subgroups alike often (±1), one after another.
+
+    Args:
+      names: of categorical attributes, and `age_decade`: an age drawn evenly within a decade
+        from 20 to 89.
+      asked: what every picture is told besides.
+      n: rows.
+      seed: of the ages.
+
+    Raises:
+      ConfigError: for an attribute that has no categories, is named twice, or is in `asked` too.
+    """
+    axes = {}
+    for name in names:
+        name = "age_decade" if name == "age_decade" else conditioning.lookup(name).name
+        values = DECADES if name == "age_decade" else ATTRIBUTES[INDEX[name]].values
+        told = "age" if name == "age_decade" else name
+        if not values:
+            raise ConfigError(f"--balance {name} has no categories; for age it is age_decade")
+        if told in axes or told in asked:
+            raise ConfigError(f"--balance {name} is given twice, or by --set too")
+        axes[told] = values
+    cells = [dict(zip(axes, cell, strict=True)) for cell in itertools.product(*axes.values())]
+    table = _encoded([{**asked, **cell} for cell in cells])
+    attributes, known = table.rows(np.arange(n))
+    if "age" in axes:
+        attributes[:, INDEX["age"]] += np.random.default_rng(seed).integers(0, 10, n)
+    return Requests(attributes, known)
+
+
+def _encoded(rows: Sequence[Mapping[str, object]]) -> Requests:
+    return _stacked([conditioning.encode(row) for row in rows])
+
+
+def _stacked(rows) -> Requests:
+    return Requests(*(np.stack(part) for part in zip(*rows, strict=True)))

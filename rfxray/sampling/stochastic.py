@@ -1,0 +1,39 @@
+"""The stochastic sampler: the same marginals as the ODE, with noise put in and taken out again."""
+
+import jax
+import jax.numpy as jnp
+
+from rfxray.sampling.solvers import Velocity
+
+
+def integrate(
+    velocity: Velocity, x: jax.Array, times: jax.Array, keys: jax.Array, churn: float
+) -> jax.Array:
+    """Euler–Maruyama from noise to data, for SiT's reverse SDE (arXiv 2401.08740, eq. 6).
+
+    dx = [v − ½·w·s] dt + √w dW̄ with the score s = −ε̂/t, ε̂ = x + (1 − t)·v, and the diffusion
+    w = churn·t: then w·s = −churn·ε̂ is finite everywhere. The last step adds no noise.
+
+    Args:
+      velocity: a function of (x [batch, ...] float32, t scalar float32).
+      x: [batch, ...], the state at times[0].
+      times: [steps + 1], falling.
+      keys: [batch] typed PRNG keys, one for each picture.
+      churn: 0 is the ODE, 1 is SiT's w = σ_t.
+
+    Returns:
+      [batch, ...] float32.
+    """
+    times = jnp.asarray(times, jnp.float32)
+
+    def step(x, interval):
+        t, dt, k = interval
+        v = velocity(x, t)
+        noise = x + (1 - t) * v
+        drift = v + 0.5 * churn * noise
+        each = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, k), x.shape[1:]))
+        spread = jnp.where(t + dt > 0, jnp.sqrt(churn * t * -dt), 0.0)
+        return (x + dt * drift + spread * each(keys)).astype(jnp.float32), None
+
+    intervals = (times[:-1], jnp.diff(times), jnp.arange(1, len(times)))
+    return jax.lax.scan(step, x.astype(jnp.float32), intervals)[0]
