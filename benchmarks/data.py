@@ -39,13 +39,14 @@ import pydicom
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from data_prep import harmonise, ingest, parquet, shards, survey
+from data_prep import harmonise, parquet, shards, survey
 from data_prep.decoder import Decoder
 from data_prep.phantom import draw_attributes, draw_images
 from data_prep.phantom.dataset import records as phantom_records
 from data_prep.processes import write_dataset
 from data_prep.sources.mapping import FINDING_LABELS
 from data_prep.sources.sets import SETS
+from rfxray import ingest
 from rfxray.errors import ArgumentParser, exit_on_error
 
 RAW, SIZE = 2500, 512

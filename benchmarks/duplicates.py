@@ -18,11 +18,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep import duplicates, ingest
+from data_prep import duplicates
 from data_prep.columns import parse_columns
 from data_prep.phantom import draw_attributes, draw_images
 from data_prep.sources.folder import read_folder
 from data_prep.survey import HASH_SIDE, THUMBNAIL, halve, perceptual_hash, squeeze
+from rfxray import ingest
 from rfxray.errors import ArgumentParser, exit_on_error
 
 NEAREST = 2000  # pairs of strangers, nearest by hash, whose correlation is taken

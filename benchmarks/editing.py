@@ -74,7 +74,7 @@ def read(reader, images, attributes, name: str) -> dict:
     """
     scores = oracle.scores(reader, images, *dataclasses.astuple(told(attributes)))
     others = [k for k in scores if k not in {name, "no_finding", "race", "age"}]
-    outputs = oracle._read(reader.weights, oracle._masked(images), reader.size)
+    outputs = reader.outputs(images)
     odds = []
     for other in others:
         values = np.asarray(outputs[other])

@@ -19,13 +19,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 import data_prep.needs_prep  # noqa: F401  before what needs it
-from data_prep import ingest, shards
+from data_prep import shards
 from data_prep.columns import parse_columns, parse_map
 from data_prep.decoder import LIMITS, decoder
 from data_prep.processes import write_dataset
 from data_prep.sources.folder import read_folder
 from data_prep.splits import SPLITS, check_fractions, hashed_split
 from data_prep.table import Row, Table
+from rfxray import ingest
 from rfxray.conditioning import SOURCES, encode_value
 from rfxray.errors import ArgumentParser, ConfigError, exit_on_error
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import ingest
-from data_prep.ingest import Refused
+from rfxray import ingest
 from rfxray.errors import Preempted
+from rfxray.ingest import Refused
 
 SECONDS = 30
 BYTES = 2 << 30

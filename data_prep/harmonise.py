@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 import data_prep.needs_prep  # noqa: F401  before what needs it
-from data_prep import beam, duplicates, ingest, parquet, processes, quality, shards
+from data_prep import beam, duplicates, parquet, processes, quality, shards
 from data_prep import survey as surveys
 from data_prep.build import SIZES, add_table_arguments, make_records, read_table
 from data_prep.decoder import LIMITS
@@ -40,6 +40,7 @@ from data_prep.sources.folder import FileIndex
 from data_prep.sources.sets import SETS, raw_set
 from data_prep.splits import SPLITS, check_fractions, hashed_split
 from data_prep.table import Row, Table
+from rfxray import ingest
 from rfxray.conditioning import ATTRIBUTES, INDEX
 from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error
 from rfxray.record import State

@@ -110,12 +110,11 @@ class Oracle:
     size: int
     weights: dict
 
-    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Reads pictures [n, size, size] in [-1, 1].
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """What the network says of pictures [n, size, size] in [-1, 1].
 
         Returns:
-          attribute to float32 [n], encoded as in `rfxray.conditioning` (the index of the class, or
-          years); everything but source.
+          attribute to float32 [n, classes], logits; of age [n, 1], in units of its own.
 
         Raises:
           ConfigError: for pictures of another size.
@@ -128,9 +127,22 @@ class Oracle:
             padded = np.pad(part, ((0, 512 - len(part)), (0, 0), (0, 0)))
             outputs = jax.device_get(_read(self.weights, padded, self.size))
             parts.append({name: value[: len(part)] for name, value in outputs.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads pictures [n, size, size] in [-1, 1].
+
+        Returns:
+          attribute to float32 [n], encoded as in `rfxray.conditioning` (the index of the class, or
+          years); everything but source.
+
+        Raises:
+          ConfigError: for pictures of another size.
+        """
+        said = self.outputs(images)
         read = {}
         for attribute in READ:
-            outputs = np.concatenate([part[attribute.name] for part in parts])
+            outputs = said[attribute.name]
             if attribute.continuous:
                 years = outputs[:, 0] * _AGE_SCALE + 50
                 read[attribute.name] = np.clip(years, attribute.low, attribute.high)

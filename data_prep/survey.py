@@ -18,13 +18,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep import ingest, quality
+from data_prep import quality
 from data_prep.decoder import LIMITS, decoder
-from data_prep.ingest import Refused
 from data_prep.processes import Task
 from data_prep.quality import SIDE
 from data_prep.shards import remove_temporary, write_atomically
 from data_prep.table import Row
+from rfxray import ingest
+from rfxray.ingest import Refused
 
 THUMBNAIL = 128  # pixels; finer detail than this tells no more of a copy, and 1.2M take 20 GB
 HASH_SIDE = 16  # lowest frequencies each way: 256 bits

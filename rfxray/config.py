@@ -13,7 +13,7 @@ from rfxray.attention import IMPLEMENTATIONS
 from rfxray.errors import ConfigError
 from rfxray.guard import REMEMBERED
 
-SOLVERS = ("euler", "heun", "midpoint", "rk4")
+SOLVERS = ("euler", "heun", "midpoint", "rk4", "ab2", "exponential")
 
 # What may change between a run and its resumption (configs/base.py marks the same keys).
 RUNTIME = (

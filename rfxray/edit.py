@@ -215,9 +215,9 @@ def edit(arguments: argparse.Namespace) -> None:
 
 
 def _ingest():
-    """What turns files into squares lives with data preparation, and needs its decoders."""
+    """What turns files into squares; it needs the decoders of the extra `prep`."""
     try:
-        from data_prep import ingest
+        from rfxray import ingest
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"reading radiographs needs {error.name}: pip install 'rfxray[prep]'"

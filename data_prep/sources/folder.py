@@ -8,11 +8,11 @@ from pathlib import Path
 
 from data_prep.columns import split_of
 from data_prep.csv_table import rows
-from data_prep.ingest import EXTENSIONS
 from data_prep.shards import Dropped
 from data_prep.table import Table, TableBuilder
 from rfxray.conditioning import INDEX
 from rfxray.errors import ConfigError, DataError
+from rfxray.ingest import EXTENSIONS
 
 LEFTOVER = ".azdownload"  # AzCopy's mark on what it has not finished
 

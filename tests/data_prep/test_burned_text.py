@@ -8,9 +8,10 @@ import pytest
 import raw_trees
 
 import data_prep
-from data_prep import audit, burned_text, ingest
+from data_prep import audit, burned_text
 from data_prep.harmonise import main as harmonise
 from data_prep.phantom import draw_attributes, draw_images
+from rfxray import ingest
 
 SHARED = Path(os.environ.get("RFXRAY_SHARED", Path(data_prep.__file__).parents[2] / "shared"))
 HANNOVER = SHARED / "real_cxr" / "hannover" / "png"

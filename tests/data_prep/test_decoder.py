@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import raw_trees
 
-from data_prep import decoder, ingest
+from data_prep import decoder
 from data_prep.decoder import Decoder
-from data_prep.ingest import Refused
+from rfxray import ingest
+from rfxray.ingest import Refused
 
 # A decoding process that breaks as the name of the file says, with a second for each
 BREAKING = """

@@ -8,8 +8,9 @@ import pytest
 import raw_trees
 
 import data_prep
-from data_prep import duplicates, ingest, quality
+from data_prep import duplicates, quality
 from data_prep.survey import THUMBNAIL, halve, perceptual_hash, squeeze
+from rfxray import ingest
 
 SHARED = Path(os.environ.get("RFXRAY_SHARED", Path(data_prep.__file__).parents[2] / "shared"))
 HANNOVER = SHARED / "real_cxr" / "hannover"

@@ -14,8 +14,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from data_prep import ingest
-from data_prep.ingest import Refused
+from rfxray import ingest
+from rfxray.ingest import Refused
 
 
 @pytest.fixture(scope="module")
