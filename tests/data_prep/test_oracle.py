@@ -156,6 +156,13 @@ def test_scores_are_balanced_and_skip_the_unknown():
     assert blind == {"edema": 0.5, "age": pytest.approx(20 / 3)}
 
 
+def test_chance_is_that_of_a_class_whatever_lies_in_the_middle():
+    attributes = np.zeros((4, NUM_ATTRIBUTES), np.float32)
+    attributes[:, INDEX["race"]] = [0, 1, 2, 3]
+    known = np.ones(attributes.shape, bool)
+    assert oracle.chance(attributes, known)["race"] == pytest.approx(1 / 4)
+
+
 def test_reached_is_one_at_the_ceiling_and_zero_at_chance():
     assert oracle.reached(0.95, 0.95, 0.5) == 1
     assert oracle.reached(0.5, 0.95, 0.5) == 0
