@@ -166,19 +166,20 @@ def test_what_is_made_of_a_state_on_arrival_is_what_goes_on():
 
 @pytest.mark.parametrize("solver", [n for n, s in solvers.SOLVERS.items() if not s.memory])
 def test_an_inverted_path_leads_back(solver):
-    times = solvers.time_grid(16)
+    # So coarse a grid that even the error of RK4 stands a hundredfold above float32's rounding.
+    times = solvers.time_grid(6)
 
     @jax.jit
     def there_and_back(x):
-        exact = solvers.invert(mixture, x, times, solver, corrections=12)
+        exact = solvers.invert(mixture, x, times, solver, corrections=24)
         plain = solvers.invert(mixture, x, times, solver, corrections=0)
         ends = [solvers.integrate(mixture, path[0], times, solver) for path in (exact, plain)]
-        return exact, solvers.integrate(mixture, exact[0], times[:9], solver), *ends
+        return exact, solvers.integrate(mixture, exact[0], times[:4], solver), *ends
 
     path, halfway, back, roughly_back = there_and_back(X)
-    assert path.shape == (17, 16, 2)
+    assert path.shape == (7, 16, 2)
     np.testing.assert_array_equal(path[-1], X)
-    np.testing.assert_allclose(halfway, path[8], atol=2e-5)  # the way of the solver itself
+    np.testing.assert_allclose(halfway, path[3], atol=2e-5)  # the way of the solver itself
     np.testing.assert_allclose(back, X, atol=2e-5)
     # The plain reversal is off by the error of the solver.
     assert np.abs(roughly_back - X).max() > 5 * np.abs(back - X).max()
