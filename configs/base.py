@@ -53,7 +53,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.optim = o = ml_collections.ConfigDict()
     o.learning_rate = 3e-4  # peak
     o.schedule = "constant"  # constant, cosine or wsd, each after the warm-up
-    o.warmup = 1000  # steps of linear warm-up from 0
+    o.warmup = 1000  # steps of linear warm-up from 1/warmup of the peak
     o.decay = 0  # last steps of wsd, falling to 0 along 1 − sqrt; unused otherwise
     o.b1 = 0.9
     o.b2 = 0.95

@@ -1,6 +1,6 @@
 """RadiT-B at 512²: latents or pixels, 1,024 tokens a picture.
 
-    python -m rfxray.train --config configs/radit_b.py:space=latent --workdir runs/b
+    python -m rfxray.train --config configs/radit_b.py:space=pixel --workdir runs/b
 
 `space=latent` or `space=pixel` as in radit_xl.py.
 

@@ -1,6 +1,6 @@
 """RadiT-M at 512²: latents or pixels, 1,024 tokens a picture.
 
-    python -m rfxray.train --config configs/radit_m.py:space=latent --workdir runs/m
+    python -m rfxray.train --config configs/radit_m.py:space=pixel --workdir runs/m
 
 `space=latent` or `space=pixel` as in radit_xl.py.
 

@@ -1,6 +1,6 @@
 """RadiT-S at 512²: latents or pixels, 1,024 tokens a picture.
 
-    python -m rfxray.train --config configs/radit_s.py:space=latent --workdir runs/s
+    python -m rfxray.train --config configs/radit_s.py:space=pixel --workdir runs/s
 
 `space=latent` or `space=pixel` as in radit_xl.py.
 

@@ -4,7 +4,8 @@
     python -m rfxray.compile_pod --config configs/radit_xl.py:space=pixel --topology v5p:4x4x4
 
 `space=latent` (64² × 16 channels, patch 2, the velocity predicted) or `space=pixel` (512² × 1,
-patch 16, the data predicted, arXiv 2511.13720).
+patch 16, the data predicted, arXiv 2511.13720). Latents can be compiled for a pod, and not yet be
+trained on: no encoder is here.
 
 1,364.9 M parameters (1,365.7 M for pixels), 8.01 GFLOP a token of training (forward and backward,
 attention included). A full run of 1.6 T tokens is 762,939 steps. Estimate of its chip-hours, FLOPs

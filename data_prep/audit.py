@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from data_prep import audit_page, burned_text
 from data_prep import survey as surveys
+from data_prep.processes import saving
 from data_prep.shards import read_manifest, write_atomically
 from data_prep.sources.mapping import published_prevalence
 from data_prep.sources.sets import SETS
@@ -51,10 +52,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise DataError(f"{out} is no finished data set of data_prep.harmonise")
         if args.audit_text:
             print(f"{COMMAND}: looking for text in {out}", file=sys.stderr)
-            burned_text.scan(out, manifest, workers=args.workers, command=COMMAND)
+            with saving(out):
+                burned_text.scan(out, manifest, workers=args.workers, command=COMMAND)
         print(f"{COMMAND}: reading {out}", file=sys.stderr)
         page = audit_page.render(manifest, gather(out, manifest))
-        write_atomically(out / "audit.html", page)
+        with saving(out):
+            write_atomically(out / "audit.html", page)
         print(out / "audit.html")
 
 

@@ -60,6 +60,8 @@ def understand(name: str, text: str) -> tuple[float, State] | None:
         return _FINDINGS.get(cell)
     if name == "age" and (match := re.fullmatch(r"(\d{1,3})([ymwd])", cell)):
         cell = str(int(match[1]) * _DAYS[match[2]] / _DAYS["y"])
+    elif name == "age" and not re.fullmatch(r"\d+(\.\d*)?", cell):
+        return None  # Python reads 6_3 and 1e2 as numbers, too
     try:
         number, _ = encode_value(name, _CODES.get(name, {}).get(_fold(cell), cell))
     except ConfigError:

@@ -1,12 +1,20 @@
 """Published CSV tables, read row by row; and where in a raw folder they lie."""
 
+import contextlib
 import csv
 import difflib
 import gzip
+import io
+import itertools
+import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from rfxray.errors import ConfigError, DataError
+
+MISFIT = "a row of too few or too many cells"
 
 csv.field_size_limit(1 << 24)  # a report in a cell may exceed the default of 128 KiB
 
@@ -14,10 +22,13 @@ csv.field_size_limit(1 << 24)  # a report in a cell may exceed the default of 12
 def rows(
     path: Path, columns: Mapping[str, str | Sequence[str]], optional: Sequence[str] = ()
 ) -> Iterator[tuple[int, dict[str, str] | None]]:
-    """(line number, our name → cell) of every row; None for the cells of one that is too short.
+    """(number of its last line, our name → cell) of every row.
+
+    The cells of a row are None where it is a `MISFIT`: too short, or longer than the header by a
+    cell with something in it, so that its values may stand under the wrong names.
 
     Args:
-      path: a CSV (`,`, `;` or tab; UTF-8; gzipped where its name ends in .gz).
+      path: a CSV (`,`, `;` or tab; in an encoding of `opened`).
       columns: our name → the header, or the headers of different editions.
       optional: those of our names that a table may lack; their cells are then empty.
 
@@ -25,32 +36,82 @@ def rows(
       DataError: where the table is missing or unreadable.
       ConfigError: where it lacks a column.
     """
+    with opened(path) as file:
+        header, table, skipped = _header(file)
+        at, missing = {}, {}
+        for name, wanted in columns.items():
+            editions = (wanted,) if isinstance(wanted, str) else wanted
+            found = next((edition for edition in editions if edition in header), editions[0])
+            if found not in header and name in optional:
+                missing[name] = ""
+            else:
+                at[name] = _position(header, found, path)
+        last = max(at.values(), default=0)
+        end = skipped + table.line_num
+        try:
+            for cells in table:
+                end = skipped + table.line_num
+                if not cells:
+                    continue
+                if len(cells) <= last or any(map(str.strip, cells[len(header) :])):
+                    yield end, None
+                else:
+                    yield end, {name: cells[i] for name, i in at.items()} | missing
+        except csv.Error as error:  # one wrong quote would swallow the rows that follow
+            raise DataError(f"{path} line {end + 1} is no CSV: {error}; mind its quotes") from None
+
+
+def header(path: Path) -> list[str]:
+    """What the columns of a table are called."""
+    with opened(path) as file:
+        return _header(file)[0]
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[TextIO]:
+    """A text file, gzipped or not: UTF-8, or UTF-16 with its byte order mark, as Excel writes it.
+
+    Raises:
+      DataError: where it is missing or, then or while it is read, no such file.
+    """
     if not path.is_file():
         raise DataError(f"no table {path}")
     try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            delimiter = max(",;\t", key=first.count)
-            header = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
-            at, missing = {}, {}
-            for name, wanted in columns.items():
-                editions = (wanted,) if isinstance(wanted, str) else wanted
-                found = next((edition for edition in editions if edition in header), editions[0])
-                if found not in header and name in optional:
-                    missing[name] = ""
-                else:
-                    at[name] = _position(header, found, path)
-            table = csv.reader(file, delimiter=delimiter)
-            last = max(at.values(), default=0)
-            for cells in table:
-                if cells:
-                    row = {name: cells[i] for name, i in at.items()} if len(cells) > last else None
-                    yield table.line_num + 1, row and {**row, **missing}
+        with contextlib.ExitStack() as stack:
+            data = stack.enter_context(open(path, "rb"))
+            if data.peek(2)[:2] == b"\x1f\x8b":
+                data = stack.enter_context(gzip.GzipFile(fileobj=data))
+            start = data.peek(4)[:4]
+            if start == b"PK\x03\x04":
+                raise DataError(f"{path} is a workbook or ZIP file, not text; export it as CSV")
+            utf16 = start[:2] in (b"\xff\xfe", b"\xfe\xff")
+            if not utf16 and b"\0" in start:
+                raise DataError(f"{path} is not UTF-8; convert it first (iconv -f UTF-16 -t UTF-8)")
+            encoding = "utf-16" if utf16 else "utf-8-sig"
+            yield stack.enter_context(io.TextIOWrapper(data, encoding, newline=""))
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 ({error.reason}); convert it first") from None
-    except (csv.Error, OSError, EOFError) as error:
+        raise DataError(
+            f"{path} is not UTF-8 ({error.reason}); convert it first, such as by "
+            f"iconv -f WINDOWS-1252 -t UTF-8"
+        ) from None
+    except (csv.Error, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from None
+
+
+def _header(file: TextIO):
+    """The header, the reader of the rows below it, and how many lines stand above it."""
+    skipped, delimiter = 0, ""
+    for line in file:
+        if marked := re.match(r"sep=(.)\s*$", line):  # Excel's own
+            delimiter = marked[1]
+        elif line.strip():
+            break
+        skipped += 1
+    else:
+        line = ""
+    delimiter = delimiter or max(",;\t", key=re.sub(r'"[^"]*"', "", line).count)
+    table = csv.reader(itertools.chain([line], file), delimiter=delimiter, strict=True)
+    return [cell.strip() for cell in next(table, [])], table, skipped
 
 
 def find(root: Path, *patterns: str) -> Path | None:

@@ -82,14 +82,16 @@ def _harmonise(args: argparse.Namespace) -> None:
     run = functools.partial(processes.run_tasks, workers=args.workers)
     if args.beam is not None:
         run = functools.partial(beam.run_tasks, options=args.beam)
-    seen = surveys.survey(rows, roots, out / "survey", run=run, command=COMMAND)
+    with processes.saving(out):
+        seen = surveys.survey(rows, roots, out / "survey", run=run, command=COMMAND)
     splits = assign_splits(tables, args.validation, args.test)
     _say("looking for duplicates")
     fates, found = decide(rows, splits, seen)
     plan = plan_shards(tables, splits, fates, found, args, own_options)
     make = functools.partial(make_records, roots=roots, size=args.size)
     manifest = processes.write_dataset(plan, make, out, command=COMMAND, beside=BESIDE, run=run)
-    parquet.write(out / "table.parquet", tables, splits, read_ledger(out))
+    with processes.saving(out):
+        parquet.write(out / "table.parquet", tables, splits, read_ledger(out))
     for name, counts in manifest["notes"]["sets"].items():
         published = f", {n:,} published" if (n := counts["published"]) else ""
         _say(f"{name}: {counts['rows']:,} rows, {counts['kept']:,} kept{published}")

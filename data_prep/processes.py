@@ -31,12 +31,13 @@ from data_prep.shards import (
     Shard,
     is_temporary,
     publish,
+    read_json,
     read_manifest,
     remove_temporary,
     write_atomically,
     write_shard,
 )
-from rfxray.errors import ConfigError, Preempted
+from rfxray.errors import ConfigError, Preempted, SaveFailed
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -67,11 +68,12 @@ def write_dataset(
 
     Raises:
       ConfigError: where `out` holds something else, or another process writes there.
-      DataError: where no record is left.
+      DataError: where no record is left, or what is there is damaged.
+      SaveFailed: where the disk is full, or may not be written.
       Preempted: on Ctrl-C, or when a worker process died; the same command goes on.
     """
     out = Path(out)
-    with _claimed(out, plan, beside):
+    with saving(out), _claimed(out, plan, beside):
         manifest = read_manifest(out)
         if manifest is not None:
             print(f"{command}: {out} is complete already", file=sys.stderr)
@@ -93,6 +95,18 @@ def write_dataset(
         run = run or functools.partial(run_tasks, workers=workers)
         run(write_shard, tasks, folder=partial, command=command, done=done)
         return publish(plan, out)
+
+
+@contextlib.contextmanager
+def saving(out: str | os.PathLike):
+    """Turns the refusal of a disk into the error of a command that may be run again."""
+    try:
+        yield
+    except OSError as error:
+        raise SaveFailed(
+            f"{out} cannot be written: {error.strerror or error}; make room there, or see that it "
+            f"is writable, and run the same command again"
+        ) from error
 
 
 # ---------------------------------------------------------------------------------------------
@@ -228,7 +242,7 @@ def _claimed(out: Path, plan: Plan, beside: Collection[str]):
         _lock(handle, out)
         ours = out / "plan.json"
         if ours.exists():
-            difference = _first_difference(json.loads(ours.read_bytes()), plan.identity)
+            difference = _first_difference(read_json(ours), plan.identity)
             if difference:
                 raise ConfigError(
                     f"{out} holds a data set of another plan: {difference}; give another --out, or "

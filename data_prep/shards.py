@@ -40,7 +40,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from rfxray import __version__
 from rfxray.conditioning import ATTRIBUTES, UNKNOWN, decode_value
-from rfxray.errors import ConfigError, DataError
+from rfxray.errors import ConfigError, DataError, first_line
 from rfxray.record import State, features, known_from_states, serialize
 
 # One record a group: a random read then decodes one record, which a global shuffle needs
@@ -197,11 +197,11 @@ def write_shard(
             if np.shape(result["image"]) != (size, size):
                 shape = np.shape(result["image"])
                 raise ValueError(f"{item!r} made an image {shape}, not {size} × {size}")
-            writer.write(serialize(result))
+            _write(writer.write, serialize(result))
             digests.append(example_digest(result))
             counts.update(_tally(result))
         advance()
-    writer.close()
+    _write(writer.close)
     _fsync(temporary)
     fragment = {
         "split": shard.split,
@@ -215,6 +215,14 @@ def write_shard(
     }
     os.replace(temporary, partial / f"{shard.stem}.array_record")
     write_atomically(partial / f"{shard.stem}.json", json.dumps(fragment))
+
+
+def _write(call: Callable[..., None], *arguments: bytes) -> None:
+    """Calls the writer, which says `RuntimeError` where others say that a disk is full."""
+    try:
+        call(*arguments)
+    except RuntimeError as error:
+        raise OSError(f"a shard: {first_line(error).partition(';')[0]}") from None
 
 
 def example_digest(record: Mapping[str, Any]) -> str:
@@ -267,7 +275,7 @@ def publish(plan: Plan, out: str | os.PathLike) -> dict[str, Any]:
     """
     out = Path(out)
     partial = out / "partial"
-    fragments = [json.loads((partial / f"{shard.stem}.json").read_bytes()) for shard in plan.shards]
+    fragments = [read_json(partial / f"{shard.stem}.json") for shard in plan.shards]
     dropped = [*plan.dropped, *(Dropped(*d) for fragment in fragments for d in fragment["dropped"])]
     write_atomically(out / "dropped.csv", _dropped_csv(dropped))
     by_split: dict[str, list] = {}
@@ -295,11 +303,23 @@ def publish(plan: Plan, out: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_manifest(out: str | os.PathLike) -> dict[str, Any] | None:
-    """The manifest of a complete data set, or None where there is none."""
+    """The manifest of a complete data set, or None where there is none.
+
+    Raises:
+      DataError: where it is damaged.
+    """
     try:
-        return json.loads((Path(out) / "manifest.json").read_bytes())
-    except FileNotFoundError:
+        return read_json(Path(out) / "manifest.json")
+    except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file of a data set's folder says, or DataError where it is damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        raise DataError(f"{path} is damaged; delete {path.parent} and build it again") from None
 
 
 def read_ledger(out: str | os.PathLike) -> dict[str, str]:

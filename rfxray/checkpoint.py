@@ -20,6 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 from flax import serialization
 
+from rfxray import config as configuration
 from rfxray import devices
 from rfxray.errors import ConfigError, DataError
 from rfxray.store import Store
@@ -74,7 +75,7 @@ class Checkpoints:
             create=True,
         )
         self._snapshots = None
-        if config.ema_every:
+        if config.ema_every or (workdir / "ema").is_dir():
             names = tuple(name for name in layout if name.startswith("ema_"))
             self._snapshots = Store(workdir / "ema", names, create=True)
 
@@ -102,8 +103,8 @@ class Checkpoints:
         return time.perf_counter() - begin
 
     def snapshot(self, step: int, state, position: int) -> None:
-        """Starts to save the averages of a step into `ema/`, as `save` does."""
-        if step not in self._snapshots.steps():  # taken again after an older checkpoint
+        """Starts to save the averages of a step into `ema/`, as `save` does; once is enough."""
+        if step not in self._snapshots.steps():
             self._snapshots.save(step, _ema_items(state["ema"]), self._meta(step, position))
 
     def _meta(self, step: int, position: int) -> dict:
@@ -119,7 +120,8 @@ class Checkpoints:
     def resume(self):
         """The newest step that is whole, or None for a run that has none.
 
-        Steps newer than it are damaged: they are moved to `workdir/set_aside/`, never deleted.
+        Steps newer than it are damaged, and snapshots newer than it will be taken again, perhaps of
+        other averages: they are moved to `workdir/set_aside/`, never deleted.
 
         Returns:
           (step, (state, metrics, position), lines that say what was set aside).
@@ -140,13 +142,17 @@ class Checkpoints:
                 f"set aside: {error}; it lies in {self._steps.set_aside(number, folder)} now"
                 for number, error in damaged
             ]
+            snapshots = self._snapshots.steps() if self._snapshots else []
+            for number in (n for n in snapshots if n > step):
+                target = self._snapshots.set_aside(number, folder / "ema")
+                lines.append(f"set aside: the snapshot of step {number}; it lies in {target} now")
             return step, restored, lines
         if damaged:
             raise DataError(
                 f"none of the {len(damaged)} checkpoints of {self._workdir} is whole: "
                 + "; ".join(str(error) for _, error in damaged)
             )
-        if any(self._workdir.glob("set_aside/*")):
+        if any(self._workdir.glob("set_aside/[0-9]*")):
             raise DataError(
                 f"{self._workdir} has no checkpoint but those in set_aside/; bring one back, or "
                 "begin afresh in another --workdir"
@@ -168,7 +174,11 @@ class Checkpoints:
         if not devices.all_agree(failure is None):
             raise failure or DataError(f"another host cannot read checkpoint {step}")
         where = f"{self._workdir} (step {step})"
-        changes = refuse_difference(meta["identity"], self._identity, where, self._allow)
+        there, here = dict(meta["identity"]), dict(self._identity)
+        steps = meta["config"]["steps"]
+        if configuration.decays_otherwise(self._config, steps, step):
+            there["steps"], here["steps"] = steps, self._config.steps
+        changes = refuse_difference(there, here, where, self._allow)
         items = self._steps.restore(step, self._abstract, meta)
         self.changes = meta["changes"] + [f"from step {step} on, {line}" for line in changes]
         moved = any("batch_size:" in line for line in self.changes)

@@ -333,7 +333,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.sweep and arguments.sampler:
             raise errors.ConfigError("--sweep is for training; a sampler has but --pictures")
         given = dict(option.split("=", 1) for option in arguments.option)
-        options = devices.compiler_options("tpu") | given
+        options = devices.compiler_options(pod.devices[0].device_kind) | given
         if arguments.sampler:
             pictures = arguments.pictures * len(pod.devices)
             settings = Settings(guidance=2.0, batch_size=pictures)

@@ -157,7 +157,7 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         require(not isinstance(base[key], int) or values[key] >= 1, key + " must be at least 1")
     whole = ["eval.every", "samples.every", "data.workers", "data.tolerate", "profile.first"]
     whole += ["checkpoint_every", "checkpoint_minutes", "checkpoint_keep_every", "ema_every"]
-    whole += ["skip.factor", "watchdog.seconds", "watchdog.give_up"]
+    whole += ["skip.factor", "watchdog.seconds", "watchdog.give_up", "samples.guidance"]
     for key in whole:
         require(values[key] >= 0, key + " must be at least 0")
     require(
@@ -250,3 +250,10 @@ def identity(config: ml_collections.ConfigDict, data_fingerprint: str) -> dict[s
         same["steps"] = config.steps
     same["data.fingerprint"] = data_fingerprint
     return same
+
+
+def decays_otherwise(config, steps: int, step: int) -> bool:
+    """Whether the first `step` steps of a run of `steps` had another learning rate than they have
+    under this config: wsd may be lengthened or shortened only until one of the decays begins."""
+    begin = min(steps, config.steps) - config.optim.decay
+    return config.optim.schedule == "wsd" and steps != config.steps and step - 1 > begin

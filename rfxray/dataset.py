@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rfxray import record
-from rfxray.errors import ConfigError, DataError
+from rfxray.errors import ConfigError, DataError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +169,9 @@ class Records:
             self._source = grain.sources.ArrayRecordDataSource(self._paths)
             found = len(self._source)
         except (RuntimeError, ValueError, OSError) as error:
-            raise DataError(f"a shard of {dataset.path} does not open: {_short(error)}") from error
+            raise DataError(
+                f"a shard of {dataset.path} does not open: {first_line(error)}"
+            ) from error
         if found != self._ends[-1]:
             raise DataError(
                 f"the shards of split {split!r} of {dataset.path} hold {found} records instead of "
@@ -195,14 +197,10 @@ class Records:
                 where = (self._paths[shard], place - first)
                 if self._faults is None:
                     raise DataError(
-                        f"record {where[1]} of {where[0]} is damaged ({_short(error)})"
+                        f"record {where[1]} of {where[0]} is damaged ({first_line(error)})"
                     ) from error
-                self._faults.add(*where, _short(error))
+                self._faults.add(*where, first_line(error))
         raise DataError(f"no record of {self._paths[0]} and its fellows is whole")
-
-
-def _short(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:160]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -249,8 +247,15 @@ def _compare(dataset: Dataset, split: str, shard: Shard) -> None:
 def _try_one(dataset: Dataset, split: str, shard: Shard) -> None:
     if shard.examples:
         alone = dataclasses.replace(dataset, shards={split: (shard,)})
-        # Another record of every shard, the same at every start.
-        Records(alone, split)[int(shard.sha256[:8], 16) % shard.examples]
+        records = Records(alone, split)
+        try:
+            # Another record of every shard, the same at every start.
+            records[int(shard.sha256[:8], 16) % shard.examples]
+        except DataError as error:
+            raise DataError(
+                f"{error}; restore the file, or let a record stand in for it: "
+                "--config.data.verify=none --config.data.tolerate=N"
+            ) from error
 
 
 def stored(dataset: Dataset, split: str) -> Iterator[dict]:

@@ -74,28 +74,29 @@ def read_mask(path: Path, original: tuple[int, int], size: int) -> np.ndarray:
 
 
 def conditions(told: dict[str, str], change: dict[str, str]) -> tuple[Condition, Condition]:
-    """(source, target), one row each; No Finding follows where the findings settle it.
-
-    Raises:
-      ConfigError: where nothing would change.
-    """
+    """(source, target), one row each; No Finding follows where the findings settle it."""
     source = conditioning.encode(told)
     both = {**told, **change}
     if set(change) & set(PATHOLOGY_NAMES) and "no_finding" not in change:
         both.pop("no_finding", None)
     target = conditioning.derive_no_finding(*conditioning.encode(both))
-    pair = tuple(Condition(values[None], known[None]) for values, known in (source, target))
-    if not editing.changed(*pair).any():
-        raise ConfigError("nothing would change: --set says what --from says already, or nothing")
-    return pair
+    return tuple(Condition(values[None], known[None]) for values, known in (source, target))
 
 
 def propagated(source: Condition, change: dict[str, str], arguments) -> tuple[Condition, dict]:
-    """The target with what descends from the change, and the chance of each descendant."""
+    """The target with what descends from the change, and the chance of each descendant.
+
+    Raises:
+      ConfigError: for a change to "unknown", from which nothing follows.
+    """
+    do = {}
+    for name, value in change.items():
+        do[name], known = conditioning.encode_value(name, value)
+        if not known:
+            raise ConfigError(f"--set {name}={value} with --propagate: say which value it takes")
     model = causal.fit_dataset(
         causal.read_graph(arguments.graph), open_dataset(arguments.propagate)
     )
-    do = {name: conditioning.encode_value(name, value)[0] for name, value in change.items()}
     values, known, chances = causal.counterfactual(
         model, source.attributes, source.known, do, arguments.seed
     )
@@ -152,6 +153,9 @@ def edit(arguments: argparse.Namespace) -> None:
     if arguments.inpaint and (arguments.mask or arguments.keep):
         raise ConfigError("--inpaint is a mask already; leave --mask and --keep out")
     source, target = conditions(told, change)
+    # What is drawn anew may show what was there before.
+    if not arguments.inpaint and not editing.changed(source, target).any():
+        raise ConfigError("nothing would change: --set says what --from says already, or nothing")
     follows = {}
     if arguments.propagate:
         target, follows = propagated(source, change, arguments)
@@ -183,6 +187,7 @@ def edit(arguments: argparse.Namespace) -> None:
             dataclasses.replace(settings, **{arguments.strip: value})
         )
         for value in STRIPS[arguments.strip]
+        if arguments.strip == "guidance" or value > settings.low
     }
     command = ["python", "-m", "rfxray.edit", *map(str, arguments.argv)]
     if arguments.step is None:

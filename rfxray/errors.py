@@ -60,6 +60,11 @@ class Preempted(RfxrayError):
     exit_code = 75
 
 
+def first_line(error: object) -> str:
+    """What an error of another library says, cut to one line; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def local_path(text: str) -> Path:
     """A path of this machine, as the type of a flag.
 

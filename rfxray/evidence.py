@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from rfxray import guard, input, pictures
+from rfxray.dataset import Faults
 
 
-def line(config, datasets, skip: guard.Skip) -> str:
-    """The log line of a skipped step, with its examples."""
-    (worst,) = input.records_at(config, datasets, [skip.worst])
+def line(config, datasets, skip: guard.Skip, faults: Faults) -> str:
+    """The log line of a skipped step, with its examples; `faults` as for `input.batches`."""
+    (worst,) = input.records_at(config, datasets, [skip.worst], faults)
     return (
         f"step {skip.step}: skipped, the gradient norm is {skip.norm:.3g}; examples {skip.first} "
         f"to {skip.first + config.batch_size - 1}, the largest loss at {skip.worst} "
@@ -19,13 +20,14 @@ def line(config, datasets, skip: guard.Skip) -> str:
     )
 
 
-def keep(workdir: Path, config, datasets, state: dict, step: int) -> Path:
+def keep(workdir: Path, config, datasets, state: dict, step: int, faults: Faults) -> Path:
     """Writes down the skipped steps that a guard remembers.
 
     Args:
       workdir, config, datasets: of the run.
       state: the guard, fetched.
       step: that the run stops at.
+      faults: as for `input.batches`.
 
     Returns:
       a folder with `skips.json` (each step, its gradient norm and the keys of its examples) and,
@@ -38,15 +40,13 @@ def keep(workdir: Path, config, datasets, state: dict, step: int) -> Path:
     rows = []
     for skip in guard.remembered(state):
         places = range(skip.first, skip.first + config.batch_size)
-        batch = input.records_at(config, datasets, places)
+        batch = input.records_at(config, datasets, places, faults)
+        (worst,) = input.records_at(config, datasets, [skip.worst], faults)
         rows.append(
             {
                 "step": skip.step,
                 "gradient_norm": str(skip.norm),  # inf and nan are no JSON numbers
-                "largest_loss": {
-                    "example": skip.worst,
-                    "key": batch[skip.worst - skip.first]["key"],
-                },
+                "largest_loss": {"example": skip.worst, "key": worst["key"]},
                 "examples": [skip.first, places[-1]],
                 "keys": [each["key"] for each in batch],
             }

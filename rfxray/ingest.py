@@ -8,7 +8,8 @@ its name. What is not a whole, grey radiograph is `Refused` with a reason, never
 What is done, in this order (`PREPROCESSING` carries it into the manifest):
 
 1. DICOM: modality rescale, then the first VOI LUT or window of the file (left out where it is void
-   or shows nothing but one grey), then MONOCHROME1 is inverted. Others: the stored values.
+   or shows nothing but one grey), then MONOCHROME1 is inverted. The declared padding becomes black
+   where it touches the edge. Others: the stored values.
 2. Intensity: linear from the 0.5th to the 99.5th percentile of the pixels to 0..65535, clipped. The
    percentiles leave out the pixels within 1% of the range of the darkest and of the brightest
    value, so that black padding, collimation, burned-in markers and saturated air do not decide the
@@ -34,10 +35,10 @@ import cv2
 import numpy as np
 import pydicom
 from PIL import Image, ImageOps
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
-from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
-from rfxray.errors import DataError
+from rfxray.errors import DataError, first_line
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
@@ -49,8 +50,13 @@ SMALLEST_SIDE = 32
 # thousandth of the picture (32² in 1024²) is beyond that and is worth refusing.
 GREY_TOLERANCE, COLOURED_SHARE = 8, 0.001
 
+# Of DICOM: grey pictures of one frame that are no projection of a chest. The ways of saying that
+# something is a radiograph (CR, DX, DR, RG, OT, nothing) have no end.
+OTHER_MODALITIES = ("CT", "MR", "PT", "NM", "US", "MG")
+SQUARE_PIXELS = 1.01  # sides of a pixel; what is further from a square would come out distorted
+
 PREPROCESSING = {
-    "dicom": "modality rescale, first VOI LUT or window, MONOCHROME1 inverted",
+    "dicom": "modality rescale, first VOI LUT or window, MONOCHROME1 inverted, padding black",
     "percentiles": PERCENTILES,
     "percentiles_leave_out": f"{EXTREMES:g} of the range at the darkest and the brightest value",
     "mapping": "linear, clipped, to 0..65535",
@@ -60,6 +66,8 @@ PREPROCESSING = {
     "refused": {
         "aspect_over": LARGEST_ASPECT,
         "side_under": SMALLEST_SIDE,
+        "pixel_sides_over": SQUARE_PIXELS,
+        "modalities": OTHER_MODALITIES,
         "coloured": f"channels more than {GREY_TOLERANCE}/255 apart in over {COLOURED_SHARE:g}",
     },
 }
@@ -207,12 +215,16 @@ def _read_picture(data: bytes, kind: str) -> Radiograph:
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
             picture.verify()  # a PNG's checksums, which decoding leaves unread; then open it anew
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
+            # Of a JPEG, further pictures are a camera's previews
+            frames = getattr(picture, "n_frames", 1) if kind == "PNG" else 1
             picture.load()  # a torn file is an error here, not a grey remainder
             picture = ImageOps.exif_transpose(picture)
     except MemoryError:
         raise
     except Exception as error:  # damage surfaces as any exception in Pillow's decoders
-        raise Refused(f"does not decode: {_first_line(error)}") from None
+        raise Refused(f"does not decode: {first_line(error)}") from None
+    if frames > 1:
+        raise Refused(f"several frames: {frames}")
     # The bit depth and the colour type stand at a fixed place in a PNG
     bits, colour_type = (data[24], data[25]) if kind == "PNG" else (8, None)
     if picture.mode == "1":
@@ -249,7 +261,9 @@ def _read_dicom(data: bytes) -> Radiograph:
         except (Refused, MemoryError):
             raise
         except Exception as error:  # damage surfaces as any exception in pydicom and its decoders
-            raise Refused(f"does not decode: {_first_line(error)}") from None
+            # The line of the one decoder that was asked, not pydicom's announcement of it
+            said = str(error).partition("all available plugins:\n")[2].strip()
+            raise Refused(f"does not decode: {first_line(said or error)}") from None
 
 
 def _from_dataset(dataset: pydicom.Dataset) -> Radiograph:
@@ -257,30 +271,54 @@ def _from_dataset(dataset: pydicom.Dataset) -> Radiograph:
         raise Refused("a DICOM file without pixel data, or torn before it")
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         raise Refused(f"several frames: {dataset.NumberOfFrames}")
+    if dataset.get("Modality") in OTHER_MODALITIES:
+        raise Refused(f"no radiograph: modality {dataset.Modality}")
     photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip()
     if photometric == "PALETTE COLOR":
         raise Refused("colour: a palette")
+    # One reader shows this as a negative, the next does not. (Beside MONOCHROME1, IDENTITY is what
+    # many write and nobody heeds.)
+    if photometric == "MONOCHROME2" and dataset.get("PresentationLUTShape") == "INVERSE":
+        raise Refused("greys that contradict each other: MONOCHROME2, PresentationLUTShape INVERSE")
+    _refuse_oblong(dataset)
     _complete(dataset)
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_compressed:
-        # One decoder, not whichever of several is installed: the pixels must not depend on it
-        dataset.pixel_array_options(decoding_plugin="pydicom" if syntax == RLELossless else "gdcm")
-    pixels = dataset.pixel_array
-    if pixels.ndim == 3:
-        pixels = _grey(pixels)
-    else:
-        pixels = _as_displayed(pixels, dataset)
+    _choose_decoder(dataset, syntax)
+    stored = dataset.pixel_array
+    if stored.ndim == 3 and dataset.SamplesPerPixel == 1:
+        raise Refused(f"several frames: {len(stored)}")
+    pixels = _grey(stored) if stored.ndim == 3 else _as_displayed(stored, dataset)
     pixels = pixels.astype(np.float32)
     if photometric == "MONOCHROME1":
         pixels = pixels.max() + pixels.min() - pixels
+    if stored.ndim == 2:
+        padding = _padding(stored, dataset)
+        if padding.any() and not padding.all():
+            pixels[padding] = pixels[~padding].min()
     return Radiograph(pixels, int(dataset.BitsStored), _spacing(dataset), _laterality(dataset))
+
+
+def _choose_decoder(dataset: pydicom.Dataset, syntax: pydicom.uid.UID) -> None:
+    """One decoder, not whichever of several is installed: the pixels must not depend on it."""
+    try:
+        readable = get_decoder(syntax).available_plugins
+    except NotImplementedError:
+        raise Refused(f"a compression that is not read: {syntax.name}") from None
+    if syntax.is_compressed:
+        plugin = "pydicom" if syntax == RLELossless else "gdcm"
+        if plugin not in readable:
+            raise Refused(f"a compression that is not read: {syntax.name}")
+        dataset.pixel_array_options(decoding_plugin=plugin)
 
 
 def _complete(dataset: pydicom.Dataset) -> None:
     """Fills in what decoding needs and 5% of CheXpert-Plus lack, as the standard has it."""
     if "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        big = dataset.original_encoding[1] is False
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian if big else ImplicitVRLittleEndian
+    if dataset.get("BitsAllocated") is None:
+        raise Refused("does not decode: no BitsAllocated")
     for tag, value in (
         ("SamplesPerPixel", 1),
         ("PhotometricInterpretation", "MONOCHROME2"),
@@ -303,6 +341,30 @@ def _as_displayed(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     return windowed if windowed.min() < windowed.max() else rescaled
 
 
+def _padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    """Where [height, width] stored pixels are padding, bool: of the declared value, and reaching
+    from the edge inwards, for saturated tissue may have the value too (PS3.3 C.7.5.1.1.2).
+    """
+    value = dataset.get("PixelPaddingValue")
+    if not isinstance(value, int):
+        return np.zeros(stored.shape, bool)
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = np.array([value, limit if isinstance(limit, int) else value], np.int64)
+    # Some write the value of signed pixels as if they were not
+    low, high = sorted(ends.astype(stored.dtype).tolist())
+    _, areas = cv2.connectedComponents(((stored >= low) & (stored <= high)).astype(np.uint8))
+    edges = np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]])
+    return (areas > 0) & np.isin(areas, np.unique(edges))
+
+
+def _refuse_oblong(dataset: pydicom.Dataset) -> None:
+    with contextlib.suppress(TypeError, ValueError):
+        for tag in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
+            sides = [float(side) for side in dataset.get(tag) or ()]
+            if len(sides) == 2 and min(sides) > 0 and max(sides) > SQUARE_PIXELS * min(sides):
+                raise Refused(f"pixels that are not square: {tag} {sides[0]:g}, {sides[1]:g}")
+
+
 def _spacing(dataset: pydicom.Dataset) -> tuple[float, float]:
     for tag in ("PixelSpacing", "ImagerPixelSpacing"):
         with contextlib.suppress(TypeError, ValueError):
@@ -318,7 +380,3 @@ def _laterality(dataset: pydicom.Dataset) -> str:
         if side in ("L", "R"):
             return side
     return ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

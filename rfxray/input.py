@@ -28,10 +28,12 @@ def open_datasets(config) -> tuple[Dataset, ...]:
     datasets = tuple(open_dataset(d, config.data.make) for d in config.data.dirs)
     for dataset in datasets:
         if dataset.size != config.model.size or config.model.channels != 1:
+            what = "set config.model.size, or build the data set at that size"
+            if config.model.channels != 1:
+                what = "no encoder of latents is here yet, so take a config of pixels (space=pixel)"
             raise ConfigError(
                 f"data set {dataset.path} holds {dataset.size}² × 1 pictures and the model takes "
-                f"{config.model.size}² × {config.model.channels}; set config.model.size, or "
-                "build the data set at that size"
+                f"{config.model.size}² × {config.model.channels}; {what}"
             )
         for key, split in (("data", config.data.split), ("eval", config.eval.split)):
             if (key == "data" or config.eval.every) and not dataset.examples.get(split):
@@ -88,9 +90,11 @@ def _examples(config, datasets, split: str, shuffle: bool, faults=None) -> grain
     return _order(config, datasets, split, shuffle, faults).map_with_index(decode)
 
 
-def records_at(config, datasets: tuple[Dataset, ...], positions: Sequence[int]) -> list[dict]:
+def records_at(
+    config, datasets: tuple[Dataset, ...], positions: Sequence[int], faults: Faults | None = None
+) -> list[dict]:
     """The training records at some places of the endless order, keys and states included."""
-    order = _order(config, datasets, config.data.split, shuffle=True)
+    order = _order(config, datasets, config.data.split, shuffle=True, faults=faults)
     return [order[int(position)] for position in positions]
 
 

@@ -8,6 +8,7 @@ is split over data × fsdp.
 """
 
 import math
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -46,10 +47,9 @@ def make_mesh(data: int, fsdp: int, tensor: int, devices=None, *, sequence: int 
         data = max(1, n // (fsdp * tensor * sequence))
     shape = (data, fsdp, tensor, sequence)
     if min(shape) < 1 or math.prod(shape) != n:
-        product = " × ".join(map("{} {}".format, AXES, shape))
         raise ConfigError(
-            f"a mesh of {product} is not the {n} device(s) at hand; set config.mesh so that the "
-            "product is"
+            f"a mesh of {_written(dict(zip(AXES, shape, strict=True)))} is not the {n} device(s) "
+            "at hand; set config.mesh so that the product is"
         )
     # GPUs number their hosts as slices too; there the order of the devices does as well.
     slices = len({getattr(d, "slice_index", 0) for d in devices if d.platform == "tpu"}) or 1
@@ -68,6 +68,11 @@ def make_mesh(data: int, fsdp: int, tensor: int, devices=None, *, sequence: int 
     # Auto: the compiler propagates shardings from the arrays; the default since jax 0.10 is
     # Explicit, under which plain indexing of a sharded array raises.
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _written(shape: Mapping[str, int]) -> str:
+    """`data 2 × fsdp 4 × …`."""
+    return " × ".join(f"{axis} {shape[axis]}" for axis in AXES)
 
 
 def sharding(mesh: Mesh, shape: tuple[int, ...], logical: tuple[str | None, ...]) -> NamedSharding:
@@ -89,13 +94,25 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
-    """Raises a ConfigError where data × fsdp × parts, or the hosts, do not divide the batch."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"] * parts
-    if batch_size % ways or batch_size % jax.process_count():
+    """Refuses a batch that the mesh cannot split, or whose rows two hosts would have to share.
+
+    Raises:
+      ConfigError: where data × fsdp × parts, or the hosts, do not divide the batch; where tensor or
+        sequence reach over several hosts, each of which reads rows of its own.
+    """
+    shards, hosts = mesh.shape["data"] * mesh.shape["fsdp"], jax.process_count()
+    if hosts > 1:
+        rows = NamedSharding(mesh, BATCH).addressable_devices_indices_map((shards,)).values()
+        if len(set(map(str, rows))) * hosts != shards:
+            raise ConfigError(
+                f"a mesh of {_written(mesh.shape)} lays the same rows of a batch on several of the "
+                f"{hosts} hosts; tensor × sequence must fit into one, and the rest be data × fsdp"
+            )
+    if batch_size % (shards * parts) or batch_size % hosts:
         accumulated = f", accumulated in {parts} parts" if parts > 1 else ""
         raise ConfigError(
             f"batch_size={batch_size} is not divided by the mesh: data {mesh.shape['data']} × "
-            f"fsdp {mesh.shape['fsdp']} over {jax.process_count()} host(s){accumulated}"
+            f"fsdp {mesh.shape['fsdp']} over {hosts} host(s){accumulated}"
         )
 
 

@@ -51,8 +51,8 @@ def describe(topology: str, slices: int = 1) -> Pod:
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **more)
     except Exception as error:  # several kinds, from a missing library to a wrong shape
-        first = str(error).strip().split("\n")[0][:200]
         raise errors.ConfigError(
-            f"no topology {topology}: {first} (the compiler comes with: pip install libtpu)"
+            f"no topology {topology}: {errors.first_line(error)} (the compiler comes with: pip "
+            "install libtpu)"
         ) from error
     return Pod(topology, found.devices, chips.CHIPS[generation])

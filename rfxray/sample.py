@@ -10,11 +10,13 @@
 
 Writes 16-bit PNG, DICOM Secondary Capture or ArrayRecord (--format), `grid.png` and `gallery.html`
 to look at, and `samples.json`, whose `command` makes them again. Any number of pictures is drawn in
-bounded memory; to go on after an interruption, run the same command again.
+bounded memory; to go on after an interruption, run the same command again. A table (--grid) is held
+in memory whole and has no gallery.
 """
 
 import argparse
 import itertools
+import math
 import shlex
 import sys
 import time
@@ -28,10 +30,8 @@ from rfxray import conditioning, devices, pictures, sampling
 from rfxray.dataset import open_dataset
 from rfxray.errors import ArgumentParser, ConfigError, Preempted, exit_on_error
 from rfxray.input import to_float
-from rfxray.sampling import requests, stream
+from rfxray.sampling import nearest, requests, stream
 from rfxray.sampling.generate import Batches
-from rfxray.sampling.nearest import nearest
-from rfxray.sampling.nearest import sheet as sheet_of_nearest
 from rfxray.telemetry import duration
 
 ON_SHEET = 64  # pictures of grid.png
@@ -93,6 +93,21 @@ def numbers(flag: str, text: str) -> tuple[float, ...]:
         raise ConfigError(f"{flag} {text!r} is not numbers between commas") from None
 
 
+def parse_weak(text: str) -> tuple[float, int | None]:
+    """`"0.10@1000"` as the EMA profile and step (0.1, 1000), `"0.10"` as (0.1, None).
+
+    Raises:
+      ConfigError: for anything else.
+    """
+    profile, at, step = text.partition("@")
+    try:
+        return float(profile), int(step) if at else None
+    except ValueError:
+        raise ConfigError(
+            f"--autoguide {text!r} is not EMA or EMA@STEP, such as 0.10@1000"
+        ) from None
+
+
 def settings_of(arguments: argparse.Namespace) -> sampling.Settings:
     interval = numbers("--interval", arguments.interval)
     if len(interval) != 2:
@@ -108,14 +123,14 @@ def settings_of(arguments: argparse.Namespace) -> sampling.Settings:
 
 def requests_of(arguments: argparse.Namespace, asked: dict[str, str]) -> requests.Requests:
     """The rows of attributes that --csv, --like, --balance or --set alone ask for."""
+    n = arguments.first_index + arguments.n
     if arguments.csv:
         return requests.from_csv(arguments.csv, asked)
     if arguments.like:
         path, _, split = arguments.like.partition(":")
-        return requests.from_dataset(open_dataset(path), split or "train", asked)
+        return requests.from_dataset(open_dataset(path), split or "train", asked, n)
     if arguments.balance:
-        names = arguments.balance.split(",")
-        return requests.balanced(names, asked, arguments.n + arguments.first_index, arguments.seed)
+        return requests.balanced(arguments.balance.split(","), asked, n, arguments.seed)
     return requests.alike(asked)
 
 
@@ -226,35 +241,38 @@ def sample(arguments: argparse.Namespace) -> None:
     if arguments.format not in stream.FORMATS:
         raise ConfigError(f"no --format {arguments.format!r}, only {', '.join(stream.FORMATS)}")
     trained_on = open_dataset(arguments.nearest) if arguments.nearest else None
-    weak = None
-    if arguments.autoguide:
-        profile, _, at = arguments.autoguide.partition("@")
-        weak = numbers("--autoguide", profile)[0], int(at) if at.isdigit() else None
+    weak = parse_weak(arguments.autoguide) if arguments.autoguide else None
     model = sampling.load(arguments.checkpoint, arguments.ema, arguments.step, weak)
+    if trained_on is not None:
+        nearest.check(trained_on, model.config.model.size)
     source = model.source
     print(f"rfxray.sample: {source['checkpoint']} at step {source['step']}, EMA {source['ema']}")
     if arguments.compile_only:
         began = time.monotonic()
-        batches = Batches(model, settings, min(arguments.batch_size, arguments.n))
+        n = arguments.n * math.prod(map(len, axes.values()))
+        batches = Batches(model, settings, min(arguments.batch_size, n))
         batches.compile()
         print(f"rfxray.sample: compiled for {batches.size} in {time.monotonic() - began:.1f} s")
         return
-    # The step is written out: the command stays the same when the run has gone on.
+    # The steps are written out: the command stays the same when the run has gone on.
     command = ["python", "-m", "rfxray.sample", *map(str, arguments.argv)]
     if arguments.step is None:
         command += ["--step", str(source["step"])]
+    if weak and weak[1] is None:
+        command += ["--autoguide", f"{weak[0]}@{source['weak']['step']}"]
     if axes:
         count, shown = draw_grid(model, arguments, settings, asked, axes, shlex.join(command))
     else:
         count, shown = draw_stream(model, arguments, settings, asked, shlex.join(command))
     if trained_on is not None:
-        near = nearest(shown, trained_on)
-        pictures.save_png(arguments.out / "nearest.png", sheet_of_nearest(shown, near))
+        near = nearest.nearest(shown, trained_on)
+        pictures.save_png(arguments.out / "nearest.png", nearest.sheet(shown, near))
         closest = int(near.distances.argmin())
+        which = "each" if len(shown) == count else f"each of the first {len(shown)}"
         print(
-            f"rfxray.sample: nearest.png shows the nearest training pictures; root mean square "
-            f"distance {near.distances.mean():.3f} on average, least {near.distances[closest]:.3f} "
-            f"(sample_{closest:05d} to {near.keys[closest]})"
+            f"rfxray.sample: nearest.png shows the training picture nearest to {which}; root mean "
+            f"square distance {near.distances.mean():.3f} on average, least "
+            f"{near.distances[closest]:.3f} (sample_{closest:05d} to {near.keys[closest]})"
         )
     print(f"rfxray.sample: {count:,} pictures, grid.png and samples.json in {arguments.out}")
 

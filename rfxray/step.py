@@ -64,7 +64,8 @@ def _gradient(config, network, params, batch):
 
     zero = jax.tree.map(jnp.zeros_like, params)
     total, (losses, t) = jax.lax.scan(add, zero, jax.tree.map(split, batch))
-    return jax.tree.map(lambda g: g / parts, total), losses.ravel(), t.ravel()
+    losses, t = (rearrange(x, "a b -> (b a)") for x in (losses, t))  # as the batch has its rows
+    return jax.tree.map(lambda g: g / parts, total), losses, t
 
 
 def train_step(config):

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from rfxray import devices
-from rfxray.errors import ConfigError, DataError, SaveFailed
+from rfxray.errors import ConfigError, DataError, SaveFailed, first_line
 
 _SEAL = "seal.json"
 _HASHED = 2**24  # bytes of the largest file that the seal hashes
@@ -117,8 +117,10 @@ class Store:
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         self.wait()
         self._saving = step
+        everything = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args)
         with self._saves():
-            self._manager.save(step, args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args))
+            # Without `force` Orbax would leave out, without a word, what is not the newest step.
+            self._manager.save(step, args=everything, force=True)
 
     def meta(self, step: int) -> dict:
         """The meta of a step, the files of the store's items checked against its seal.
@@ -175,11 +177,11 @@ class Store:
         tries = 0
         while (target := folder / (f"{step}" + f"-{tries}" * bool(tries))).exists():
             tries += 1
-        devices.barrier(f"set aside {step}")
+        devices.barrier(f"set aside {self.folder.name}/{step}")
         if jax.process_index() == 0:
             folder.mkdir(parents=True, exist_ok=True)
             (self.folder / str(step)).rename(target)
-        devices.barrier(f"{step} set aside")
+        devices.barrier(f"{self.folder.name}/{step} set aside")
         self._manager.reload()
         return target
 
@@ -204,11 +206,10 @@ class Store:
         try:
             yield
         except Exception as error:
-            first = str(error).strip().split("\n")[0][:200]
             raise SaveFailed(
                 f"the checkpoint {self.folder / str(self._saving)} could not be saved "
-                f"({type(error).__name__}: {first}); see to space and access, then run the same "
-                "command again"
+                f"({type(error).__name__}: {first_line(error)}); see to space and access, then run "
+                "the same command again"
             ) from error
 
     def _seal(self) -> None:
@@ -229,8 +230,8 @@ class Store:
                 raise ValueError(f"{name} is not what was written")
 
     def _damaged(self, step: int, reason) -> DataError:
-        first = str(reason).strip().split("\n")[0][:200]
-        return DataError(f"the checkpoint {self.folder / str(step)} is damaged ({first})")
+        where = f"the checkpoint {self.folder / str(step)}"
+        return DataError(f"{where} is damaged ({first_line(reason)})")
 
 
 def _named(tree) -> dict:

@@ -78,10 +78,10 @@ class Reports:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             self._report(None, None, None)
         except Exception as error:  # of the file system or of the client of a bucket
-            first = str(error).strip().split("\n")[0][:200]
+            reason = f"{type(error).__name__}: {errors.first_line(error)}"
             raise errors.ConfigError(
-                f"{self._folder} cannot be written ({type(error).__name__}: {first}); give another "
-                "--workdir, or see to space and access"
+                f"{self._folder} cannot be written ({reason}); give another --workdir, or see to "
+                "space and access"
             ) from error
 
     def write(self, code: int | None, ended: str | None, step: int | None) -> bool:

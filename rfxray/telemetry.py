@@ -178,18 +178,21 @@ class Trace:
 
     def __init__(self, workdir: Path, first: int, steps: int):
         self._folder, self._first, self._last = workdir / "profile", first, first + steps - 1
+        self._running = False
 
     def before(self, step: int) -> None:
         """To be called before the step of that number is taken."""
         if step == self._first:
             jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
+            self._running = True
 
     def after(self, step: int, result: jax.Array) -> str | None:
         """To be called after it; where the trace lies, once it is written."""
-        if not self._first or step != self._last:
+        if not self._running or step != self._last:  # a run resumed in its middle has none
             return None
         result.block_until_ready()
         jax.profiler.stop_trace()
+        self._running = False
         return str(self._folder)
 
 

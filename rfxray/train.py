@@ -76,9 +76,11 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
     saved = step
     skips = guard.Watch(int(train_state["guard"]["skipped"]))
     if jax.process_index() == 0:
-        (workdir / "config.json").write_text(config.to_json_best_effort(indent=1) + "\n")
+        told = config.to_json_best_effort(indent=1) + "\n"
+        pictures.write_whole(workdir / "config.json", told.encode())
 
     writer = telemetry.Writer(workdir, step)
+    goodput = telemetry.Goodput(workdir)  # from here on, so that compiling counts as lost
     say = writer.say
     rate = schedule(config)
     count = parameter_overview.count_parameters(abstract["params"])
@@ -92,10 +94,13 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
             say(line)
     say(f"{count:,} parameters, {shape.tokens} tokens a picture")
     for each in datasets:
-        say(f"data {each.path}: {each.examples} pictures of {each.size}²")
+        counts = ", ".join(f"{split} {n:,}" for split, n in each.examples.items())
+        say(f"data {each.path}: pictures of {each.size}², {counts}")
     for line in found + checkpoints.changes:
         say(line)
     say(f"resumed at step {step}" if begun is not None else "a fresh run")
+    if begun and config.ema_every and (step % config.ema_every == 0 or step == config.steps):
+        checkpoints.snapshot(step, train_state, position)  # a kill may have cut it off
     if step >= config.steps:
         say(f"finished {step} steps: {workdir}")
         checkpoints.close()
@@ -105,7 +110,7 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
     # ----- Steps: training, validation, sample grid ------------------------------------------
     watch = Watchdog(workdir, writer.alarm, step=step, **hosts, **config.watchdog)
     watch.doing("compiling")
-    options = devices.compiler_options(jax.default_backend())
+    options = devices.compiler_options(jax.devices()[0].device_kind)
     begin = time.perf_counter()
     with jax.set_mesh(mesh):
         take_step = (
@@ -156,7 +161,6 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
         devices=mesh.size,
         peak=chip and chip.flops,
     )
-    goodput = telemetry.Goodput(workdir)
     trace = telemetry.Trace(workdir, config.profile.first, config.profile.steps)
     bar = telemetry.Bar(step, config.steps)
     ahead = deque()
@@ -202,28 +206,31 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
                 values |= rates | {"tokens_seen": float(position * shape.tokens)}
                 values |= {"save_wait": waited / (waited + meter.seconds)}
                 waited = 0.0
-                values |= {"learning_rate": float(rate(step - 1 - skips.skipped))}
                 values |= goodput.read(meter.seconds)
                 for line in faults.new():
                     say(line)
                 seen = jax.device_get(train_state["guard"])
                 skipped = skips.new(seen)
                 values |= {"skipped": skips.skipped, "replaced_records": faults.count}
+                values |= {"learning_rate": float(rate(step - 1 - skips.skipped))}
                 writer.scalars(step, values)
                 say(telemetry.line(step, config.steps, values))
                 for skip in skipped:
-                    say(evidence.line(config, datasets, skip))
+                    say(evidence.line(config, datasets, skip, faults))
                 if skipped and guard.too_many(seen, step, config.skip.limit, config.skip.window):
                     checkpoints.save(step, train_state, metrics, position)
                     checkpoints.close()
                     raise errors.NonFiniteError(
                         f"{config.skip.limit} steps or more of the last {config.skip.window} had "
                         f"a gradient that is not finite or explodes; saved at step {step}; look "
-                        f"at {evidence.keep(workdir, config, datasets, seen, step)}"
+                        f"at {evidence.keep(workdir, config, datasets, seen, step, faults)}"
                     )
                 limit = 60 * config.checkpoint_minutes
                 overdue = limit and devices.first_says(time.perf_counter() - saved_at > limit)
 
+            pauses = config.eval.every, config.samples.every, config.checkpoint_every
+            if overdue or any(map(due, (*pauses, config.ema_every))):
+                jax.block_until_ready(metrics)  # the steps under way are training still
             begin = time.perf_counter()
             if due(config.eval.every):
                 watch.doing("validation")

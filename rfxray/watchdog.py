@@ -87,15 +87,14 @@ class Watchdog:
             if time.monotonic() - beaten >= BEAT:
                 beaten = time.monotonic()
                 self._beat()
-            if self._seconds:
-                self._judge(time.monotonic() - self._since)
+            self._judge(time.monotonic() - self._since)
 
     def _judge(self, still: float) -> None:
         """Acts on `still` seconds without a move."""
         limit = max(self._seconds, FIRST)
         if self._durations:
             limit = max(self._seconds, self._factor * statistics.median(self._durations))
-        if still > limit and not self._reported:
+        if self._seconds and still > limit and not self._reported:
             self._reported = True
             file = self._folder / f"stall-host-{self._host}.txt"
             with file.open("a") as stacks:

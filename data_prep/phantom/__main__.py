@@ -12,6 +12,8 @@ from data_prep.phantom.sheet import contact_sheet
 from data_prep.shards import summary
 from rfxray.errors import ArgumentParser, ConfigError, exit_on_error
 
+SEEDS = 2**63
+
 
 def main(argv: list[str] | None = None) -> None:
     with exit_on_error(COMMAND):
@@ -38,16 +40,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _draw(flags: argparse.Namespace) -> None:
+    if not 0 <= flags.seed < SEEDS:
+        raise ConfigError(f"--seed {flags.seed} is not from 0 to {SEEDS - 1}")
     if flags.contact_sheet:
         if flags.contact_sheet.suffix != ".png" or not flags.contact_sheet.parent.is_dir():
             raise ConfigError(
                 f"--contact-sheet {flags.contact_sheet} is not FILE.png in a directory that exists"
             )
-        sheet = contact_sheet(flags.size or 256, flags.seed)
+        sheet = contact_sheet(256 if flags.size is None else flags.size, flags.seed)
         sheet.save(flags.contact_sheet, optimize=True)
         print(f"{flags.contact_sheet}: {sheet.width} × {sheet.height}")
         return
-    size = flags.size or 64
+    size = 64 if flags.size is None else flags.size
     print(f"{COMMAND}: {flags.n:,} phantoms of {size}², seed {flags.seed}, to {flags.out}")
     manifest = write(flags.out, flags.n, size, flags.seed, flags.validation, flags.workers)
     print(summary(manifest, flags.out))

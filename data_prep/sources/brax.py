@@ -10,7 +10,7 @@ views is blank. Accession numbers are unique within a patient only. There is no 
 import re
 from pathlib import Path
 
-from data_prep.csv_table import require, rows
+from data_prep.csv_table import MISFIT, require, rows
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels
 from data_prep.table import Table, TableBuilder
 
@@ -31,7 +31,7 @@ def read(root: Path) -> Table:
     builder = TableBuilder(NAME)
     for line, cells in rows(path, COLUMNS, optional=("study",)):
         if cells is None:
-            builder.drop(f"{NAME}: {path.name} line {line}", "a row with too few cells")
+            builder.drop(f"{NAME}: {path.name} line {line}", MISFIT)
             continue
         values = builder.cell("source", NAME, "the set")
         for attribute in ("view", "sex"):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.columns import split_of
-from data_prep.csv_table import find, require, rows
+from data_prep.csv_table import MISFIT, find, opened, require, rows
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels, race
 from data_prep.table import Table, TableBuilder, Value
 from rfxray.errors import DataError
@@ -51,12 +51,12 @@ def read(root: Path) -> Table:
 
 def _read_v1(root: Path) -> Table:
     builder = TableBuilder(NAME)
-    tables = [require(root, "train.csv", "*train*.csv"), find(root, "valid.csv")]
-    for path in filter(None, tables):
+    tables = [find(root, "train.csv", "*train*.csv"), find(root, "valid.csv")]
+    for path in filter(None, tables if any(tables) else [require(root, "train.csv")]):
         split = "train" if "train" in path.name else "validation"
         for line, cells in rows(path, V1_COLUMNS):
             if cells is None:
-                builder.drop(f"{NAME}: {path.name} line {line}", "a row with too few cells")
+                builder.drop(f"{NAME}: {path.name} line {line}", MISFIT)
                 continue
             values = _demographics(builder, cells, path.name)
             readers = "CheXpert labeller" if split == "train" else "three radiologists"
@@ -73,7 +73,7 @@ def _read_plus(root: Path, path: Path) -> Table:
     unlabelled = 0
     for line, cells in rows(path, PLUS_COLUMNS):
         if cells is None:
-            builder.drop(f"{NAME}: {path.name} line {line}", "a row with too few cells")
+            builder.drop(f"{NAME}: {path.name} line {line}", MISFIT)
             continue
         values = _demographics(builder, cells, path.name)
         values |= race(builder, cells["race"], f"{path.name}: race")
@@ -113,7 +113,7 @@ def _add(builder: TableBuilder, path: str, values, patient: str, split: str) -> 
 
 
 def _label_lines(path: Path) -> Iterator[tuple[str, dict]]:
-    with open(path, encoding="utf-8") as file:
+    with opened(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue

@@ -3,11 +3,13 @@
 import contextlib
 import functools
 import os
+import posixpath
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_prep.columns import split_of
-from data_prep.csv_table import rows
+from data_prep.csv_table import MISFIT, rows
 from data_prep.shards import Dropped
 from data_prep.table import Table, TableBuilder
 from rfxray.conditioning import INDEX
@@ -29,7 +31,7 @@ def read_folder(
 
     Args:
       images: the folder; its files are found by extension, at any depth.
-      metadata: a CSV (`,`, `;` or tab; UTF-8; may be gzipped), one row an image.
+      metadata: a table as `csv_table.rows` reads it, one row an image.
       columns: our name → the table's header, as `columns.parse_columns` gives it.
       mapped: cells to read as something else, as `columns.parse_map` gives it.
       name: what keys and patients begin with.
@@ -48,7 +50,7 @@ def read_folder(
     taken: set[str] = set()
     for line, cells in rows(Path(metadata), columns):
         if cells is None:
-            builder.drop(f"line {line}", "a row with too few cells")
+            builder.drop(f"line {line}", MISFIT)
             continue
         image = cells["image"].strip()
         path, reason = files.find(image)
@@ -84,6 +86,9 @@ def read_folder(
 class FileIndex:
     """The image files of a folder, to be found by path or by stem.
 
+    They are known by their extension, at any depth, through links to other folders too. A file
+    without one, such as an archive's `IM0001` or `1.2.840.1`, counts where it says it is DICOM.
+
     Attributes:
       paths: relative to the folder, with forward slashes, sorted.
       leftovers: what a broken download left behind, likewise.
@@ -91,6 +96,7 @@ class FileIndex:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
+        self._own_name = _plain(os.path.abspath(folder)).rpartition("/")[2]
         if not self.folder.is_dir():
             raise DataError(f"no folder {folder}")
         found = sorted(self._walk())
@@ -101,7 +107,7 @@ class FileIndex:
         self._by_path: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         for path in self.paths:
-            bare = _without_extension(path)
+            bare = _without_extension(_plain(path))
             self._by_path.setdefault(bare, []).append(path)
             self._by_stem.setdefault(bare.rpartition("/")[2], []).append(path)
 
@@ -109,25 +115,29 @@ class FileIndex:
         """The file that a table's cell means, as (path, "") or ("", reason).
 
         The cell is a path in the folder, with or without its extension; or one that begins
-        further up, such as `SET/train/a/b.jpg` for `train/a/b.jpg`, or further down, such as
-        `train/a/b.jpg` for `PNG/train/a/b.jpg`; or a bare name, which is looked for at any depth.
-        Among files that differ in their extension alone, the cell's own decides.
+        further up, such as `SET/train/a/b.jpg` for `train/a/b.jpg` or `FOLDER/b.jpg` for `b.jpg` in
+        a folder of that name, or further down, such as `train/a/b.jpg` for `PNG/train/a/b.jpg`; or
+        a bare name, which is looked for at any depth. Among files that differ in their extension
+        alone, the cell's own decides.
         """
         if not image:
             return "", "a row that names no image"
-        bare = _without_extension(image.removeprefix("./"))
+        image = posixpath.normpath(_plain(image.replace("\\", "/")))
+        bare = _without_extension(image)
         found = self._by_path.get(bare)
         if not found and "/" not in bare:
             found = self._by_stem.get(bare)
         parts = bare.split("/")
-        for start in range(1, len(parts) - 1):  # a folder is kept: a bare name says too little
+        for start in range(len(parts) - 1):  # a folder is kept: a bare name says too little
             found = found or self._by_path.get("/".join(parts[start:]))
+            if parts[start] == self._own_name:
+                found = found or self._by_path.get("/".join(parts[start + 1 :]))
         if not found and len(parts) > 2:
             found = self._by_tail.get(bare)
         if not found:
             return "", "no file"
         name = image.rpartition("/")[2]
-        exact = [path for path in found if path.rpartition("/")[2] == name] or found
+        exact = [path for path in found if _plain(path).rpartition("/")[2] == name] or found
         if len(exact) > 1:
             return "", f"several files: {exact[0]} and {exact[1]}"
         return exact[0], ""
@@ -150,11 +160,44 @@ class FileIndex:
         return 0
 
     def _walk(self) -> Iterator[str]:
-        for directory, _, names in os.walk(self.folder):
-            prefix = directory[len(str(self.folder)) :].lstrip(os.sep).replace(os.sep, "/")
-            for name in names:
-                if name.lower().endswith(EXTENSIONS) or LEFTOVER in name.lower():
-                    yield f"{prefix}/{name}" if prefix else name
+        tops = [str(self.folder)]
+        entered = [os.path.realpath(self.folder)]
+        for top in tops:  # which grows: links are followed last, and none into what was entered
+            for directory, folders, names in os.walk(top, onerror=_unreadable):
+                prefix = directory[len(tops[0]) :].lstrip(os.sep).replace(os.sep, "/")
+                for name in names:
+                    told = name.lower().endswith(EXTENSIONS) or LEFTOVER in name.lower()
+                    if told or _is_nameless_dicom(directory, name):
+                        yield f"{prefix}/{name}" if prefix else name
+                for link in sorted(os.path.join(directory, folder) for folder in folders):
+                    if os.path.islink(link):
+                        target = os.path.realpath(link)
+                        if not any(_nested(target, other) for other in entered):
+                            entered.append(target)
+                            tops.append(link)
+
+
+def _nested(one: str, other: str) -> bool:
+    """Whether one of two folders lies in the other, or is it."""
+    return os.path.commonpath((one, other)) in (one, other)
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(f"the folder {error.filename} cannot be read: {error.strerror}")
+
+
+def _is_nameless_dicom(directory: str, name: str) -> bool:
+    _, dot, extension = name.rpartition(".")
+    if dot and not extension.isdigit():
+        return False
+    with contextlib.suppress(OSError), open(os.path.join(directory, name), "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+    return False
+
+
+def _plain(path: str) -> str:
+    """One form of what Unicode can write in two, as tables and disks of different systems do."""
+    return unicodedata.normalize("NFC", path)
 
 
 def _without_extension(path: str) -> str:

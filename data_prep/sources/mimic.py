@@ -14,7 +14,7 @@ different races has none.
 from pathlib import Path
 
 from data_prep.columns import split_of
-from data_prep.csv_table import find, require, rows
+from data_prep.csv_table import MISFIT, find, require, rows
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels, race
 from data_prep.table import Table, TableBuilder, Value
 
@@ -40,7 +40,7 @@ def read(root: Path) -> Table:
     without_labels = 0
     for line, cells in rows(path, METADATA):
         if cells is None:
-            builder.drop(f"{NAME}: {path.name} line {line}", "a row with too few cells")
+            builder.drop(f"{NAME}: {path.name} line {line}", MISFIT)
             continue
         image, patient, study = (cells[name].strip() for name in ("image", "patient", "study"))
         values = builder.cell("source", NAME, "the set")

@@ -9,7 +9,7 @@ so unknown); the 2020 edition does not. The images may lie in any folder below t
 
 from pathlib import Path
 
-from data_prep.csv_table import find, require, rows
+from data_prep.csv_table import MISFIT, find, opened, require, rows
 from data_prep.sources.mapping import closed_list
 from data_prep.table import Table, TableBuilder
 
@@ -32,7 +32,7 @@ def read(root: Path) -> Table:
     splits = _splits(root)
     for line, cells in rows(path, COLUMNS):
         if cells is None:
-            builder.drop(f"{NAME}: {path.name} line {line}", "a row with too few cells")
+            builder.drop(f"{NAME}: {path.name} line {line}", MISFIT)
             continue
         values = builder.cell("source", NAME, "the set")
         for attribute in ("view", "sex", "age"):
@@ -60,5 +60,6 @@ def _splits(root: Path) -> dict[str, str]:
     for name, split in (("train_val_list.txt", "train"), ("test_list.txt", "test")):
         path = find(root, name)
         if path is not None:
-            splits |= dict.fromkeys(path.read_text(encoding="utf-8").split(), split)
+            with opened(path) as file:
+                splits |= dict.fromkeys(file.read().split(), split)
     return splits

@@ -13,7 +13,7 @@ import ast
 import functools
 from pathlib import Path
 
-from data_prep.csv_table import require, rows
+from data_prep.csv_table import MISFIT, require, rows
 from data_prep.sources.mapping import closed_list
 from data_prep.table import Table, TableBuilder
 
@@ -38,7 +38,7 @@ def read(root: Path) -> Table:
     findings = closed_list(NAME)
     for line, cells in rows(path, COLUMNS):
         if cells is None:
-            builder.drop(f"{NAME}: {path.name} line {line}", "a row with too few cells")
+            builder.drop(f"{NAME}: {path.name} line {line}", MISFIT)
             continue
         image, view = cells["image"].strip(), cells["view"].strip()
         file = f"{cells['folder'].strip()}/{image}"

@@ -12,7 +12,7 @@ CheXbert's output has the report in the column `Report Impression` and the 14 la
 import json
 from pathlib import Path
 
-from data_prep.csv_table import find, rows
+from data_prep.csv_table import find, opened, rows
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels
 from data_prep.table import Table, TableBuilder, Value
 from rfxray.errors import DataError
@@ -68,7 +68,8 @@ def _demographics(builder: TableBuilder, told: dict, table: str) -> dict[str, Va
 
 def _studies(path: Path):
     try:
-        studies = json.loads(path.read_bytes())
+        with opened(path) as file:
+            studies = json.load(file)
     except ValueError as error:
         raise DataError(f"{path} is no JSON: {error}") from None
     if not isinstance(studies, dict):

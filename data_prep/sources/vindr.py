@@ -14,14 +14,13 @@ No patient ids are published: each image counts as one.
 """
 
 import contextlib
-import csv
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pydicom
 
-from data_prep.csv_table import find, require, rows
+from data_prep.csv_table import find, header, require, rows
 from data_prep.sources.mapping import ClosedList, closed_list
 from data_prep.table import Table, TableBuilder, Value
 from rfxray.errors import DataError
@@ -67,11 +66,10 @@ def _add(
 
 def _labels(path: Path) -> tuple[ClosedList, Iterator[tuple[str, list[set[str]]]]]:
     """Each image with what each of its readers named, as columns of 0 and 1."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        header = [cell.strip() for cell in next(csv.reader(file), [])]
-    listed = [column for column in header if column not in NOT_FINDINGS]
-    if "image_id" not in header or not listed:
-        raise DataError(f"{path} has no image_id and findings, but {', '.join(header)}")
+    columns_there = header(path)
+    listed = [column for column in columns_there if column not in NOT_FINDINGS]
+    if "image_id" not in columns_there or not listed:
+        raise DataError(f"{path} has no image_id and findings, but {', '.join(columns_there)}")
 
     def images() -> Iterator[tuple[str, list[set[str]]]]:
         readings: dict[str, list[set[str]]] = {}
@@ -105,10 +103,10 @@ def _header(builder: TableBuilder, path: Path) -> dict[str, Value]:
     tags = {"age": "PatientAge", "sex": "PatientSex"}
     with contextlib.suppress(Exception), warnings.catch_warnings():  # ingest will say what is wrong
         warnings.simplefilter("ignore")
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags.values()))
+        told = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags.values()))
         values = {}
         for attribute, tag in tags.items():
-            cell = str(header.get(tag) or "")
+            cell = str(told.get(tag) or "")
             if attribute == "age" and cell and not cell.strip("0Y "):
                 builder.count_strange("age", cell)
             else:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings a run to its end: creates the slice, installs, starts, and resumes after every interruption.
 #
-#   bash launch/tpu/babysit.sh [--delete] [--dry-run] -- --config configs/radit_xl.py …
+#   bash launch/tpu/babysit.sh [--delete] [--dry-run] -- --config configs/radit_xl.py:space=pixel …
 #
 # After -- stand the flags of rfxray.train, as for run.sh. It looks at two things alone: the reports of
 # the hosts in the bucket, and the state of the slice. Its own end is harmless: started again, it

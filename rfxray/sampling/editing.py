@@ -73,9 +73,9 @@ class EditSettings:
         for value, among in ((self.method, METHODS), (self.guide, GUIDES)):
             if value not in among:
                 raise ConfigError(f"no way to edit {value!r}, only {', '.join(among)}")
-        for weight in (self.guidance, self.unchanged):
-            if not 0 <= weight < float("inf"):
-                raise ConfigError(f"guidance={weight} must be a number of at least 0")
+        for name in ("guidance", "unchanged"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name}={getattr(self, name)} must be a number of at least 0")
         if not (0 <= self.floor < 1 and self.low < self.strength <= 1):
             raise ConfigError(
                 f"strength={self.strength} must lie above floor={self.low} and up to 1"

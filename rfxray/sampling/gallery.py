@@ -21,7 +21,6 @@ form {{ position: sticky; top: 0; background: #14161a; padding: .5em 0; display:
 select {{ background: #23272f; color: inherit; border: 1px solid #445; border-radius: 4px }}
 main {{ display: flex; flex-wrap: wrap; gap: 6px }} figure {{ margin: 0 }}
 figure[hidden] {{ display: none }} img {{ display: block; width: {side}px; image-rendering: auto }}
-figcaption {{ font-size: 12px; color: #99a; width: {side}px }}
 </style>
 <h1>{title}</h1><p>Synthetic radiographs, not of persons. {note}</p>
 <form>{filters}<span id="count"></span></form><main>{figures}</main>

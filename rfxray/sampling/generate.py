@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfxray import conditioning, partition
+from rfxray import conditioning, devices, partition
 from rfxray.errors import ConfigError
 from rfxray.sampling import adaptive, solvers, stochastic, trained
 from rfxray.sampling import guidance as guide
@@ -249,7 +249,10 @@ def _programs(config, settings: Settings, velocity, mesh):
     start = jax.jit(functools.partial(noise, config), out_shardings=rows)
     # The noise is given up: the pictures come to lie where it lay.
     integrate = jax.jit(
-        flow_to_data(config, settings, velocity), donate_argnames="x", out_shardings=rows
+        flow_to_data(config, settings, velocity),
+        donate_argnames="x",
+        out_shardings=rows,
+        compiler_options=devices.compiler_options(mesh.devices.flat[0].device_kind),
     )
     return start, integrate
 

@@ -144,7 +144,9 @@ def rescaled(rule: Rule, share: float) -> Rule:
         guided = rule(told, base, weights, t)
         plain = rule(told, base, [jnp.ones_like(weight) for weight in weights], t)
         axes = tuple(range(1, base.ndim))
-        ratio = plain.std(axes, keepdims=True) / guided.std(axes, keepdims=True)
+        wanted, found = (v.std(axes, keepdims=True) for v in (plain, guided))
+        # At rest (`optimised`, at t = 1) there is no contrast to take back.
+        ratio = wanted / jnp.where(found > 0, found, 1.0)
         return guided * (1 + share * (ratio - 1))
 
     return combine

@@ -29,6 +29,16 @@ class Nearest:
     distances: np.ndarray
 
 
+def check(dataset: Dataset, size: int, split: str = "train") -> None:
+    """Raises a ConfigError where samples of that size cannot be compared with that split."""
+    if dataset.size != size:
+        raise ConfigError(
+            f"samples of {size}² cannot be compared with {dataset.path} of {dataset.size}²"
+        )
+    if split not in dataset.shards:
+        raise ConfigError(f"data set {dataset.path} has no split {split!r}")
+
+
 def nearest(images: np.ndarray, dataset: Dataset, split: str = "train") -> Nearest:
     """Compares samples with every picture of a split, streaming it in blocks.
 
@@ -38,15 +48,9 @@ def nearest(images: np.ndarray, dataset: Dataset, split: str = "train") -> Neare
       split: of it.
 
     Raises:
-      ConfigError: where the pictures differ in size, or there is no such split.
+      ConfigError: as `check`.
     """
-    if dataset.size != images.shape[-1]:
-        raise ConfigError(
-            f"samples of {images.shape[-1]}² cannot be compared with {dataset.path} of "
-            f"{dataset.size}²"
-        )
-    if split not in dataset.shards:
-        raise ConfigError(f"data set {dataset.path} has no split {split!r}")
+    check(dataset, images.shape[-1], split)
     n = len(images)
     samples = images.reshape(n, -1)
     best, found, keys = np.full(n, np.inf), np.zeros_like(images), [""] * n

@@ -69,6 +69,8 @@ def from_csv(path: str | Path, asked: Mapping[str, object]) -> Requests:
     if not lines:
         raise DataError(f"{path} holds no row below its header")
     names = {column: conditioning.lookup(column).name for column in header}
+    if len(set(names.values())) < len(header):
+        raise ConfigError(f"{path}: two columns of its header name one attribute: {list(header)}")
     rows = []
     for number, line in lines:
         if None in line or None in line.values():
@@ -81,12 +83,15 @@ def from_csv(path: str | Path, asked: Mapping[str, object]) -> Requests:
     return _stacked(rows)
 
 
-def from_dataset(dataset: Dataset, split: str, asked: Mapping[str, object]) -> Requests:
+def from_dataset(
+    dataset: Dataset, split: str, asked: Mapping[str, object], n: int | None = None
+) -> Requests:
     """What each radiograph of a data set is known to show, in its stored order.
 
     Args:
-      dataset, split: of radiographs; every record is read.
+      dataset, split: of radiographs.
       asked: what every picture is told instead.
+      n: the first so many of them, all where None or where there are fewer.
 
     Raises:
       ConfigError: where there is no such split, or `asked` contradicts a row.
@@ -94,13 +99,12 @@ def from_dataset(dataset: Dataset, split: str, asked: Mapping[str, object]) -> R
     if not dataset.examples.get(split):
         raise ConfigError(f"data set {dataset.path} has no split {split!r}")
     rows = []
-    for record in stored(dataset, split):
+    for record in itertools.islice(stored(dataset, split), n):
         known = known_from_states(record["states"])
         told = conditioning.decode(record["attributes"], known)
         if set(asked) & set(conditioning.PATHOLOGY_NAMES):
-            told.pop(
-                "no_finding", None
-            )  # derived from what was found there, not from what is asked
+            # It follows from what was found there, not from what is asked.
+            told.pop("no_finding", None)
         rows.append(conditioning.encode({**told, **asked}))
     return _stacked(rows)
 

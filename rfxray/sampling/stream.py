@@ -225,7 +225,7 @@ def _claim(out: Path, plan: Plan, model: Model, settings: Settings, requests: Re
         if changed := [key for key in told if begun.get(key) != told[key]]:
             raise ConfigError(
                 f"{out} was begun with another command: {', '.join(changed)} differ; take another "
-                f"--out, or the command of {file}"
+                f"--out, or what stands in {file}"
             )
         return
     if out.is_dir() and any(out.iterdir()):

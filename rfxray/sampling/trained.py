@@ -56,6 +56,7 @@ def load(
     config = configuration.base_config()  # what a run did not know of yet has its default
     with config.unlocked(), config.ignore_type():
         config.update(configuration.with_tuples(tree))
+        config.attention = "auto"  # a kernel named for training may not be one of this machine
     config = configuration.check(config)
     mesh = partition.make_mesh(-1, 1, 1)
     whole = partition.replicated(mesh)

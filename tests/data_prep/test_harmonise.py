@@ -223,7 +223,8 @@ def test_killed_at_a_rename_it_goes_on_to_the_same_bytes(roots, harmonised, tmp_
 
 @pytest.mark.drill
 def test_killed_at_ten_random_moments(tmp_path):
-    """Each time a random while after a new piece of work has appeared on disk, until it is done."""
+    """Each time when a random number of new pieces of work have appeared on disk, so that the kills
+    spread over the work on a machine of any speed."""
     root = raw_trees.many(tmp_path / "nih", 600)
     whole, out = tmp_path / "whole", tmp_path / "killed"
     main(arguments({"nih": root}, whole))
@@ -234,13 +235,13 @@ def test_killed_at_ten_random_moments(tmp_path):
         return {path for path in out.rglob("*") if path.is_file() and path.suffix != ".tmp"}
 
     while kills < 10:
-        before = finished()
+        before, pieces = finished(), moments.randint(1, 8)
         process = subprocess.Popen(
             command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
-        while process.poll() is None and not finished() - before:
-            time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.5))
+        while process.poll() is None and len(finished() - before) < pieces:
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.02))
         process.kill()
         process.wait()
         time.sleep(1)  # orphans notice

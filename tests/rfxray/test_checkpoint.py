@@ -312,6 +312,22 @@ def test_a_change_that_is_allowed_is_gone_on_with_and_written_down(
     after.close()
 
 
+def test_a_run_is_not_lengthened_once_its_rate_has_begun_to_fall(
+    copy, make_config, tiny_data, checkpoints_of
+):
+    wsd = ("optim.schedule=wsd", "optim.decay=4")
+    config = make_config(f"data.dirs={tiny_data}", *wsd, "steps=20")
+    reader = checkpoints_of(copy, config, allow=("optim.schedule", "optim.decay"))
+    reader.restore(6)  # of 12 steps, whose last 4 fall
+    with pytest.raises(ConfigError, match="steps: 12 there, 20 here"):
+        reader.restore(12)
+    reader.close()
+    reader = checkpoints_of(copy, config, allow=("optim.schedule", "optim.decay", "steps"))
+    reader.restore(12)
+    assert "from step 12 on, steps: 12 there, 20 here" in reader.changes
+    reader.close()
+
+
 def test_a_position_that_is_not_the_step_is_refused(copy, config, checkpoints_of):
     meta = copy / "checkpoints" / "12" / "meta" / "metadata"
     meta.write_text(meta.read_text().replace('"position": 96', '"position": 95'))
@@ -335,15 +351,45 @@ def test_the_newest_are_kept_and_multiples_for_ever(copy, make_config, tiny_data
         writer.save(step, found, metrics, position=8 * step)
         writer.snapshot(step, found, position=8 * step)
     writer.close()
-    kept = sorted(int(p.name) for p in (copy / "checkpoints").iterdir())
-    assert kept == [20, 30, 35]
-    assert sorted(int(p.name) for p in (copy / "ema").iterdir()) == [15, 20, 25, 30, 35]
+    assert steps_in(copy / "checkpoints") == [20, 30, 35]
+    assert steps_in(copy / "ema") == [15, 20, 25, 30, 35]
     # A snapshot holds the averages alone, and samplers find it.
     names = {p.name for p in (copy / "ema" / "15").iterdir() if p.is_dir()}
     assert names == {"ema_0.050", "ema_0.100", "meta"}
     shapes = jax.tree.map(abstract_of, found["params"])
     assert checkpoint.restore_ema(copy, shapes, "0.050", step=15)[1] == 15
     assert checkpoint.restore_ema(copy, shapes, "0.050")[1] == 35
+
+
+def steps_in(folder) -> list[int]:
+    return sorted(int(path.name) for path in folder.iterdir())
+
+
+def test_snapshots_of_steps_that_will_be_taken_again_are_set_aside(
+    copy, make_config, tiny_data, checkpoints_of
+):
+    config = make_config(f"data.dirs={tiny_data}", "ema_every=3")
+    writer = checkpoints_of(copy, config)
+    found = writer.restore(12)[0]
+    for step in (9, 12, 15):
+        writer.snapshot(step, found, position=8 * step)
+    writer.close()
+    shutil.rmtree(copy / "checkpoints" / "12")  # as who goes back to an older one does
+    again = checkpoints_of(copy, config)
+    step, _, lines = again.resume()
+    assert step == 6
+    assert [line.split(";")[0] for line in lines] == [
+        f"set aside: the snapshot of step {step}" for step in (9, 12, 15)
+    ]
+    again.snapshot(9, found, position=72)
+    again.close()
+    assert steps_in(copy / "ema") == [9]
+    assert steps_in(copy / "set_aside" / "ema") == [9, 12, 15]
+    # They are no checkpoints: a run that has none left begins afresh.
+    shutil.rmtree(copy / "checkpoints" / "6")
+    fresh = checkpoints_of(copy, config)
+    assert fresh.resume() is None
+    fresh.close()
 
 
 def abstract_of(x):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from rfxray import chips, compile_pod, flops, roofline, sweep
+from rfxray import chips, compile_pod, devices, flops, roofline, sweep
 from rfxray.hlo import Collective
 
 CHIP = chips.CHIPS["v5p"]
@@ -52,6 +52,15 @@ def test_a_small_run_compiles_for_a_pod_and_its_collectives_are_those_of_its_mes
     assert 0.9 < memory["headroom"] < 1
     assert 0 < found["seconds"]["roofline"] <= found["seconds"]["expected"]
     assert 0 < found["mfu"]["expected"] <= found["mfu"]["roofline"] < 1
+
+
+def test_only_chips_with_the_memory_are_given_larger_tiles():
+    limits = {
+        kind: devices.compiler_options(kind).get("xla_tpu_scoped_vmem_limit_kib")
+        for kind in ("cpu", "NVIDIA H100", "TPU v4", "TPU v5", "TPU v5 lite", "TPU v6 lite")
+    }
+    assert list(limits.values()) == [None, None, None, "49152", "49152", "98304"]
+    assert devices.compiler_options("cpu") == {}
 
 
 @needs_libtpu

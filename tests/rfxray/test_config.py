@@ -110,6 +110,7 @@ def test_a_checked_config_is_frozen(make_config):
         ("eval.batches=0", ["eval.batches"]),
         ("eval.every=-1", ["eval.every"]),
         ("samples.every=-1", ["samples.every"]),
+        ("samples.guidance=-1.0", ["samples.guidance"]),
         ("data.workers=-1", ["data.workers"]),
         ("seed=-1", ["seed"]),
         ("seed=4294967296", ["seed"]),
@@ -272,6 +273,20 @@ def test_only_what_is_no_runtime_key_is_identity(make_config, runtime, other):
         allowed.add("steps")  # the cosine's shape depends on its end
     assert differ == allowed
     assert json.loads(json.dumps(after)) == after
+
+
+def test_a_stable_rate_may_be_lengthened_until_it_decays(make_config):
+    def other(steps, step, *keys):
+        wsd = ("optim.schedule=wsd", "optim.decay=20", "steps=100")
+        return configuration.decays_otherwise(make_config(*wsd, *keys), steps, step)
+
+    # The rate of the 81st step is the last at the peak, that of the 82nd the first below it.
+    assert not other(100, 100)
+    assert not other(200, 81)
+    assert other(200, 82)
+    assert not other(50, 31)
+    assert other(50, 32)
+    assert not other(200, 100, "optim.schedule=constant")
 
 
 def test_the_data_counts_by_content(make_config):

@@ -95,6 +95,13 @@ def test_a_sample_finds_a_shard_that_does_not_read(copy):
         verify(open_dataset(copy), "sample")
 
 
+def test_a_sample_that_is_damaged_says_how_to_go_on(copy, damage_record):
+    first = open_dataset(copy).shards["train"][0]
+    damage_record(copy, int(first.sha256[:8], 16) % first.examples)
+    with pytest.raises(DataError, match=r"record \d+ of .* is damaged .*verify=none .*tolerate=N"):
+        verify(open_dataset(copy), "sample")
+
+
 def test_shards_that_hold_less_than_the_manifest_says_are_refused(copy):
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["splits"]["train"]["shards"][0]["examples"] += 1

@@ -93,9 +93,10 @@ def test_masks_of_the_radiographs_own_size_are_placed_as_it_was(trained, radiogr
     assert (before != after)[17:].mean() > 0.5
 
 
-def test_inpainting_keeps_all_but_the_hole(trained, radiograph, tmp_path):
+@pytest.mark.parametrize("flags", [["--set", "view=PA"], []])
+def test_inpainting_keeps_all_but_the_hole(trained, radiograph, tmp_path, flags):
     hole = mask(tmp_path / "hole.png", (32, 32), slice(10, 20))
-    run(trained, radiograph, tmp_path / "out", "--set", "view=PA", "--inpaint", hole)
+    run(trained, radiograph, tmp_path / "out", *flags, "--inpaint", hole)
     before, after = (
         pictures.read_png(tmp_path / "out" / f"{name}.png") for name in ("original", "edited")
     )
@@ -113,6 +114,13 @@ def test_a_strip_over_strength(trained, radiograph, tmp_path, method):
     width, height = Image.open(tmp_path / "out" / "strip.png").size
     assert 6 * 130 < width < 6 * 130 + 100
     assert height == 2 * 130 + 20
+
+
+def test_a_strip_leaves_out_strengths_below_the_floor(trained, radiograph, tmp_path):
+    flags = ["--set", "view=PA", "--strip", "strength", "--floor", "0.5"]
+    run(trained, radiograph, tmp_path / "out", *flags)
+    width, _ = Image.open(tmp_path / "out" / "strip.png").size
+    assert 4 * 130 < width < 4 * 130 + 100  # the original, and strengths 0.7, 0.9 and 1
 
 
 def test_descendants_follow_on_request(trained, radiograph, tiny_data, tmp_path, capsys):
@@ -176,6 +184,7 @@ def several_frames(path):
         (["--set", "view=AP", "--image", "FRAMES"], 65, ["several frames"]),
         (["--set", "view=AP", "--image", "/none.png"], 65, ["/none.png", "unreadable"]),
         (["--set", "view=AP", "--propagate", "/none"], 65, ["/none"]),
+        (["--from", "age=60", "--set", "age=unknown", "--propagate", "/none"], 78, ["age=unknown"]),
     ],
 )
 def test_bad_input_is_one_line_and_a_code(

@@ -185,7 +185,7 @@ def test_batches_do_not_show(exact):
         ({"method": "magic"}, "'magic'.*invert"),
         ({"guide": "none"}, "'none'.*contrast"),
         ({"guidance": -1.0}, "guidance=-1"),
-        ({"unchanged": float("nan")}, "guidance=nan"),
+        ({"unchanged": float("nan")}, "unchanged=nan"),
         ({"strength": 0.0}, "strength=0"),
         ({"strength": 0.1, "floor": 0.2}, "strength=0.1"),
         ({"steps": 0}, "steps"),

@@ -44,5 +44,12 @@ def test_a_wrong_flag_is_a_bad_configuration(argv, reason, capsys):
     assert reason in line
 
 
+def test_what_another_library_says_becomes_one_line():
+    assert errors.first_line(OSError(28, "No space left")) == "[Errno 28] No space left"
+    assert errors.first_line(RuntimeError("\nwhat\nand a long trace")) == "what"
+    assert errors.first_line(RuntimeError()) == "RuntimeError"
+    assert len(errors.first_line(ValueError("x" * 999))) == 200
+
+
 def test_a_config_error_is_a_value_error_for_users_of_the_python_api():
     assert issubclass(errors.ConfigError, ValueError)

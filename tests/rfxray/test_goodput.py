@@ -80,6 +80,14 @@ def test_goodput_survives_restarts_and_does_not_count_lost_steps(clock, tmp_path
     assert values["goodput"] == pytest.approx(0.3)
 
 
+def test_a_run_resumed_within_its_trace_goes_on_without_one(tmp_path):
+    trace = telemetry.Trace(tmp_path, first=3, steps=3)
+    for step in (4, 5, 6):
+        trace.before(step)
+        assert trace.after(step, jax.numpy.zeros(())) is None
+    assert not (tmp_path / "profile").exists()
+
+
 def test_a_trace_of_the_steps_asked_for_lies_in_the_workdir(
     make_config, tiny_data, run_training, tmp_path, capsys
 ):

@@ -112,6 +112,8 @@ def test_rules_are_put_into_each_other():
     exact = combined(guide.classifier_free(TOLD, KNOWN, 1.0), t=0.9)
     np.testing.assert_allclose(outside, exact, rtol=1e-4, atol=1e-5)
     assert np.abs(combined(branches, rule, 0.5) - combined(branches, t=0.5)).max() > 1e-3
+    resting = guide.rescaled(guide.optimised(guide.affine), 0.7)
+    assert (combined(branches, resting, t=1.0) == 0).all()  # which has no contrast to divide by
 
 
 def test_a_weight_may_vary_in_space():

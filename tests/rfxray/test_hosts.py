@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rfxray import devices
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -57,6 +59,17 @@ def test_two_hosts_of_four_devices_train_as_one_of_eight(
     np.testing.assert_allclose(losses(two), losses(one), rtol=1e-5)
 
 
+def test_hosts_that_would_have_to_share_rows_are_refused(
+    environment, tiny_arguments, tiny_data, tmp_path
+):
+    keys = (f"data.dirs={tiny_data}", "mesh.sequence=8")
+    environments = hosts(environment, n=2, devices=4)
+    runs = [start(host, *tiny_arguments(tmp_path / "run", *keys)) for host in environments]
+    errors = [run.communicate(timeout=300)[1] for run in runs]
+    assert runs[0].returncode == 78
+    assert "the same rows of a batch on several of the 2 hosts" in errors[0]
+
+
 @pytest.mark.parametrize("present", [0, 1])
 def test_a_host_that_does_not_come_is_said(environment, tiny_arguments, tmp_path, present):
     host = hosts(environment, n=2, devices=1, RFXRAY_HOST_TIMEOUT="3")[present]
@@ -65,6 +78,23 @@ def test_a_host_that_does_not_come_is_said(environment, tiny_arguments, tmp_path
     assert run.returncode == 75
     (line,) = [line for line in error.splitlines() if line.startswith("rfxray.train:")]
     assert f"host {present} of 2: not every host came within 3 s" in line
+
+
+def test_a_host_of_a_slice_waits_for_the_others_unless_it_is_told_to_be_a_cpu(monkeypatch):
+    calls = []
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+    monkeypatch.setattr(devices.jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(devices.jax.distributed, "initialize", lambda **how: calls.append(how))
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu,cpu")
+    devices.join()
+    assert calls == []  # no slice
+    monkeypatch.setattr(devices.clusters.GceTpuCluster, "is_env_present", lambda: True)
+    devices.join()
+    assert len(calls) == 1
+    assert "coordinator_address" not in calls[0]  # which the slice itself knows
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    devices.join()
+    assert len(calls) == 1
 
 
 def test_an_incomplete_description_of_hosts_is_refused(environment, tiny_arguments, tmp_path):

@@ -255,11 +255,14 @@ def test_a_torn_shard_is_named(make_config, copy, cut):
     assert shard.name in refused(DataError, make_config(f"data.dirs={copy}"))
 
 
-@pytest.mark.parametrize("overrides", [("model.size=64",), ("model.channels=16",)])
-def test_pictures_that_the_model_does_not_take_are_refused(make_config, tiny_data, overrides):
-    line = refused(ConfigError, make_config(f"data.dirs={tiny_data}", *overrides))
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [("model.size=64", "config.model.size"), ("model.channels=16", "space=pixel")],
+)
+def test_pictures_that_the_model_does_not_take_are_refused(make_config, tiny_data, override, hint):
+    line = refused(ConfigError, make_config(f"data.dirs={tiny_data}", override))
     assert "32² × 1" in line
-    assert "config.model.size" in line
+    assert hint in line
 
 
 def test_an_absent_split_is_refused_with_those_there(make_config, tiny_data, other_data):

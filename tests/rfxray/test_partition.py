@@ -225,7 +225,7 @@ def test_a_run_goes_on_with_the_same_losses_on_another_mesh(found, name):
 
 @pytest.mark.drill
 def test_a_state_is_born_sharded_in_the_memory_that_it_takes(tmp_path, environment):
-    # XL's width with 6 of its 24 layers, 8.6 GB: the whole state would be 27 GB. Of compiling the
+    # XL's width with 6 of its 24 layers, 7.5 GB: the whole state would be 27 GB. Of compiling the
     # program itself no more than a layer (0.2 GB) may be seen.
     xl = Path(__file__).resolve().parents[2] / "configs" / "radit_xl.py"
     config = configuration.load(str(xl), ["model.depth=6", "mesh.data=1", "mesh.fsdp=8"])
@@ -236,7 +236,7 @@ def test_a_state_is_born_sharded_in_the_memory_that_it_takes(tmp_path, environme
         timeout=600,
     )
     found = json.loads((tmp_path / "memory.json").read_text())
-    assert found["state"] > 8e9
+    assert found["state"] > 7e9
     assert found["state"] <= found["taken"] <= found["state"] + found["layer"]
 
 

@@ -213,6 +213,13 @@ def test_load_takes_the_step_and_the_profile_that_are_asked(trained):
         sampling.load(trained / "none")
 
 
+def test_a_kernel_named_for_training_is_not_asked_of_another_machine(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    told = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**told, "attention": "splash"}))
+    assert sampling.load(run).config.attention == "auto"
+
+
 def test_the_nearest_training_picture_is_found(tiny_data, tiny_records):
     dataset = open_dataset(tiny_data)
     rng = np.random.default_rng(0)
@@ -279,6 +286,13 @@ def test_the_command_in_the_sidecar_makes_the_same_pictures(drawn, tmp_path):
         np.testing.assert_array_equal(pixels(path), pixels(tmp_path / path.name))
 
 
+def test_the_command_in_the_sidecar_names_the_weak_network(trained, tmp_path):
+    argv = ["--checkpoint", trained, "--out", tmp_path / "out", "--n", 1, "--autoguide", "0.1"]
+    sample.main([str(a) for a in [*argv, "--solver", "euler", "--steps", 2]])
+    command = shlex.split(json.loads((tmp_path / "out" / "samples.json").read_text())["command"])
+    assert command[-4:] == ["--step", "12", "--autoguide", "0.1@12"]
+
+
 def test_a_grid_varies_the_attributes_over_the_same_noise(trained, tmp_path):
     argv = ["--checkpoint", trained, "--out", tmp_path, "--n", 2, "--set", "sex=F", "--steps", 3]
     argv += ["--solver", "euler", "--batch-size", 2]
@@ -329,6 +343,7 @@ def test_a_grid_varies_the_attributes_over_the_same_noise(trained, tmp_path):
         (["--weight", "viev=2"], 78, ["viev", "view"]),
         (["--weight", "view=-2"], 78, ["guidance=-2"]),
         (["--autoguide", "weak"], 78, ["--autoguide"]),
+        (["--autoguide", "0.05@newest"], 78, ["--autoguide", "EMA@STEP"]),
         (["--autoguide", "0.05"], 78, ["another network"]),
         (["--format", "jpeg"], 78, ["jpeg", "dicom"]),
         (["--balance", "age"], 78, ["age_decade"]),

@@ -8,6 +8,7 @@ import pytest
 from scipy.special import logit
 from scipy.stats import multivariate_normal
 
+from rfxray import config as configuration
 from rfxray.errors import ConfigError
 from rfxray.sampling import adaptive, likelihood, solvers, stochastic
 
@@ -140,6 +141,10 @@ def test_the_last_step_of_heun_is_euler():
     inner = np.array([0.5, 0.25], np.float32)
     heun, euler = (solvers.integrate(mixture, X, inner, name) for name in ("heun", "euler"))
     assert np.abs(heun - euler).max() > 1e-3
+
+
+def test_a_config_may_name_every_solver():
+    assert tuple(solvers.SOLVERS) == configuration.SOLVERS
 
 
 def test_the_result_is_float32_whatever_comes_in():

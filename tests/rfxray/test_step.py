@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from rfxray import conditioning, partition, state, telemetry
+from rfxray import conditioning, guard, partition, state, telemetry
 from rfxray.step import abstract_batch, train_step
 
 STEPS = 4
@@ -43,6 +43,18 @@ def test_a_batch_in_parts_is_the_batch(train, parts):
     for a, b in zip(jax.tree.leaves(accumulated), jax.tree.leaves(params), strict=True):
         # AdamW turns a rounding of a gradient near zero into a part of its step of 2e-3.
         np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_the_example_with_the_largest_loss_is_named_whatever_the_parts(make_config, parts):
+    config = make_config(f"accumulate={parts}")
+    mesh = partition.make_mesh(1, 1, 1, jax.devices()[:1])
+    poisoned = batch(config, step=1)
+    poisoned["image"][3] = np.nan
+    carry = state.init(config, mesh), telemetry.fresh_metrics(partition.replicated(mesh))
+    after, _ = jax.jit(train_step(config))(*carry, partition.global_batch(mesh, poisoned))
+    (skip,) = guard.remembered(jax.device_get(after["guard"]))
+    assert (skip.first, skip.worst) == (config.batch_size, config.batch_size + 3)
 
 
 def test_the_abstract_batch_is_a_batch_without_numbers(make_config):

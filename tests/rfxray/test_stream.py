@@ -204,6 +204,7 @@ def test_a_table_asks_row_by_row(tmp_path):
         ("view\nPA\nupside\n", ConfigError, "line 3.*upside"),
         ("no_finding,edema\npresent,present\n", ConfigError, "line 2.*contradicts"),
         ("view,age\nPA\n", ConfigError, "line 2: not the 2 cells"),
+        ("age,Age\n30,40\n", ConfigError, "two columns"),
     ],
 )
 def test_a_table_that_cannot_be_asked_is_refused(tmp_path, text, kind, part):
@@ -219,6 +220,8 @@ def test_a_data_set_asks_what_its_radiographs_show(tiny_data):
     told = conditioning.decode(table.attributes[7], table.known[7])
     assert (told["view"], told["age"], told["sex"]) == ("AP", 7.0, "F")
     assert "pneumonia" not in told  # uncertain
+    few = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"}, n=8)
+    np.testing.assert_array_equal(few.attributes, table.attributes[:8])
 
 
 # ---------------------------------------------------------------------------------------------
@@ -306,8 +309,9 @@ def test_the_command_takes_its_requests_from_a_table(trained, tmp_path):
     assert (tmp_path / "out" / "grid.png").exists()
 
 
-def test_compile_only_writes_nothing(trained, tmp_path, capsys):
+@pytest.mark.parametrize(("more", "size"), [([], 4), (["--grid", "age=20,50,80"], 12)])
+def test_compile_only_writes_nothing(trained, tmp_path, capsys, more, size):
     flags = ["--checkpoint", trained, "--out", tmp_path / "out", "--n", 4, "--compile-only"]
-    sample.main([str(flag) for flag in [*flags, "--solver", "euler", "--steps", 2]])
-    assert "compiled for 4" in capsys.readouterr().out
+    sample.main([str(flag) for flag in [*flags, "--solver", "euler", "--steps", 2, *more]])
+    assert f"compiled for {size} " in capsys.readouterr().out
     assert not (tmp_path / "out").exists()

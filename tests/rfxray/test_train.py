@@ -122,6 +122,15 @@ def test_the_same_command_on_a_finished_run_says_so(
     assert (copy / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_snapshot_that_was_cut_off_is_taken_at_the_next_start(
+    copy, make_config, tiny_data, run_training
+):
+    config = make_config(f"data.dirs={tiny_data}", *KEYS, "ema_every=5")
+    assert not (copy / "ema").exists()
+    run_training(config, copy)  # which has nothing else to do
+    assert [path.name for path in (copy / "ema").iterdir()] == ["12"]
+
+
 def test_going_on_from_an_older_checkpoint_repeats_no_step(trained, copy, config, run_training):
     shutil.rmtree(copy / "checkpoints" / "12")
     run_training(config, copy)
