@@ -9,18 +9,18 @@ draws its noise per example, the peer keeps one and draws it per batch.
 """
 
 import argparse
+import importlib.util
 import os
 import statistics
 import time
+from importlib.metadata import version
 
 import jax
 import numpy as np
-import torch
 
-from benchmarks import torch_peer
 from rfxray import conditioning, model, partition, state, telemetry
 from rfxray import config as configuration
-from rfxray.errors import exit_on_error
+from rfxray.errors import ConfigError, exit_on_error
 from rfxray.step import train_step
 
 
@@ -40,7 +40,11 @@ def ours(config, batch):
 
 
 def peer(config, batch):
-    """The same for the PyTorch SiT."""
+    """The same for the PyTorch SiT, and how many parameters it has."""
+    import torch
+
+    from benchmarks import torch_peer
+
     m = config.model
     network = torch_peer.SiT(
         m.size, m.channels, m.patch, m.width, m.depth, m.heads, conditioning.NUM_ATTRIBUTES
@@ -62,6 +66,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="per round")
     arguments = parser.parse_args()
     with exit_on_error("benchmarks.cpu_step"):
+        if importlib.util.find_spec("torch") is None:
+            raise ConfigError("the peer needs torch: pip install torch")
         config = configuration.load(arguments.config)
     rng = np.random.default_rng(0)
     m, n = config.model, config.batch_size
@@ -83,7 +89,7 @@ def main() -> None:
     shape = model.model_config(config)
     parameters = sum(x.size for x in jax.tree.leaves(model.abstract(shape)[1]))
     print(
-        f"{os.cpu_count()} CPU threads, jax {jax.__version__}, torch {torch.__version__}, "
+        f"{os.cpu_count()} CPU threads, jax {jax.__version__}, torch {version('torch')}, "
         f"{arguments.config}: batch {n}, {shape.tokens} tokens, width {m.width}, depth {m.depth}"
     )
     for name, count in (("rfxray", parameters), ("torch", peer_parameters)):

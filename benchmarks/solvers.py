@@ -3,11 +3,14 @@
     python -m benchmarks.solvers --checkpoint runs/phantom_long/train --out runs/solvers
 
 The error of a sample is its distance from where 100 steps of RK4 take the same noise, as a share of
-that picture's root mean square. The round trip inverts phantoms and integrates back. Writes
+that picture's root mean square; the adaptive solver takes what evaluations its tolerance asks for.
+The round trip inverts phantoms, from the usual floor and from t = 0, and integrates back. Writes
 `solvers.json` and `solvers.svg`, and prints Markdown. Some minutes on one core.
 """
 
 import argparse
+import dataclasses
+import functools
 import json
 import math
 from pathlib import Path
@@ -20,12 +23,15 @@ from data_prep import phantom
 from rfxray import devices, sampling
 from rfxray.errors import ArgumentParser, exit_on_error
 from rfxray.input import to_float
-from rfxray.sampling import editing
+from rfxray.sampling import adaptive, editing, guidance, trained
 from rfxray.sampling.editing import Condition, EditSettings
+from rfxray.sampling.generate import noise
 from rfxray.sampling.solvers import EVALUATIONS, SOLVERS
 
 SEED = 4242  # of phantoms that the model has not seen
 BUDGETS = (8, 16, 32, 64, 128)  # evaluations
+TOLERANCES = (0.3, 0.1, 0.03, 0.01, 0.003)  # of the adaptive solver
+FLOORS = (0.2, 0.0)  # of the round trips
 ROUND_TRIPS = [
     *(("euler", c) for c in (0, 2, 4)),
     *(("heun", c) for c in (0, 1, 2, 4)),
@@ -33,7 +39,7 @@ ROUND_TRIPS = [
 ]
 COLOURS = {
     **{"euler": "#888888", "heun": "#1f77b4", "midpoint": "#2ca02c", "rk4": "#9467bd"},
-    **{"ab2": "#ff7f0e", "exponential": "#d62728"},
+    **{"ab2": "#ff7f0e", "exponential": "#d62728", "adaptive": "#8c564b"},
 }
 
 
@@ -44,12 +50,12 @@ def distance(images: np.ndarray, reference: np.ndarray) -> float:
     return float((error / np.sqrt((reference**2).mean(axes))).mean())
 
 
-def errors(model, attributes, guidance: float) -> dict[str, list]:
+def errors(model, attributes, weight: float) -> dict[str, list]:
     """For each solver and time grid, [(evaluations, error), …]."""
     told = (attributes, np.ones(attributes.shape, bool))
 
     def draw(**how):
-        settings = sampling.Settings(seed=SEED, guidance=guidance, batch_size=32, **how)
+        settings = sampling.Settings(seed=SEED, guidance=weight, batch_size=32, **how)
         return sampling.generate(model, told, settings=settings).images
 
     reference = draw(solver="rk4", steps=100)
@@ -68,21 +74,40 @@ def errors(model, attributes, guidance: float) -> dict[str, list]:
         images = draw(solver=solver, steps=steps, **grids[name])
         used = steps * EVALUATIONS[solver] - (solver == "heun")
         found.setdefault(solver + name, []).append((used, distance(images, reference)))
+    found["adaptive"] = [
+        (used, distance(images, reference)) for used, images in adaptively(model, told, weight)
+    ]
     return found
 
 
+def adaptively(model, told, weight: float):
+    """For each tolerance (evaluations, samples [n, size, size]), all in one batch."""
+    branches = guidance.classifier_free(*told, weight)
+    x = noise(model.config, SEED, np.arange(len(told[0])))
+
+    @functools.partial(jax.jit, static_argnames="tolerance")
+    def draw(params, x, tolerance):
+        network = functools.partial(trained.velocity(model.config), params)
+        return adaptive.integrate(guidance.guided(network, branches), x, 1.0, 0.0, tolerance)
+
+    for tolerance in tqdm(TOLERANCES, desc="adaptive", disable=None):
+        images, steps = draw(model.params, x, tolerance)
+        # Tsit5 evaluates six times in a step: the seventh stage is the first of the next.
+        yield 6 * int(steps), np.clip(np.asarray(images)[..., 0], -1, 1)
+
+
 def round_trips(model, attributes, indices, steps: int) -> dict[str, float]:
-    """Relative error of pictures that were inverted and drawn again, by solver and corrections."""
+    """Relative error of pictures inverted and drawn again, by solver, corrections and floor."""
     real = to_float(phantom.draw_images(attributes, SEED, indices, model.config.model.size))
     told = Condition(attributes, np.ones(attributes.shape, bool))
     found = {}
-    for solver, corrections in tqdm(ROUND_TRIPS, desc="round trips", disable=None):
-        how = EditSettings(
-            solver=solver, corrections=corrections, steps=steps, guidance=1.0, batch_size=16
-        )
+    cases = [(*trip, floor) for floor in FLOORS for trip in ROUND_TRIPS]
+    for solver, corrections, floor in tqdm(cases, desc="round trips", disable=None):
+        plain = EditSettings(solver=solver, steps=steps, guidance=1.0, batch_size=16)
+        how = dataclasses.replace(plain, corrections=corrections, floor=floor)
         path = editing.abduct(model, real, told, how)
         back = editing.predict(model, path, told, told, how)
-        found[f"{solver}, {corrections} corrections"] = distance(back, real)
+        found[f"{solver}, {corrections} corrections, floor {floor:g}"] = distance(back, real)
     return found
 
 
@@ -151,8 +176,12 @@ def main() -> None:
         (arguments.out / "solvers.svg").write_text(plot(found["errors"], title))
     print(f"| solver | {' | '.join(f'{b} evaluations' for b in BUDGETS)} |")
     print("|---" * (len(BUDGETS) + 1) + "|")
-    for name, points in found["errors"].items():
-        print(f"| {name} | {' | '.join(f'{error:.2e}' for _, error in points)} |")
+    *others, (_, points) = found["errors"].items()
+    for name, errors_of in others:
+        print(f"| {name} | {' | '.join(f'{error:.2e}' for _, error in errors_of)} |")
+    print("\n| adaptive, tolerance | evaluations | error |\n|---|---|---|")
+    for tolerance, (used, error) in zip(TOLERANCES, points, strict=True):
+        print(f"| {tolerance:g} | {used} | {error:.2e} |")
     print(f"\n| inverter, {arguments.steps} steps | round trip |\n|---|---|")
     for name, error in found["round_trips"].items():
         print(f"| {name} | {error:.1e} |")

@@ -3,10 +3,10 @@
     python -m benchmarks.train_step --config configs/radit_xl.py --batch 32       on a GPU
     python -m benchmarks.train_step --config configs/smoke.py --rounds 3          anywhere
 
-Prints tokens/s, MFU where the device's peak is known, and the peak of memory, for ours and, where
-torch is installed, for the peer at the same width, depth, tokens and batch; one after the other,
-each in a process of its own. The ratio is that of the medians. `--out` adds the result to a
-Markdown file such as benchmarks/RESULTS.md. Exit code 1: the batch does not fit.
+Prints tokens/s, MFU where the device's peak is known, and the peak of memory, for ours and (but for
+`--alone`) for the peer at the same width, depth, tokens and batch, which needs torch; one after the
+other, each in a process of its own. The ratio is that of the medians. `--out` adds the result to a
+Markdown file such as benchmarks/RESULTS.md. Exit code 69: the batch does not fit.
 """
 
 import argparse
@@ -137,7 +137,9 @@ def serve(which: str, config, rounds: int, steps: int) -> None:
 
 
 class DoesNotFit(RfxrayError):
-    """The device's memory is too small for this batch (exit code 1: try a smaller one)."""
+    """The device's memory is too small for this batch: try a smaller one."""
+
+    exit_code = 69  # not the 1 of a traceback, after which gpu.sh must not go on
 
 
 def measure(which: str, arguments: list[str]) -> dict:

@@ -44,6 +44,7 @@ def get_config(argument: str = "space=latent"):
     c.mesh.fsdp = 32
     c.remat = "dots"
     c.checkpoint_every = 2000
+    c.ema_every = 20_000  # 39 snapshots of both averages, 11 GB each (see rfxray/posthoc_ema.py)
     c.eval.every = 5000
     c.samples.every = 5000
     return c

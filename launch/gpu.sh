@@ -3,9 +3,9 @@
 #
 #   bash launch/gpu.sh [--dry-run] --workdir DIR --config configs/radit_b.py:space=pixel …
 #
-# The flags are those of rfxray.train. Needs `pip install -e '.[cuda]'` in .venv (PYTHON names another
-# interpreter). SIGTERM and Ctrl-C save and end with 75; the same command resumes. RESTARTS (default
-# 3) is how often in a row it starts again without a step forward.
+# The flags are those of rfxray.train. Needs `python3 -m venv .venv && .venv/bin/pip install -e
+# '.[cuda]'` (PYTHON names another interpreter). SIGTERM and Ctrl-C save and end with 75; the same
+# command resumes. RESTARTS (default 3) is how often in a row it starts again without a step forward.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,10 @@ fail() {
 }
 
 dry_run=''
-if [ "${1-}" = --dry-run ]; then
+if [ "${1-}" = --help ]; then
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' launch/gpu.sh
+  exit
+elif [ "${1-}" = --dry-run ]; then
   dry_run=yes
   shift
 fi
@@ -35,6 +38,7 @@ if [ -n "$dry_run" ]; then
   echo
   exit
 fi
-"$python" -c 'import jax; jax.devices("gpu")' 2>/dev/null ||
-  fail "$python finds no GPU through JAX; pip install -e '.[cuda]', and see nvidia-smi"
+command -v "$python" >/dev/null || fail "no $python; make .venv, as --help says, or set PYTHON"
+message=$("$python" -c 'import jax; jax.devices("gpu")' 2>&1) ||
+  fail "$python finds no GPU through JAX (${message##*$'\n'}); see the top of launch/gpu.sh, and nvidia-smi"
 exec "${command[@]}"

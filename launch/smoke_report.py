@@ -111,11 +111,12 @@ def shortfalls(figures: dict) -> list[str]:
         missed.append(f"view {view:.2f} of the ceiling, not {VIEW_SHARE}")
     if not RATIO_RANGE[0] <= ratio["share"] <= RATIO_RANGE[1]:
         missed.append(f"cardiothoracic ratio moves by {ratio['share']:.2f} of the truth")
-    missed += [
-        f"{name} reaches {table[name]['reached']:.2f}, not {REACHED}"
-        for name in REQUIRED
-        if table[name]["reached"] < REACHED
-    ]
+    for name in REQUIRED:
+        reached = table[name]["reached"]
+        if reached is None:
+            missed.append(f"{name} is not read from phantoms either")
+        elif reached < REACHED:
+            missed.append(f"{name} reaches {reached:.2f}, not {REACHED}")
     return missed
 
 
@@ -124,6 +125,7 @@ def shortfalls(figures: dict) -> list[str]:
 
 
 def picture(image: np.ndarray) -> str:
+    """An `<img>` that holds a picture, [height, width] uint8."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", optimize=True)
     return f'<img src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
@@ -253,6 +255,7 @@ def report(folder: Path) -> list[str]:
 
 
 def summary(figures: dict) -> str:
+    """The figures in one line."""
     table = figures["attributes"]
     good = [n for n, f in table.items() if f["reached"] is not None and f["reached"] >= REACHED]
     return (

@@ -1,8 +1,9 @@
+# shellcheck shell=bash
 # Sets up .venv from nothing and leaves $python pointing into it. Sourced by the other scripts.
 #
 #   PYTHON=python3.12 bash launch/test.sh     another interpreter for a new .venv
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 fail() {
   echo "launch: error: $*" >&2
@@ -21,7 +22,9 @@ if [ ! -x "$python" ] || [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; 
   "$base" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$base cannot make a virtual environment (Debian: apt install python3-venv)"
   echo "launch: installing into .venv"
-  [ -x "$python" ] || "$base" -m venv .venv || fail "could not make .venv"
+  # An interruption may have left a Python without pip.
+  "$python" -m pip --version >/dev/null 2>&1 || "$base" -m venv .venv ||
+    fail "could not make .venv"
   "$python" -m pip install --quiet --disable-pip-version-check -e ".[$extras]" ||
     fail "pip could not install .[$extras]; its own message stands above"
   echo "$wanted" >.venv/installed

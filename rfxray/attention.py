@@ -69,10 +69,27 @@ def resolve(implementation: str, tokens: int, head_dim: int, dtype) -> str:
     return choose(jax.default_backend(), tokens, head_dim, dtype)
 
 
+def refuse_elsewhere(implementation: str, backend: str, head_dim: int, dtype) -> None:
+    """Raises a ConfigError where a kernel that was named does not run on a backend."""
+    half = jnp.dtype(dtype) == jnp.bfloat16
+    if implementation == "cudnn" and not (backend == "gpu" and half and _fits_cudnn(head_dim)):
+        raise ConfigError(
+            "attention=cudnn takes an NVIDIA GPU, bfloat16 and a head_dim that is a multiple of 8 "
+            f"up to 128, not {backend}, {dtype} and {head_dim}; auto takes what fits"
+        )
+    if implementation == "splash" and backend != "tpu":
+        raise ConfigError(f"attention=splash takes a TPU, not {backend}; auto takes what fits")
+    resolve(implementation, 0, head_dim, dtype)
+
+
+def _fits_cudnn(head_dim: int) -> bool:
+    return head_dim % 8 == 0 and head_dim <= 128
+
+
 def choose(backend: str, tokens: int, head_dim: int, dtype) -> str:
     """What `auto` stands for on a backend (`cpu`, `gpu` or `tpu`)."""
     half = jnp.dtype(dtype) == jnp.bfloat16
-    if backend == "gpu" and half and head_dim % 8 == 0 and head_dim <= 128:
+    if backend == "gpu" and half and _fits_cudnn(head_dim):
         return "cudnn"
     if backend == "tpu" and tokens >= SPLASH_LEAST_TOKENS and head_dim % 128 == 0:
         return "splash"

@@ -36,7 +36,12 @@ def _items(state: dict, metrics) -> dict:
 
 
 def _ema_items(ema: dict) -> dict:
-    return {f"ema_{name}": params for name, params in ema.items()}
+    return {ema_item(name): params for name, params in ema.items()}
+
+
+def ema_item(name: str) -> str:
+    """The item of a step that holds the EMA profile of that name."""
+    return f"ema_{name}"
 
 
 class Checkpoints:
@@ -102,10 +107,12 @@ class Checkpoints:
         self._steps.save(step, _items(state, metrics), self._meta(step, position))
         return time.perf_counter() - begin
 
-    def snapshot(self, step: int, state, position: int) -> None:
+    def snapshot(self, step: int, state, position: int) -> float:
         """Starts to save the averages of a step into `ema/`, as `save` does; once is enough."""
+        begin = time.perf_counter()
         if step not in self._snapshots.steps():
             self._snapshots.save(step, _ema_items(state["ema"]), self._meta(step, position))
+        return time.perf_counter() - begin
 
     def _meta(self, step: int, position: int) -> dict:
         return {
@@ -249,19 +256,18 @@ def restore_ema(workdir: Path, abstract: dict, name: str, step: int | None = Non
     Args:
       workdir: of a run.
       abstract: the parameters as `jax.ShapeDtypeStruct` with the sharding to restore to.
-      name: of the profile, such as `0.050`.
+      name: of the profile, such as `0.050`: one of the run's, or one of `rfxray.posthoc_ema`.
       step: which, of the checkpoints or the snapshots; the newest checkpoint when None.
 
     Raises:
       ConfigError: for a step or a profile that is not there, with those that are.
       DataError: where there is no checkpoint, or it is not what was saved.
     """
-    item = f"ema_{name}"
-    stores = [
-        Store(folder, (item,))
-        for folder in (workdir / "checkpoints", workdir / "ema")
-        if folder.is_dir()
-    ]
+    item = ema_item(name)
+    folders = [workdir / "posthoc" / name]
+    if not folders[0].is_dir():
+        folders = [workdir / "checkpoints", workdir / "ema"]
+    stores = [Store(folder, (item,)) for folder in folders if folder.is_dir()]
     try:
         held = {number: store for store in reversed(stores) for number in store.steps()}
         steps = stores[0].steps() if stores else []
@@ -275,7 +281,10 @@ def restore_ema(workdir: Path, abstract: dict, name: str, step: int | None = Non
             {k.split("/")[0].removeprefix("ema_") for k in meta["dtypes"]} - {"state"}
         )
         if name not in profiles:
-            raise ConfigError(f"{workdir} has no EMA profile {name}, only {', '.join(profiles)}")
+            raise ConfigError(
+                f"{workdir} has no EMA profile {name}, only {', '.join(profiles)}; "
+                "rfxray.posthoc_ema makes others out of snapshots"
+            )
         return held[step].restore(step, {item: abstract}, meta)[item], step
     finally:
         for store in stores:

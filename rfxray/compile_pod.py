@@ -96,12 +96,14 @@ def compile_for(lowered: jax.stages.Lowered, options: dict[str, str]) -> jax.sta
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        sizes = re.findall(r"\(?(\d[\d.]*[KMG])\)?", str(error))
+        reason = errors.first_line(error)
+        sizes = re.findall(r"\d[\d.]*[KMG]", reason)
         raise DoesNotFit(
             f"it does not fit: it needs {sizes[0]} of the {sizes[1]} of a chip; recompute more "
             "(remat=attention, remat=full), shard more (mesh.fsdp) or accumulate"
-            if len(sizes) > 1
-            else f"it does not fit: {str(error).splitlines()[0]}"
+            # Where a memory within the chip (vmem, smem) is too small, none of that helps.
+            if "hbm" in reason.lower() and len(sizes) > 1
+            else f"it does not fit: {reason}"
         ) from error
 
 
@@ -267,6 +269,7 @@ def compile_sampler(
 
 
 def parameters(config) -> int:
+    """How many the network of a config has."""
     shapes = model.abstract(model.model_config(config))[1]
     return sum(s.size for s in jax.tree.leaves(shapes))
 
@@ -281,7 +284,8 @@ def compile_best(config, pod: Pod, options: dict[str, str], price: float | None)
     def say(line):
         print(line, file=sys.stderr, flush=True)
 
-    ranked = sweep.rank(config, len(pod.devices), pod.chip, parameters(config))
+    slices = len({getattr(d, "slice_index", 0) for d in pod.devices})
+    ranked = sweep.rank(config, len(pod.devices), pod.chip, parameters(config), slices)
     say(f"{len(ranked)} candidates should fit; the ten that should be fastest:")
     for candidate in ranked[:10]:
         say(f"  {candidate}")
@@ -332,6 +336,10 @@ def main(argv: list[str] | None = None) -> None:
             raise errors.ConfigError(f"--option {wrong[0]} has no value; write NAME=VALUE")
         if arguments.sweep and arguments.sampler:
             raise errors.ConfigError("--sweep is for training; a sampler has but --pictures")
+        if arguments.sweep and arguments.hlo:
+            raise errors.ConfigError("--sweep compiles several modules; --hlo is for one of them")
+        if arguments.sampler and arguments.price is not None:
+            raise errors.ConfigError("--price is for a whole run; a sampler has no number of steps")
         given = dict(option.split("=", 1) for option in arguments.option)
         options = devices.compiler_options(pod.devices[0].device_kind) | given
         if arguments.sampler:

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib.util
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -83,8 +84,10 @@ def load(file: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
         config = module.get_config(argument) if argument else module.get_config()
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{path} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ConfigError(f"get_config() of {path} returns no ConfigDict but {config!r}")
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -135,6 +138,10 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         if kind is tuple and not all(isinstance(v, inner) for v in value):
             raise ConfigError(f"{key}={value!r} does not hold what its default {default!r} holds")
 
+        for number in value if kind is tuple else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{key}={value!r} is not finite")
+
     def require(condition, line):
         if not condition:
             raise ConfigError(line.format(**config))
@@ -167,7 +174,24 @@ def check(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     require(config.watchdog.factor > 1, "watchdog.factor={watchdog.factor} must be above 1")
     require(0 <= config.seed < 2**32, "seed={seed} must lie in [0, 2³²)")
 
+    require(
+        config.steps * config.batch_size < 2**32,
+        "steps={steps} of batch_size={batch_size} are more than the 2³² examples that are counted",
+    )
+    require(
+        config.profile.first <= config.steps,
+        "profile.first={profile.first} comes after steps={steps}",
+    )
+    require(
+        config.mesh.data == -1 or config.mesh.data >= 1,
+        "mesh.data={mesh.data} is neither −1 nor at least 1",
+    )
+
     m, o, n = config.model, config.optim, config.dropout
+    require(m.rope_theta > 1, "model.rope_theta={model.rope_theta} must be above 1")
+    require(0 <= o.b1 < 1 and 0 <= o.b2 < 1, "optim.b1={optim.b1}, optim.b2={optim.b2}: in [0, 1)")
+    require(o.eps > 0, "optim.eps={optim.eps} must be above 0")
+    require(o.weight_decay >= 0, "optim.weight_decay={optim.weight_decay} must be at least 0")
     require(
         m.size % m.patch == 0, "model.patch={model.patch} does not divide model.size={model.size}"
     )
@@ -223,6 +247,18 @@ def override(config: ml_collections.ConfigDict, values: dict[str, object]):
     changed = ml_collections.ConfigDict(config)
     changed.update_from_flattened_dict(values)
     return check(changed)
+
+
+def from_json(tree: dict) -> ml_collections.FrozenConfigDict:
+    """The config of a run from its `config.json`; keys that it did not know have their default.
+
+    Raises:
+      ConfigError: as `load`.
+    """
+    config = base_config()
+    with config.unlocked(), config.ignore_type():
+        config.update(with_tuples(ml_collections.ConfigDict(tree, convert_dict=True)))
+    return check(config)
 
 
 def with_tuples(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -4,7 +4,7 @@
     --set cardiomegaly=absent             what it shall show instead
     --mask lungs.png                      white: edit only here
     --keep heart.png                      white: not one pixel of this may change
-    --inpaint hole.png                    white: draw this anew, keep all else
+    --inpaint hole.png                    white: draw this anew (by noise), keep all else
     --propagate DATA                      let what descends from the change follow (sampling/causal)
 
 The picture is read as data_prep reads it: made square and 16-bit grey, at the model's size. Writes
@@ -14,6 +14,7 @@ darker), `strip.png` over guidance or strength, and `edit.json`, whose `command`
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import shlex
 import sys
@@ -28,9 +29,18 @@ from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error
 from rfxray.input import to_float, to_uint16
 from rfxray.sampling import causal, dicom, editing
 from rfxray.sampling.editing import Condition, EditSettings
+from rfxray.sampling.flags import refuse_unread, settings_given
+from rfxray.sampling.outputs import refuse_folder, saving
 
 STRIPS = {"guidance": (1.0, 2.0, 3.0, 4.0, 5.0), "strength": (0.3, 0.5, 0.7, 0.9, 1.0)}
-SAYS = {"Software": "rfxray", "Description": "edited radiograph: synthetic, not as it was taken"}
+SAYS = {"Software": "rfxray", "Description": dicom.EDITED}
+
+# Of the flags that only some methods read, those that the others leave unread.
+UNREAD = {
+    "invert": (),
+    "noise": ("corrections", "floor"),
+    "flow": ("solver", "corrections", "floor"),
+}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -57,14 +67,16 @@ def read_mask(path: Path, original: tuple[int, int], size: int) -> np.ndarray:
     """A mask file as [size, size] float32 in [0, 1], placed as the radiograph was.
 
     Raises:
-      ConfigError: where it is of neither the radiograph's size nor the model's.
-      DataError: where it cannot be read.
+      ConfigError: where it is of neither the radiograph's size nor the model's, or black.
+      DataError: where it cannot be read, or is in colour.
     """
     try:
         levels = pictures.read_png(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is no mask that can be read: {error}") from error
-    mask = levels.astype(np.float32) / max(1, levels.max())
+    if not levels.any():
+        raise ConfigError(f"the mask {path} is black everywhere, so it says nothing")
+    mask = levels.astype(np.float32) / levels.max()
     if mask.shape == (size, size):
         return mask
     if mask.shape != tuple(original):
@@ -77,10 +89,25 @@ def conditions(told: dict[str, str], change: dict[str, str]) -> tuple[Condition,
     """(source, target), one row each; No Finding follows where the findings settle it."""
     source = conditioning.encode(told)
     both = {**told, **change}
-    if set(change) & set(PATHOLOGY_NAMES) and "no_finding" not in change:
+    if "no_finding" not in change and _unsettled(told, change):
         both.pop("no_finding", None)
     target = conditioning.derive_no_finding(*conditioning.encode(both))
     return tuple(Condition(values[None], known[None]) for values, known in (source, target))
+
+
+def _unsettled(told: dict[str, str], change: dict[str, str]) -> bool:
+    """Whether No Finding may be another after the change.
+
+    Present, it says of every pathology that it is absent, so a change to that changes nothing;
+    absent, it stays so with a pathology that is present.
+    """
+    allowed = (1 - conditioning.encode_value("no_finding", told.get("no_finding"))[0], True)
+    return any(
+        conditioning.encode_value(name, value)
+        not in (allowed, conditioning.encode_value(name, told.get(name)))
+        for name, value in change.items()
+        if name in PATHOLOGY_NAMES
+    )
 
 
 def propagated(source: Condition, change: dict[str, str], arguments) -> tuple[Condition, dict]:
@@ -95,7 +122,7 @@ def propagated(source: Condition, change: dict[str, str], arguments) -> tuple[Co
         if not known:
             raise ConfigError(f"--set {name}={value} with --propagate: say which value it takes")
     model = causal.fit_dataset(
-        causal.read_graph(arguments.graph), open_dataset(arguments.propagate)
+        causal.read_graph(arguments.graph or causal.GRAPH), open_dataset(arguments.propagate)
     )
     values, known, chances = causal.counterfactual(
         model, source.attributes, source.known, do, arguments.seed
@@ -135,23 +162,33 @@ def strip(original: np.ndarray, edits: dict[str, np.ndarray]) -> np.ndarray:
     )
 
 
+def settings_of(arguments: argparse.Namespace) -> EditSettings:
+    if arguments.inpaint:
+        if arguments.mask or arguments.keep:
+            raise ConfigError("--inpaint is a mask already; leave --mask and --keep out")
+        if arguments.method not in (None, "noise"):
+            raise ConfigError(f"--inpaint draws by --method noise, not {arguments.method}")
+    given = settings_given(arguments, EditSettings)
+    settings = EditSettings(**given | ({"method": "noise"} if arguments.inpaint else {}))
+    refuse_unread(arguments, UNREAD[settings.method], f"--method {settings.method}")
+    if settings.guide != "factored":
+        refuse_unread(arguments, ["unchanged"], f"--guide {settings.guide}")
+    if not arguments.propagate:
+        refuse_unread(arguments, ["graph"], "an edit without --propagate")
+    editing.refuse_masks(settings, bool(arguments.mask), bool(arguments.keep or arguments.inpaint))
+    return settings
+
+
 def edit(arguments: argparse.Namespace) -> None:
     """What the command does.
 
     Raises:
       ConfigError, DataError: for what cannot be edited, see `read_square` and `editing`.
+      NonFiniteError, SaveFailed: where an edit is no picture, or cannot be written.
     """
-    settings = EditSettings(
-        method="noise" if arguments.inpaint else arguments.method,
-        **{
-            field.name: getattr(arguments, field.name)
-            for field in dataclasses.fields(EditSettings)
-            if field.name not in ("method", "batch_size")
-        },
-    )
+    settings = settings_of(arguments)
     told, change = conditioning.parse(arguments.told), conditioning.parse(arguments.set)
-    if arguments.inpaint and (arguments.mask or arguments.keep):
-        raise ConfigError("--inpaint is a mask already; leave --mask and --keep out")
+    refuse_folder(arguments.out)
     source, target = conditions(told, change)
     # What is drawn anew may show what was there before.
     if not arguments.inpaint and not editing.changed(source, target).any():
@@ -195,6 +232,12 @@ def edit(arguments: argparse.Namespace) -> None:
     entry = {
         "synthetic": True,
         "edit_of": arguments.image.name,
+        "image_sha256": _sha256(arguments.image),
+        "masks_sha256": {
+            name: _sha256(getattr(arguments, name))
+            for name in ("mask", "keep", "inpaint")
+            if getattr(arguments, name)
+        },
         "index": 0,
         "from": told,
         "set": change,
@@ -206,17 +249,23 @@ def edit(arguments: argparse.Namespace) -> None:
         "command": shlex.join(command),
     }
     out = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
-    pictures.save_png(out / "original.png", to_uint16(original), {"Software": "rfxray"})
-    pictures.save_png(out / "edited.png", to_uint16(edited), {**SAYS, "rfxray": entry})
-    pictures.save_png(out / "difference.png", difference(edited, original), SAYS)
-    pictures.save_png(out / "strip.png", strip(original, variants), SAYS)
-    if arguments.dicom:
-        dicom.save(
-            out / "edited.dcm", to_uint16(edited), entry, f"edited from {arguments.image.name}"
-        )
-    pictures.write_whole(out / "edit.json", (json.dumps(entry, indent=1) + "\n").encode())
+    with saving(out):
+        out.mkdir(parents=True, exist_ok=True)
+        pictures.save_png(out / "original.png", to_uint16(original), {"Software": "rfxray"})
+        pictures.save_png(out / "edited.png", to_uint16(edited), {**SAYS, "rfxray": entry})
+        pictures.save_png(out / "difference.png", difference(edited, original), SAYS)
+        pictures.save_png(out / "strip.png", strip(original, variants), SAYS)
+        if arguments.dicom:
+            dicom.save(
+                out / "edited.dcm", to_uint16(edited), entry, f"edited from {arguments.image.name}"
+            )
+        pictures.write_whole(out / "edit.json", (json.dumps(entry, indent=1) + "\n").encode())
     print(f"rfxray.edit: edited.png, difference.png, strip.png and edit.json in {out}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _ingest():
@@ -225,7 +274,7 @@ def _ingest():
         from rfxray import ingest
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"reading radiographs needs {error.name}: pip install 'rfxray[prep]'"
+            f"reading radiographs needs {error.name}: pip install -e '.[prep]'"
         ) from error
     return ingest
 
@@ -246,17 +295,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--keep", type=Path, metavar="PNG", help="white: keep to the last bit")
     p.add_argument("--inpaint", type=Path, metavar="PNG", help="white: draw anew, keep the rest")
     p.add_argument("--propagate", metavar="DATA", help="fit the causal model to that data set")
-    p.add_argument("--graph", type=Path, default=causal.GRAPH, metavar="JSON", help="other edges")
+    p.add_argument("--graph", type=Path, metavar="JSON", help="other edges of --propagate")
     how = p.add_argument_group("how it is edited (docs/sampling.md)")
-    how.add_argument("--method", default=defaults.method, help=", ".join(editing.METHODS))
+    methods = ", ".join(editing.METHODS)
+    how.add_argument("--method", help=f"{methods} ({defaults.method}; noise with --inpaint)")
     how.add_argument("--guide", default=defaults.guide, help=", ".join(editing.GUIDES))
     how.add_argument("--guidance", type=float, default=defaults.guidance, help="of what is changed")
-    how.add_argument("--unchanged", type=float, default=1.0, help="of the rest (factored)")
+    how.add_argument("--unchanged", type=float, help="of the rest (with --guide factored)")
     how.add_argument("--strength", type=float, default=1.0, help="how far towards noise, to 1")
-    how.add_argument("--floor", type=float, default=defaults.floor, help="where inversion begins")
+    how.add_argument("--floor", type=float, help=f"where inversion begins ({defaults.floor})")
     how.add_argument("--steps", type=int, default=defaults.steps)
-    how.add_argument("--solver", default=defaults.solver)
-    how.add_argument("--corrections", type=int, default=defaults.corrections, help="of inversion")
+    how.add_argument("--solver", help=f"of invert and noise ({defaults.solver})")
+    how.add_argument("--corrections", type=int, help=f"of inversion ({defaults.corrections})")
     how.add_argument("--seed", type=int, default=0)
     how.add_argument("--strip", default="guidance", choices=STRIPS, help="what strip.png varies")
     how.add_argument("--ema", type=float, default=0.05, help="relative width of the EMA profile")

@@ -37,13 +37,13 @@ class DataError(RfxrayError):
 
 
 class NonFiniteError(RfxrayError):
-    """The loss or the gradient stopped being finite."""
+    """The loss, the gradient or a picture stopped being finite."""
 
     exit_code = 70
 
 
 class SaveFailed(RfxrayError):
-    """A checkpoint could not be written."""
+    """A checkpoint, a data set or a picture could not be written."""
 
     exit_code = 75
 

@@ -112,6 +112,7 @@ def remembered(guard: dict) -> list[Skip]:
     return [Skip(*row) for row in rows if row[0]]
 
 
-def too_many(guard: dict, step: int, limit: int, window: int) -> bool:
-    """Whether `limit` steps or more were skipped among the last `window`."""
-    return sum(skip.step > step - window for skip in remembered(guard)) >= limit
+def too_many(guard: dict, new: list[Skip], limit: int, window: int) -> bool:
+    """Whether one of the new skips is the last of `limit` or more within `window` steps."""
+    steps = [skip.step for skip in remembered(guard)]
+    return any(sum(s.step - window < step <= s.step for step in steps) >= limit for s in new)

@@ -16,9 +16,10 @@ import numpy as np
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
 _BYTES = {"pred": 1, "bf16": 2} | {
-    f"{t}{b}": b / 8 for t in "sufc" for b in (4, 8, 16, 32, 64, 128)
+    f"{t}{b}": b / 8 for t in "sufc" for b in (1, 2, 4, 8, 16, 32, 64, 128)
 }
-_ARRAY = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\](\{[^}]*\})?")
+# Small floats name their exponent and more behind their bits: f8e4m3fn.
+_ARRAY = re.compile(r"\b([a-z]+\d+|pred)(?:e\d\w*)?\[([\d,]*)\](\{[^}]*\})?")
 _FREE = (
     *("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "after-all"),
     *("partition-id", "while", "call", "conditional"),
@@ -47,10 +48,12 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """Computations by name, each in the order of its schedule; `entry` is where it begins."""
+    """Computations by name, each in the order of its schedule; `entry` is where it begins, and
+    `devices` is how many run it."""
 
     entry: str
     computations: dict[str, list[Instruction]]
+    devices: int
 
 
 def parse(text: str) -> Module:
@@ -65,7 +68,8 @@ def parse(text: str) -> Module:
             current = None
         elif instruction := _instruction(line):
             current.append(instruction)
-    return Module(entry, computations)
+    counts = re.findall(r"\b(?:num_partitions|replica_count)=(\d+)", text.partition("\n")[0])
+    return Module(entry, computations, math.prod(map(int, counts)))
 
 
 def _instruction(line: str) -> Instruction | None:
@@ -312,7 +316,9 @@ def collectives(
                 kind = inner.opcode.removesuffix("-start")
                 if kind == "all-reduce" and _scatters(module, i):
                     kind = "reduce-scatter"
-                found.append(Collective(kind, max(put, got), _group(inner), times, hidden))
+                found.append(
+                    Collective(kind, max(put, got), _group(inner, module.devices), times, hidden)
+                )
     return found
 
 
@@ -336,8 +342,10 @@ def _scatters(module: Module, i: Instruction) -> bool:
     return "all-reduce-scatter" in i.name or "all-reduce-scatter" in (i.called("calls") or "")
 
 
-def _group(i: Instruction) -> tuple[int, ...]:
+def _group(i: Instruction, devices: int) -> tuple[int, ...]:
     """The first group of devices that communicate, in any of the notations of HLO."""
+    if "replica_groups={}" in i.rest:
+        return tuple(range(devices))
     if found := re.search(r"source_target_pairs=\{(.*?)\}\}", i.rest):
         pairs = re.findall(r"(\d+),(\d+)", found[1])
         return next(((int(a), int(b)) for a, b in pairs if a != b), (0,))

@@ -7,7 +7,10 @@ number of hosts reads the same global batches and the position is one integer, s
 A damaged record may be replaced by the next of its shards, the same one on any number of hosts.
 """
 
-import functools
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 
 import grain
@@ -15,7 +18,7 @@ import numpy as np
 
 from rfxray import record
 from rfxray.dataset import Dataset, Faults, Records, open_dataset
-from rfxray.errors import ConfigError
+from rfxray.errors import ConfigError, Preempted
 
 
 def open_datasets(config) -> tuple[Dataset, ...]:
@@ -51,14 +54,40 @@ def fingerprint(datasets: tuple[Dataset, ...]) -> str:
     return "+".join(dataset.fingerprint for dataset in datasets)
 
 
-def _decode(index: int, example: dict, closed_vocabulary_negatives: bool) -> dict[str, np.ndarray]:
-    known = record.known_from_states(example["states"], closed_vocabulary_negatives)
-    return {
-        "image": to_float(example["image"])[..., None],
-        "attributes": np.where(known, example["attributes"], 0).astype(np.float32),
-        "known": known,
-        "index": np.uint32(index),
-    }
+class _Decoder:
+    """(place in the order, record) → what the train step takes of it."""
+
+    def __init__(self, closed_vocabulary_negatives: bool):
+        self._closed = closed_vocabulary_negatives
+
+    def __call__(self, index: int, example: dict) -> dict[str, np.ndarray]:
+        known = record.known_from_states(example["states"], self._closed)
+        return {
+            "image": to_float(example["image"])[..., None],
+            "attributes": np.where(known, example["attributes"], 0).astype(np.float32),
+            "known": known,
+            "index": np.uint32(index),
+        }
+
+    def __setstate__(self, state):
+        # Grain's worker processes unpickle what they run, and say nothing else of their birth.
+        self.__dict__.update(state)
+        if multiprocessing.parent_process() is not None:
+            _live_as_long_as_the_trainer()
+
+
+def _live_as_long_as_the_trainer() -> None:
+    """What stops a job is often sent to all of its processes: the trainer alone answers it, since
+    it needs its readers until it has saved. Where it was killed they end too."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    trainer = multiprocessing.parent_process()
+
+    def follow():
+        trainer.join()
+        os._exit(Preempted.exit_code)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def to_float(image: np.ndarray) -> np.ndarray:
@@ -84,10 +113,8 @@ def _order(config, datasets, split: str, shuffle: bool, faults=None) -> grain.Ma
 
 def _examples(config, datasets, split: str, shuffle: bool, faults=None) -> grain.MapDataset:
     """The same order, of what the train step takes."""
-    decode = functools.partial(
-        _decode, closed_vocabulary_negatives=config.data.closed_vocabulary_negatives
-    )
-    return _order(config, datasets, split, shuffle, faults).map_with_index(decode)
+    decoder = _Decoder(config.data.closed_vocabulary_negatives)
+    return _order(config, datasets, split, shuffle, faults).map_with_index(decoder)
 
 
 def records_at(

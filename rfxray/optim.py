@@ -70,6 +70,11 @@ def ema_gamma(sigma: float) -> float:
 
 
 def ema_update(average, params, step: jax.Array, sigma: float):
-    """The average after `step` (1 for the first) optimizer steps: β = (1 − 1/step)^(γ + 1)."""
-    beta = (1.0 - 1.0 / step.astype(jnp.float32)) ** (ema_gamma(sigma) + 1.0)
-    return jax.tree.map(lambda a, p: beta * a + (1.0 - beta) * p, average, params)
+    """The average after `step` (1 for the first) optimizer steps: β = (1 − 1/step)^(γ + 1).
+
+    By logarithms, for the weight 1 − β of the newest parameters: 1 − 1/step has so few digits left
+    in float32 that late in a long run the weight would be off by some percent.
+    """
+    decay = (ema_gamma(sigma) + 1.0) * jnp.log1p(-1.0 / step.astype(jnp.float32))
+    weight = -jnp.expm1(decay)
+    return jax.tree.map(lambda a, p: a + weight * (p - a), average, params)

@@ -9,6 +9,8 @@ import numpy as np
 from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from rfxray.errors import DataError
+
 _GAP = 2  # pixels between pictures
 _INK = 230
 
@@ -31,7 +33,7 @@ def table(
     title: str = "",
     least: int = 128,
 ) -> np.ndarray:
-    """A labelled table of pictures.
+    """A labelled table of pictures, wide enough for every label.
 
     Args:
       cells: [rows, columns, height, width] uint8.
@@ -43,12 +45,16 @@ def table(
       [height, width] uint8.
     """
     cells = _enlarged(cells, least)
-    cells = np.pad(cells, ((0, 0), (0, 0), (0, _GAP), (0, _GAP)))
-    body = Image.fromarray(rearrange(cells, "r c h w -> (r h) (c w)"))
     font = ImageFont.load_default(13)
-    left = 8 + max((int(font.getlength(text)) for text in rows), default=-8)
-    top = (20 if title else 0) + (20 if columns else 0)
-    sheet = Image.new("L", (left + body.width, top + body.height))
+
+    def room(texts):
+        return max((8 + int(font.getlength(text)) for text in texts if text), default=0)
+
+    beside = max(_GAP, room(columns) - cells.shape[-1])
+    cells = np.pad(cells, ((0, 0), (0, 0), (0, _GAP), (0, beside)))
+    body = Image.fromarray(rearrange(cells, "r c h w -> (r h) (c w)"))
+    left, top = room(rows), (20 if title else 0) + (20 if columns else 0)
+    sheet = Image.new("L", (max(left + body.width, room([title])), top + body.height))
     sheet.paste(body, (left, top))
     draw = ImageDraw.Draw(sheet)
     if title:
@@ -85,9 +91,21 @@ def save_png(path: Path, image: np.ndarray, text: Mapping[str, object] | None = 
 
 
 def read_png(path: Path) -> np.ndarray:
-    """The pixels of a greyscale PNG: [height, width] uint8 or uint16."""
+    """The pixels of a grey PNG: [height, width] uint8 or uint16.
+
+    Grey may be stored as a palette or as three equal channels; what is transparent is black.
+
+    Raises:
+      DataError: where it is in colour.
+    """
     with Image.open(path) as picture:
-        return np.asarray(picture).astype(np.uint16 if picture.mode.startswith("I") else np.uint8)
+        if picture.mode == "L" or picture.mode.startswith("I"):
+            return np.asarray(picture).astype(np.uint8 if picture.mode == "L" else np.uint16)
+        black = Image.new("RGBA", picture.size, "black")
+        channels = np.asarray(Image.alpha_composite(black, picture.convert("RGBA")))[..., :3]
+    if (channels != channels[..., :1]).any():
+        raise DataError(f"{path} is in colour, where grey is needed")
+    return channels[..., 0]
 
 
 def write_whole(path: Path, content: bytes) -> None:

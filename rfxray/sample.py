@@ -10,12 +10,14 @@
 
 Writes 16-bit PNG, DICOM Secondary Capture or ArrayRecord (--format), `grid.png` and `gallery.html`
 to look at, and `samples.json`, whose `command` makes them again. Any number of pictures is drawn in
-bounded memory; to go on after an interruption, run the same command again. A table (--grid) is held
-in memory whole and has no gallery.
+bounded memory; to go on after an interruption, run the same command again: it keeps to the step of
+the checkpoint that it began with. A table (--grid) is held in memory whole and has no gallery; its
+folder is empty, or holds what the same command wrote.
 """
 
 import argparse
 import itertools
+import json
 import math
 import shlex
 import sys
@@ -31,11 +33,15 @@ from rfxray.dataset import open_dataset
 from rfxray.errors import ArgumentParser, ConfigError, Preempted, exit_on_error
 from rfxray.input import to_float
 from rfxray.sampling import nearest, requests, stream
+from rfxray.sampling.flags import refuse_unread, settings_given
 from rfxray.sampling.generate import Batches
+from rfxray.sampling.outputs import refuse_folder, saving
 from rfxray.telemetry import duration
 
 ON_SHEET = 64  # pictures of grid.png
 LINE_SECONDS = 10.0  # between lines of progress in a log
+
+GRID = ("steps", "shift", "spacing")  # unread where the times come from elsewhere
 
 
 # ---------------------------------------------------------------------------------------------
@@ -112,25 +118,31 @@ def settings_of(arguments: argparse.Namespace) -> sampling.Settings:
     interval = numbers("--interval", arguments.interval)
     if len(interval) != 2:
         raise ConfigError(f"--interval {arguments.interval!r} is not LOW,HIGH, such as 0.1,0.9")
-    plain = ("seed", "steps", "solver", "guidance", "shift", "batch_size", "spacing", "rescale")
-    return sampling.Settings(
-        **{name: getattr(arguments, name) for name in (*plain, "optimised", "churn", "tolerance")},
-        times=numbers("--times", arguments.times) if arguments.times else (),
-        weights=parse_weights(arguments.weight),
-        interval=interval,
-    )
+    if arguments.times is not None:
+        refuse_unread(arguments, GRID, "--times")
+    if arguments.solver == "adaptive":
+        refuse_unread(arguments, (*GRID, "times"), "--solver adaptive")
+    else:
+        refuse_unread(arguments, ["tolerance"], "a solver other than adaptive")
+    parsed = {
+        "times": () if arguments.times is None else numbers("--times", arguments.times),
+        "weights": parse_weights(arguments.weight),
+        "interval": interval,
+    }
+    return sampling.Settings(**settings_given(arguments, sampling.Settings) | parsed)
 
 
 def requests_of(arguments: argparse.Namespace, asked: dict[str, str]) -> requests.Requests:
     """The rows of attributes that --csv, --like, --balance or --set alone ask for."""
-    n = arguments.first_index + arguments.n
     if arguments.csv:
         return requests.from_csv(arguments.csv, asked)
     if arguments.like:
         path, _, split = arguments.like.partition(":")
-        return requests.from_dataset(open_dataset(path), split or "train", asked, n)
+        return requests.from_dataset(
+            open_dataset(path), split or "train", asked, arguments.n, arguments.first_index
+        )
     if arguments.balance:
-        return requests.balanced(arguments.balance.split(","), asked, n, arguments.seed)
+        return requests.balanced(arguments.balance.split(","), asked, arguments.seed)
     return requests.alike(asked)
 
 
@@ -169,6 +181,7 @@ class Progress:
 
 def draw_grid(model, arguments, settings, asked, axes, command: str) -> tuple[int, np.ndarray]:
     """n pictures for every cell of a table (cells vary fastest): (how many, images)."""
+    _refuse_others(arguments.out, command)
     cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     encoded = [conditioning.encode({**asked, **cell}) for cell in cells]
     values, known = (
@@ -181,7 +194,6 @@ def draw_grid(model, arguments, settings, asked, axes, command: str) -> tuple[in
         model, (values, known), indices=indices, settings=settings, progress=progress
     )
     progress.close()
-    sampling.save(drawn, arguments.out, {"command": command})
     (row_name, row_values), *more = axes.items()
     columns = [f"{name}={value}" for name, values in more for value in values]
     table = rearrange(
@@ -192,8 +204,20 @@ def draw_grid(model, arguments, settings, asked, axes, command: str) -> tuple[in
         c=max(1, len(columns)),
     )
     rows = [f"{row_name}={value}" for value in row_values] * arguments.n
-    _save_sheet(arguments.out, pictures.table(table, rows, columns, _title(settings, asked)))
+    with saving(arguments.out):
+        sampling.save(drawn, arguments.out, {"command": command})
+        _save_sheet(arguments.out, pictures.table(table, rows, columns, _title(settings, asked)))
     return len(indices), drawn.images
+
+
+def _refuse_others(out: Path, command: str) -> None:
+    """Raises a ConfigError where a folder holds something, and not from the same command."""
+    try:
+        same = json.loads((out / "samples.json").read_text())["command"] == command
+    except (OSError, ValueError, LookupError, TypeError):
+        same = False
+    if out.is_dir() and any(out.iterdir()) and not same:
+        raise ConfigError(f"{out} is not empty, nor made by this very command; take another --out")
 
 
 def draw_stream(model, arguments, settings, asked, command: str) -> tuple[int, np.ndarray]:
@@ -202,16 +226,17 @@ def draw_stream(model, arguments, settings, asked, command: str) -> tuple[int, n
     block = min(arguments.batch_size, arguments.n)
     plan = stream.Plan(arguments.n, arguments.first_index, block, arguments.format)
     progress = Progress(plan.n)
-    try:
-        extra = {"command": command}
-        stream.write(model, settings, asks, plan, arguments.out, extra, progress)
-    except KeyboardInterrupt:
-        raise Preempted("interrupted; the same command goes on where it was") from None
-    finally:
-        progress.close()
-    shown = to_float(stream.first_pictures(arguments.out, plan))
-    images = pictures.to_uint8(shown[:ON_SHEET])
-    _save_sheet(arguments.out, pictures.grid(images, title=_title(settings, asked)))
+    with saving(arguments.out):
+        try:
+            extra = {"command": command}
+            stream.write(model, settings, asks, plan, arguments.out, extra, progress)
+        except KeyboardInterrupt:
+            raise Preempted("interrupted; the same command goes on where it was") from None
+        finally:
+            progress.close()
+        shown = to_float(stream.first_pictures(arguments.out, plan))
+        images = pictures.to_uint8(shown[:ON_SHEET])
+        _save_sheet(arguments.out, pictures.grid(images, title=_title(settings, asked)))
     return plan.n, shown
 
 
@@ -229,6 +254,7 @@ def sample(arguments: argparse.Namespace) -> None:
 
     Raises:
       ConfigError, DataError: see `sampling.load` and `conditioning.parse`.
+      NonFiniteError, SaveFailed: where a picture is none, or cannot be written.
     """
     asked = conditioning.parse(arguments.set)
     axes = parse_grid(arguments.grid, asked)
@@ -240,9 +266,13 @@ def sample(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments)
     if arguments.format not in stream.FORMATS:
         raise ConfigError(f"no --format {arguments.format!r}, only {', '.join(stream.FORMATS)}")
+    refuse_folder(arguments.out)
     trained_on = open_dataset(arguments.nearest) if arguments.nearest else None
     weak = parse_weak(arguments.autoguide) if arguments.autoguide else None
-    model = sampling.load(arguments.checkpoint, arguments.ema, arguments.step, weak)
+    step, begun = arguments.step, stream.begun(arguments.out)
+    if step is None and begun.get("checkpoint") == str(Path(arguments.checkpoint)):
+        step = begun["step"]  # the training run may have gone on since
+    model = sampling.load(arguments.checkpoint, arguments.ema, step, weak)
     if trained_on is not None:
         nearest.check(trained_on, model.config.model.size)
     source = model.source
@@ -266,7 +296,8 @@ def sample(arguments: argparse.Namespace) -> None:
         count, shown = draw_stream(model, arguments, settings, asked, shlex.join(command))
     if trained_on is not None:
         near = nearest.nearest(shown, trained_on)
-        pictures.save_png(arguments.out / "nearest.png", nearest.sheet(shown, near))
+        with saving(arguments.out):
+            pictures.save_png(arguments.out / "nearest.png", nearest.sheet(shown, near))
         closest = int(near.distances.argmin())
         which = "each" if len(shown) == count else f"each of the first {len(shown)}"
         print(
@@ -308,21 +339,32 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--rescale", type=float, default=0.0, help="share of added contrast taken back"
     )
-    how.add_argument("--optimised", action="store_true", help="CFG-Zero*")
     how.add_argument(
-        "--autoguide", metavar="EMA[@STEP]", help="lead away from that network instead"
+        "--optimised", action="store_true", help="CFG-Zero*: at rest in the first step of the grid"
+    )
+    how.add_argument(
+        "--autoguide",
+        metavar="EMA[@STEP]",
+        help="lead away from that network, by default of the same step",
     )
     names = ", ".join((*sampling.SOLVERS, "adaptive"))
     how.add_argument("--solver", default=defaults.solver, help=f"{names} ({defaults.solver})")
-    how.add_argument("--steps", type=int, default=defaults.steps, help="of the solver")
-    how.add_argument("--shift", type=float, default=defaults.shift, help="of the time grid")
-    how.add_argument("--spacing", default=defaults.spacing, help="uniform or quadratic")
-    how.add_argument("--times", metavar="1,…,0", help="a time grid of your own")
-    how.add_argument("--tolerance", type=float, default=defaults.tolerance, help="of adaptive")
-    how.add_argument("--churn", type=float, default=0.0, help="stochastic (euler); SiT's is 1")
+    how.add_argument("--steps", type=int, help=f"of the solver ({defaults.steps})")
+    how.add_argument("--shift", type=float, help=f"of the time grid ({defaults.shift:g})")
+    how.add_argument("--spacing", help=f"uniform or quadratic ({defaults.spacing})")
+    how.add_argument("--times", metavar="1,…,0", help="a time grid of your own, in place of these")
+    how.add_argument("--tolerance", type=float, help=f"of adaptive ({defaults.tolerance:g})")
+    how.add_argument(
+        "--churn",
+        type=float,
+        default=0.0,
+        help="stochastic (euler); 1 is w = σ_t of SiT's equation, 2 the default of SiT's code",
+    )
     which = p.add_argument_group("which, and as what")
     which.add_argument("--ema", type=float, default=0.05, help="relative width of the EMA profile")
-    which.add_argument("--step", type=int, help="of the checkpoint; the newest by default")
+    which.add_argument(
+        "--step", type=int, help="of the checkpoint; the newest, or what --out began"
+    )
     which.add_argument("--seed", type=int, default=defaults.seed)
     which.add_argument("--first-index", type=int, default=0, help="of the pictures of the seed")
     which.add_argument("--batch-size", type=int, default=defaults.batch_size)

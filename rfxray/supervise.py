@@ -1,9 +1,9 @@
 """Owns the trainer of one host: `python -m rfxray.supervise --workdir W -- COMMAND…`.
 
-It hands SIGTERM and SIGINT on to the command, writes what becomes of it to
-`workdir/status/host-i.json` (see status.py) every minute and at the end, keeps its output in
-`workdir/logs/ATTEMPT/host-i.log`, and ends with an exit code that a launcher can act on. JAX is not
-imported: nothing that befalls the trainer befalls its supervisor.
+It hands SIGTERM and SIGINT on to the command (and SIGHUP, the end of a terminal, as SIGTERM),
+writes what becomes of it to `workdir/status/host-i.json` (see status.py) every minute and at the
+end, keeps its output in `workdir/logs/ATTEMPT/host-i.log`, and ends with an exit code that a
+launcher can act on. JAX is not imported: nothing that befalls the trainer befalls its supervisor.
 
 | the trainer ended with | the supervisor ends with |
 |---|---|
@@ -17,7 +17,6 @@ What cannot succeed ends the same way each time without a step forward, which is
 """
 
 import contextlib
-import io
 import json
 import os
 import signal
@@ -37,6 +36,8 @@ FINAL = {0, errors.DataError.exit_code, errors.NonFiniteError.exit_code}
 FINAL |= {errors.ConfigError.exit_code, RETRY}
 # Seconds between two reports; an object of a bucket should not be written much more often.
 REPORT = 60.0
+# Bytes of the trainer's output that its log holds, the last ones: months of log lines.
+KEPT = 2**24
 # Pauses before the last report is tried again: a bucket may be away for a minute.
 PAUSES = (1, 2, 5, 10, 20, 30)
 
@@ -68,8 +69,7 @@ class Reports:
         self._host, self._hosts, self._attempt = host, hosts, attempt
         self._folder = epath.Path(workdir) / "status"
         self._log = epath.Path(workdir) / "logs" / attempt / f"host-{host}.log"
-        self._logged = None
-        self.output = io.BytesIO()
+        self._output, self._logged = bytearray(), None
 
     def open(self) -> None:
         """The first report; a ConfigError where the workdir cannot be written."""
@@ -84,16 +84,21 @@ class Reports:
                 "space and access"
             ) from error
 
+    def keep(self, output: bytes) -> None:
+        """Adds to the log, of which the next report writes the last `KEPT` bytes."""
+        self._output += output
+        del self._output[:-KEPT]
+
     def write(self, code: int | None, ended: str | None, step: int | None) -> bool:
         """Writes report and log; where that fails it says so and returns False."""
         try:
-            log = self.output.getvalue()
-            if len(log) != self._logged:
+            log = bytes(self._output)
+            if log != self._logged:
                 self._log.write_bytes(log)
-                self._logged = len(log)
+                self._logged = log
             self._report(code, ended, step)
         except Exception as error:  # the trainer must not end because a report could not be written
-            print(f"rfxray.supervise: no report: {error}", file=sys.stderr, flush=True)
+            say(f"no report: {error}")
             return False
         return True
 
@@ -129,8 +134,10 @@ class Supervisor:
         self._command, self._reports, self._interval = command, reports, interval
         self._process: subprocess.Popen | None = None
         self.asked: list[int] = []  # the signals that have come
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._forward)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # Under nohup the end of the terminal is to be outlived.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._forward)
 
     def run(self) -> tuple[int, int | None]:
         """Runs the command once: (exit code, last step or None).
@@ -172,7 +179,7 @@ class Supervisor:
         code, ended = outcome(process.returncode)
         self._report(code, ended, step)
         where = "" if step is None else f" at step {step}"
-        print(f"rfxray.supervise: the trainer ended with {ended}{where}: {code}", file=sys.stderr)
+        say(f"the trainer ended with {ended}{where}: {code}")
         return code, step
 
     def _report(self, code: int, ended: str, step: int | None) -> None:
@@ -183,11 +190,15 @@ class Supervisor:
 
     def _copy(self, output) -> None:
         while chunk := output.read1(65536):
-            self._reports.output.write(chunk)
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.flush()
+            self._reports.keep(chunk)
+            # The trainer would wait for ever for whoever does not read on. Not through sys.stdout:
+            # what that could not write would fail again at the end, and be the exit code.
+            with contextlib.suppress(OSError):
+                while chunk:
+                    chunk = chunk[os.write(1, chunk) :]
 
     def _forward(self, number, frame) -> None:
+        number = signal.SIGTERM if number == signal.SIGHUP else number
         self.asked.append(number)
         if self._process and self._process.poll() is None:
             self._process.send_signal(number)
@@ -207,7 +218,13 @@ def supervise(supervisor: Supervisor, restarts: int) -> int:
         if code != RETRY or supervisor.asked or futile >= restarts:
             return code
         futile += 1
-        print(f"rfxray.supervise: starts again ({futile} of {restarts})", file=sys.stderr)
+        say(f"starts again ({futile} of {restarts})")
+
+
+def say(line: str) -> None:
+    """A line on stderr, where there still is one."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"rfxray.supervise: {line}\n".encode())
 
 
 def parser() -> errors.ArgumentParser:
@@ -234,7 +251,7 @@ def main(argv: list[str] | None = None) -> None:
     with errors.exit_on_error("rfxray.supervise"):
         if not 0 <= arguments.host < arguments.hosts:
             raise errors.ConfigError(f"--host {arguments.host} is none of {arguments.hosts}")
-        if Path(attempt).name != attempt:
+        if Path(attempt).name != attempt or attempt == "..":
             raise errors.ConfigError(f"--attempt {attempt!r} is no name of a folder")
         reports = Reports(arguments.workdir, arguments.host, arguments.hosts, attempt)
         reports.open()

@@ -39,15 +39,17 @@ class Candidate:
         )
 
 
-def rank(config, chips: int, chip: Chip, parameters: int) -> list[Candidate]:
+def rank(config, chips: int, chip: Chip, parameters: int, slices: int = 1) -> list[Candidate]:
     """Every candidate that should fit, the fastest first.
 
     Args:
-      config: whose batch size is kept.
+      config: whose batch size and `mesh.sequence` are kept.
       chips: in the pod.
       chip: its peaks.
       parameters: of the network.
+      slices: of the pod, between which only the data axis runs.
     """
+    chips //= config.mesh.sequence
     ways = [n for n in range(1, chips + 1) if chips % n == 0]
     shape = config.model
     found = []
@@ -56,6 +58,8 @@ def rank(config, chips: int, chip: Chip, parameters: int) -> list[Candidate]:
     ):
         data = chips // (fsdp * tensor)
         if data * fsdp * tensor != chips or config.batch_size % (data * fsdp * accumulate):
+            continue
+        if data % slices:
             continue
         if shape.heads % tensor or shape.mlp_width % tensor or shape.width % fsdp:
             continue
@@ -70,9 +74,15 @@ def rank(config, chips: int, chip: Chip, parameters: int) -> list[Candidate]:
     return sorted(found, key=lambda candidate: candidate.seconds)
 
 
+def _tokens(config, parts: int) -> float:
+    """On a chip, of a batch in so many parts."""
+    tokens = model.model_config(config).tokens / config.mesh.sequence
+    return config.batch_size // parts * tokens
+
+
 def _memory(config, parameters, remat, data, fsdp, tensor, accumulate) -> float:
     m = config.model
-    tokens = config.batch_size // (data * fsdp * accumulate) * model.model_config(config).tokens
+    tokens = _tokens(config, data * fsdp * accumulate)
     # Parameters, two moments, averages and the gradient; float32.
     state = 4.0 * parameters * (4 + len(config.ema_sigmas)) / (fsdp * tensor)
     gathered = 3 * 2.0 * parameters / m.depth / tensor
@@ -97,13 +107,13 @@ _EXPOSED = 0.45
 
 def _seconds(config, parameters, chip, remat, data, fsdp, tensor, accumulate) -> float:
     m = config.model
-    chips = data * fsdp * tensor
+    chips = data * fsdp * tensor * config.mesh.sequence
     wide = m.mlp_width / m.width
     # Forward passes that are taken again. `none` saves element-wise work and pays by writing and
     # reading twice as much as `dots`.
     again = {"none": 0.0, "dots": 0.0, "attention": 2 * wide / (4 + 3 * wide), "full": 1.0}[remat]
     compute = flops.train_step(config) / chips * (1 + again / 3) / chip.flops / _EFFICIENCY
-    tokens = config.batch_size // (data * fsdp) * model.model_config(config).tokens
+    tokens = _tokens(config, data * fsdp)
     moved = 0.0
     if fsdp > 1:  # gathered forward and backward, and the gradient scattered: bfloat16
         moved += accumulate * 3 * 2.0 * parameters / tensor

@@ -186,14 +186,20 @@ class Trace:
             jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
             self._running = True
 
-    def after(self, step: int, result: jax.Array) -> str | None:
-        """To be called after it; where the trace lies, once it is written."""
-        if not self._running or step != self._last:  # a run resumed in its middle has none
+    def after(self, step: int, result: jax.Array, last: bool = False) -> str | None:
+        """To be called after it: a line that says where the trace lies, once it is written.
+
+        Args:
+          step: taken.
+          result: of it.
+          last: no step comes after it, so that the trace is what it is.
+        """
+        if not self._running or not (last or step == self._last):  # resumed in its middle: none
             return None
         result.block_until_ready()
         jax.profiler.stop_trace()
         self._running = False
-        return str(self._folder)
+        return f"step {step}: a trace of {step - self._first + 1} steps in {self._folder}"
 
 
 class Writer:
@@ -258,7 +264,7 @@ class Writer:
 def _rows(path: Path) -> list[dict]:
     """The lines of a metrics file that parse; a kill may have torn one."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -269,19 +275,19 @@ def _rows(path: Path) -> list[dict]:
 def _set_aside_after(path: Path, step: int) -> None:
     if not path.exists():
         return
-    lines = path.read_text().splitlines(keepends=True)
+    text = path.read_text(errors="replace")
     kept = []
     aside = []
-    for line in lines:
+    for line in text.splitlines():
         try:
             kept.append(line) if json.loads(line)["step"] <= step else aside.append(line)
-        except (ValueError, KeyError, TypeError):  # a line torn by a kill
-            aside.append(line.rstrip("\n") + "\n")
-    if aside:
+        except (ValueError, KeyError, TypeError):  # torn by a kill
+            aside.append(line)
+    if aside or not text.endswith("\n"):
         with path.with_suffix(".set_aside.jsonl").open("a") as file:
-            file.writelines(aside)
+            file.writelines(line + "\n" for line in aside)
         replacement = path.with_suffix(".jsonl.new")
-        replacement.write_text("".join(kept))
+        replacement.write_text("".join(line + "\n" for line in kept))
         replacement.replace(path)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from clu import parameter_overview
 
 from rfxray import (
+    attention,
     chips,
     dataset,
     devices,
@@ -55,12 +56,13 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
     stop = StopRequest(config.stop_seconds)
     mesh = partition.make_mesh(**config.mesh)
     partition.check_batch(mesh, config.batch_size, config.accumulate)
+    shape = model.model_config(config)
+    attention.refuse_elsewhere(config.attention, jax.default_backend(), shape.head_dim, shape.dtype)
     hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
     datasets = input.open_datasets(config)
     for each in datasets:
         dataset.verify(each, config.data.verify, **hosts)
     identity = configuration.identity(config, input.fingerprint(datasets))
-    shape = model.model_config(config)
 
     make_workdir(workdir)
     abstract = state.abstract(config, mesh)
@@ -153,6 +155,24 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
         images = draw(train_state["ema"][profile], seed, weight, **asked)
         return pictures.grid(pictures.to_uint8(np.asarray(images)[..., 0]))
 
+    def save() -> float:
+        tell_skips()  # so that every skip which a checkpoint counts stands in the log
+        return checkpoints.save(step, train_state, metrics, position)
+
+    def tell_skips() -> None:
+        seen = jax.device_get(train_state["guard"])
+        new = skips.new(seen)
+        for skip in new:
+            say(evidence.line(config, datasets, skip, faults))
+        if guard.too_many(seen, new, config.skip.limit, config.skip.window):
+            checkpoints.save(step, train_state, metrics, position)
+            checkpoints.close()
+            raise errors.NonFiniteError(
+                f"{config.skip.limit} steps or more within {config.skip.window} had a gradient "
+                f"that is not finite or explodes; saved at step {step}; look at "
+                f"{evidence.keep(workdir, config, datasets, seen, step, faults)}"
+            )
+
     # ----- The loop --------------------------------------------------------------------------
     chip = chips.find(jax.devices()[0].device_kind)
     meter = telemetry.Meter(
@@ -166,7 +186,6 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
     ahead = deque()
     first, saved_at = True, time.perf_counter()
     waited = 0.0  # for checkpoints, since the last log step
-    (workdir / "samples").mkdir(exist_ok=True)
     devices.barrier("the first step")  # hosts compile at their own pace
 
     with watch, jax.set_mesh(mesh):
@@ -189,8 +208,8 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
                 meter.restart(step)
                 first = False
             watch.done(step)
-            if folder := trace.after(step, metrics.loss.count):
-                say(f"step {step}: a trace of {config.profile.steps} steps in {folder}")
+            if line := trace.after(step, metrics.loss.count, last=step == config.steps):
+                say(line)
             checkpoints.check()
 
             last = step == config.steps
@@ -209,22 +228,12 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
                 values |= goodput.read(meter.seconds)
                 for line in faults.new():
                     say(line)
-                seen = jax.device_get(train_state["guard"])
-                skipped = skips.new(seen)
-                values |= {"skipped": skips.skipped, "replaced_records": faults.count}
-                values |= {"learning_rate": float(rate(step - 1 - skips.skipped))}
+                skipped = int(train_state["guard"]["skipped"])
+                values |= {"skipped": skipped, "replaced_records": faults.count}
+                values |= {"learning_rate": float(rate(step - 1 - skipped))}
                 writer.scalars(step, values)
                 say(telemetry.line(step, config.steps, values))
-                for skip in skipped:
-                    say(evidence.line(config, datasets, skip, faults))
-                if skipped and guard.too_many(seen, step, config.skip.limit, config.skip.window):
-                    checkpoints.save(step, train_state, metrics, position)
-                    checkpoints.close()
-                    raise errors.NonFiniteError(
-                        f"{config.skip.limit} steps or more of the last {config.skip.window} had "
-                        f"a gradient that is not finite or explodes; saved at step {step}; look "
-                        f"at {evidence.keep(workdir, config, datasets, seen, step, faults)}"
-                    )
+                tell_skips()
                 limit = 60 * config.checkpoint_minutes
                 overdue = limit and devices.first_says(time.perf_counter() - saved_at > limit)
 
@@ -245,19 +254,21 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
                 say(f"step {step}: {file}")
             if last or overdue or due(config.checkpoint_every):
                 watch.doing("the checkpoint")
-                waited += checkpoints.save(step, train_state, metrics, position)
+                waited += save()
                 saved, saved_at = step, time.perf_counter()
                 say(f"step {step}: saving a checkpoint")
             if due(config.ema_every):
                 watch.doing("the snapshot")
-                checkpoints.snapshot(step, train_state, position)
+                waited += checkpoints.snapshot(step, train_state, position)
             meter.aside(begin)
 
         # ----- The end -----------------------------------------------------------------------
         bar.close()
+        if line := trace.after(step, metrics.loss.count, last=True):  # stopped in its middle
+            say(line)
         watch.doing("the last checkpoint")
         if saved != step:  # asked to stop between two saves
-            checkpoints.save(step, train_state, metrics, position)
+            save()
         checkpoints.close()
     stop.saved()
     finished = step >= config.steps
@@ -268,11 +279,12 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
 
 
 def make_workdir(workdir: Path) -> None:
-    """Creates the folder of a run; a ConfigError where that is not possible."""
+    """Creates the folders of a run; a ConfigError where that is not possible."""
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        for name in ("checkpoints", "samples"):
+            (workdir / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise errors.ConfigError(f"--workdir {workdir} cannot be made: {error.strerror}") from error
+        raise errors.ConfigError(f"--workdir {workdir} cannot be made: {error}") from error
 
 
 def main(argv=None) -> None:

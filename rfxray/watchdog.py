@@ -5,6 +5,7 @@ thread of its own, so that a person or a script sees where each host stands even
 loop does not move; `stall-host-i.txt` gets the stack of every thread when that lasts too long.
 """
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -97,7 +98,8 @@ class Watchdog:
         if self._seconds and still > limit and not self._reported:
             self._reported = True
             file = self._folder / f"stall-host-{self._host}.txt"
-            with file.open("a") as stacks:
+            # Storage may be what stands still: giving up must not hang on it.
+            with contextlib.suppress(OSError), file.open("a") as stacks:
                 print(f"# {self._doing}, step {self._step + 1}", file=stacks, flush=True)
                 faulthandler.dump_traceback(stacks, all_threads=True)
             self._say(

@@ -9,11 +9,14 @@
 #
 # | what it sees | what it does |
 # |---|---|
-# | 0 on every host | ends with 0 |
+# | 0 on every host, of an attempt that it started or found going | ends with 0 |
 # | 65, 70 or 78 on a host | ends with that code: a person has to look |
 # | 75, or silence, and the slice is there | resumes the run; ends with 75 after FUTILE attempts without a step forward |
 # | the slice was preempted, or is not there | deletes what is left, creates it, installs, resumes |
+# | an attempt cannot be started | looks at the slice again; ends with 75 where it is there and more than FUTILE in a row failed so |
 # | gcloud fails | tries again TRIES times, ends with 75 |
+#
+# A run that has finished is started once more, which costs its trainer no step: `steps` may be more.
 source "$(dirname "$0")/gcloud.sh"
 
 delete=
@@ -30,9 +33,9 @@ done
 shift
 
 # What runs must not change with what is checked out here while it runs.
-COMMIT=$(git -C "$root" rev-parse --verify --quiet "${COMMIT:-HEAD}^{commit}") ||
+RFXRAY_COMMIT=$(git -C "$root" rev-parse --verify --quiet "${RFXRAY_COMMIT:-HEAD}^{commit}") ||
   fail 78 "no commit to run in $root"
-export COMMIT
+export RFXRAY_COMMIT
 python=$root/.venv/bin/python
 [ -x "$python" ] || python=${PYTHON:-python3}
 flags=()
@@ -69,7 +72,7 @@ fi
 slice() {
   local state
   if queued; then
-    state=$(absent='NOT_FOUND|was not found' retry "$TRIES" "${requested[@]}") || return 1
+    state=$(answer='NOT_FOUND|was not found' retry "$TRIES" "${requested[@]}") || return 1
     case $state in
       ACTIVE) ;;
       '') echo absent && return ;;
@@ -77,7 +80,7 @@ slice() {
       *) echo coming && return ;;
     esac
   fi
-  state=$(absent='NOT_FOUND|was not found' retry "$TRIES" "${described[@]}") || return 1
+  state=$(answer='NOT_FOUND|was not found' retry "$TRIES" "${described[@]}") || return 1
   case $state in
     READY) echo ready ;;
     '') queued && echo gone || echo absent ;;
@@ -89,28 +92,28 @@ slice() {
 # judge ATTEMPT: sets word, code, seen (the last step), attempt and why from the reports
 judge() {
   local reports
-  reports=$(absent='matched no objects' retry "$TRIES" "${reported[@]}") ||
+  reports=$(answer='matched no objects' retry "$TRIES" "${reported[@]}") ||
     end 75 "the reports could not be read $TRIES times"
   read -r word code seen attempt why < <(
     cd "$root" && "$python" -S -m rfxray.status --attempt "$1" --stale "$STALE" --grace "$GRACE" <<<"$reports"
   ) || fail 78 "$python cannot run rfxray.status"
 }
 
-ours='' began=0 furthest=-1 stuck=0 starts=0 new=''
+ours='' began=0 furthest=-1 stuck=0 failed=0 starts=0 new=''
 while :; do
   if [ -n "$new" ]; then
-    word=none # whatever was reported, it ran on a slice that is gone
+    word=none # whatever was reported, it ran on a slice that is gone, or did not start
   else
     judge "$ours"
   fi
   if [ -n "$ours" ]; then
     [ "$word" != stop ] || end "$code" "stopped at step $seen: $why"
+    [ "$word" != finished ] || end 0 "finished at step $seen"
   elif [ "$word" = running ]; then
     ours=$attempt # started before this babysitter
     began=$SECONDS
     say "goes on with attempt $ours"
   fi
-  [ "$word" != finished ] || end 0 "finished at step $seen"
   if [ "$seen" -gt "$furthest" ]; then
     furthest=$seen stuck=0
   fi
@@ -123,7 +126,7 @@ while :; do
         part delete --now || end 75 "$NAME could not be deleted"
       fi
       part create || end 75 "$NAME could not be created"
-      new=yes
+      new=yes failed=0
       continue
       ;;
     coming)
@@ -144,9 +147,16 @@ while :; do
     [ "$stuck" -le "$FUTILE" ] ||
       end 75 "$FUTILE attempts in a row came no further than step $furthest; see logs.sh"
   fi
+  [ "$failed" -le "$FUTILE" ] ||
+    end 75 "$NAME is ready, and $failed attempts in a row could not be started; see above"
   starts=$((starts + 1))
   ours=$(date -u +%Y%m%dT%H%M%SZ).$(printf '%04d' "$starts")
-  part setup || end 75 "$NAME could not be set up"
-  ATTEMPT=$ours part run -- "$@" || end 75 "the run could not be started"
-  began=$SECONDS new=''
+  if part setup && RFXRAY_ATTEMPT=$ours part run -- "$@"; then
+    began=$SECONDS new='' failed=0
+  else
+    # Preempted meanwhile, as the next look will tell, or a fault of its own.
+    failed=$((failed + 1)) new=yes
+    say "attempt $ours could not be started; looks at $NAME again"
+    sleep "$POLL"
+  fi
 done

@@ -7,11 +7,12 @@
 # once the request stands in the queue; babysit.sh waits for it.
 source "$(dirname "$0")/gcloud.sh"
 
-case ${1-} in
-  --dry-run) dry_run=yes ;;
-  '') ;;
-  *) usage "${1-}" ;;
-esac
+for word in "$@"; do
+  case $word in
+    --dry-run) dry_run=yes ;;
+    *) usage "$word" ;;
+  esac
+done
 
 if queued; then
   words=(queued-resources create "$NAME" --node-id="$NAME" --runtime-version="$VERSION")
@@ -20,5 +21,8 @@ else
 fi
 words+=("${place[@]}" --accelerator-type="$TYPE")
 [[ $KIND != *spot ]] || words+=(--spot)
-retry "$CREATE_TRIES" compute tpus "${words[@]}" || fail 75 "no slice $NAME"
-say "$NAME ($TYPE, $KIND) in $ZONE: $(queued && echo "in the queue" || echo "created")"
+# A try that seemed to fail may have created it.
+answer='ALREADY_EXISTS|already exists' retry "$CREATE_TRIES" compute tpus "${words[@]}" ||
+  fail 75 "no slice $NAME"
+[ -n "$dry_run" ] ||
+  say "$NAME ($TYPE, $KIND) in $ZONE: $(queued && echo "in the queue" || echo "there")"

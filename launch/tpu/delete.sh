@@ -25,5 +25,6 @@ if queued; then
 else
   words=(tpu-vm delete "$NAME")
 fi
-retry "$TRIES" compute tpus "${words[@]}" "${place[@]}" --quiet || fail 75 "$NAME was not deleted"
-say "$NAME is deleted; the run is in $BUCKET/$RUN"
+answer='NOT_FOUND|was not found' retry "$TRIES" compute tpus "${words[@]}" "${place[@]}" --quiet ||
+  fail 75 "$NAME was not deleted"
+[ -n "$dry_run" ] || say "$NAME is deleted; the run is in $BUCKET/$RUN"

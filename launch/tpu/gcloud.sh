@@ -39,7 +39,7 @@ source "$tpu/env.sh"
 settle() {
   local value=${!1} pattern="^($2)\$"
   [[ $value =~ $pattern ]] && [[ $value != *$'\n'* ]] ||
-    fail 78 "$1=$(quoted "$value") is not like $3; set it, or edit launch/tpu/env.sh"
+    fail 78 "$1=$(quoted "$value") is not like $3; see launch/tpu/env.sh"
 }
 settle PROJECT '[a-z][a-z0-9.:-]{4,61}[a-z0-9]' my-project
 settle ZONE '[a-z]+-[a-z]+[0-9]+-[a-z]' us-central2-b
@@ -51,7 +51,7 @@ settle BUCKET 'gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]' gs://my-bucket
 settle MOUNT '(/[A-Za-z0-9][A-Za-z0-9._-]*)+' /mnt/rfxray
 settle RUN '[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*' runs/xl
 for count in TRIES PAUSE CREATE_TRIES POLL STALE GRACE FUTILE; do
-  settle "$count" '[0-9]{1,6}' 'a whole number'
+  settle "$count" '0|[1-9][0-9]{0,5}' 'a whole number'
 done
 
 export CLOUDSDK_CORE_DISABLE_PROMPTS=1
@@ -69,17 +69,17 @@ call() {
 }
 
 # retry TIMES WORDS…: call, again after growing pauses while it fails; its last exit code. A failure
-# whose message matches the variable `absent` is an answer: nothing is there.
-absent=
+# whose message matches the variable `answer` is one: nothing is there, or it has been done.
+answer=
 retry() {
   local times=$1 pause=$PAUSE try=1 code message
   shift
   while :; do
     code=0
-    if [ -n "$absent" ]; then
+    if [ -n "$answer" ]; then
       message=$(mktemp)
       call "$@" 2>"$message" || code=$?
-      if [ "$code" -ne 0 ] && grep -Eq "$absent" "$message"; then
+      if [ "$code" -ne 0 ] && grep -Eq "$answer" "$message"; then
         code=0
       else
         cat "$message" >&2

@@ -8,16 +8,20 @@
 # --dry-run prints the command instead.
 source "$(dirname "$0")/gcloud.sh"
 
-host=0 what=bucket
+host='' what=bucket
 for word in "$@"; do
   case $word in
     --dry-run) dry_run=yes ;;
     --follow) what=worker ;;
     --status) what=status ;;
     -*) usage "$word" ;;
-    *) host=$word ;;
+    *)
+      [ -z "$host" ] || usage "$word"
+      host=$word
+      ;;
   esac
 done
+host=${host:-0}
 settle host '[0-9]{1,5}' 'the number of a host'
 
 case $what in

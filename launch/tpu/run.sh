@@ -19,8 +19,9 @@ done
 [ $# -gt 1 ] || usage
 shift
 
-attempt=${ATTEMPT:-$(date -u +%Y%m%dT%H%M%SZ)}
+attempt=${RFXRAY_ATTEMPT:-$(date -u +%Y%m%dT%H%M%SZ)}
 settle attempt '[0-9TZ.]+' 20260102T030405Z
 on_hosts all run "$workdir" "$attempt" "$@" ||
   fail 75 "not every worker of $NAME started; has setup.sh run?"
-say "attempt $attempt runs on every worker of $NAME; see logs.sh, or $BUCKET/$RUN"
+[ -n "$dry_run" ] ||
+  say "attempt $attempt runs on every worker of $NAME; see logs.sh, or $BUCKET/$RUN"

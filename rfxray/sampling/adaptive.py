@@ -1,4 +1,4 @@
-"""Steps of adaptive length by error control: diffrax's Tsit5 (pip install 'rfxray[ode]')."""
+"""Steps of adaptive length by error control: diffrax's Tsit5 (pip install -e '.[ode]')."""
 
 import warnings
 
@@ -26,7 +26,8 @@ def integrate(
       tolerance: of a step's error, absolute and relative, as a root mean square over the batch.
 
     Returns:
-      [batch, ...] float32, and how many steps were tried, of six evaluations each.
+      [batch, ...] float32, NaN where `MOST_STEPS` do not get there, and how many steps were tried,
+      of six evaluations each.
 
     Raises:
       ConfigError: where diffrax is not installed.
@@ -34,7 +35,7 @@ def integrate(
     try:
         import diffrax
     except ModuleNotFoundError as error:
-        raise ConfigError("the adaptive solver needs diffrax: pip install 'rfxray[ode]'") from error
+        raise ConfigError("the adaptive solver needs diffrax: pip install -e '.[ode]'") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # diffrax 0.7.2 under jax 0.10
         solution = diffrax.diffeqsolve(
@@ -46,5 +47,7 @@ def integrate(
             y0=x.astype(jnp.float32),
             stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
             max_steps=MOST_STEPS,
+            throw=False,  # which would be a page of tracebacks
         )
-    return solution.ys[-1], solution.stats["num_steps"]
+    arrived = solution.result == diffrax.RESULTS.successful
+    return jnp.where(arrived, solution.ys[-1], jnp.nan), solution.stats["num_steps"]

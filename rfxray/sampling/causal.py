@@ -5,7 +5,8 @@ u < p, u ~ U(0, 1) its own noise and p = sigmoid(b + Σ w·parent) fitted to a d
 Abduction is exact: given what was observed, u is uniform below p (present) or above it (absent),
 and nothing else is known of it. An intervention leaves every u as it is and changes the p of what
 descends from it, so a finding can only change in the direction in which its p moved. What was not
-known stays not known; view, source and No Finding (derived) are nobody's children.
+known stays not known, but where No Finding told of all 12 pathologies that they are absent; view,
+source and No Finding (derived) are nobody's children.
 """
 
 import dataclasses
@@ -167,6 +168,9 @@ def counterfactual(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Abducts the noise of every finding, intervenes, and lets the descendants follow.
 
+    An intervention that says what was observed changes nothing. No Finding is derived anew where a
+    pathology became another, or known, and left as observed elsewhere.
+
     Args:
       model: from `fit`.
       attributes, known: [n, 19], what was observed.
@@ -182,6 +186,9 @@ def counterfactual(
     """
     if "no_finding" in do:
         raise ConfigError("no_finding follows from the 12 pathologies; set those and propagate")
+    pathologies, last = [INDEX[name] for name in PATHOLOGY_NAMES], INDEX["no_finding"]
+    given, known = known, known.copy()
+    known[:, pathologies] |= (known[:, last] & (attributes[:, last] > 0.5))[:, None]
     after, told = attributes.copy(), known.copy()
     for name, value in do.items():
         after[:, INDEX[name]], told[:, INDEX[name]] = value, True
@@ -200,10 +207,14 @@ def counterfactual(
         chances[child] = np.where(
             present, np.minimum(now, before) / before, np.maximum(now - before, 0) / (1 - before)
         )
-    last = INDEX["no_finding"]
-    if set(PATHOLOGY_NAMES) & {*do, *chances}:
-        told[:, last], after[:, last] = False, 0
-    after, told = derive_no_finding(after, told)
+    moved = (told != known) | (told & (after != attributes))
+    rows = moved[:, pathologies].any(1)
+    told[rows, last], after[rows, last] = False, 0
+    after[rows], told[rows] = derive_no_finding(after[rows], told[rows])
+    for name in do:
+        moved[:, INDEX[name]] = True
+    # What No Finding alone told of is not told by itself, but where it became another.
+    told[:, pathologies] &= (given | moved)[:, pathologies]
     return after, told, chances
 
 

@@ -9,7 +9,7 @@ Three ways put a picture onto the path to noise and bring it back under another 
   noise of a fixed seed, and what x̂ left unexplained there is put aside and back at the end:
   x' = x + x̂(x'_floor, target) − x̂(x_floor, source);
 - `noise` adds noise instead (SDEdit, Meng et al. 2022, arXiv 2108.01073), which with a keep mask is
-  inpainting;
+  inpainting, and without one paints everything anew, also outside of an edit mask;
 - `flow` walks from picture to picture along the difference of two velocities, without inversion
   (FlowEdit, Kulikov et al. 2025, arXiv 2412.08629): the fast one.
 
@@ -32,7 +32,7 @@ from rfxray import flow, partition
 from rfxray.errors import ConfigError
 from rfxray.sampling import guidance as guide
 from rfxray.sampling import solvers, trained
-from rfxray.sampling.generate import blocks, keys_of, noise
+from rfxray.sampling.generate import blocks, finite, keys_of, noise
 from rfxray.sampling.trained import Model
 
 METHODS = ("invert", "noise", "flow")
@@ -175,8 +175,10 @@ def predict(
       [n, size, size] float32, in [−1, 1] but for kept pixels, which are as they came.
 
     Raises:
-      ConfigError: for masks that are not of the model's size.
+      ConfigError: for masks that are not of the model's size, or that the method has no use for.
+      NonFiniteError: where a picture comes out as no picture.
     """
+    refuse_masks(settings, mask is not None, keep is not None)
     run = _descent(
         model.config, settings.program(), model.velocity, mask is not None, keep is not None
     )
@@ -238,6 +240,15 @@ def edit(
 # Batches
 
 
+def refuse_masks(settings: EditSettings, masked: bool, keeping: bool) -> None:
+    """Raises a ConfigError for an edit mask alone, outside of which `noise` keeps nothing."""
+    if settings.method == "noise" and masked and not keeping:
+        raise ConfigError(
+            "noise paints anew outside of an edit mask too; say what stays by --keep, or what is "
+            "drawn anew by --inpaint"
+        )
+
+
 def _refuse_size(model: Model, **arrays) -> None:
     size = model.config.model.size
     for what, array in arrays.items():
@@ -278,7 +289,7 @@ def _in_batches(model, settings, one, n: int, progress=None) -> np.ndarray:
     done = []
     for rows, new in blocks(n, size):
         with jax.set_mesh(model.mesh):
-            done.append(np.asarray(one(rows))[:new])
+            done.append(finite(np.asarray(one(rows))[:new]))
         if progress:
             progress(new)
     return np.concatenate(done)

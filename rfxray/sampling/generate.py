@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfxray import conditioning, devices, partition
-from rfxray.errors import ConfigError
+from rfxray.errors import ConfigError, NonFiniteError
 from rfxray.sampling import adaptive, solvers, stochastic, trained
 from rfxray.sampling import guidance as guide
 from rfxray.sampling.trained import Model
@@ -33,8 +33,9 @@ class Settings:
         the attributes that no group names.
       interval: times within which there is guidance.
       rescale: share of the contrast added by guidance that is taken back, 0 to 1.
-      optimised: the base scaled and the first step at rest, as CFG-Zero* has it.
-      churn: above 0 the stochastic sampler, see `stochastic.integrate`; 1 is SiT's.
+      optimised: the base scaled and the first interval of the grid at rest, as CFG-Zero* has it.
+      churn: above 0 the stochastic sampler, see `stochastic.integrate`; 1 is w = σ_t of SiT's
+        equation, 2 what its public code does by default.
       tolerance: of the adaptive solver.
     """
 
@@ -78,7 +79,8 @@ class Settings:
         if self.churn and self.solver != "euler":
             raise ConfigError(f"churn={self.churn} is for the euler solver, not {self.solver}")
         guide.group_masks([names for names, _ in self.weights])
-        self.grid()
+        if len(self.grid()) < 3 and self.optimised:
+            raise ConfigError("optimised rests in the first step, and there is no other")
 
     def grid(self) -> np.ndarray:
         """The times, [steps + 1] float32 from 1 to 0."""
@@ -156,6 +158,8 @@ def flow_to_data(config, settings: Settings, velocity: Callable | None = None) -
     """
     velocity = velocity or trained.velocity(config)
     times = settings.grid()
+    if settings.optimised:
+        times = times[1:]  # to rest in a step is not to take it, whatever the solver remembers
 
     def integrate(params, weak, x, seed, weights, indices, attributes, known):
         network = functools.partial(velocity, params)
@@ -173,7 +177,7 @@ def flow_to_data(config, settings: Settings, velocity: Callable | None = None) -
         if settings.churn:
             return stochastic.integrate(dx_dt, x, times, keys_of(seed, indices), settings.churn)
         if settings.solver == "adaptive":
-            return adaptive.integrate(dx_dt, x, 1.0, 0.0, settings.tolerance)[0]
+            return adaptive.integrate(dx_dt, x, float(times[0]), 0.0, settings.tolerance)[0]
         return solvers.integrate(dx_dt, x, times, settings.solver)
 
     return integrate
@@ -239,8 +243,20 @@ class Batches:
 
     def compile(self) -> None:
         """Compiles without drawing anything; the persistent cache keeps the result."""
-        shape = (self.size, conditioning.NUM_ATTRIBUTES)
-        self(np.zeros(self.size, np.uint32), np.zeros(shape, np.float32), np.zeros(shape, bool))
+        settings, model, m = self.settings, self.model, self.model.config.model
+        rows = jax.sharding.NamedSharding(model.mesh, partition.BATCH)
+
+        def batch(dtype, *shape):
+            return jax.ShapeDtypeStruct((self.size, *shape), dtype, sharding=rows)
+
+        indices, x = batch(jnp.uint32), batch(jnp.float32, m.size, m.size, m.channels)
+        told = [batch(dtype, conditioning.NUM_ATTRIBUTES) for dtype in (jnp.float32, bool)]
+        seed, weights = jnp.uint32(settings.seed), jnp.asarray(settings.traced_weights())
+        with jax.set_mesh(model.mesh):
+            self._start.lower(seed, indices).compile()
+            self._integrate.lower(
+                model.params, model.weak, x, seed, weights, indices, *told
+            ).compile()
 
 
 @functools.lru_cache(maxsize=8)
@@ -255,6 +271,20 @@ def _programs(config, settings: Settings, velocity, mesh):
         compiler_options=devices.compiler_options(mesh.devices.flat[0].device_kind),
     )
     return start, integrate
+
+
+def finite(images: np.ndarray) -> np.ndarray:
+    """The images as they came, where all of them are finite.
+
+    Raises:
+      NonFiniteError: where one is not.
+    """
+    if wrong := int((~np.isfinite(images)).reshape(len(images), -1).any(1).sum()):
+        raise NonFiniteError(
+            f"{wrong} of {len(images)} pictures came out not finite: take less guidance, another "
+            "solver or more steps, or another checkpoint"
+        )
+    return images
 
 
 def blocks(n: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -291,6 +321,7 @@ def generate(
 
     Raises:
       ConfigError: for a wrong attribute, or numbers that do not fit each other.
+      NonFiniteError: where a picture comes out as no picture.
     """
     if isinstance(attributes, Mapping):
         row, told = conditioning.encode(attributes)
@@ -309,7 +340,7 @@ def generate(
     draw = Batches(model, settings, min(settings.batch_size, max(1, n)))
     images = []
     for rows, new in blocks(n, draw.size):
-        images.append(np.asarray(draw(indices[rows], values[rows], known[rows]))[:new])
+        images.append(finite(np.asarray(draw(indices[rows], values[rows], known[rows]))[:new]))
         if progress:
             progress(new)
     images = np.clip(np.concatenate(images), -1.0, 1.0)[..., 0]

@@ -145,25 +145,24 @@ def rescaled(rule: Rule, share: float) -> Rule:
         plain = rule(told, base, [jnp.ones_like(weight) for weight in weights], t)
         axes = tuple(range(1, base.ndim))
         wanted, found = (v.std(axes, keepdims=True) for v in (plain, guided))
-        # At rest (`optimised`, at t = 1) there is no contrast to take back.
-        ratio = wanted / jnp.where(found > 0, found, 1.0)
-        return guided * (1 + share * (ratio - 1))
+        return guided * (1 + share * (wanted / found - 1))
 
     return combine
 
 
 def optimised(rule: Rule) -> Rule:
-    """Scales the base to where it lies nearest to the told velocity, and rests in the first step.
+    """Scales the base to where it lies nearest to the told velocity.
 
-    CFG-Zero* (Fan et al. 2025, arXiv 2503.18886): s = ⟨v₁, v₀⟩ / |v₀|² for each picture, and no
-    motion at t = 1, where a network knows least. With several told branches s is of their mean.
+    The one half of CFG-Zero* (Fan et al. 2025, arXiv 2503.18886): s = ⟨v₁, v₀⟩ / |v₀|² for each
+    picture. The other, resting in the first step, is of the time grid (`generate.flow_to_data`).
+    With several told branches s is of their mean.
     """
 
     def combine(told, base, weights, t):
         mean = functools.reduce(jnp.add, told) / len(told)
         axes = tuple(range(1, base.ndim))
         scale = (mean * base).sum(axes, keepdims=True) / (base**2).sum(axes, keepdims=True)
-        return jnp.where(t < 1, rule(told, scale * base, weights, t), 0.0)
+        return rule(told, scale * base, weights, t)
 
     return combine
 

@@ -1,15 +1,19 @@
 """Pictures as files that say of themselves that they are synthetic, and how they were made."""
 
+import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from rfxray import conditioning, pictures
+from rfxray.errors import ConfigError, SaveFailed
 from rfxray.input import to_uint16
+from rfxray.sampling import dicom
 from rfxray.sampling.generate import Pictures
 
-SAYS = {"Software": "rfxray", "Description": "synthetic radiograph, not of a person"}
+SAYS = {"Software": "rfxray", "Description": dicom.NOTE}
 
 
 def describe(drawn: Pictures, i: int) -> dict[str, object]:
@@ -45,5 +49,23 @@ def save(drawn: Pictures, out: str | Path, extra: Mapping[str, object] | None = 
         pictures.save_png(paths[-1], to_uint16(image), {**SAYS, "rfxray": entry})
         entries.append({"file": paths[-1].name, **entry})
     sidecar = {**(extra or {}), "pictures": entries}
-    (out / "samples.json").write_text(json.dumps(sidecar, indent=1) + "\n")
+    pictures.write_whole(out / "samples.json", (json.dumps(sidecar, indent=1) + "\n").encode())
     return paths
+
+
+def refuse_folder(out: Path) -> None:
+    """Raises a ConfigError where no folder can be made or written, before hours go into it."""
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{out} can be no folder: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{out} cannot be written: {there} does not permit it")
+
+
+@contextlib.contextmanager
+def saving(out: Path):
+    """Turns an error of the file system into a SaveFailed: the same command may go on later."""
+    try:
+        yield
+    except OSError as error:
+        raise SaveFailed(f"{out} could not be written: {error}") from error

@@ -11,7 +11,7 @@ import numpy as np
 
 from rfxray import conditioning
 from rfxray.conditioning import ATTRIBUTES, INDEX
-from rfxray.dataset import Dataset, stored
+from rfxray.dataset import Dataset, Records
 from rfxray.errors import ConfigError, DataError
 from rfxray.record import known_from_states
 
@@ -25,20 +25,33 @@ class Requests:
     Attributes:
       attributes: [rows, 19] float32.
       known: [rows, 19] bool.
+      first: the picture that is asked the first row.
+      ages: seed of years 0 to 9 that are added to each picture's age; None adds nothing.
     """
 
     attributes: np.ndarray
     known: np.ndarray
+    first: int = 0
+    ages: int | None = None
 
     def rows(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(attributes, known) of those pictures, each [n, 19]."""
-        numbers = np.asarray(numbers) % len(self.attributes)
-        return self.attributes[numbers], self.known[numbers]
+        places = (np.asarray(numbers) - self.first) % len(self.attributes)
+        attributes, known = self.attributes[places], self.known[places]
+        if self.ages is not None:
+            # By a counter, so that no picture needs those before it.
+            attributes[:, INDEX["age"]] += [
+                np.random.Generator(np.random.Philox(key=self.ages, counter=int(k))).integers(10)
+                for k in numbers
+            ]
+        return attributes, known
 
     def fingerprint(self) -> str:
-        """sha256 of all rows, hex."""
+        """sha256 of all that decides what is asked, hex."""
         digest = hashlib.sha256(np.ascontiguousarray(self.attributes, "<f4"))
         digest.update(np.ascontiguousarray(self.known))
+        if self.ages is not None:
+            digest.update(str(self.ages).encode())
         return digest.hexdigest()
 
 
@@ -52,12 +65,12 @@ def from_csv(path: str | Path, asked: Mapping[str, object]) -> Requests:
 
     Args:
       path: of the file.
-      asked: what every picture is told besides; a column of the same name wins where it is filled.
+      asked: what every picture is told besides.
 
     Raises:
       DataError: where the file cannot be read or has no row.
-      ConfigError: for a column that is no attribute, a wrong value, or findings that contradict
-        each other, with the line.
+      ConfigError: for a column that is no attribute or is in `asked` too, a wrong value, or
+        findings that contradict each other, with the line.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -71,6 +84,8 @@ def from_csv(path: str | Path, asked: Mapping[str, object]) -> Requests:
     names = {column: conditioning.lookup(column).name for column in header}
     if len(set(names.values())) < len(header):
         raise ConfigError(f"{path}: two columns of its header name one attribute: {list(header)}")
+    if both := [name for name in names.values() if name in asked]:
+        raise ConfigError(f"{path} has a column {both[0]}, which --set says too; leave one out")
     rows = []
     for number, line in lines:
         if None in line or None in line.values():
@@ -84,39 +99,48 @@ def from_csv(path: str | Path, asked: Mapping[str, object]) -> Requests:
 
 
 def from_dataset(
-    dataset: Dataset, split: str, asked: Mapping[str, object], n: int | None = None
+    dataset: Dataset,
+    split: str,
+    asked: Mapping[str, object],
+    n: int | None = None,
+    first: int = 0,
 ) -> Requests:
     """What each radiograph of a data set is known to show, in its stored order.
 
     Args:
       dataset, split: of radiographs.
       asked: what every picture is told instead.
-      n: the first so many of them, all where None or where there are fewer.
+      n: only pictures first … first + n − 1 will be asked for, so no others are read; all are where
+        it is None.
+      first: see n.
 
     Raises:
       ConfigError: where there is no such split, or `asked` contradicts a row.
     """
     if not dataset.examples.get(split):
         raise ConfigError(f"data set {dataset.path} has no split {split!r}")
+    records = Records(dataset, split)
+    if n is None or n >= len(records):
+        n, first = len(records), 0
     rows = []
-    for record in itertools.islice(stored(dataset, split), n):
+    for number in range(first, first + n):
+        record = records[number % len(records)]
         known = known_from_states(record["states"])
         told = conditioning.decode(record["attributes"], known)
         if set(asked) & set(conditioning.PATHOLOGY_NAMES):
             # It follows from what was found there, not from what is asked.
             told.pop("no_finding", None)
         rows.append(conditioning.encode({**told, **asked}))
-    return _stacked(rows)
+    return dataclasses.replace(_stacked(rows), first=first)
 
 
-def balanced(names: Sequence[str], asked: Mapping[str, object], n: int, seed: int = 0) -> Requests:
+def balanced(names: Sequence[str], asked: Mapping[str, object], seed: int = 0) -> Requests:
     """Every combination of subgroups alike often (±1), one after another.
 
     Args:
       names: of categorical attributes, and `age_decade`: an age drawn evenly within a decade
         from 20 to 89.
       asked: what every picture is told besides.
-      n: rows.
       seed: of the ages.
 
     Raises:
@@ -134,10 +158,7 @@ def balanced(names: Sequence[str], asked: Mapping[str, object], n: int, seed: in
         axes[told] = values
     cells = [dict(zip(axes, cell, strict=True)) for cell in itertools.product(*axes.values())]
     table = _encoded([{**asked, **cell} for cell in cells])
-    attributes, known = table.rows(np.arange(n))
-    if "age" in axes:
-        attributes[:, INDEX["age"]] += np.random.default_rng(seed).integers(0, 10, n)
-    return Requests(attributes, known)
+    return dataclasses.replace(table, ages=seed if "age" in axes else None)
 
 
 def _encoded(rows: Sequence[Mapping[str, object]]) -> Requests:

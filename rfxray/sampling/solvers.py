@@ -137,14 +137,18 @@ def time_grid(steps: int, shift: float = 1.0, spacing: str = "uniform") -> np.nd
       spacing: `uniform`, or `quadratic`: t = u² for even u, with more steps near data.
 
     Raises:
-      ConfigError: for no steps, or another spacing.
+      ConfigError: for no steps, another spacing, or neighbours that float32 cannot tell apart.
     """
     if steps < 1:
         raise ConfigError(f"{steps} solver steps: at least 1 is needed")
     if spacing not in SPACINGS:
         raise ConfigError(f"no time grid {spacing!r}, only {', '.join(SPACINGS)}")
     times = np.linspace(1.0, 0.0, steps + 1, dtype=np.float32)
-    return flow.shift_timestep(times**2 if spacing == "quadratic" else times, shift)
+    with np.errstate(all="ignore"):
+        times = flow.shift_timestep(times**2 if spacing == "quadratic" else times, shift)
+    if not _falls(times):
+        raise ConfigError(f"{steps} steps at shift={shift:g} are no times that fall from 1 to 0")
+    return times
 
 
 def given_grid(times: Sequence[float]) -> np.ndarray:
@@ -154,14 +158,14 @@ def given_grid(times: Sequence[float]) -> np.ndarray:
       ConfigError: where it does not fall from 1 to 0.
     """
     grid = np.asarray(times, np.float32)
-    if (
-        grid.ndim != 1
-        or len(grid) < 2
-        or (grid[0], grid[-1]) != (1, 0)
-        or (np.diff(grid) >= 0).any()
-    ):
+    if grid.ndim != 1 or len(grid) < 2 or not _falls(grid):
         raise ConfigError(f"a time grid falls from 1 to 0, and {list(times)} does not")
     return grid
+
+
+def _falls(grid: np.ndarray) -> bool:
+    """Whether times fall from 1 to 0; where one is NaN they do not."""
+    return (grid[0], grid[-1]) == (1, 0) and bool((np.diff(grid) < 0).all())
 
 
 # ---------------------------------------------------------------------------------------------

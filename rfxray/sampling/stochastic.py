@@ -12,14 +12,16 @@ def integrate(
     """Euler–Maruyama from noise to data, for SiT's reverse SDE (arXiv 2401.08740, eq. 6).
 
     dx = [v − ½·w·s] dt + √w dW̄ with the score s = −ε̂/t, ε̂ = x + (1 − t)·v, and the diffusion
-    w = churn·t: then w·s = −churn·ε̂ is finite everywhere. The last step adds no noise.
+    w = churn·t: then w·s = −churn·ε̂ is finite everywhere. The last step adds no noise. Churn 1 is
+    w = σ_t in that equation. SiT's public integrator adds √(2·diffusion) dW, so that its defaults
+    (diffusion form sigma, norm 1) are w = 2σ_t, which is churn 2.
 
     Args:
       velocity: a function of (x [batch, ...] float32, t scalar float32).
       x: [batch, ...], the state at times[0].
       times: [steps + 1], falling.
       keys: [batch] typed PRNG keys, one for each picture.
-      churn: 0 is the ODE, 1 is SiT's w = σ_t.
+      churn: w in units of σ_t = t; 0 is the ODE.
 
     Returns:
       [batch, ...] float32.

@@ -4,7 +4,8 @@ The n pictures are cut into blocks of one size, and blocks into parts. A part is
 its fragment (`parts/00003.json`), so where there is a fragment the part is done; a killed run goes
 on with the parts that have none. Block k always holds the same indices in the same rows of the same
 program: on the same devices the pictures are equal to the last bit, on others within a level of 16
-bits. `plan.json` says what the directory holds, and refuses another plan.
+bits. While a block is written the next is being drawn. `plan.json` says what the directory holds,
+and refuses another plan.
 """
 
 import dataclasses
@@ -13,7 +14,8 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +24,11 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from rfxray import pictures, record
 from rfxray.conditioning import FINDING_NAMES, NAMES
 from rfxray.dataset import open_dataset, stored
-from rfxray.errors import ConfigError
+from rfxray.errors import ConfigError, DataError
 from rfxray.input import to_uint16
 from rfxray.record import State
 from rfxray.sampling import dicom, gallery
-from rfxray.sampling.generate import Batches, Pictures, Settings
+from rfxray.sampling.generate import Batches, Pictures, Settings, finite
 from rfxray.sampling.outputs import SAYS, describe
 from rfxray.sampling.requests import Requests
 from rfxray.sampling.trained import Model
@@ -35,6 +37,7 @@ FORMATS = ("png", "dicom", "array_record")
 
 SHARD = 1024  # pictures of an ArrayRecord shard, rounded up to whole blocks
 SHOWN = 400  # pictures of the gallery: some 5 MB
+WRITERS = 4  # threads: compressing a PNG lets go of the interpreter's lock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Plan:
     Attributes:
       n: pictures.
       first: index of the first among those of the seed.
-      block: pictures drawn at once.
+      block: pictures drawn at once; a directory that was begun keeps its own where the devices
+        divide it.
       format: one of `FORMATS`.
     """
 
@@ -90,8 +94,10 @@ def write(
 
     Raises:
       ConfigError: where `out` holds something else.
+      NonFiniteError: where a picture comes out as no picture.
     """
-    draw = Batches(model, settings, plan.block)
+    block = begun(out).get("block", plan.block)
+    draw = Batches(model, settings, plan.block if block % model.mesh.size else block)
     plan = dataclasses.replace(plan, block=draw.size)
     _claim(out, plan, model, settings, requests)
     fragments = out / "parts"
@@ -105,9 +111,11 @@ def write(
             progress(len(part))
         else:
             pending.append((number, part))
+    starts = [k for _, part in pending for k in range(part.start, part.stop, plan.block)]
+    blocks = _drawn(draw, requests, plan, starts)
     for number, part in pending:
         entries, shard = [], _Shard(out, number, len(plan.parts), plan)
-        for drawn in _drawn(draw, requests, plan, part):
+        for drawn in itertools.islice(blocks, -(-len(part) // plan.block)):
             entries += shard.add(drawn)
             progress(len(drawn.images))
         about = {"pictures": entries, "shard": shard.close()}
@@ -115,9 +123,10 @@ def write(
     _publish(out, plan, model, extra or {})
 
 
-def _drawn(draw: Batches, requests: Requests, plan: Plan, part: range) -> Iterator[Pictures]:
-    """The blocks of a part; the next is being drawn while one is being written."""
-    starts = range(part.start, part.stop, plan.block)
+def _drawn(
+    draw: Batches, requests: Requests, plan: Plan, starts: Sequence[int]
+) -> Iterator[Pictures]:
+    """The blocks that begin there; the next is being drawn while one is being written."""
 
     def begin(start):
         # The last block wraps, so that one program serves all; what wrapped is thrown away.
@@ -130,8 +139,8 @@ def _drawn(draw: Batches, requests: Requests, plan: Plan, part: range) -> Iterat
         *asked, images = ahead
         if following is not None:
             ahead = begin(following)
-        new = min(plan.block, part.stop - start)
-        images = np.clip(np.asarray(images)[:new, ..., 0], -1.0, 1.0)
+        new = min(plan.block, plan.n - start)
+        images = np.clip(finite(np.asarray(images)[:new, ..., 0]), -1.0, 1.0)
         indices, attributes, known = (a[:new] for a in asked)
         yield Pictures(images, attributes, known, indices, draw.settings, draw.model.source)
 
@@ -155,22 +164,27 @@ class _Shard:
 
     def add(self, drawn: Pictures) -> list[dict]:
         """Writes a block; returns the entries of `samples.json`."""
-        entries = []
-        for k, image in enumerate(to_uint16(drawn.images)):
-            entry = describe(drawn, k)
-            if self._writer:
-                made = _record(image, drawn, k)
-                self._writer.write(record.serialize(made))
-                self._digests.append(hashlib.sha256(image.tobytes()).hexdigest())
-                entries.append({"key": made["key"], **entry})
-                continue
-            file = self._out / _file_name(self._plan, entry["index"] - self._plan.first)
-            if self._plan.format == "dicom":
-                dicom.save(file, image, entry)
-            else:
-                pictures.save_png(file, image, {**SAYS, "rfxray": entry})
-            entries.append({"file": file.name, **entry})
-        return entries
+        images = to_uint16(drawn.images)
+        entries = [describe(drawn, k) for k in range(len(images))]
+        if not self._writer:
+            with ThreadPoolExecutor(WRITERS) as pool:
+                return list(pool.map(self._save, images, entries))
+        keyed = []
+        for k, (image, entry) in enumerate(zip(images, entries, strict=True)):
+            made = _record(image, drawn, k)
+            self._writer.write(record.serialize(made))
+            self._digests.append(hashlib.sha256(image.tobytes()).hexdigest())
+            keyed.append({"key": made["key"], **entry})
+        return keyed
+
+    def _save(self, image: np.ndarray, entry: dict) -> dict:
+        """Writes a picture to a file of its own; returns its entry with the file's name."""
+        file = self._out / _file_name(self._plan, entry["index"] - self._plan.first)
+        if self._plan.format == "dicom":
+            dicom.save(file, image, entry)
+        else:
+            pictures.save_png(file, image, {**SAYS, "rfxray": entry})
+        return {"file": file.name, **entry}
 
     def close(self) -> dict | None:
         """Puts an ArrayRecord shard in its place; returns how the manifest describes it."""
@@ -211,18 +225,34 @@ def _record(image: np.ndarray, drawn: Pictures, k: int) -> dict:
 # The directory
 
 
+def begun(out: Path) -> dict:
+    """The plan of a directory that was begun, as its `plan.json` has it; {} of another.
+
+    Raises:
+      ConfigError: where it does not parse.
+    """
+    file = out / "plan.json"
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text()))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{file} does not parse ({error}); take another --out") from error
+
+
 def _claim(out: Path, plan: Plan, model: Model, settings: Settings, requests: Requests) -> None:
     """Writes the plan, or compares it with the one that is there."""
     told = {**dataclasses.asdict(plan), **dataclasses.asdict(settings), **model.source}
     told["requests"] = requests.fingerprint()
     told = json.loads(json.dumps(told))  # tuples as a file has them
     file = out / "plan.json"
-    if file.is_file():
-        try:
-            begun = json.loads(file.read_text())
-        except ValueError as error:
-            raise ConfigError(f"{file} does not parse ({error}); take another --out") from error
-        if changed := [key for key in told if begun.get(key) != told[key]]:
+    if there := begun(out):
+        if changed := [key for key in told if there.get(key) != told[key]]:
+            if changed == ["block"]:
+                raise ConfigError(
+                    f"{out} is drawn in blocks of {there['block']}, and {model.mesh.size} devices "
+                    "do not divide them; go on with as many as before, or take another --out"
+                )
             raise ConfigError(
                 f"{out} was begun with another command: {', '.join(changed)} differ; take another "
                 f"--out, or what stands in {file}"
@@ -298,13 +328,20 @@ def _describe_dataset(out: Path, plan: Plan, model: Model, shards: list[dict]) -
 
 
 def first_pictures(out: Path, plan: Plan) -> np.ndarray:
-    """The first pictures of a finished directory, at most `SHOWN`: [n, height, width] uint16."""
+    """The first pictures of a finished directory, at most `SHOWN`: [n, height, width] uint16.
+
+    Raises:
+      DataError: where one of them is not there any more.
+    """
     n = min(plan.n, SHOWN)
     if plan.format == "array_record":
         records = itertools.islice(stored(open_dataset(out), "train"), n)
         return np.stack([each["image"] for each in records])
     read = dicom.read if plan.format == "dicom" else pictures.read_png
-    return np.stack([read(out / _file_name(plan, number)) for number in range(n)])
+    try:
+        return np.stack([read(out / _file_name(plan, number)) for number in range(n)])
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename} is gone from {out}; take another --out") from error
 
 
 def _file_name(plan: Plan, number: int) -> str:

@@ -43,21 +43,21 @@ def load(
 
     Args:
       workdir: of `rfxray.train`.
-      ema: the relative width of the profile, one of the run's `ema_sigmas`.
+      ema: the relative width of the profile, one of the run's `ema_sigmas` or one that
+        `rfxray.posthoc_ema` made.
       step: of the checkpoint; the newest when None.
-      weak: (profile, step) of the network that autoguidance leads away from.
+      weak: (profile, step) of the network that autoguidance leads away from; its step is that of
+        the network itself when None.
 
     Raises:
-      ConfigError: for a profile or a step that is not there, or a weak network that is the same.
+      ConfigError: for a profile or a step that is not there, or a weak network that is the same or
+        of a later step.
       DataError: where there is no checkpoint, or it is damaged.
     """
     workdir = Path(workdir)
-    tree = ml_collections.ConfigDict(checkpoint.read_config(workdir), convert_dict=True)
-    config = configuration.base_config()  # what a run did not know of yet has its default
-    with config.unlocked(), config.ignore_type():
-        config.update(configuration.with_tuples(tree))
-        config.attention = "auto"  # a kernel named for training may not be one of this machine
-    config = configuration.check(config)
+    config = configuration.from_json(checkpoint.read_config(workdir))
+    # A kernel named for training may not be one of this machine.
+    config = configuration.override(config, {"attention": "auto"})
     mesh = partition.make_mesh(-1, 1, 1)
     whole = partition.replicated(mesh)
     shapes = model.abstract(model.model_config(config))[1]
@@ -70,11 +70,13 @@ def load(
     source = {"checkpoint": str(workdir), "step": step, "ema": ema}
     if weak is None:
         return Model(params, config, mesh, source)
-    weak_params, weak_step = restore(*weak)
-    if (weak[0], weak_step) == (ema, step):
+    weak_ema, weak_step = weak[0], step if weak[1] is None else weak[1]
+    if (weak_ema, weak_step) == (ema, step):
         raise ConfigError("autoguidance needs another network than the one it guides")
-    source["weak"] = {"step": weak_step, "ema": weak[0]}
-    return Model(params, config, mesh, source, weak_params)
+    if weak_step > step:
+        raise ConfigError(f"autoguidance of step {step} by step {weak_step}, which is later")
+    source["weak"] = {"step": weak_step, "ema": weak_ema}
+    return Model(params, config, mesh, source, restore(weak_ema, weak_step)[0])
 
 
 def velocity(config) -> Callable:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TPU = ROOT / "launch" / "tpu"
 FAKE = Path(__file__).with_name("fake_gcloud.py")
 
+# Of env.sh; in the environment each has the prefix RFXRAY_.
 SETTINGS = {
     "PROJECT": "my-project",
     "ZONE": "us-central2-b",
@@ -51,10 +52,10 @@ class Cloud:
 
     def run(self, script: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess:
         """A script of launch/tpu, finished."""
+        set_here = {f"RFXRAY_{name}": value for name, value in (SETTINGS | settings).items()}
         environment = {
-            **os.environ,
-            **SETTINGS,
-            **settings,
+            **{k: v for k, v in os.environ.items() if not k.startswith("RFXRAY_")},
+            **set_here,
             "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "FAKE_GCLOUD": str(self.folder),
             "A_SECRET": "hunter2",

@@ -7,6 +7,8 @@ Every call is recorded in `calls.jsonl`. `scenario.json` says what happens:
                while the hosts run; {"silent": true} no host ever reports
     hosts      of the slice (2)
     fail       {"WORDS": n} the next n calls that hold WORDS fail, before anything happens
+    lose       {"WORDS": n} the next n calls that hold WORDS do what they do, and fail all the same
+    preempt    {"WORDS": n} before each of the next n calls that hold WORDS the slice is preempted
     slice      the state it begins in ("" for none)
     queue      states of the queued resource, one a look
     execute    copy the files that are sent to the hosts to `home/`, and run there, as $HOME, the
@@ -43,24 +45,38 @@ def main(words: list[str]) -> int:
         state = json.loads(read(path("state.json")))
     else:
         state = {"slice": scenario.get("slice", ""), "starts": 0, "queued": False, "looks": 0}
-        state["fail"] = scenario.get("fail", {})
+        state |= {what: scenario.get(what, {}) for what in ("fail", "lose", "preempt")}
     try:
-        return answer(words, scenario, state)
+        if happens("preempt", words, state):
+            state["slice"] = "PREEMPTED"
+        code = answer(words, scenario, state)
+        if happens("lose", words, state):
+            return complain("timed out while it waited for the operation")
+        return code
     finally:
         write(path("state.json"), json.dumps(state))
 
 
+def happens(what: str, words: list[str], state: dict) -> str:
+    """The WORDS of the scenario for which that happens to this call; empty where it does not."""
+    for failing, times in state[what].items():
+        if failing in " ".join(words) and times:
+            state[what][failing] -= 1
+            return failing
+    return ""
+
+
 def answer(words: list[str], scenario: dict, state: dict) -> int:
     line = " ".join(words)
-    for failing, times in state["fail"].items():
-        if failing in line and times:
-            state["fail"][failing] -= 1
-            return complain(f"no more capacity, or the network ({failing})")
+    if failing := happens("fail", words, state):
+        return complain(f"no more capacity, or the network ({failing})")
     if line.startswith("storage cat"):
         files = sorted(os.listdir(path("status"))) if os.path.isdir(path("status")) else []
         print("".join(read(path("status", file)) for file in files), end="")
         return 0 if files else complain("The following URLs matched no objects or files:\n-gs://…")
     if "queued-resources create" in line:
+        if state["queued"]:
+            return complain("ALREADY_EXISTS: Resource 'projects/…' already exists")
         state["queued"] = True
     elif "queued-resources describe" in line:
         if not state["queued"]:
@@ -71,12 +87,12 @@ def answer(words: list[str], scenario: dict, state: dict) -> int:
         state["slice"] = state["slice"] or ("READY" if found == "ACTIVE" else "")
         print("SUSPENDED" if state["slice"] == "PREEMPTED" else found)
     elif "delete" in line:
-        if not state["slice"]:
+        if not (state["slice"] or state["queued"]):
             return complain("NOT_FOUND: Resource was not found")
         state["slice"], state["queued"] = "", False
     elif "tpu-vm create" in line:
         if state["slice"]:
-            return complain("ALREADY_EXISTS")
+            return complain("ALREADY_EXISTS: Resource 'projects/…' already exists")
         state["slice"] = "READY"
     elif "tpu-vm describe" in line:
         if not state["slice"]:
@@ -86,9 +102,11 @@ def answer(words: list[str], scenario: dict, state: dict) -> int:
         import shutil
 
         shutil.copy(words[words.index("scp") + 1], path("home"))
-    elif "tpu-vm ssh" in line:
-        if not state["slice"] and not scenario.get("execute"):
-            return complain("NOT_FOUND: Resource was not found")
+    elif "tpu-vm scp" in line or "tpu-vm ssh" in line:
+        if state["slice"] != "READY" and not scenario.get("execute"):
+            return complain(f"the slice is {state['slice'] or 'not there'}")
+        if "scp" in words:
+            return 0
         (command,) = (w.removeprefix("--command=") for w in words if w.startswith("--command="))
         if scenario.get("execute"):
             import subprocess

@@ -111,12 +111,37 @@ def test_an_old_refusal_does_not_stop_the_corrected_command(cloud):
     assert len(attempts(cloud)) == 1
 
 
-def test_a_finished_run_is_not_started(cloud):
+def test_a_finished_run_is_asked_whether_there_is_more_to_do(cloud):
+    """Started again with more `steps`; where they are the same the trainer ends at once."""
+    cloud.play(slice="READY", attempts=[{"code": 0, "step": 2000}])
     report(cloud, code=0, ended="exit 0", step=1000)
     done = cloud.run("babysit", *FLAGS)
     assert done.returncode == 0
-    assert "finished at step 1000" in done.stdout
-    assert cloud.count("create") == 0
+    assert "finished at step 2000" in done.stdout
+    assert len(attempts(cloud)) == 1
+
+
+@pytest.mark.parametrize("call", ["tpu-vm scp", "on_host/setup.sh", "on_host/run.sh"])
+def test_a_preemption_before_the_run_has_started_is_survived(cloud, call):
+    cloud.play(attempts=[{"code": 0, "step": 9}], preempt={call: 3})
+    done = cloud.run("babysit", *FLAGS, TRIES="1", FUTILE="1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("could not be started; looks at slice again") == 3
+    assert cloud.count("tpu-vm create") == 4
+    assert cloud.count("tpu-vm delete") == 3
+
+
+@pytest.mark.parametrize("kind", ["spot", "queued-spot"])
+def test_what_gcloud_did_and_then_failed_is_not_done_twice(cloud, kind):
+    what = "queued-resources" if kind == "queued-spot" else "tpu-vm"
+    calls = (f"{what} create", f"{what} delete", "tpu-vm scp", "on_host/setup.sh")
+    steps = [{**PREEMPTED, "step": 5}, {"code": 0, "step": 9}]
+    cloud.play(attempts=steps, lose=dict.fromkeys(calls, 1))
+    done = cloud.run("babysit", *FLAGS, KIND=kind)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("timed out") == len(calls)
+    assert cloud.count(f"{what} create") == 3  # one of them a second try
+    assert cloud.count(f"{what} delete") == 2
 
 
 def test_the_queue_is_waited_for(cloud):
@@ -139,14 +164,21 @@ def test_a_failing_gcloud_is_tried_again(cloud):
 
 
 @pytest.mark.parametrize(
-    "call", ["storage cat", "tpu-vm describe", "tpu-vm scp", "on_host/run.sh", "tpu-vm create"]
+    ("call", "times"),
+    [
+        ("storage cat", 3),
+        ("tpu-vm describe", 3),
+        ("tpu-vm create", 4),
+        ("tpu-vm scp", 3 * 2),  # FUTILE=1 gives it a second attempt
+        ("on_host/run.sh", 3 * 2),
+    ],
 )
-def test_a_gcloud_that_keeps_failing_is_reported(cloud, call):
+def test_a_gcloud_that_keeps_failing_is_reported(cloud, call, times):
     cloud.play(attempts=[{"code": 0}], fail={call: 99})
-    done = cloud.run("babysit", *FLAGS)
+    done = cloud.run("babysit", *FLAGS, FUTILE="1")
     assert done.returncode == 75
     assert f"the network ({call})" in done.stderr  # gcloud's own words
-    assert cloud.count(call) == (4 if call == "tpu-vm create" else 3)
+    assert cloud.count(call) == times
 
 
 def test_the_pauses_grow(cloud):

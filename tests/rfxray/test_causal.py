@@ -8,6 +8,7 @@ from data_prep.phantom import causes
 from rfxray.conditioning import INDEX, PATHOLOGY_NAMES, encode
 from rfxray.dataset import open_dataset
 from rfxray.errors import ConfigError, DataError
+from rfxray.record import known_from_states
 from rfxray.sampling import causal
 
 MANY = np.arange(20_000)
@@ -44,8 +45,6 @@ def test_the_mechanisms_are_found_from_a_table(fitted, population):
 
 def test_what_nobody_recorded_is_a_category_of_its_own(population):
     states = phantom.draw_states(0, MANY, population)
-    from rfxray.record import known_from_states
-
     known = known_from_states(states)
     model = causal.fit(causal.read_graph(), phantom.observe(population, states), known)
     assert all(0 < model.rows[child] < len(MANY) for child in model.weights)
@@ -74,12 +73,45 @@ def test_counterfactuals_are_those_of_the_true_model(fitted, population, value):
     np.testing.assert_array_equal(after[:, untouched], population[:, untouched])
 
 
-def test_a_null_intervention_changes_nothing(fitted, population):
-    known = np.ones(population.shape, bool)
-    rows = population[:, INDEX["fracture"]] == 1
-    some = population[rows]
-    after, _, _ = causal.counterfactual(fitted, some, known[rows], {"fracture": 1.0})
-    np.testing.assert_array_equal(after, some)
+@pytest.mark.parametrize("name", ["age", "sex", "fracture", "pleural_effusion"])
+def test_an_intervention_that_says_what_was_observed_changes_nothing(fitted, population, name):
+    """Neither in patients of whom all is known nor in those whom a record leaves half told."""
+    states = phantom.draw_states(0, MANY, population)
+    for table, known in (
+        (population, np.ones(population.shape, bool)),
+        (phantom.observe(population, states), known_from_states(states)),
+    ):
+        rows = known[:, INDEX[name]]
+        some, told = table[rows], known[rows]
+        after, known_after, _ = causal.counterfactual(
+            fitted, some, told, {name: some[:, INDEX[name]]}
+        )
+        np.testing.assert_array_equal(after, some)
+        np.testing.assert_array_equal(known_after, told)
+
+
+def test_no_finding_says_of_every_pathology_that_it_is_absent(fitted):
+    """So an effusion that is put in lets others appear, and none of them was there before."""
+    values, known = encode({"age": 80, "no_finding": "present"})
+    many = (np.tile(values, (500, 1)), np.tile(known, (500, 1)))
+    after, told, chances = causal.counterfactual(fitted, *many, {"pleural_effusion": 1.0})
+    i = INDEX["atelectasis"]
+    before, now = (
+        fitted.probability("atelectasis", *spelled_out(**change))[0]
+        for change in ({}, {"pleural_effusion": "present"})
+    )
+    exact = (now - before) / (1 - before)
+    assert chances["atelectasis"] == pytest.approx(exact)
+    assert after[:, i].mean() == pytest.approx(exact, abs=0.08)  # 3.5 standard errors of 500
+    np.testing.assert_array_equal(told[:, i], after[:, i] > 0.5)  # the others are not told anew
+    assert told[:, INDEX["no_finding"]].all()
+    assert not after[:, INDEX["no_finding"]].any()
+
+
+def spelled_out(**change):
+    """A patient of 80 years with every pathology told: [1, 19] each."""
+    absent = dict.fromkeys(PATHOLOGY_NAMES, "absent")
+    return tuple(part[None] for part in encode({"age": 80, **absent, **change}))
 
 
 def test_findings_move_with_their_chance_alone(fitted, population):

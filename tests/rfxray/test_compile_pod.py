@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 
+import jax
 import pytest
 
 from rfxray import chips, compile_pod, devices, flops, roofline, sweep
@@ -121,6 +122,55 @@ def test_what_does_not_fit_ends_with_1(compile_tiny):
     assert "does not fit" in line
 
 
+class Refuses:
+    """Stands in for a lowered program that the compiler has no memory for."""
+
+    def __init__(self, message: str):
+        self._message = message
+
+    def compile(self, compiler_options):
+        raise jax.errors.JaxRuntimeError(self._message)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (16.55G) exceeds available HBM (15.75G).\nmore",
+            "needs 16.55G of the 15.75G of a chip; recompute more",
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 32.42M of 16.00M "
+            "vmem.\nProgram hbm requirement 1.00G",
+            "does not fit: RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 32.42M",
+        ),
+    ],
+)
+def test_the_memory_that_does_not_suffice_is_named(message, said):
+    with pytest.raises(compile_pod.DoesNotFit) as refused:
+        compile_pod.compile_for(Refuses(message), {})
+    assert said in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--sweep", "--hlo", "step.txt"], "--sweep compiles several modules"),
+        (["--sampler", "--price", "1"], "--price is for a whole run"),
+        (["--sampler", "--sweep"], "--sweep is for training"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(refusal, tiny_arguments, monkeypatch, flags, said):
+    monkeypatch.setattr(compile_pod, "describe", lambda topology, slices: None)
+    config, _, _, *overrides = tiny_arguments("none")[1:]
+    argv = ["--config", config, "--topology", "v5e:2x2", *flags, *overrides]
+    code, line = refusal(compile_pod.main, argv)
+    assert code == 78
+    assert said in line
+
+
 @pytest.mark.parametrize("topology", ["v5p", "v3:2x2", "v5p:4x", "v5e:2x2 "])
 def test_a_wrong_topology_is_refused(refusal, tiny_arguments, topology):
     config, _, _, *flags = tiny_arguments("none")[1:]
@@ -223,6 +273,16 @@ def test_the_sweep_keeps_to_the_chips_and_the_memory(make_config):
         assert 64 % (candidate.data * candidate.fsdp * candidate.accumulate) == 0
         assert candidate.memory < CHIP.memory
     assert [c.seconds for c in ranked] == sorted(c.seconds for c in ranked)
+
+
+@pytest.mark.parametrize(("sequence", "slices"), [(2, 1), (1, 4), (2, 2)])
+def test_the_sweep_keeps_to_the_sequence_and_the_slices(make_config, sequence, slices):
+    config = make_config("batch_size=64", f"mesh.sequence={sequence}")
+    ranked = sweep.rank(config, 8, CHIP, 100_000, slices)
+    assert ranked
+    for candidate in ranked:
+        assert candidate.data * candidate.fsdp * candidate.tensor * sequence == 8
+        assert candidate.data % slices == 0
 
 
 def test_the_sweep_shards_more_and_recomputes_more_where_memory_is_short(make_config):

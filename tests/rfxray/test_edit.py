@@ -8,10 +8,12 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from rfxray import edit, pictures
+from rfxray import conditioning, edit, pictures
 from rfxray.input import to_float
+from rfxray.sampling import dicom
 
-FAST = ["--steps", "2", "--solver", "euler", "--corrections", "1"]
+FAST = ["--steps", "2"]
+INVERT = ["--solver", "euler", "--corrections", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,7 @@ def run(trained, image, out, *flags):
 def edited(trained, radiograph, tmp_path_factory):
     out = tmp_path_factory.mktemp("edited") / "out"
     flags = ["--from", "view=AP", "--from", "sex=M", "--set", "cardiomegaly=present", "--dicom"]
+    flags += INVERT
     return out, run(trained, radiograph, out, *flags)
 
 
@@ -68,6 +71,41 @@ def test_an_edit_leaves_all_that_was_promised(edited):
     np.testing.assert_array_equal(file.pixel_array, after)
     assert (file.SyntheticData, file.ConversionType) == ("YES", "SYN")
     assert "edited from chest.png" in file.DerivationDescription
+    for text in (file.StudyDescription, file.SeriesDescription, file.DerivationDescription):
+        assert "not as it was taken" in text
+        assert "not of a person" not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"command": "another way to say it", "edit_of": "renamed.png"}, ("picture", "patient")),
+        ({"masks_sha256": {"keep": "another"}}, ("patient",)),
+        ({"guidance": 2.0}, ("patient",)),
+        ({"image_sha256": "another"}, ()),
+        ({"attributes": {"sex": "F"}}, ()),
+    ],
+)
+def test_an_edit_is_known_by_what_it_was_made_from(edited, tmp_path, change, same):
+    """Not by how it was asked for; and another radiograph is another patient."""
+    _, entry = edited
+    image = np.zeros((4, 4), np.uint16)
+    files = []
+    for number, told in enumerate((entry, entry | change)):
+        dicom.save(tmp_path / f"{number}.dcm", image, told, f"edited from {told['edit_of']}")
+        files.append(pydicom.dcmread(tmp_path / f"{number}.dcm"))
+    found = [file.SOPInstanceUID for file in files]
+    assert (found[0] == found[1]) == ("picture" in same)
+    for of in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"):
+        found = [file[of].value for file in files]
+        assert (found[0] == found[1]) == ("patient" in same)
+
+
+def test_names_of_any_language_are_written(edited, tmp_path):
+    dicom.save(
+        tmp_path / "a.dcm", np.zeros((4, 4), np.uint16), edited[1], "edited from Röntgen.png"
+    )
+    assert "Röntgen.png" in pydicom.dcmread(tmp_path / "a.dcm").DerivationDescription
 
 
 def test_the_command_in_the_sidecar_makes_the_same_edit(edited, tmp_path):
@@ -117,7 +155,7 @@ def test_a_strip_over_strength(trained, radiograph, tmp_path, method):
 
 
 def test_a_strip_leaves_out_strengths_below_the_floor(trained, radiograph, tmp_path):
-    flags = ["--set", "view=PA", "--strip", "strength", "--floor", "0.5"]
+    flags = ["--set", "view=PA", "--strip", "strength", "--floor", "0.5", *INVERT]
     run(trained, radiograph, tmp_path / "out", *flags)
     width, _ = Image.open(tmp_path / "out" / "strip.png").size
     assert 4 * 130 < width < 4 * 130 + 100  # the original, and strengths 0.7, 0.9 and 1
@@ -127,12 +165,30 @@ def test_descendants_follow_on_request(trained, radiograph, tiny_data, tmp_path,
     graph = tmp_path / "graph.json"
     graph.write_text(json.dumps({"name": "one", "parents": {"cardiomegaly": ["age"]}}))
     flags = ["--from", "age=60", "--from", "cardiomegaly=absent", "--set", "age=30"]
-    flags += ["--propagate", tiny_data, "--graph", graph]
+    flags += ["--propagate", tiny_data, "--graph", graph, *INVERT]
     entry = run(trained, radiograph, tmp_path / "out", *flags)
     assert entry["follows"].keys() == {"cardiomegaly"}
     assert 0 <= entry["follows"]["cardiomegaly"]["probability"] <= 1
     assert entry["attributes"]["age"] == 30.0
     assert "follows: cardiomegaly=" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("told", "change", "no_finding"),
+    [
+        ({"no_finding": "present"}, {"cardiomegaly": "absent"}, "present"),
+        ({"no_finding": "present"}, {"view": "PA"}, "present"),
+        ({"no_finding": "present"}, {"cardiomegaly": "present"}, "absent"),
+        ({"no_finding": "absent"}, {"cardiomegaly": "present"}, "absent"),
+        ({"no_finding": "absent"}, {"cardiomegaly": "absent"}, None),
+        ({"no_finding": "absent", "edema": "present"}, {"edema": "Absent"}, None),
+        ({"no_finding": "absent", "edema": "absent"}, {"edema": "Absent"}, "absent"),
+    ],
+)
+def test_no_finding_is_forgotten_where_the_change_can_alter_it(told, change, no_finding):
+    _, target = edit.conditions(told, change)
+    decoded = conditioning.decode(target.attributes[0], target.known[0])
+    assert decoded.get("no_finding") == no_finding
 
 
 def test_a_difference_is_red_where_brighter_and_blue_where_darker():
@@ -176,6 +232,15 @@ def several_frames(path):
         (["--set", "view=AP", "--guidance", "-1"], 78, ["guidance=-1"]),
         (["--set", "view=AP", "--strength", "2"], 78, ["strength=2"]),
         (["--set", "view=AP", "--method", "magic"], 78, ["magic", "flow"]),
+        (["--set", "view=AP", "--method", "noise", "--floor", "0.1"], 78, ["noise", "--floor"]),
+        (["--set", "view=AP", "--method", "flow", "--solver", "heun"], 78, ["flow", "--solver"]),
+        (["--set", "view=AP", "--method", "flow", "--corrections", "1"], 78, ["--corrections"]),
+        (["--set", "view=AP", "--unchanged", "2"], 78, ["contrast", "--unchanged"]),
+        (["--set", "view=AP", "--graph", "g.json"], 78, ["--propagate", "--graph"]),
+        (["--set", "view=AP", "--method", "flow", "--inpaint", "SMALL"], 78, ["--inpaint", "flow"]),
+        (["--set", "view=AP", "--method", "noise", "--mask", "SMALL"], 78, ["--keep", "--inpaint"]),
+        (["--set", "view=AP", "--keep", "BLACK"], 78, ["black.png", "black"]),
+        (["--set", "view=AP", "--mask", "COLOUR"], 65, ["colour.png", "in colour"]),
         (["--set", "view=AP", "--mask", "SMALL"], 78, ["small.png", "10 × 10", "48 × 40"]),
         (["--set", "view=AP", "--keep", "SMALL"], 78, ["10 × 10"]),
         (["--set", "view=AP", "--keep", "/none.png"], 65, ["/none.png"]),
@@ -192,6 +257,7 @@ def test_bad_input_is_one_line_and_a_code(
 ):
     stands_for = {
         "SMALL": lambda: mask(tmp_path / "small.png", (10, 10)),
+        "BLACK": lambda: mask(tmp_path / "black.png", (48, 40), slice(0)),
         "COLOUR": lambda: colour(tmp_path / "colour.png"),
         "FRAMES": lambda: several_frames(tmp_path / "frames.dcm"),
     }
@@ -204,3 +270,12 @@ def test_bad_input_is_one_line_and_a_code(
     for part in parts:
         assert part in line
     assert not out.exists()
+
+
+@pytest.mark.parametrize("below", ["", "edit"])
+def test_an_output_that_is_a_file_is_one_line(trained, radiograph, tmp_path, refusal, below):
+    (tmp_path / "taken").write_text("mine")
+    argv = ["--checkpoint", trained, "--image", radiograph, "--set", "view=AP", *FAST]
+    code, line = refusal(edit.main, [*argv, "--out", tmp_path / "taken" / below])
+    assert code == 78
+    assert f"{tmp_path / 'taken'} is a file" in line

@@ -6,7 +6,7 @@ import pytest
 
 from rfxray import conditioning, partition
 from rfxray.conditioning import INDEX
-from rfxray.errors import ConfigError
+from rfxray.errors import ConfigError, NonFiniteError
 from rfxray.sampling import editing, solvers
 from rfxray.sampling.editing import Condition, EditSettings
 from rfxray.sampling.trained import Model
@@ -124,6 +124,25 @@ def test_an_edit_stays_within_its_mask(exact, method):
     np.testing.assert_allclose(
         (edited - IMAGES)[:, HALF].mean(), MOVED, atol=0.01 if method == "invert" else 0.1
     )
+
+
+def test_noise_keeps_nothing_outside_of_an_edit_mask_alone(exact):
+    how = dataclasses.replace(FAST, method="noise")
+    with pytest.raises(ConfigError, match=r"outside of an edit mask.*--keep"):
+        editing.edit(exact, IMAGES, BEFORE, AFTER, how, mask=HALF)
+    both = editing.edit(exact, IMAGES, BEFORE, AFTER, how, mask=HALF, keep=~HALF)
+    np.testing.assert_array_equal(both[:, ~HALF], IMAGES[:, ~HALF])
+
+
+@pytest.mark.parametrize("method", editing.METHODS)
+def test_an_edit_that_is_no_picture_is_an_error(exact, method):
+    def broken(params, x, t, attributes, known):
+        lost = (known[:, INDEX["edema"]] & (attributes[:, INDEX["edema"]] > 0))[:, None, None, None]
+        return jnp.where(lost, jnp.nan, velocity(params, x, t, attributes, known))
+
+    model = dataclasses.replace(exact, velocity=broken)
+    with pytest.raises(NonFiniteError, match="3 of 3 pictures came out not finite"):
+        editing.edit(model, IMAGES, BEFORE, AFTER, dataclasses.replace(FAST, method=method))
 
 
 def test_states_are_kept_at_the_time_that_a_step_arrives_at(exact, monkeypatch):

@@ -88,6 +88,13 @@ def test_a_run_resumed_within_its_trace_goes_on_without_one(tmp_path):
     assert not (tmp_path / "profile").exists()
 
 
+def test_a_trace_that_the_run_ends_within_is_kept(make_config, tiny_data, run_training, tmp_path):
+    keys = (f"data.dirs={tiny_data}", "steps=3", "profile.first=2", "profile.steps=5")
+    workdir = run_training(make_config(*keys), tmp_path / "run")
+    assert "step 3: a trace of 2 steps in" in (workdir / "run.log").read_text()
+    assert any((workdir / "profile").rglob("*.trace.json.gz"))
+
+
 def test_a_trace_of_the_steps_asked_for_lies_in_the_workdir(
     make_config, tiny_data, run_training, tmp_path, capsys
 ):

@@ -67,12 +67,22 @@ def test_the_host_is_told_of_each_skip_once():
     assert watch.skipped == 3
 
 
-def test_too_many_is_counted_within_the_window():
+@pytest.mark.parametrize(
+    ("limit", "window", "new", "stop"),
+    [
+        (3, 60, [60], True),
+        (3, 59, [60], False),
+        (2, 11, [60], True),
+        (2, 10, [60], False),
+        (2, 2, [11, 12], True),  # whatever came after them before the host looked
+        (2, 2, [60], False),  # those were judged before
+        (2, 60, [], False),
+    ],
+)
+def test_too_many_is_counted_within_any_window_that_a_new_skip_ends(limit, window, new, stop):
     state = guard.fresh()
-    for step in (1, 50, 60):
+    for step in (1, 11, 12, 50, 60) if window == 2 else (1, 50, 60):
         state, _ = take(state, step, np.nan)
     seen = jax.device_get(state)
-    assert guard.too_many(seen, 60, limit=3, window=60)
-    assert not guard.too_many(seen, 60, limit=3, window=59)
-    assert guard.too_many(seen, 60, limit=2, window=11)
-    assert not guard.too_many(seen, 60, limit=2, window=10)
+    skips = [skip for skip in guard.remembered(seen) if skip.step in new]
+    assert guard.too_many(seen, skips, limit, window) == stop

@@ -96,13 +96,12 @@ def test_rescaled_guidance_has_the_contrast_of_none():
     np.testing.assert_allclose(half.std(1), (guided.std(1) + told.std(1)) / 2, rtol=1e-4)
 
 
-def test_optimised_guidance_is_its_formula_and_rests_at_the_start():
+def test_optimised_guidance_is_its_formula():
     branches = guide.classifier_free(TOLD, KNOWN, 3.0)
     told, null = plain(KNOWN), plain(KNOWN & False)
     scale = (told * null).sum(1, keepdims=True) / (null**2).sum(1, keepdims=True)
     found = combined(branches, guide.optimised(guide.affine))
     np.testing.assert_allclose(found, scale * null + 3 * (told - scale * null), rtol=1e-4)
-    assert not combined(branches, guide.optimised(guide.affine), t=1.0).any()
 
 
 def test_rules_are_put_into_each_other():
@@ -112,8 +111,6 @@ def test_rules_are_put_into_each_other():
     exact = combined(guide.classifier_free(TOLD, KNOWN, 1.0), t=0.9)
     np.testing.assert_allclose(outside, exact, rtol=1e-4, atol=1e-5)
     assert np.abs(combined(branches, rule, 0.5) - combined(branches, t=0.5)).max() > 1e-3
-    resting = guide.rescaled(guide.optimised(guide.affine), 0.7)
-    assert (combined(branches, resting, t=1.0) == 0).all()  # which has no contrast to divide by
 
 
 def test_a_weight_may_vary_in_space():

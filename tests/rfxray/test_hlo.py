@@ -32,6 +32,7 @@ def test_sizes_are_those_of_every_array_of_a_shape():
     assert hlo.size(shape) == 2 * 2 * 8 * 1024 + 4 * 16 * 1024 + 4
     assert hlo.size(shape, fast=False) == 4 * 16 * 1024  # the others lie in memory on the chip
     assert hlo.size("pred[]") == 1
+    assert hlo.size("(f8e4m3fn[16,8]{1,0}, f8e5m2[2], f4e2m1fn[4], bf16[3], u2[8])") == 140
 
 
 # Matrix products as libtpu 0.0.42 writes them: batch, heads and the like become window dimensions.
@@ -125,6 +126,7 @@ ENTRY %main (w: f32[24,8,128], i: s32[]) -> f32[8,128] {
     ("groups", "first"),
     [
         ("replica_groups={{0,2},{1,3}}", (0, 2)),
+        ("replica_groups={}", (0, 1, 2, 3)),
         ("replica_groups=[2,2]<=[4]", (0, 1)),
         ("replica_groups=[2,2]<=[2,2]T(1,0)", (0, 2)),
         ("replica_groups=mesh['axis_0'=1,'axis_1'=2,'axis_2'=2] {'axis_1'}", (0, 2)),
@@ -133,7 +135,9 @@ ENTRY %main (w: f32[24,8,128], i: s32[]) -> f32[8,128] {
     ],
 )
 def test_groups_are_read_in_every_notation(groups, first):
-    text = f"""ENTRY %main (a: f32[128]) -> f32[128] {{
+    text = f"""HloModule jit_step, is_scheduled=true, num_partitions=4
+
+ENTRY %main (a: f32[128]) -> f32[128] {{
   %a = f32[128]{{0}} parameter(0)
   ROOT %r = f32[128]{{0}} all-reduce(%a), channel_id=1, {groups}, to_apply=%add
 }}

@@ -15,6 +15,8 @@ import pytest
 from rfxray import supervise
 
 ROOT = Path(__file__).resolve().parents[2]
+# Seconds for what takes some on an idle machine: a loaded one compiles for minutes.
+PATIENCE = 900
 
 
 class Host:
@@ -47,11 +49,11 @@ class Host:
         return self
 
     def reaches(self, what: str) -> None:
-        assert self._reached[what].wait(120), self.lines[-20:]
+        assert self._reached[what].wait(PATIENCE), self.lines[-20:]
 
-    def end(self, seconds: float) -> int:
-        code = self.process.wait(seconds)
-        self._thread.join(5)
+    def end(self) -> int:
+        code = self.process.wait(PATIENCE)
+        self._thread.join(PATIENCE)
         return code
 
 
@@ -89,7 +91,8 @@ def rows(workdir: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in map(json.loads, lines)}
 
 
-KEYS = ("steps=400", "log_every=2", "checkpoint_every=100", "mesh.fsdp=4")
+# More steps than any machine takes before the signal, and no checkpoint but that of the stop.
+KEYS = ("steps=1000000", "log_every=2", "checkpoint_every=0", "mesh.fsdp=4")
 
 
 @pytest.mark.parametrize(("asked", "number"), [(0, signal.SIGTERM), (1, signal.SIGINT)])
@@ -97,10 +100,10 @@ def test_one_host_is_asked_to_stop_and_all_save_the_same_step(
     start_hosts, tiny_arguments, tiny_data, tmp_path, asked, number
 ):
     arguments = tiny_arguments(tmp_path / "run", f"data.dirs={tiny_data}", *KEYS)
-    hosts = start_hosts(arguments, 2, 4, "step 6/400")
-    hosts[0].reaches("step 6/400")
+    hosts = start_hosts(arguments, 2, 4, "step 6/")
+    hosts[0].reaches("step 6/")
     os.kill(hosts[asked].process.pid, number)
-    assert [host.end(60) for host in hosts] == [75, 75], [host.lines[-5:] for host in hosts]
+    assert [host.end() for host in hosts] == [75, 75], [host.lines[-5:] for host in hosts]
     said = {host.lines[-1] for host in hosts}
     (saved,) = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()]
     assert said == {
@@ -121,31 +124,32 @@ def test_a_host_dies_and_the_run_goes_on_in_any_shape(
         return tiny_arguments(tmp_path / name, *keys, "mesh.fsdp=2", "checkpoint_keep=9")
 
     for host in start_hosts(arguments("whole", 60), 2, 4):
-        assert host.end(200) == 0, host.lines[-5:]
+        assert host.end() == 0, host.lines[-5:]
 
-    broken = start_hosts(arguments("broken", 30), 2, 4, "step 24/30")
-    broken[0].reaches("step 24/30")
+    # It has no end of its own, and is killed well before step 40.
+    broken = start_hosts(arguments("broken", 1_000_000), 2, 4, "step 14/")
+    broken[0].reaches("step 14/")
     broken[dead].process.kill()
-    code = broken[1 - dead].end(60)
+    code = broken[1 - dead].end()
     assert supervise.outcome(code)[0] == 75, broken[1 - dead].lines[-5:]
-    for host in start_hosts(arguments("broken", 30), 2, 4):
-        assert host.end(200) == 0, host.lines[-5:]
-    # Steps 21 to 30 were taken again from checkpoint 20, or from 10 where 20 was not done.
+    for host in start_hosts(arguments("broken", 40), 2, 4):
+        assert host.end() == 0, host.lines[-5:]
+    # The steps since the last checkpoint that was done were taken again.
     assert rows(tmp_path / "broken") == {
-        s: v for s, v in rows(tmp_path / "whole").items() if s <= 30
+        s: v for s, v in rows(tmp_path / "whole").items() if s <= 40
     }
-    assert fingerprints(tmp_path / "broken", 30) == fingerprints(tmp_path / "whole", 30)
+    assert fingerprints(tmp_path / "broken", 40) == fingerprints(tmp_path / "whole", 40)
 
-    for steps, devices in ((45, 8), (60, 2)):
+    for steps, devices in ((51, 8), (60, 2)):
         (host,) = start_hosts(arguments("broken", steps), 1, devices)
-        assert host.end(200) == 0, host.lines[-5:]
+        assert host.end() == 0, host.lines[-5:]
     found, expected = rows(tmp_path / "broken"), rows(tmp_path / "whole")
-    # Step 45 is logged because a run ended there.
+    # Step 51 is logged because a run ended there.
     steps = sorted(found.keys() & expected.keys())
     assert steps == sorted(expected)
-    # float32 sums in another order, over 30 steps of a rate of 2e-3.
+    # float32 sums in another order, over 20 steps of a rate of 2e-3.
     np.testing.assert_allclose(
-        [found[s] for s in steps if s != 46], [expected[s] for s in steps if s != 46], rtol=1e-4
+        [found[s] for s in steps if s != 52], [expected[s] for s in steps if s != 52], rtol=1e-4
     )
 
 

@@ -52,7 +52,7 @@ def test_two_hosts_of_four_devices_train_as_one_of_eight(
         (two, hosts(environment, n=2, devices=4)),
     ):
         for run in [start(host, *tiny_arguments(workdir, *keys)) for host in environments]:
-            _, error = run.communicate(timeout=300)
+            _, error = run.communicate(timeout=900)
             assert run.returncode == 0, error[-2000:]
     assert len(losses(one)) == 6
     # The same examples in another order of rows, reduced in another order: float32 roundings.
@@ -65,7 +65,7 @@ def test_hosts_that_would_have_to_share_rows_are_refused(
     keys = (f"data.dirs={tiny_data}", "mesh.sequence=8")
     environments = hosts(environment, n=2, devices=4)
     runs = [start(host, *tiny_arguments(tmp_path / "run", *keys)) for host in environments]
-    errors = [run.communicate(timeout=300)[1] for run in runs]
+    errors = [run.communicate(timeout=900)[1] for run in runs]
     assert runs[0].returncode == 78
     assert "the same rows of a batch on several of the 2 hosts" in errors[0]
 
@@ -74,7 +74,7 @@ def test_hosts_that_would_have_to_share_rows_are_refused(
 def test_a_host_that_does_not_come_is_said(environment, tiny_arguments, tmp_path, present):
     host = hosts(environment, n=2, devices=1, RFXRAY_HOST_TIMEOUT="3")[present]
     run = start(host, *tiny_arguments(tmp_path / "run"))
-    _, error = run.communicate(timeout=120)
+    _, error = run.communicate(timeout=900)
     assert run.returncode == 75
     (line,) = [line for line in error.splitlines() if line.startswith("rfxray.train:")]
     assert f"host {present} of 2: not every host came within 3 s" in line
@@ -101,6 +101,6 @@ def test_an_incomplete_description_of_hosts_is_refused(environment, tiny_argumen
     host = hosts(environment, n=2, devices=1)[0]
     del host["JAX_PROCESS_ID"]
     run = start(host, *tiny_arguments(tmp_path / "run"))
-    _, error = run.communicate(timeout=120)
+    _, error = run.communicate(timeout=900)
     assert run.returncode == 78
     assert "JAX_PROCESS_ID" in error

@@ -37,6 +37,14 @@ def test_the_average_is_the_profile_over_the_history():
     np.testing.assert_allclose(average["w"], np.diff(edges) @ history, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("step", [1, 10, 12_345, 555_555, 762_939, 16_000_000])
+def test_the_newest_parameters_have_their_weight_late_in_a_run_too(step):
+    sigma = 0.05
+    beta = (1 - 1 / step) ** (optim.ema_gamma(sigma) + 1)  # float64
+    average = optim.ema_update(jnp.float32(0.0), jnp.float32(1.0), jnp.int32(step), sigma)
+    np.testing.assert_allclose(average, 1 - beta, rtol=1e-5)
+
+
 def test_profiles_are_named_by_their_width():
     assert optim.ema_name(0.05) == "0.050"
 

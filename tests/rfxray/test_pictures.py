@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from rfxray import pictures
+from rfxray.errors import DataError
 
 
 def test_pixels_are_clipped_and_rounded():
@@ -47,6 +48,20 @@ def test_labels_take_room_of_their_own():
             assert labelled[y : y + 128, x : x + 128].max() == 0
 
 
+def test_no_label_is_cut_or_runs_into_the_next():
+    cells = np.zeros((1, 2, 100, 100), np.uint8)
+    labels = ["enlarged_cardiomediastinum=absent", "enlarged_cardiomediastinum=present"]
+    long = pictures.table(cells, columns=labels, title="synthetic")
+    step = long.shape[1] // 2
+    assert step > 200
+    for k in range(2):  # every label ends before the next column begins
+        assert long[20:40, k * step : (k + 1) * step].max() > 100
+        assert long[20:40, (k + 1) * step - 4 : (k + 1) * step].max() == 0
+    title = pictures.table(cells, title="synthetic: " + ", ".join(labels))
+    assert title[:20, -4:].max() == 0
+    assert title[:20, -30:].max() > 100
+
+
 @pytest.mark.parametrize(
     ("n", "columns", "shape"), [(5, 0, (2, 3)), (4, 0, (2, 2)), (3, 1, (3, 1))]
 )
@@ -66,3 +81,28 @@ def test_a_png_keeps_its_pixels_and_says_what_it_is(tmp_path, dtype):
         assert picture.text["Description"] == "synthetic"
         assert json.loads(picture.text["rfxray"]) == {"index": 3}
     assert list(tmp_path.iterdir()) == [path]  # no temporary file is left
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_grey_is_grey_however_it_is_stored(tmp_path, mode):
+    levels = np.array([[0, 255], [255, 0]], np.uint8)
+    path = tmp_path / "mask.png"
+    if mode == "P":  # index 0 is white
+        picture = Image.fromarray(np.array([[1, 0], [0, 1]], np.uint8), "P")
+        picture.putpalette([255, 255, 255, 0, 0, 0])
+    elif mode == "I;16":
+        picture = Image.fromarray(levels.astype(np.uint16))
+    else:
+        picture = Image.fromarray(levels).convert(mode)
+    picture.save(path)
+    np.testing.assert_array_equal(pictures.read_png(path), levels)
+
+
+def test_what_is_transparent_is_black_and_colour_is_refused(tmp_path):
+    white = Image.new("RGBA", (2, 1), "white")
+    white.putpixel((0, 0), (255, 255, 255, 0))
+    white.save(tmp_path / "a.png")
+    assert pictures.read_png(tmp_path / "a.png").tolist() == [[0, 255]]
+    Image.new("RGB", (2, 1), "red").save(tmp_path / "b.png")
+    with pytest.raises(DataError, match=r"b\.png is in colour"):
+        pictures.read_png(tmp_path / "b.png")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from rfxray import conditioning, model, partition, sample, sampling
 from rfxray.dataset import open_dataset
-from rfxray.errors import ConfigError, DataError
+from rfxray.errors import ConfigError, DataError, NonFiniteError
 from rfxray.input import to_float
 from rfxray.sampling.generate import Batches, _programs
 from rfxray.sampling.nearest import nearest
@@ -93,6 +93,7 @@ def test_progress_counts_every_picture(network):
         {"batch_size": 0},
         {"shift": 0.0},
         {"shift": float("inf")},
+        {"shift": 1e9},
         {"seed": -1},
         {"seed": 2**32},
         {"rescale": 1.5},
@@ -100,6 +101,7 @@ def test_progress_counts_every_picture(network):
         {"churn": -1.0},
         {"churn": 1.0, "solver": "heun"},
         {"tolerance": 0.0},
+        {"optimised": True, "steps": 1},
     ],
 )
 def test_settings_that_cannot_be_are_refused(change):
@@ -112,6 +114,8 @@ def test_settings_refuse_grids_and_groups_that_cannot_be():
         sampling.Settings(spacing="cubic")
     with pytest.raises(ConfigError, match="from 1 to 0"):
         sampling.Settings(times=(0.0, 1.0))
+    with pytest.raises(ConfigError, match="from 1 to 0"):
+        sampling.Settings(times=(1.0, float("nan"), 0.0))
     with pytest.raises(ConfigError, match="sex stands in two groups"):
         sampling.Settings(weights=((("sex", "view"), 2.0), (("sex",), 1.0)))
     with pytest.raises(ConfigError, match="guidance=-1"):
@@ -138,6 +142,26 @@ def test_every_way_to_draw_makes_its_own_pictures_and_repeats_them(network, how)
     np.testing.assert_array_equal(one, two)
     usual = dataclasses.replace(FAST, guidance=settings.guidance)
     assert np.abs(one - sampling.generate(network, ASKED, n=2, settings=usual).images).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("solver", "guidance"),
+    [*((name, 3.0) for name in (*sampling.SOLVERS, "adaptive", "churn")), ("ab2", 1.0)],
+)
+def test_at_rest_in_the_first_step_the_network_is_not_asked(make_config, solver, guidance):
+    """Nor is anything remembered of it, by any solver and without guidance too."""
+
+    def late(params, x, t, attributes, known):
+        return jnp.where((t < 1)[:, None, None, None], 1.5 * x - 0.2, jnp.nan)
+
+    churn = {"solver": "euler", "churn": 1.0} if solver == "churn" else {"solver": solver}
+    settings = sampling.Settings(steps=4, guidance=guidance, optimised=True, **churn)
+    model = Model({}, make_config(), partition.make_mesh(1, 1, 1), {}, velocity=late)
+    drawn = sampling.generate(model, ASKED, n=1, settings=settings)
+    assert np.isfinite(drawn.images).all()
+    moving = dataclasses.replace(settings, optimised=False)
+    with pytest.raises(NonFiniteError, match="1 of 1 pictures"):
+        sampling.generate(model, ASKED, n=1, settings=moving)
 
 
 def test_a_sweep_over_weights_and_seeds_compiles_once(network):
@@ -211,6 +235,16 @@ def test_load_takes_the_step_and_the_profile_that_are_asked(trained):
         sampling.load(trained, step=7)
     with pytest.raises(DataError, match="no workdir"):
         sampling.load(trained / "none")
+
+
+def test_the_weak_network_is_of_the_same_step_or_an_earlier_one(trained):
+    weak = [
+        sampling.load(trained, 0.05, step, weak).source["weak"]["step"]
+        for step, weak in ((6, (0.1, None)), (None, (0.1, None)), (12, (0.05, 6)))
+    ]
+    assert weak == [6, 12, 6]
+    with pytest.raises(ConfigError, match="step 6 by step 12"):
+        sampling.load(trained, 0.05, 6, (0.1, 12))
 
 
 def test_a_kernel_named_for_training_is_not_asked_of_another_machine(trained, tmp_path):
@@ -310,6 +344,43 @@ def test_a_grid_varies_the_attributes_over_the_same_noise(trained, tmp_path):
     assert height == 4 * 130 + 40
 
 
+def test_a_grid_is_put_beside_nothing_else(trained, tmp_path, refusal):
+    argv = ["--checkpoint", trained, "--n", 1, "--solver", "euler", "--steps", 2]
+    streamed, table, mine = (tmp_path / name for name in ("streamed", "table", "mine"))
+    sample.main([str(a) for a in [*argv, "--out", streamed]])
+    for _ in range(2):  # the same command again makes the same again
+        sample.main([str(a) for a in [*argv, "--out", table, "--grid", "sex=F,M"]])
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("all of it")
+    for out, grid in ((streamed, "sex=F,M"), (table, "sex=M"), (mine, "sex=F,M")):
+        before = {path: path.read_bytes() for path in out.iterdir()}
+        code, line = refusal(sample.main, [*argv, "--out", out, "--grid", grid])
+        assert (code, before) == (78, {path: path.read_bytes() for path in out.iterdir()})
+        assert f"{out} is not empty" in line
+
+
+@pytest.mark.parametrize("grid", [[], ["--grid", "sex=F,M"]])
+@pytest.mark.parametrize("below", ["", "deep/er"])
+def test_an_output_that_is_a_file_is_one_line(trained, tmp_path, refusal, grid, below):
+    (tmp_path / "taken").write_text("mine")
+    argv = ["--checkpoint", trained, "--out", tmp_path / "taken" / below, *grid]
+    code, line = refusal(sample.main, argv)
+    assert code == 78
+    assert f"{tmp_path / 'taken'} is a file" in line
+
+
+@pytest.mark.parametrize("grid", [[], ["--grid", "sex=F,M"]])
+def test_a_full_disk_is_one_line(trained, tmp_path, refusal, monkeypatch, grid):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sample.pictures, "save_png", full)
+    argv = ["--checkpoint", trained, "--out", tmp_path / "out", "--n", 1, *grid]
+    code, line = refusal(sample.main, [*argv, "--solver", "euler", "--steps", 2])
+    assert code == 75
+    assert "No space left on device" in line
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "parts"),
     [
@@ -338,6 +409,13 @@ def test_a_grid_varies_the_attributes_over_the_same_noise(trained, tmp_path):
         (["--step", "7"], 78, ["step 7", "[6, 12]"]),
         (["--spacing", "cubic"], 78, ["cubic", "quadratic"]),
         (["--times", "1,x,0"], 78, ["--times"]),
+        (["--times", "1,nan,0"], 78, ["from 1 to 0"]),
+        (["--times", "1,0", "--steps", "4"], 78, ["--times", "--steps"]),
+        (["--times", "1,0", "--shift", "2"], 78, ["--times", "--shift"]),
+        (["--times", "1,0", "--spacing", "uniform"], 78, ["--times", "--spacing"]),
+        (["--solver", "adaptive", "--steps", "4"], 78, ["adaptive", "--steps"]),
+        (["--solver", "adaptive", "--times", "1,0"], 78, ["adaptive", "--times"]),
+        (["--tolerance", "0.1"], 78, ["adaptive", "--tolerance"]),
         (["--interval", "0.5"], 78, ["--interval", "LOW,HIGH"]),
         (["--weight", "view"], 78, ["--weight", "NAMES=W"]),
         (["--weight", "viev=2"], 78, ["viev", "view"]),
@@ -349,6 +427,7 @@ def test_a_grid_varies_the_attributes_over_the_same_noise(trained, tmp_path):
         (["--balance", "age"], 78, ["age_decade"]),
         (["--balance", "sex", "--set", "sex=F"], 78, ["sex", "--set"]),
         (["--balance", "sex", "--grid", "view=PA,AP"], 78, ["--balance"]),
+        (["--step", "6", "--autoguide", "0.1@12"], 78, ["step 6", "step 12", "later"]),
         (["--csv", "/nonexistent.csv"], 65, ["/nonexistent.csv"]),
         (["--like", "/nonexistent"], 65, ["/nonexistent"]),
         (["--checkpoint", "/nonexistent/run"], 65, ["/nonexistent/run", "config.json"]),

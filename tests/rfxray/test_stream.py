@@ -3,21 +3,25 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pydicom
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from rfxray import conditioning, partition, pictures, sample
 from rfxray.conditioning import INDEX
 from rfxray.dataset import open_dataset, stored
-from rfxray.errors import ConfigError, DataError
+from rfxray.errors import ConfigError, DataError, NonFiniteError
 from rfxray.sampling import Settings, requests, stream
 from rfxray.sampling.stream import Plan
 from rfxray.sampling.trained import Model
@@ -78,8 +82,77 @@ def test_an_interrupted_run_ends_in_the_same_files(analytic, tmp_path, monkeypat
     assert sum(seen) == 28
 
 
+@pytest.mark.parametrize("format", stream.FORMATS)
+def test_the_next_block_is_drawn_while_one_is_written(analytic, tmp_path, monkeypatch, format):
+    monkeypatch.setattr(stream, "SHARD", 4)  # a part is a block
+    begun, written = [], []
+    draw = stream.Batches.__call__
+
+    def counting(self, *asked):
+        begun.append(asked[0])
+        return draw(self, *asked)
+
+    monkeypatch.setattr(stream.Batches, "__call__", counting)
+    out, plan = tmp_path / "out", Plan(14, 0, 4, format)
+    stream.write(
+        *(analytic, FAST, requests.alike(ASKED), plan, out, None),
+        lambda new: written.append((new, len(begun))),
+    )
+    assert written == [(4, 2), (4, 3), (4, 4), (2, 4)]  # never further ahead than one block
+
+
+def test_a_run_that_was_begun_in_other_blocks_goes_on_in_them(analytic, tmp_path):
+    """As devices of another number round them."""
+    asks = requests.alike(ASKED)
+    stream.write(analytic, FAST, asks, Plan(14, 3, 5, "png"), tmp_path / "whole")
+
+    def stop(new):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        stream.write(analytic, FAST, asks, Plan(14, 3, 5, "png"), tmp_path / "parts", None, stop)
+    stream.write(analytic, FAST, asks, Plan(14, 3, 4, "png"), tmp_path / "parts")
+    assert everything(tmp_path / "whole") == everything(tmp_path / "parts")
+    (tmp_path / "parts" / "samples.json").unlink()
+    four = SimpleNamespace(source=analytic.source, mesh=SimpleNamespace(size=4))
+    with pytest.raises(ConfigError, match=r"blocks of 5.*4 devices do not divide"):
+        stream._claim(tmp_path / "parts", Plan(14, 3, 4, "png"), four, FAST, asks)
+
+
+def test_the_same_command_goes_on_when_training_has_gone_on(trained, tmp_path, capsys):
+    run, out = shutil.copytree(trained, tmp_path / "run"), tmp_path / "out"
+    newest = run / "checkpoints" / "12"
+    newest.rename(tmp_path / "later")
+    argv = ["--checkpoint", run, "--out", out, "--n", 2, "--steps", 2, "--solver", "euler"]
+    sample.main([str(a) for a in argv])
+    (tmp_path / "later").rename(newest)
+    sample.main([str(a) for a in argv])
+    assert capsys.readouterr().out.count("at step 6") == 2
+    told = json.loads((out / "samples.json").read_text())
+    assert {entry["step"] for entry in told["pictures"]} == {6}
+
+
+def test_what_is_no_picture_is_not_written(analytic, tmp_path):
+    def broken(params, x, t, attributes, known):
+        return x / 0.0
+
+    model = dataclasses.replace(analytic, velocity=broken)
+    asks, out = requests.alike(ASKED), tmp_path / "out"
+    with pytest.raises(NonFiniteError, match="4 of 4 pictures"):
+        stream.write(model, FAST, asks, Plan(8, 0, 4, "png"), out)
+    assert not list(out.glob("*.png"))
+
+
+def test_a_picture_that_is_gone_is_named(analytic, tmp_path):
+    plan = Plan(4, 0, 4, "png")
+    stream.write(analytic, FAST, requests.alike(ASKED), plan, tmp_path / "out")
+    (tmp_path / "out" / "sample_00002.png").unlink()
+    with pytest.raises(DataError, match=r"sample_00002\.png is gone"):
+        stream.first_pictures(tmp_path / "out", plan)
+
+
 def test_an_index_is_the_same_picture_in_any_run(analytic, tmp_path):
-    table = requests.balanced(("view", "age_decade"), {}, 40, seed=1)
+    table = requests.balanced(("view", "age_decade"), {}, seed=1)
     stream.write(analytic, FAST, table, Plan(16, 0, 4, "png"), tmp_path / "all")
     stream.write(analytic, FAST, table, Plan(8, 8, 4, "png"), tmp_path / "half")
     for k in range(8):
@@ -121,10 +194,10 @@ def test_dicom_files_say_in_many_ways_that_they_are_synthetic(analytic, tmp_path
     assert first.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7"
     assert first.file_meta.MediaStorageSOPInstanceUID == first.SOPInstanceUID
     assert all(pydicom.uid.UID(f.SOPInstanceUID).is_valid for f in files)
-    assert len({f.SOPInstanceUID for f in files}) == 3
-    assert (
-        len({f.StudyInstanceUID for f in files}) == len({f.SeriesInstanceUID for f in files}) == 1
-    )
+    # Nobody has two pictures here, and no study holds two patients.
+    for of in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID"):
+        assert len({f[of].value for f in files}) == 3
+    assert max(len(f.PatientID) for f in files) <= 64
     assert (first.SyntheticData, first.ConversionType) == ("YES", "SYN")
     assert "SYNTHETIC" in first.ImageType
     assert "SYNTHETIC" in str(first.PatientName)
@@ -133,13 +206,18 @@ def test_dicom_files_say_in_many_ways_that_they_are_synthetic(analytic, tmp_path
     told = json.loads(first.ImageComments)
     assert (told["index"], told["attributes"]["edema"]) == (0, "present")
     assert (first.BitsStored, first.PhotometricInterpretation) == (16, "MONOCHROME2")
+    others = requests.alike({**ASKED, "sex": "M"})
+    stream.write(analytic, FAST, others, Plan(1, 0, 4, "dicom"), tmp_path / "other")
+    other = pydicom.dcmread(tmp_path / "other" / "sample_00000.dcm")
+    for of in ("StudyInstanceUID", "SeriesInstanceUID", "PatientID"):
+        assert other[of].value != first[of].value
     stream.write(analytic, FAST, requests.alike(ASKED), Plan(3, 0, 4, "png"), tmp_path / "png")
     same = pictures.read_png(tmp_path / "png" / "sample_00000.png")
     np.testing.assert_array_equal(first.pixel_array, same)
 
 
 def test_the_gallery_is_one_file_with_a_filter_for_what_varies(analytic, tmp_path):
-    table = requests.balanced(("sex", "age_decade"), {"view": "PA"}, 28)
+    table = requests.balanced(("sex", "age_decade"), {"view": "PA"})
     stream.write(analytic, FAST, table, Plan(28, 0, 4, "png"), tmp_path / "out")
     page = (tmp_path / "out" / "gallery.html").read_text()
     assert page.count("<figure") == 28
@@ -170,17 +248,26 @@ def test_another_command_in_the_same_place_is_refused(analytic, tmp_path):
 
 
 def test_subgroups_come_alike_often():
-    table = requests.balanced(("sex", "race", "view", "age_decade"), {"edema": "present"}, 400)
+    table = requests.balanced(("sex", "race", "view", "age_decade"), {"edema": "present"})
+    attributes, known = table.rows(np.arange(400))
     cells = Counter(
         (*row[[INDEX["sex"], INDEX["race"], INDEX["view"]]].astype(int), int(row[3]) // 10)
-        for row in table.attributes
+        for row in attributes
     )
     assert len(cells) == 2 * 4 * 3 * 7
     assert set(cells.values()) == {2, 3}
-    ages = table.attributes[:, INDEX["age"]]
+    ages = attributes[:, INDEX["age"]]
     assert 20 <= ages.min() < 22
     assert 87 < ages.max() <= 89
-    assert table.known[:, INDEX["edema"]].all()
+    assert set(ages % 10) == set(range(10))
+    assert known[:, INDEX["edema"]].all()
+    # The last of all indices needs none before it, and is asked the same beside any others.
+    far = np.array([7, 2**32 - 1])
+    np.testing.assert_array_equal(table.rows(far)[0][0], attributes[7])
+    assert len(table.attributes) == 2 * 4 * 3 * 7
+    again = requests.balanced(("sex", "race", "view", "age_decade"), {"edema": "present"}, seed=1)
+    assert again.fingerprint() != table.fingerprint()
+    assert (again.rows(np.arange(400))[0] != attributes).any(1).mean() > 0.8
 
 
 def test_a_table_asks_row_by_row(tmp_path):
@@ -214,6 +301,13 @@ def test_a_table_that_cannot_be_asked_is_refused(tmp_path, text, kind, part):
         requests.from_csv(file, {})
 
 
+def test_what_a_column_and_every_picture_say_is_said_twice(tmp_path):
+    file = tmp_path / "asks.csv"
+    file.write_text("view,Age\nPA,30\n")
+    with pytest.raises(ConfigError, match="column age, which --set says too"):
+        requests.from_csv(file, {"age": "40"})
+
+
 def test_a_data_set_asks_what_its_radiographs_show(tiny_data):
     table = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"})
     assert table.attributes.shape == (50, 19)
@@ -222,6 +316,12 @@ def test_a_data_set_asks_what_its_radiographs_show(tiny_data):
     assert "pneumonia" not in told  # uncertain
     few = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"}, n=8)
     np.testing.assert_array_equal(few.attributes, table.attributes[:8])
+    for first in (30, 48, 1048):  # the last two go round
+        some = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"}, 8, first)
+        assert len(some.attributes) == 8
+        numbers = np.arange(first, first + 8)
+        for part, whole in zip(some.rows(numbers), table.rows(numbers), strict=True):
+            np.testing.assert_array_equal(part, whole)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -234,7 +334,7 @@ def test_fifty_thousand_pictures_take_no_more_memory(make_config, tmp_path):
     model = Model(
         {}, config, partition.make_mesh(1, 1, 1), {"checkpoint": "none"}, velocity=velocity
     )
-    table = requests.balanced(("sex", "view", "age_decade"), {}, 50_000)
+    table = requests.balanced(("sex", "view", "age_decade"), {})
     settings = dataclasses.replace(FAST, batch_size=512)
     seen, peaks = [], []
 
@@ -252,8 +352,9 @@ def test_fifty_thousand_pictures_take_no_more_memory(make_config, tmp_path):
     assert dataset.examples == {"train": 50_000}
     entries = json.loads((out / "samples.json").read_text())["pictures"]
     assert [e["index"] for e in entries] == list(range(50_000))
-    for number, made in zip(range(600), stored(dataset, "train"), strict=False):
-        assert made["attributes"][INDEX["age"]] == table.attributes[number, INDEX["age"]]
+    asked, _ = table.rows(np.arange(600))
+    for row, made in zip(asked, stored(dataset, "train"), strict=False):
+        assert made["attributes"][INDEX["age"]] == row[INDEX["age"]]
 
 
 @pytest.mark.drill
@@ -307,6 +408,40 @@ def test_the_command_takes_its_requests_from_a_table(trained, tmp_path):
     assert [e["attributes"].get("view") for e in entries] == ["PA", "AP", "lateral", "PA"]
     assert [e["file"] for e in entries] == [f"sample_{k:05d}.dcm" for k in range(4)]
     assert (tmp_path / "out" / "grid.png").exists()
+
+
+@pytest.fixture
+def compiled_here(tmp_path):
+    """An empty compilation cache that takes every program."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in zip(names, (str(tmp_path / "cache"), 0), strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield tmp_path / "cache"
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_compiling_draws_nothing_and_is_found_by_the_run(analytic, compiled_here):
+    asked = []
+
+    def asking(params, x, t, attributes, known):
+        jax.debug.callback(lambda: asked.append(1))
+        return x
+
+    model = dataclasses.replace(analytic, velocity=asking)
+    told = (np.zeros((3, 19), np.float32), np.zeros((3, 19), bool))
+    stream.Batches(model, FAST, 3).compile()
+    assert not asked
+    draw = stream.Batches(analytic, FAST, 3)
+    draw.compile()
+    programs = sorted(path.name.partition("-")[0] for path in compiled_here.glob("*-cache"))
+    assert programs == ["jit_integrate", "jit_noise"]
+    draw(np.arange(3), *told)
+    assert len(list(compiled_here.glob("jit_integrate-*-cache"))) == 1
+    assert len(list(compiled_here.glob("jit_noise-*-cache"))) == 1
 
 
 @pytest.mark.parametrize(("more", "size"), [([], 4), (["--grid", "age=20,50,80"], 12)])

@@ -21,8 +21,8 @@ folder = pathlib.Path({workdir!r}) / "status"
 """
 
 
-def start(workdir, code: str, *flags: str) -> subprocess.Popen:
-    """A supervisor whose trainer runs a piece of Python."""
+def start(workdir, code: str, *flags: str, **how) -> subprocess.Popen:
+    """A supervisor whose trainer runs a piece of Python; `how` for Popen."""
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "rfxray.supervise", "--workdir", str(workdir)),
@@ -32,13 +32,14 @@ def start(workdir, code: str, *flags: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **how,
     )
 
 
 def run(workdir, code: str, *flags: str) -> tuple[int, str, str]:
     """(exit code, output, errors) of a supervisor that ends by itself."""
     process = start(workdir, code, *flags)
-    output, error = process.communicate(timeout=60)
+    output, error = process.communicate(timeout=300)
     return process.returncode, output, error
 
 
@@ -95,12 +96,19 @@ def test_a_heartbeat_of_another_process_counts_for_nothing(tmp_path):
     assert report(tmp_path)["step"] is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_handed_on_once(tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "handed_on"),
+    [
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGINT, signal.SIGINT),
+        (signal.SIGHUP, signal.SIGTERM),
+    ],
+)
+def test_a_signal_is_handed_on_once(tmp_path, number, handed_on):
     trainer = f"""
 import signal, sys, time
 seen = []
-signal.signal({int(number)}, lambda *_: seen.append(1))
+signal.signal({int(handed_on)}, lambda *_: seen.append(1))
 print("ready", flush=True)
 while not seen: time.sleep(0.01)
 time.sleep(0.3)
@@ -112,10 +120,25 @@ sys.exit(75)
     while report(tmp_path)["code"] is not None:
         time.sleep(0.01)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 75  # and is not started again: it was asked to stop
     assert output == "signals 1\n"
     assert report(tmp_path)["ended"] == "exit 75"
+
+
+def test_under_nohup_the_end_of_the_terminal_is_outlived(tmp_path):
+    trainer = f"""
+import pathlib, time
+print("ready", flush=True)
+while not (pathlib.Path({str(tmp_path)!r}) / "go").exists(): time.sleep(0.01)
+"""
+    nohup = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    process = start(tmp_path, trainer, **nohup)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    (tmp_path / "go").touch()
+    process.communicate(timeout=300)
+    assert process.returncode == 0
 
 
 def test_reports_go_on_while_it_runs(tmp_path):
@@ -138,6 +161,37 @@ def test_the_output_is_passed_on_and_kept(tmp_path):
     _, output, _ = run(tmp_path, code)
     assert output == "said\ncomplained\n"
     assert (tmp_path / "logs" / "A" / "host-0.log").read_text() == output
+
+
+@pytest.mark.parametrize("also", [False, True])
+def test_a_trainer_goes_on_when_nobody_reads_its_output(tmp_path, also):
+    """As after `… | head`, or `… 2>&1 | head`."""
+    code = f"""
+import pathlib, time
+print("ready", flush=True)
+while not (pathlib.Path({str(tmp_path)!r}) / "go").exists(): time.sleep(0.01)
+for _ in range(20): print("x" * 50_000)
+raise SystemExit(70)
+"""
+    process = start(tmp_path, code)
+    assert process.stdout.readline() == "ready\n"
+    process.stdout.close()
+    if also:
+        process.stderr.close()
+    (tmp_path / "go").touch()
+    assert process.wait(timeout=300) == 70
+    assert report(tmp_path)["code"] == 70
+    assert len((tmp_path / "logs" / "A" / "host-0.log").read_text()) == 6 + 20 * 50_001
+
+
+def test_the_log_holds_the_end_of_a_long_output(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervise, "KEPT", 8)
+    reports = supervise.Reports(str(tmp_path), 0, 1, "A")
+    reports.open()
+    for chunk in (b"step 1\n", b"step 2\n", b"step 3\n"):
+        reports.keep(chunk)
+        assert reports.write(None, None, None)
+    assert (tmp_path / "logs" / "A" / "host-0.log").read_text() == "\nstep 3\n"
 
 
 def test_reader_processes_end_with_their_trainer(tmp_path):
@@ -183,6 +237,15 @@ def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):
     assert (found, output) == (78, "")
     (line,) = error.splitlines()
     assert line.startswith(f"rfxray.supervise: error: {tmp_path}/file/run/status cannot be written")
+
+
+def test_an_attempt_that_would_lie_elsewhere_is_refused(refusal, tmp_path):
+    for attempt in ("..", "a/b", "."):
+        argv = ["--workdir", tmp_path / "run", "--attempt", attempt, "--", "true"]
+        code, line = refusal(supervise.main, argv)
+        assert code == 78
+        assert f"--attempt {attempt!r} is no name of a folder" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_command_that_does_not_start_is_one_line_and_reported(tmp_path):

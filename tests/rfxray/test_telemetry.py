@@ -89,6 +89,16 @@ def test_durations_as_people_read_them(seconds, text):
     assert telemetry.duration(seconds) == text
 
 
+def test_a_damaged_metrics_file_loses_its_damaged_lines_alone(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b'{"step": 1}\n\xff\xfe\x00\n{"step": 2}')  # its last newline was lost
+    writer = telemetry.Writer(tmp_path, step=2)
+    writer.scalars(3, {"loss": 1.0})
+    writer.close()
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3]
+    assert len((tmp_path / "metrics.set_aside.jsonl").read_text().splitlines()) == 1
+
+
 def test_lines_of_steps_that_will_be_taken_again_are_set_aside(tmp_path):
     writer = telemetry.Writer(tmp_path)
     for step in (4, 8, 12):

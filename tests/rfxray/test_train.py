@@ -1,9 +1,11 @@
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +235,18 @@ def test_skips_far_apart_end_nothing(make_config, tiny_data, run_training, tmp_p
     assert metrics(run_training(make_config(*keys), tmp_path / "run"))[-1]["skipped"] == 4
 
 
+def test_a_skip_that_a_checkpoint_counts_stands_in_the_log(
+    make_config, tiny_data, run_training, tmp_path, monkeypatch
+):
+    spoil(monkeypatch, {5})
+    keys = (f"data.dirs={tiny_data}", "log_every=100", "checkpoint_every=6", "steps=12")
+    workdir = run_training(make_config(*keys), tmp_path / "run")
+    lines = (workdir / "run.log").read_text().splitlines()
+    (skip,) = (n for n, line in enumerate(lines) if "step 5: skipped" in line)
+    (saved,) = (n for n, line in enumerate(lines) if "step 6: saving a checkpoint" in line)
+    assert skip < saved
+
+
 # ---------------------------------------------------------------------------------------------
 # Damage and change
 
@@ -351,6 +365,32 @@ def test_another_run_in_the_workdir_ends_with_78(
     assert before == {p: p.stat().st_mtime_ns for p in trained.rglob("*") if p.is_file()}
 
 
+@pytest.mark.parametrize(
+    ("keys", "part"),
+    [
+        (("attention=cudnn",), "attention=cudnn takes an NVIDIA GPU"),
+        (("attention=splash", "model.width=256"), "attention=splash takes a TPU, not cpu"),
+    ],
+)
+def test_a_kernel_of_another_machine_is_said_before_anything_is_built(
+    refusal, tiny_arguments, tiny_data, tmp_path, keys, part
+):
+    argv = tiny_arguments(tmp_path / "run", f"data.dirs={tiny_data}", *keys)
+    code, line = refusal(train.main, argv)
+    assert code == 78
+    assert part in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_hold_checkpoints_is_said(
+    refusal, tiny_arguments, tiny_data, tmp_path
+):
+    (tmp_path / "checkpoints").touch()
+    code, line = refusal(train.main, tiny_arguments(tmp_path, f"data.dirs={tiny_data}"))
+    assert code == 78
+    assert f"--workdir {tmp_path} cannot be made" in line
+
+
 def test_a_batch_that_the_mesh_does_not_divide_is_said_before_anything_is_built(
     refusal, tiny_arguments, tiny_data, tmp_path
 ):
@@ -361,30 +401,62 @@ def test_a_batch_that_the_mesh_does_not_divide_is_said_before_anything_is_built(
     assert not (tmp_path / "run").exists()
 
 
-def test_sigterm_saves_and_the_same_command_finishes(
-    environment, tiny_arguments, tiny_data, tmp_path
+@pytest.fixture
+def started(environment, tiny_arguments, tiny_data, tmp_path):
+    """`started(workers)`: a training in a process group of its own, and its command and workdir."""
+    groups = []
+
+    def start(workers: int):
+        workdir = tmp_path / "run"
+        keys = ("steps=600", "log_every=5", "checkpoint_every=1000", f"data.workers={workers}")
+        argv = tiny_arguments(workdir, f"data.dirs={tiny_data}", *keys)
+        command = [sys.executable, "-m", "rfxray.train", *argv]
+        process = subprocess.Popen(
+            command,
+            cwd=Path(train.__file__).parents[1],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        groups.append(process.pid)
+        return process, command, workdir
+
+    yield start
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+
+def reach(process, text: str) -> None:
+    assert any(text in line for line in process.stdout), process.stderr.read()
+
+
+def test_readers_end_with_a_trainer_that_was_killed(started):
+    process, _, _ = started(workers=1)
+    reach(process, "step 5/600")
+    process.kill()
+    process.wait()
+    for _ in range(600):
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("a reader lives on")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_sigterm_to_the_whole_job_saves_and_the_same_command_finishes(
+    started, environment, workers
 ):
-    workdir = tmp_path / "run"
-    argv = tiny_arguments(
-        workdir, f"data.dirs={tiny_data}", "steps=600", "log_every=5", "checkpoint_every=1000"
-    )
-    command = [sys.executable, "-m", "rfxray.train", *argv]
-    process = subprocess.Popen(
-        command,
-        cwd=Path(train.__file__).parents[1],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        for line in process.stdout:
-            if "step 5/600" in line:
-                process.send_signal(signal.SIGTERM)
-        error = process.communicate(timeout=60)[1]
-    finally:
-        process.kill()
-    assert process.returncode == 75
+    process, command, workdir = started(workers)
+    reach(process, "step 5/600")
+    os.killpg(process.pid, signal.SIGTERM)
+    error = process.communicate(timeout=300)[1]
+    assert process.returncode == 75, error
     (stopped,) = [line for line in error.splitlines() if line.startswith("rfxray.train:")]
     (saved,) = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
     assert 5 <= saved < 600
@@ -397,7 +469,7 @@ def test_sigterm_saves_and_the_same_command_finishes(
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert again.returncode == 0, again.stderr
     assert f"resumed at step {saved}" in again.stdout

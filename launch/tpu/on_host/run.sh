@@ -35,7 +35,12 @@ setsid nohup "$python" -m rfxray.supervise --workdir "$workdir" \
   >"$state/supervisor.log" 2>&1 </dev/null &
 echo $! >"$state/supervisor.pid"
 echo "$attempt" >"$state/attempt"
-sleep 2 # a supervisor that cannot write the workdir says so at once
+# It reports before it starts the trainer, or ends: a workdir that cannot be written is said here.
+for _ in $(seq 300); do
+  ! grep -qsF "\"attempt\": \"$attempt\"" "$workdir/status/host-$host.json" || break
+  kill -0 $! 2>/dev/null || break
+  sleep 0.2
+done
 if ! kill -0 $! 2>/dev/null; then
   wait $! || { code=$? && cat "$state/supervisor.log" >&2 && exit "$code"; }
 fi

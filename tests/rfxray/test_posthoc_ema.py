@@ -1,0 +1,95 @@
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.integrate
+
+from rfxray import checkpoint, optim, partition, posthoc_ema, sampling, state, telemetry
+
+KEPT, WANTED, STEPS = (0.05, 0.10), 0.07, 24
+
+
+@pytest.mark.parametrize(("t", "u"), [(3.0, 3.0), (2.0, 3.0), (1e6, 8e5)])
+def test_the_inner_product_of_two_profiles_is_its_integral(t, u):
+    a, b = optim.ema_gamma(0.05), optim.ema_gamma(0.1)
+
+    def profiles(x):  # over τ = x·min(t, u)
+        tau = x * min(t, u)
+        return (a + 1) * (tau / t) ** a / t * (b + 1) * (tau / u) ** b / u * min(t, u)
+
+    wanted = scipy.integrate.quad(profiles, 0, 1, epsabs=0, epsrel=1e-10)[0]
+    assert posthoc_ema.inner_product(t, a, u, b) == pytest.approx(wanted, rel=1e-8)
+
+
+def test_a_profile_that_was_kept_is_that_one():
+    weights, error = posthoc_ema.coefficients([10, 10, 20, 20], [0.05, 0.1] * 2, 20, 0.1)
+    np.testing.assert_allclose(weights, [0, 0, 0, 1], atol=1e-6)
+    assert error < 1e-6
+
+
+@pytest.mark.parametrize("sigma", [0.03, 0.07, 0.15, 0.2])
+def test_more_snapshots_fit_better(sigma):
+    errors = []
+    for count in (4, 8, 16, 32):
+        steps = np.repeat(np.arange(1, count + 1) * (1_000_000 // count), 2)
+        errors.append(posthoc_ema.coefficients(steps, [*KEPT] * count, 1_000_000, sigma)[1])
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.02
+
+
+@pytest.fixture
+def history(trained, tmp_path, make_config, tiny_data, randomise):
+    """(a workdir with a snapshot of every step of a random walk, the average as it would be)."""
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    config = make_config(f"data.dirs={tiny_data}", f"steps={STEPS}", "ema_every=1")
+    mesh = partition.make_mesh(1, 1, 1)
+    abstract = state.abstract(config, mesh)
+    metrics = telemetry.fresh_metrics(partition.replicated(mesh))
+    writer = checkpoint.Checkpoints(workdir, config, {}, abstract, metrics)
+    params = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), abstract["params"])
+    averages = dict.fromkeys((*KEPT, WANTED), params)
+    update = jax.jit(optim.ema_update, static_argnums=3)
+    for step in range(1, STEPS + 1):
+        params = jax.tree.map(jnp.asarray, randomise(params, seed=step, scale=1.0))
+        averages = {s: update(a, params, jnp.int32(step), s) for s, a in averages.items()}
+        ema = {optim.ema_name(s): averages[s] for s in KEPT}
+        writer.snapshot(step, {"ema": ema}, position=8 * step)
+    writer.close()
+    return workdir, averages[WANTED]
+
+
+def test_an_average_is_made_that_was_not_kept_and_is_sampled_from(history, capsys):
+    workdir, wanted = history
+    posthoc_ema.main(["--workdir", str(workdir), "--sigma", str(WANTED)])
+    printed = capsys.readouterr().out
+    assert "posthoc/0.070/24" in printed.splitlines()[-1]
+    assert printed.count("weight") == 2 * STEPS
+    model = sampling.load(workdir, ema=WANTED)
+    assert model.source["step"] == STEPS
+    for found, leaf in zip(jax.tree.leaves(model.params), jax.tree.leaves(wanted), strict=True):
+        # A walk of steps of 1 that has come √24 far: what the fit misses is far below a step.
+        np.testing.assert_allclose(found, leaf, atol=0.02)
+        assert np.abs(leaf).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "part"),
+    [
+        (["--sigma", "0.05"], 78, "keeps the profile 0.050 itself"),
+        (["--sigma", "0.3"], 78, "must lie in (0, 0.25]"),
+        (["--sigma", "0.07"], 65, "no snapshots; a run keeps them with --config.ema_every=N"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(trained, refusal, flags, code, part):
+    found, line = refusal(posthoc_ema.main, ["--workdir", trained, *flags])
+    assert found == code
+    assert part in line
+
+
+def test_a_step_without_a_snapshot_is_refused(history, refusal):
+    flags = ["--workdir", history[0], "--sigma", WANTED, "--step", 99]
+    code, line = refusal(posthoc_ema.main, flags)
+    assert code == 78
+    assert "no snapshot of step 99" in line
