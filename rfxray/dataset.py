@@ -1,11 +1,13 @@
 """A data set on disk: its manifest, its records by number, and what is done about damaged ones."""
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 
@@ -119,9 +121,11 @@ class Faults:
         return len(self._rows())
 
     def _rows(self) -> list[dict]:
-        if not self._path.exists():
-            return []
-        return [json.loads(line) for line in self._path.read_text().splitlines()]
+        rows = []
+        for line in self._path.read_text().splitlines() if self._path.exists() else ():
+            with contextlib.suppress(ValueError):  # torn by a kill
+                rows.append(json.loads(line))
+        return rows
 
     def add(self, file: str, number: int, reason: str) -> None:
         """Notes a damaged record.
@@ -130,17 +134,20 @@ class Faults:
           DataError: where it is one too many.
         """
         row = {"file": file, "record": number}
-        known = self._rows()
-        if any(row.items() <= other.items() for other in known):
-            return
-        if len(known) >= self._tolerate:
-            raise DataError(
-                f"record {number} of {file} is damaged ({reason}); restore the file, or let the "
-                f"next record stand in for up to N of them with --config.data.tolerate=N "
-                f"({len(known)} of {self._tolerate} so far)"
-            )
         with self._path.open("a") as lines:
-            lines.write(json.dumps({**row, "reason": reason, "time": time.time()}) + "\n")
+            fcntl.flock(lines, fcntl.LOCK_EX)  # until it is closed: readers count one by one
+            known = self._rows()
+            if any(row.items() <= other.items() for other in known):
+                return
+            if len(known) >= self._tolerate:
+                raise DataError(
+                    f"record {number} of {file} is damaged ({reason}); restore the file, or let "
+                    f"the next record stand in for up to N of them with --config.data.tolerate=N "
+                    f"({len(known)} of {self._tolerate} so far)"
+                )
+            torn = self._path.read_bytes()[-1:] not in (b"", b"\n")
+            row |= {"reason": reason, "time": time.time()}
+            lines.write("\n" * torn + json.dumps(row) + "\n")
 
     def new(self) -> list[str]:
         """A line for each record that was added since the last call."""
@@ -170,7 +177,7 @@ class Records:
             found = len(self._source)
         except (RuntimeError, ValueError, OSError) as error:
             raise DataError(
-                f"a shard of {dataset.path} does not open: {first_line(error)}"
+                f"shard {_closed(self._paths)} does not open: {first_line(error)}"
             ) from error
         if found != self._ends[-1]:
             raise DataError(
@@ -201,6 +208,16 @@ class Records:
                     ) from error
                 self._faults.add(*where, first_line(error))
         raise DataError(f"no record of {self._paths[0]} and its fellows is whole")
+
+
+def _closed(paths: Sequence[str]) -> str:
+    """The first of the shards that does not open; the error of all does not tell which."""
+    for path in paths:
+        try:
+            len(grain.sources.ArrayRecordDataSource([path]))
+        except (RuntimeError, ValueError, OSError):
+            return path
+    return f"{paths[0]} or a fellow"
 
 
 # ---------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -64,6 +65,29 @@ def test_one_damaged_record_too_many_is_refused(copy, tmp_path, damage_record):
         records[25]
 
 
+def test_readers_that_meet_damage_at_once_count_it_once(tmp_path):
+    faults = Faults(tmp_path / "faults.jsonl", tolerate=2)
+
+    def meet(number):
+        try:
+            faults.add("shard", number, "torn")
+        except DataError:
+            return number
+
+    with ThreadPoolExecutor(16) as readers:
+        refused = set(readers.map(meet, [1, 2, 3, 4] * 40)) - {None}
+    assert faults.count == 2
+    assert len(refused) == 2
+
+
+def test_a_line_that_a_kill_tore_costs_no_other(tmp_path):
+    (tmp_path / "faults.jsonl").write_text('{"file": "shard", "rec')
+    faults = Faults(tmp_path / "faults.jsonl", tolerate=2)
+    faults.add("shard", 1, "torn")
+    faults.add("shard", 2, "torn")
+    assert faults.count == 2
+
+
 def test_the_last_record_is_replaced_by_the_first(copy, tmp_path, damage_record):
     damage_record(copy, 1, shard=3)
     records = Records(open_dataset(copy), "train", Faults(tmp_path / "faults.jsonl", tolerate=1))
@@ -91,8 +115,10 @@ def test_full_verification_finds_any_flipped_bit(copy):
 def test_a_sample_finds_a_shard_that_does_not_read(copy):
     file = shard(copy)
     file.write_bytes(bytes(file.stat().st_size))
-    with pytest.raises(DataError, match=r"data"):
+    with pytest.raises(DataError, match=rf"shard .*{file.name} does not open"):
         verify(open_dataset(copy), "sample")
+    with pytest.raises(DataError, match=rf"shard .*{file.name} does not open"):
+        Records(open_dataset(copy), "train")
 
 
 def test_a_sample_that_is_damaged_says_how_to_go_on(copy, damage_record):
