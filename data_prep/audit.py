@@ -10,7 +10,7 @@ for text burned into the picture; what is found stands in `text.csv` and on the 
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,17 @@ import data_prep.needs_prep  # noqa: F401  before what needs it
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from data_prep import audit_page, burned_text
+from data_prep import audit_page, burned_text, parquet
 from data_prep import survey as surveys
 from data_prep.processes import saving
 from data_prep.shards import read_manifest, write_atomically
 from data_prep.sources.mapping import published_prevalence
 from data_prep.sources.sets import SETS
 from rfxray.conditioning import ATTRIBUTES, FINDING_NAMES, INDEX
-from rfxray.errors import ArgumentParser, DataError, exit_on_error
-from rfxray.record import State, deserialize
+from rfxray.dataset import Records, open_dataset
+from rfxray.errors import ArgumentParser, DataError, exit_on_error, local_path
+from rfxray.record import State
 
 COMMAND = "data_prep.audit"
 SHEET = 10  # pictures a contact sheet
@@ -41,29 +41,35 @@ BINS = 64
 # lowest and highest published of any set where nothing is. 75% "No Finding" against 10% is 7.5.
 FACTOR = 3.0
 FEWEST = 200  # kept rows of a set below which its prevalences are not judged
+PRESENT = [s.name.lower() for s in (State.POSITIVE, State.POSITIVE_CLOSED_VOCABULARY)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_error(COMMAND):
         args = _parser().parse_args(argv)
-        out = Path(args.directory)
+        out = args.directory
         manifest = read_manifest(out)
         if manifest is None or not (out / "table.parquet").is_file():
             raise DataError(f"{out} is no finished data set of data_prep.harmonise")
+        open_dataset(out)
         if args.audit_text:
             print(f"{COMMAND}: looking for text in {out}", file=sys.stderr)
             with saving(out):
                 burned_text.scan(out, manifest, workers=args.workers, command=COMMAND)
         print(f"{COMMAND}: reading {out}", file=sys.stderr)
-        page = audit_page.render(manifest, gather(out, manifest))
+        page = audit_page.render(manifest, gather(out))
         with saving(out):
             write_atomically(out / "audit.html", page)
         print(out / "audit.html")
 
 
-def gather(out: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """All that the page shows beside the manifest."""
-    table = pq.read_table(out / "table.parquet")
+def gather(out: Path) -> dict[str, Any]:
+    """All that the page shows beside the manifest.
+
+    Raises:
+      DataError: where a file of the data set is damaged.
+    """
+    table = parquet.read(out / "table.parquet")
     kept = table.filter(pc.equal(table["fate"].cast(pa.string()), ""))
     states = {
         name: _cross(kept, "source", f"{name}_state")
@@ -84,7 +90,7 @@ def gather(out: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "rule": f"a factor of {FACTOR:g} of what is published, in sets of {FEWEST} or more",
         "divided_patients": _divided_patients(kept),
         "divided_pictures": _divided_pictures(out, kept),
-        **_pictures(out, manifest, kept, burned_text.read(out)),
+        **_pictures(out, kept, burned_text.read(out)),
     }
 
 
@@ -126,7 +132,8 @@ def _prevalence(states: Mapping) -> dict[str, dict[str, tuple[float, float | Non
     found: dict[str, dict] = {}
     for name in FINDING_NAMES:
         for source, counts in states[name].items():
-            share = 100 * counts.get("positive", 0) / sum(counts.values())
+            present = sum(counts.get(state, 0) for state in PRESENT)
+            share = 100 * present / sum(counts.values())
             if set(counts) != {"unlabelled"}:
                 found.setdefault(source, {})[name] = (share, published.get((source, name)))
     return _in_order(found)
@@ -172,7 +179,6 @@ def _divided_pictures(out: Path, kept: pa.Table) -> int | None:
 
 def _pictures(
     out: Path,
-    manifest: Mapping[str, Any],
     kept: pa.Table,
     text: Mapping[str, Sequence[burned_text.Line]] | None,
 ) -> dict[str, Any]:
@@ -191,14 +197,12 @@ def _pictures(
             wanted["view", f"{name}, {value}"] = _spread(rows, SHEET)
     for label in FINDING_NAMES:
         state = kept[f"{label}_state"].cast(pa.string()).to_numpy(zero_copy_only=False)
-        rows = np.flatnonzero(state == State.POSITIVE.name.lower())
+        rows = np.flatnonzero(np.isin(state, PRESENT))
         wanted["label", ATTRIBUTES[INDEX[label]].label] = _spread(rows, SHEET)
     flagged = np.array([key in (text or ()) for key in keys])
     for name, own in of_set.items():
         wanted["text", name] = _spread(np.flatnonzero(own & flagged), TEXT_SHEET)
-    records = _read(
-        out, _places(manifest, kept), {int(i) for rows in wanted.values() for i in rows}
-    )
+    records = _read(out, kept, {int(i) for rows in wanted.values() for i in rows})
     for index, record in records.items():
         if record["key"] != keys[index]:
             raise DataError(f"{out}: table.parquet does not belong to the shards; harmonise again")
@@ -227,20 +231,6 @@ def _cut_out(record: Mapping[str, Any], line: burned_text.Line) -> np.ndarray:
     return image[top : top + side, left : left + side] >> 8
 
 
-def _places(manifest: Mapping[str, Any], kept: pa.Table) -> list[tuple[str, int]]:
-    """(file, position) of the record of every kept row: split after split, in the table's order."""
-    splits = kept["split"].cast(pa.string()).to_numpy(zero_copy_only=False)
-    places: list[tuple[str, int]] = [("", 0)] * len(splits)
-    for name, split in manifest["splits"].items():
-        slots = [(s["file"], i) for s in split["shards"] for i in range(s["examples"])]
-        rows = np.flatnonzero(splits == name)
-        if len(rows) != len(slots):
-            raise DataError("table.parquet does not belong to the shards; harmonise again")
-        for row, slot in zip(rows.tolist(), slots, strict=True):
-            places[row] = slot
-    return places
-
-
 def _spread(indices: np.ndarray, count: int) -> np.ndarray:
     """Up to `count` of them, evenly from first to last."""
     if len(indices) <= count:
@@ -248,18 +238,18 @@ def _spread(indices: np.ndarray, count: int) -> np.ndarray:
     return indices[np.linspace(0, len(indices) - 1, count).astype(int)]
 
 
-def _read(out: Path, places: Sequence[tuple[str, int]], rows: Iterable[int]) -> dict[int, dict]:
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    by_file: dict[str, list[int]] = {}
-    for row in sorted(rows):
-        by_file.setdefault(places[row][0], []).append(row)
+def _read(out: Path, kept: pa.Table, rows: Set[int]) -> dict[int, dict]:
+    """The records of some kept rows: they lie split after split in the table's order."""
+    dataset = open_dataset(out)
+    splits = kept["split"].cast(pa.string()).to_numpy(zero_copy_only=False)
     records = {}
-    for file, members in by_file.items():
-        reader = ArrayRecordReader(os.fspath(out / file))
-        data = reader.read([places[row][1] for row in members])
-        records |= dict(zip(members, map(deserialize, data), strict=True))
-        reader.close()
+    for name, examples in dataset.examples.items():
+        members = np.flatnonzero(splits == name)
+        if len(members) != examples:
+            raise DataError(f"{out}: table.parquet does not belong to the shards; harmonise again")
+        stored = Records(dataset, name)
+        wanted = sorted(rows & set(members.tolist()))
+        records |= {row: stored[int(np.searchsorted(members, row))] for row in wanted}
     return records
 
 
@@ -279,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Writes audit.html beside the shards of a harmonised data set.",
     )
     add = parser.add_argument
-    add("directory", help="as given to data_prep.harmonise --out")
+    add("directory", type=local_path, help="as given to data_prep.harmonise --out")
     add("--audit-text", action="store_true", help="look for text burned into every picture (slow)")
     add(
         "--workers", type=int, default=os.cpu_count() or 1, help="for that; processes (%(default)s)"

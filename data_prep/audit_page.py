@@ -16,6 +16,7 @@ THUMBNAIL = 112  # pixels
 _NONE = '<p class="note">None.</p>'
 _STATES = {
     "positive": "#b5402f",
+    "positive_closed_vocabulary": "#d98a7c",
     "uncertain": "#e3a23a",
     "negative": "#2f6d8a",
     "negative_closed_vocabulary": "#9cc3d5",

@@ -40,7 +40,7 @@ def run_tasks(
         import apache_beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ModuleNotFoundError:
-        raise ConfigError("--beam needs Apache Beam: pip install 'rfxray[prep,beam]'") from None
+        raise ConfigError("--beam needs Apache Beam: pip install -e '.[prep,beam]'") from None
     if not tasks:
         return
     items = sum(task.items for task in tasks)

@@ -6,7 +6,8 @@
 
 The result is a TensorFlow Datasets directory (ArrayRecord; `rfxray/record.py` has the schema) with
 `manifest.json` (counts, checksums, what was done to the pixels) and `dropped.csv` (what was left
-out and why). Killed, the same command goes on. See `shards.py`, `ingest.py` and `splits.py`.
+out and why). A patient whom the table's own split divides stays on the side held out most. Killed,
+the same command goes on. See `shards.py`, `ingest.py` and `splits.py`.
 """
 
 import argparse
@@ -24,11 +25,11 @@ from data_prep.columns import parse_columns, parse_map
 from data_prep.decoder import LIMITS, decoder
 from data_prep.processes import write_dataset
 from data_prep.sources.folder import read_folder
-from data_prep.splits import SPLITS, check_fractions, hashed_split
+from data_prep.splits import SPLITS, check_fractions, hashed_split, leaks
 from data_prep.table import Row, Table
 from rfxray import ingest
 from rfxray.conditioning import SOURCES, encode_value
-from rfxray.errors import ArgumentParser, ConfigError, exit_on_error
+from rfxray.errors import ArgumentParser, ConfigError, exit_on_error, local_path
 
 COMMAND = "data_prep.build"
 SIZES = (16, 2048)
@@ -70,11 +71,16 @@ def plan_table(
     options: dict,
 ) -> shards.Plan:
     """Which row goes into which shard, in the table's order; splits as the source has them, else
-    by a hash of the patient.
+    by a hash of the patient. A patient whom the source divides stays on the side held out most.
     """
+    splits = {
+        row.key: row.split or hashed_split(row.patient, validation, test) for row in table.rows
+    }
+    leaked = leaks(table.rows, splits)
     by_split: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for row in table.rows:
-        by_split[row.split or hashed_split(row.patient, validation, test)].append(row)
+        if row.key not in leaked:
+            by_split[splits[row.key]].append(row)
     return shards.plan(
         by_split,
         name=name,
@@ -84,7 +90,7 @@ def plan_table(
         options=options,
         preprocessing={**ingest.PREPROCESSING, **LIMITS},
         versions=ingest.versions(),
-        dropped=table.dropped,
+        dropped=[*table.dropped, *(shards.Dropped(*leak) for leak in leaked.items())],
         notes=table.notes,
     )
 
@@ -144,13 +150,16 @@ def _report(args: argparse.Namespace, table: Table, plan: shards.Plan) -> Iterat
             f"its own, so a split may divide a real one"
         )
     if "split" in plan.options["columns"]:
-        divided = _divided_patients(plan)
-        if divided:
-            yield f"WARNING: the table's own split divides {divided:,} patients"
+        if leaked := len(plan.dropped) - len(table.dropped):
+            yield (
+                f"WARNING: the table's own split divides patients; the side held out most keeps "
+                f"them, {leaked:,} images of the other are left out"
+            )
     else:
         for split, share in (("validation", args.validation), ("test", args.test)):
             if share and not splits[split]:
                 yield f"no patient fell into {split}: {notes['patients']:,} are few for {share:g}"
+    yield from contradictions(table)
     for name, cells in notes["not_understood"].items():
         shown = ", ".join(f"{cell!r} × {n:,}" for cell, n in list(cells.items())[:SHOWN_CELLS])
         more = f" and {len(cells) - SHOWN_CELLS:,} more" if len(cells) > SHOWN_CELLS else ""
@@ -160,20 +169,16 @@ def _report(args: argparse.Namespace, table: Table, plan: shards.Plan) -> Iterat
             f"no_finding contradicted the pathologies in {notes['no_finding']['contradicted']:,} "
             f"rows; the pathologies won"
         )
-    if table.dropped:
+    if plan.dropped:
         yield "left out: " + ", ".join(
-            f"{reason} × {count:,}" for reason, count in shards.reasons(table.dropped).items()
+            f"{reason} × {count:,}" for reason, count in shards.reasons(plan.dropped).items()
         )
 
 
-def _divided_patients(plan: shards.Plan) -> int:
-    seen: dict[str, str] = {}
-    divided = set()
-    for shard in plan.shards:
-        for row in shard.items:
-            if seen.setdefault(row.patient, shard.split) != shard.split:
-                divided.add(row.patient)
-    return len(divided)
+def contradictions(table: Table) -> Iterator[str]:
+    """A line where rows of a table contradict each other."""
+    if count := table.notes["contradicting"]:
+        yield f"WARNING: {count:,} rows contradict another row of their image; see dropped.csv"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -185,6 +190,7 @@ def add_table_arguments(parser: argparse.ArgumentParser, required: bool) -> None
     add = parser.add_argument
     add(
         "--metadata",
+        type=local_path,
         metavar="FILE.csv",
         required=required,
         help="table, one row an image; may be .csv.gz",
@@ -202,7 +208,7 @@ def add_table_arguments(parser: argparse.ArgumentParser, required: bool) -> None
         action="append",
         default=[],
         metavar="NAME:CELL=VALUE",
-        help="read a cell of that column as this value, such as view:frontal=AP",
+        help="read a cell of that --column as this value, such as view:frontal=AP",
     )
     add(
         "--set-source",
@@ -215,6 +221,11 @@ def add_table_arguments(parser: argparse.ArgumentParser, required: bool) -> None
 def read_table(args: argparse.Namespace, images: str, name: str) -> tuple[Table, dict]:
     """`read_folder` as the flags have it, and those of them that decide a record, for the plan."""
     columns, mapped = parse_columns(args.column), parse_map(args.map)
+    for attribute, cell in mapped:
+        if attribute not in columns:
+            raise ConfigError(
+                f"--map {attribute}:{cell}=… reads no column; name it: --column {attribute}=HEADER"
+            )
     source = args.set_source or (name if name in SOURCES else "other")
     if not encode_value("source", source)[1]:
         raise ConfigError(f"--set-source {source}: the source of an image is always known")
@@ -236,10 +247,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=COMMAND)
     add = parser.add_argument
     add("--source", choices=("folder",), default="folder", help="layout of the raw set")
-    add("--images", required=True, help="folder of PNG, JPEG and DICOM files, at any depth")
+    add(
+        "--images",
+        type=local_path,
+        required=True,
+        help="folder of PNG, JPEG and DICOM files, at any depth",
+    )
     add_table_arguments(parser, required=True)
     add("--size", type=int, required=True, help="side of the squares, pixels")
-    add("--out", required=True, help="directory of the data set")
+    add("--out", type=local_path, required=True, help="directory of the data set")
     add("--name", default="radiographs", help="of the set: its files and keys begin with it")
     add("--validation", type=float, default=0.1, help="share of the patients (%(default)s)")
     add("--test", type=float, default=0.0, help="share of the patients (%(default)s)")

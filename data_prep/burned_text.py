@@ -19,6 +19,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from data_prep.processes import Task, run_tasks
 from data_prep.shards import remove_temporary, write_atomically
+from rfxray.errors import DataError, first_line
 from rfxray.record import deserialize
 
 # Thresholds, of pictures of 512²; lengths go with the size. Of 151 real radiographs 7 are flagged:
@@ -77,12 +78,15 @@ def scan_shard(file: str, folder: str, advance: Callable[[], None]) -> None:
     """Writes the lines found in a shard to a file of its name in `folder`, whole or not at all."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    reader = ArrayRecordReader(file)
-    for i in range(reader.num_records()):
-        record = deserialize(reader.read([i])[0])
-        writer.writerows((record["key"], *line) for line in lines(record["image"]))
-        advance()
-    reader.close()
+    try:
+        reader = ArrayRecordReader(file)
+        for i in range(reader.num_records()):
+            record = deserialize(reader.read([i])[0])
+            writer.writerows((record["key"], *line) for line in lines(record["image"]))
+            advance()
+        reader.close()
+    except (DataError, RuntimeError, ValueError) as error:
+        raise DataError(f"{file} is damaged: {first_line(error)}") from error
     write_atomically(Path(folder) / Path(file).name, table.getvalue())
 
 

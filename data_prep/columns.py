@@ -8,9 +8,10 @@ import difflib
 import functools
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rfxray.conditioning import ATTRIBUTES, FINDING_NAMES, INDEX, NAMES, encode_value
-from rfxray.errors import ConfigError
+from rfxray.errors import ConfigError, DataError
 from rfxray.record import State
 
 IDENTIFIERS = ("image", "patient", "study", "split")
@@ -69,9 +70,26 @@ def understand(name: str, text: str) -> tuple[float, State] | None:
     return number, State.STATED
 
 
+def identifier(text: str) -> str:
+    """The id of a patient or study as a table has it; empty where it says that there is none."""
+    return "" if text.strip().lower() in _BLANK else text.strip()
+
+
 def split_of(text: str) -> str | None:
     """`train`, `validation` or `test` as a table's official split says; None for another word."""
     return _SPLITS.get(text.strip().lower())
+
+
+def official_split(text: str, path: Path, line: int) -> str:
+    """`split_of` a cell of a published table; empty where it is blank.
+
+    Raises:
+      DataError: for another word, whose images a hash would else put into training.
+    """
+    split = split_of(text)
+    if split is None and identifier(text):
+        raise DataError(f"{path} line {line} has a split {text.strip()!r}, which we do not know")
+    return split or ""
 
 
 def _fold(cell: str) -> str:

@@ -24,8 +24,8 @@ def rows(
 ) -> Iterator[tuple[int, dict[str, str] | None]]:
     """(number of its last line, our name → cell) of every row.
 
-    The cells of a row are None where it is a `MISFIT`: too short, or longer than the header by a
-    cell with something in it, so that its values may stand under the wrong names.
+    The cells of a row are None where it is a `MISFIT`: shorter than the header (to its last name),
+    or longer by a cell with something in it, so that its values may stand under the wrong names.
 
     Args:
       path: a CSV (`,`, `;` or tab; in an encoding of `opened`).
@@ -46,14 +46,14 @@ def rows(
                 missing[name] = ""
             else:
                 at[name] = _position(header, found, path)
-        last = max(at.values(), default=0)
+        named = max((i for i, name in enumerate(header, 1) if name), default=0)
         end = skipped + table.line_num
         try:
             for cells in table:
                 end = skipped + table.line_num
                 if not cells:
                     continue
-                if len(cells) <= last or any(map(str.strip, cells[len(header) :])):
+                if len(cells) < named or any(map(str.strip, cells[len(header) :])):
                     yield end, None
                 else:
                     yield end, {name: cells[i] for name, i in at.items()} | missing

@@ -25,7 +25,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,21 +33,26 @@ import numpy as np
 import data_prep.needs_prep  # noqa: F401  before what needs it
 from data_prep import beam, duplicates, parquet, processes, quality, shards
 from data_prep import survey as surveys
-from data_prep.build import SIZES, add_table_arguments, make_records, read_table
+from data_prep.build import (
+    SIZES,
+    add_table_arguments,
+    contradictions,
+    make_records,
+    read_table,
+)
 from data_prep.decoder import LIMITS
 from data_prep.shards import Dropped, read_ledger
-from data_prep.sources.folder import FileIndex
+from data_prep.sources.folder import FileIndex, contradicting, one_row_a_file
 from data_prep.sources.sets import SETS, raw_set
-from data_prep.splits import SPLITS, check_fractions, hashed_split
+from data_prep.splits import HELD_OUT_FIRST, SPLITS, check_fractions, hashed_split, leaks
 from data_prep.table import Row, Table
 from rfxray import ingest
 from rfxray.conditioning import ATTRIBUTES, INDEX
-from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error
+from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error, local_path
 from rfxray.record import State
 
 COMMAND = "data_prep.harmonise"
 BESIDE = ("survey", "table.parquet")
-_HELD_OUT_FIRST = ("test", "validation", "train")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,13 +61,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _harmonise(args: argparse.Namespace) -> None:
-    roots, own = _roots(args.set), _own(args.folder, args.metadata)
+    roots, own = _roots(args.set), _own(args)
     if not roots and not own:
         raise ConfigError("nothing to harmonise: give --set SET=DIR or --folder NAME=DIR")
     check_fractions(args.validation, args.test)
     if not SIZES[0] <= args.size <= SIZES[1]:
         raise ConfigError(f"--size {args.size} is not from {SIZES[0]} to {SIZES[1]} pixels")
-    out = Path(args.out)
     tables, own_options = {}, {}
     for name, root in roots.items():
         _say(f"{name}: reading the tables in {root}")
@@ -74,28 +78,35 @@ def _harmonise(args: argparse.Namespace) -> None:
     for name, table in tables.items():
         rows, files, matched = (table.notes[what] for what in ("rows", "files", "matched"))
         _say(f"{name}: {rows:,} rows, {files:,} files, {matched:,} match")
+        for line in contradictions(table):
+            _say(f"{name}: {line}")
+        hashed = table.notes["rows_without_split"]
+        if hashed and any(row.split for row in table.rows):
+            _say(f"{name}: {hashed:,} rows are in no official split; a hash of the patient decides")
     roots = {name: os.path.abspath(root) for name, root in (roots | own).items()}
     rows = [row for table in tables.values() for row in table.rows]
     if not rows:
         raise DataError("no row of any table matches a file; look at the folders given with --set")
-    _say(f"looking at {len(rows):,} files")
     run = functools.partial(processes.run_tasks, workers=args.workers)
     if args.beam is not None:
         run = functools.partial(beam.run_tasks, options=args.beam)
-    with processes.saving(out):
-        seen = surveys.survey(rows, roots, out / "survey", run=run, command=COMMAND)
     splits = assign_splits(tables, args.validation, args.test)
-    _say("looking for duplicates")
-    fates, found = decide(rows, splits, seen)
-    plan = plan_shards(tables, splits, fates, found, args, own_options)
-    make = functools.partial(make_records, roots=roots, size=args.size)
-    manifest = processes.write_dataset(plan, make, out, command=COMMAND, beside=BESIDE, run=run)
-    with processes.saving(out):
-        parquet.write(out / "table.parquet", tables, splits, read_ledger(out))
+    before = shards.plan({}, **describe(tables, args, own_options)).identity
+    before = {key: value for key, value in before.items() if key not in shards.OF_ITEMS}
+    with processes.saving(args.out), processes.claimed(args.out, BESIDE):
+        processes.refuse_another(args.out, before)
+        _say(f"looking at {len(rows):,} files")
+        seen = surveys.survey(rows, roots, args.out / "survey", run=run, command=COMMAND)
+        _say("looking for duplicates")
+        fates, found = decide(rows, splits, seen)
+        plan = plan_shards(tables, splits, fates, found, args, own_options)
+        make = functools.partial(make_records, roots=roots, size=args.size)
+        manifest = processes.write_claimed(plan, make, args.out, command=COMMAND, run=run)
+        parquet.write(args.out / "table.parquet", tables, splits, read_ledger(args.out))
     for name, counts in manifest["notes"]["sets"].items():
         published = f", {n:,} published" if (n := counts["published"]) else ""
         _say(f"{name}: {counts['rows']:,} rows, {counts['kept']:,} kept{published}")
-    print(shards.summary(manifest, out))
+    print(shards.summary(manifest, args.out))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -103,46 +114,56 @@ def _harmonise(args: argparse.Namespace) -> None:
 
 
 def locate(name: str, table: Table, root: Path) -> Table:
-    """The rows whose file is there, with its path and length; the others go to the ledger."""
+    """The rows whose file is there, with its path and length; the others go to the ledger: under
+    their key, or by their path where a row that is kept has that key.
+    """
     files = FileIndex(root)
-    rows, dropped, taken, keys = [], list(table.dropped), set(), set()
+    found, named, lost = [], [], []
     for row in table.rows:
         path, reason = files.find(row.path)
-        if path in taken:
-            reason = "the file of an earlier row"
-        elif not reason and row.key in keys:
-            reason = f"the key of an earlier row: {path}"
         if reason:
-            dropped.append(Dropped(row.key, reason))
+            lost.append((row, reason))
         else:
-            taken.add(path)
-            keys.add(row.key)
-            rows.append(row._replace(path=path, length=files.size(path)))
-    named = {drop.key for drop in dropped}
-    for path in files.paths:
-        if path not in taken and f"{name}: {path}" not in named:
-            dropped.append(Dropped(f"{name}: {path}", "no row in the table"))
+            found.append(row._replace(path=path, length=files.size(path)))
+            named.append(row.path)
+    alone, others = one_row_a_file(found, named)
+    lost += [(found[i], reason) for i, reason in others.items()]
+    rows: dict[str, Row] = {}
+    for row in alone:
+        if rows.setdefault(row.key, row) is not row:
+            lost.append((row, f"the key of an earlier row: {row.path}"))
+    dropped = list(table.dropped)
+    for drop in table.dropped:
+        files.find(drop.key.removeprefix(f"{name}: "))  # what its row names is named
+    for row, reason in lost:
+        key = f"{name}: {row.path}" if row.key in rows else row.key
+        dropped.append(Dropped(key, reason))
+    for path in files.unnamed():
+        dropped.append(Dropped(f"{name}: {path}", "no row in the table"))
     for path in files.leftovers:
         dropped.append(Dropped(f"{name}: {path}", "a leftover of a broken download"))
-    notes = {**table.notes, "files": len(files.paths), "matched": len(rows)}
-    return Table(rows, dropped, notes, table.origins)
+    notes = {
+        **table.notes,
+        "files": len(files.paths),
+        "matched": len(rows),
+        "contradicting": contradicting(others.values()),
+    }
+    return dataclasses.replace(table, rows=list(rows.values()), dropped=dropped, notes=notes)
 
 
 def assign_splits(tables: Mapping[str, Table], validation: float, test: float) -> dict[str, str]:
     """The split of every row, by key.
 
-    As the set's own split says; else by a hash of the patient. A set whose own split knows only
-    train and test (NIH's `train_val`, VinDr) gives a share of its train patients to validation.
+    As the set's own split says; else by a hash of the patient. A set that is `carved` (NIH's
+    `train_val`, VinDr) gives a share of its train patients to validation.
     """
     splits = {}
     for table in tables.values():
-        official = {row.split for row in table.rows}
-        carve = official == {"train", "test"}
         for row in table.rows:
             split = row.split
             if not split:
                 split = hashed_split(row.patient, validation, test)
-            elif carve and split == "train":
+            elif table.carved and split == "train":
                 split = hashed_split(row.patient, validation, 0.0)
             splits[row.key] = split
     return splits
@@ -159,7 +180,7 @@ def decide(
     fates = _unfit(rows, seen)
     alive = [i for i, row in enumerate(rows) if row.key not in fates]
     # The copy that is kept is the first in the split that is held out most
-    alive.sort(key=lambda i: _HELD_OUT_FIRST.index(splits[rows[i].key]))
+    alive.sort(key=lambda i: HELD_OUT_FIRST.index(splits[rows[i].key]))
     measured = surveys.columns(seen, ("pixels", "hash"))
     pixels, hashes = measured["pixels"].to_pylist(), measured["hash"].to_pylist()
     exact = duplicates.exact_pairs([pixels[i] for i in alive])
@@ -170,20 +191,20 @@ def decide(
         kind = "the same pixels as" if pair.correlation == 1 else "nearly the same picture as"
         fates.setdefault(copy.key, f"a duplicate: {kind} {kept.key}")
     tied = _tie_patients(rows, alive, (*exact, *near))
-    leaks = _leaks(rows, splits, tied, fates)
+    leaked = leaks([row for row in rows if row.key not in fates], splits, tied)
     found = {
         "exact_duplicates": len(exact),
         "near_candidates_between_patients": tried,
         "near_duplicates": len(near),
         "patients_tied": sum(len(group) for group in tied),
         "most_tied_together": max(map(len, tied), default=0),
-        "dropped_for_a_held_out_patient": len(leaks),
+        "dropped_for_a_held_out_patient": len(leaked),
         "pairs": [
             [rows[alive[p.first]].key, rows[alive[p.second]].key, round(p.correlation, 3)]
             for p in (*exact, *near)[:1000]
         ],
     }
-    return fates | leaks, found
+    return fates | leaked, found
 
 
 def _unfit(rows: Sequence[Row], seen: Sequence[Path]) -> dict[str, str]:
@@ -241,29 +262,6 @@ def _tie_patients(rows, alive, pairs) -> list[list[str]]:
     return [group for group in tied.values() if len(group) > 1]
 
 
-def _leaks(rows, splits, tied, fates) -> dict[str, str]:
-    """Rows of a person who is on several sides: the side that is held out most keeps them.
-
-    Whether a shared picture tells that two patients are one, or a set's own split divides one.
-    """
-    group_of = {name: group for group in tied for name in group}
-    kept_in: dict[str, str] = {}  # first name of a group, or the patient → split
-    alive = [row for row in rows if row.key not in fates]
-    for row in alive:
-        person = group_of.get(row.patient, [row.patient])[0]
-        sides = (splits[row.key], kept_in.get(person, splits[row.key]))
-        kept_in[person] = min(sides, key=_HELD_OUT_FIRST.index)
-    leaks = {}
-    for row in alive:
-        group = group_of.get(row.patient, [row.patient])
-        kept = kept_in[group[0]]
-        if splits[row.key] != kept:
-            others = ", ".join(name for name in group[:4] if name != row.patient)
-            why = f"shares a picture with {others}" if others else "the set's own split divides it"
-            leaks[row.key] = f"its patient is in {kept}: {why}"
-    return leaks
-
-
 def plan_shards(
     tables: Mapping[str, Table],
     splits: Mapping[str, str],
@@ -291,12 +289,21 @@ def plan_shards(
         }
     return shards.plan(
         by_split,
-        name=args.name,
-        size=args.size,
-        shard_examples=args.shard_examples,
-        description=f"Chest radiographs of {', '.join(raw_set(name).title for name in tables)}; "
+        dropped=dropped,
+        notes={"sets": sets, "duplicates": found},
+        **describe(tables, args, own_options),
+    )
+
+
+def describe(tables: Iterable[str], args: argparse.Namespace, own_options: Mapping) -> dict:
+    """What `shards.plan` is told before a picture is looked at."""
+    return {
+        "name": args.name,
+        "size": args.size,
+        "shard_examples": args.shard_examples,
+        "description": f"Chest radiographs of {', '.join(raw_set(name).title for name in tables)}; "
         f"{args.size} × {args.size} pixels of 16-bit grey.",
-        options={
+        "options": {
             "sets": sorted(tables),
             **own_options,
             "validation": args.validation,
@@ -304,11 +311,9 @@ def plan_shards(
             "quality": quality.THRESHOLDS,
             "duplicates": duplicates.THRESHOLDS,
         },
-        preprocessing={**ingest.PREPROCESSING, **LIMITS},
-        versions=ingest.versions(),
-        dropped=dropped,
-        notes={"sets": sets, "duplicates": found},
-    )
+        "preprocessing": {**ingest.PREPROCESSING, **LIMITS},
+        "versions": ingest.versions(),
+    }
 
 
 # ---------------------------------------------------------------------------------------------
@@ -329,11 +334,14 @@ def _roots(given: Sequence[str]) -> dict[str, str]:
     return {name: roots[name] for name in SETS if name in roots}
 
 
-def _own(given: str | None, metadata: str | None) -> dict[str, str]:
+def _own(args: argparse.Namespace) -> dict[str, str]:
     """`"mine=DIR"` as {"mine": "DIR"}; empty where there is no folder of one's own."""
+    given, metadata = args.folder, args.metadata
     if given is None:
-        if metadata is not None:
-            raise ConfigError("--metadata describes a --folder NAME=DIR, which is not given")
+        for flag in ("metadata", "column", "map", "set_source"):
+            if getattr(args, flag):
+                flag = flag.replace("_", "-")
+                raise ConfigError(f"--{flag} describes a --folder NAME=DIR, which is not given")
         return {}
     name, _, root = given.partition("=")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in SETS or not root:
@@ -344,6 +352,12 @@ def _own(given: str | None, metadata: str | None) -> dict[str, str]:
     if metadata is None:
         raise ConfigError(f"--folder {given} needs its table: --metadata FILE.csv --column …")
     return {name: root}
+
+
+def _local_root(assignment: str) -> str:
+    """NAME=DIR, whose DIR is one of this machine."""
+    local_path(assignment.partition("=")[2])
+    return assignment
 
 
 def _say(line: str) -> None:
@@ -359,15 +373,21 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--set",
+        type=_local_root,
         action="append",
         default=[],
         metavar="SET=DIR",
         help=f"root of a raw set as published; repeat for each of {', '.join(SETS)}",
     )
-    add("--folder", metavar="NAME=DIR", help="a folder of one's own, with the four flags below")
+    add(
+        "--folder",
+        type=_local_root,
+        metavar="NAME=DIR",
+        help="a folder of one's own, with the four flags below",
+    )
     add_table_arguments(parser, required=False)
     add("--size", type=int, required=True, help="side of the squares, pixels")
-    add("--out", required=True, help="directory of the data set")
+    add("--out", type=local_path, required=True, help="directory of the data set")
     add("--name", default="cxr7", help="of the data set and its files (%(default)s)")
     add("--validation", type=float, default=0.02, help="share of the patients (%(default)s)")
     add("--test", type=float, default=0.02, help="share of the patients (%(default)s)")

@@ -13,7 +13,7 @@ PACKAGES = ("cv2", "gdcm", "pyarrow", "pydicom")
 
 _missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 if _missing:
-    _said = f"{', '.join(_missing)} missing: install the extra, pip install 'rfxray[prep]'"
+    _said = f"{', '.join(_missing)} missing: install the extra, pip install -e '.[prep]'"
     _command = getattr(sys.modules["__main__"].__spec__, "name", "")
     if _command.startswith("data_prep."):
         with exit_on_error(_command):

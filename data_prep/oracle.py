@@ -22,7 +22,6 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +34,7 @@ from tqdm import trange
 from data_prep import phantom
 from data_prep.phantom.measure import measure
 from rfxray.conditioning import ATTRIBUTES, INDEX
-from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error
+from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error, local_path
 
 # Source is not in the picture. Continuous attributes are read as a number, the others as a class.
 READ = tuple(attribute for attribute in ATTRIBUTES if attribute.name != "source")
@@ -381,7 +380,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, help="FILE.npz of the weights")
+    parser.add_argument("--out", type=local_path, required=True, help="FILE.npz of the weights")
     parser.add_argument("--size", type=int, default=64, help="pixels a side (64)")
     parser.add_argument("--n", type=int, default=8192, help="phantoms to learn from (8192)")
     parser.add_argument("--seed", type=int, default=1, help="of those phantoms (1)")

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from data_prep.table import Row, Table
 from rfxray.conditioning import ATTRIBUTES, FINDING_NAMES, NUM_ATTRIBUTES
+from rfxray.errors import DataError, first_line
 from rfxray.record import State
 
 BATCH = 65_536  # rows at once: 40 MiB
@@ -43,6 +44,20 @@ def write(
             writer.write_table(batch)
     writer.close()
     temporary.replace(path)
+
+
+def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file, or some columns of it.
+
+    Raises:
+      DataError: where it is damaged.
+    """
+    try:
+        return pq.read_table(path, columns=None if columns is None else list(columns))
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path} is damaged ({first_line(error)}); delete it and harmonise again"
+        ) from error
 
 
 def _batch(rows: Sequence[Row], origins: Sequence[str], splits, fates) -> pa.Table:

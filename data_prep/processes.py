@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -73,28 +73,45 @@ def write_dataset(
       Preempted: on Ctrl-C, or when a worker process died; the same command goes on.
     """
     out = Path(out)
-    with saving(out), _claimed(out, plan, beside):
-        manifest = read_manifest(out)
-        if manifest is not None:
-            print(f"{command}: {out} is complete already", file=sys.stderr)
-            shutil.rmtree(out / "partial", ignore_errors=True)
-            return manifest
-        partial = out / "partial"
-        partial.mkdir(exist_ok=True)
-        for folder in (out, partial):
-            remove_temporary(folder)
-        pending = [shard for shard in plan.shards if not _is_written(partial, shard)]
-        finished = len(plan.shards) - len(pending)
-        if finished:
-            line = f"{command}: going on in {out}, {finished} of {len(plan.shards)} shards are done"
-            print(line, file=sys.stderr)
-        there = os.path.abspath(out)  # as a worker elsewhere needs it
-        tasks = [Task((s, there, plan.size, make), len(s.items)) for s in pending]
-        total = sum(len(shard.items) for shard in plan.shards)
-        done = total - sum(task.items for task in tasks)
-        run = run or functools.partial(run_tasks, workers=workers)
-        run(write_shard, tasks, folder=partial, command=command, done=done)
-        return publish(plan, out)
+    with saving(out), claimed(out, beside):
+        return write_claimed(plan, make, out, workers=workers, command=command, run=run)
+
+
+def write_claimed(
+    plan: Plan,
+    make: Callable[[Sequence[Any]], Iterable[dict | Dropped]],
+    out: Path,
+    *,
+    workers: int = 1,
+    command: str = "data_prep",
+    run: Callable[..., None] | None = None,
+) -> dict[str, Any]:
+    """`write_dataset` into a directory that the caller has `claimed`."""
+    refuse_another(out, plan.identity)
+    if not (out / "plan.json").exists():
+        identity = json.dumps(plan.identity, indent=1, ensure_ascii=False)
+        write_atomically(out / "plan.json", identity)
+    manifest = read_manifest(out)
+    if manifest is not None:
+        print(f"{command}: {out} is complete already", file=sys.stderr)
+        shutil.rmtree(out / "partial", ignore_errors=True)
+        return manifest
+    partial = out / "partial"
+    partial.mkdir(exist_ok=True)
+    for folder in (out, partial):
+        remove_temporary(folder)
+    pending = [shard for shard in plan.shards if not _is_written(partial, shard)]
+    finished = len(plan.shards) - len(pending)
+    if finished:
+        line = f"{command}: going on in {out}, {finished} of {len(plan.shards)} shards are done"
+        print(line, file=sys.stderr)
+    there = os.path.abspath(out)  # as a worker elsewhere needs it
+    tasks = [Task((s, there, plan.size, make), len(s.items)) for s in pending]
+    total = sum(len(shard.items) for shard in plan.shards)
+    done = total - sum(task.items for task in tasks)
+    run = run or functools.partial(run_tasks, workers=workers)
+    run(write_shard, tasks, folder=partial, command=command, done=done)
+    return publish(plan, out)
 
 
 @contextlib.contextmanager
@@ -231,8 +248,15 @@ class _Progress:
 
 
 @contextlib.contextmanager
-def _claimed(out: Path, plan: Plan, beside: Collection[str]):
-    """Makes `out` the directory of `plan` and keeps other processes from it, or refuses."""
+def claimed(out: Path, beside: Collection[str] = ()):
+    """Makes the directory `out` where there is none, and keeps other processes from it.
+
+    Args:
+      beside: names of other things that may lie in it before a plan does.
+
+    Raises:
+      ConfigError: where it cannot be made, holds something else, or another process writes there.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -240,24 +264,34 @@ def _claimed(out: Path, plan: Plan, beside: Collection[str]):
     handle = os.open(out, os.O_RDONLY)
     try:
         _lock(handle, out)
-        ours = out / "plan.json"
-        if ours.exists():
-            difference = _first_difference(read_json(ours), plan.identity)
-            if difference:
-                raise ConfigError(
-                    f"{out} holds a data set of another plan: {difference}; give another --out, or "
-                    f"delete it"
-                )
-        elif any(not is_temporary(path) and path.name not in beside for path in out.iterdir()):
+        names = {path.name for path in out.iterdir() if not is_temporary(path)}
+        if "plan.json" not in names and names - set(beside):
             raise ConfigError(
                 f"{out} has files in it but no plan.json, so it is not ours to write; give another "
                 f"--out"
             )
-        else:
-            write_atomically(ours, json.dumps(plan.identity, indent=1, ensure_ascii=False))
         yield
     finally:
         os.close(handle)
+
+
+def refuse_another(out: Path, identity: Mapping[str, Any]) -> None:
+    """Compares a plan, or as much of its identity as is known by now, with that of a directory.
+
+    Raises:
+      ConfigError: where the directory was begun with another.
+    """
+    ours = out / "plan.json"
+    if ours.exists():
+        there = read_json(ours)
+        if isinstance(there, dict):
+            there = {key: value for key, value in there.items() if key in identity}
+        difference = _first_difference(there, identity)
+        if difference:
+            raise ConfigError(
+                f"{out} holds a data set of another plan: {difference}; give another --out, or "
+                f"delete it"
+            )
 
 
 def _lock(handle: int, out: Path) -> None:

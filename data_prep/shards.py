@@ -46,6 +46,7 @@ from rfxray.record import State, features, known_from_states, serialize
 # One record a group: a random read then decodes one record, which a global shuffle needs
 # (100,000 records, 500 random reads: 4,800/s against 436/s with all in one group).
 WRITER_OPTIONS = "group_size:1"
+OF_ITEMS = ("items", "inputs_sha256")  # of a plan's identity, what no option decides
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from data_prep import quality
 from data_prep.decoder import LIMITS, decoder
+from data_prep.parquet import read
 from data_prep.processes import Task
 from data_prep.quality import SIDE
 from data_prep.shards import remove_temporary, write_atomically
@@ -63,7 +64,7 @@ def survey(
     remove_temporary(folder)
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     paths = [folder / f"{_name(chunk)}.parquet" for chunk in chunks]
-    pending = {p: chunk for p, chunk in zip(paths, chunks, strict=True) if not p.exists()}
+    pending = {p: chunk for p, chunk in zip(paths, chunks, strict=True) if not _is_whole(p)}
     tasks = [
         Task((chunk, dict(roots), os.path.abspath(p)), len(chunk)) for p, chunk in pending.items()
     ]
@@ -111,7 +112,7 @@ def halve(thumbnail: np.ndarray) -> np.ndarray:
 
 def columns(paths: Sequence[Path], names: Sequence[str]) -> pa.Table:
     """Some columns of a whole survey; without thumbnails 1.2M rows take 0.2 GB."""
-    return pa.concat_tables([pq.read_table(path, columns=list(names)) for path in paths])
+    return pa.concat_tables([read(path, names) for path in paths])
 
 
 def thumbnails(paths: Sequence[Path], wanted: Sequence[int]) -> np.ndarray:
@@ -125,11 +126,20 @@ def thumbnails(paths: Sequence[Path], wanted: Sequence[int]) -> np.ndarray:
         while slot + len(here) < len(wanted) and wanted[slot + len(here)] < stop:
             here.append(wanted[slot + len(here)] - start)
         if here:
-            column = pq.read_table(path, columns=["thumbnail"])["thumbnail"].take(here)
+            column = read(path, ["thumbnail"])["thumbnail"].take(here)
             data = np.frombuffer(b"".join(column.to_pylist()), np.uint8)
             found[slot : slot + len(here)] = data.reshape(-1, THUMBNAIL, THUMBNAIL)
         start, slot = stop, slot + len(here)
     return found
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a chunk is there with its end; that of a torn one is missing."""
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def _look(row: Row, root: str) -> dict:

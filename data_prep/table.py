@@ -3,14 +3,16 @@
 import array
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.columns import reader
+from data_prep import csv_table
+from data_prep.columns import identifier, reader
 from data_prep.shards import Dropped
-from rfxray.conditioning import INDEX, NAMES, NUM_ATTRIBUTES, derive_no_finding
+from rfxray.conditioning import INDEX, NAMES, NUM_ATTRIBUTES, PATHOLOGY_NAMES, derive_no_finding
 from rfxray.record import State, known_from_states
 
 LISTED_CELLS = 1000  # of an attribute, in the manifest; a column of free text has no end of them
@@ -58,12 +60,15 @@ class Table:
       dropped: what the source names and is not to be had, or has and does not name.
       notes: counts for the manifest; JSON.
       origins: where values came from, in words; the first is empty, of what is not told.
+      carved: whether the source's own split knows only train and test, so that a share of its train
+        patients is to be validation. Of the source as published, whichever files are there.
     """
 
     rows: Sequence[Row]
     dropped: Sequence[Dropped]
     notes: Mapping[str, Any]
     origins: Sequence[str] = (UNTOLD,)
+    carved: bool = False
 
 
 class TableBuilder:
@@ -77,7 +82,7 @@ class TableBuilder:
     def __init__(self, name: str, mapped: Mapping[tuple[str, str], str] | None = None):
         self.name = name
         self.dropped: list[Dropped] = []
-        self.without_patient = self.row_count = 0
+        self.without_patient = self.without_split = self.row_count = 0
         self._read = reader(mapped or {})
         self._named: list[tuple] = []
         self._numbers, self._states = array.array("f"), array.array("b")
@@ -87,6 +92,16 @@ class TableBuilder:
 
     def __len__(self) -> int:
         return len(self._named)
+
+    def rows(
+        self, path: Path, columns: Mapping[str, str | Sequence[str]], optional: Sequence[str] = ()
+    ) -> Iterator[tuple[int, dict[str, str]]]:
+        """`csv_table.rows` of a published table; its misfits go to the ledger."""
+        for line, cells in csv_table.rows(path, columns, optional):
+            if cells is None:
+                self.drop(f"{self.name}: {path.name} line {line}", csv_table.MISFIT)
+            else:
+                yield line, cells
 
     def cell(self, attribute: str, text: str, origin: str) -> dict[str, Value]:
         """A cell as {attribute: value}; empty where it is blank, or not understood, and counted."""
@@ -116,9 +131,11 @@ class TableBuilder:
         split: str = "",
         length: int = 0,
     ) -> None:
-        """One row; what `values` does not name is unlabelled."""
+        """One row; what `values` does not name is unlabelled, an id such as `nan` is none."""
+        patient, study = identifier(patient), identifier(study)
         self.row_count += 1
         self.without_patient += not patient
+        self.without_split += not split
         numbers = [0.0] * NUM_ATTRIBUTES
         states = [State.UNLABELLED] * NUM_ATTRIBUTES
         origins = [0] * NUM_ATTRIBUTES
@@ -132,7 +149,7 @@ class TableBuilder:
         key, patient = make_key(self.name, patient or image, study, image)
         self._named.append((path, length, key, patient, split))
 
-    def table(self, **notes: Any) -> Table:
+    def table(self, *, carved: bool = False, **notes: Any) -> Table:
         numbers = np.frombuffer(self._numbers, np.float32).reshape(-1, NUM_ATTRIBUTES)
         states = np.frombuffer(self._states, np.int8).reshape(-1, NUM_ATTRIBUTES)
         origins = np.frombuffer(self._origin_codes, np.uint8).reshape(-1, NUM_ATTRIBUTES).copy()
@@ -153,10 +170,11 @@ class TableBuilder:
             "rows": self.row_count,
             "patients": len({row.patient for row in rows}),
             "without_patient": self.without_patient,
+            "rows_without_split": self.without_split,
             "no_finding": no_finding,
             "not_understood": {a: _listed(self._strange[a]) for a in NAMES if a in self._strange},
         }
-        return Table(rows, self.dropped, {**counted, **notes}, tuple(self._origins))
+        return Table(rows, self.dropped, {**counted, **notes}, tuple(self._origins), carved)
 
 
 def make_key(source: str, patient: str, study: str, image: str) -> tuple[str, str]:
@@ -175,7 +193,8 @@ def settle_no_finding(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """No Finding as the pathologies imply it, on float32 and int8 [rows, 19].
 
-    Where nothing is given it is derived; where something else is given, the pathologies win.
+    Where nothing is given it is derived; where something else is given, the pathologies win. What
+    rests on the silence of a closed list says so by its state.
 
     Returns:
       Both arrays anew, and how many were `derived` and how many `contradicted`.
@@ -186,7 +205,10 @@ def settle_no_finding(
     value, was_known = implied[:, column], known[:, column]
     changed = told[:, column] & (~was_known | (value != attributes[:, column]))
     states = states.copy()
-    states[changed, column] = np.where(value[changed] > 0.5, State.POSITIVE, State.NEGATIVE)
+    pathologies = states[:, [INDEX[name] for name in PATHOLOGY_NAMES]]
+    silent = (pathologies == State.NEGATIVE_CLOSED_VOCABULARY).any(axis=1)
+    present = np.where(silent, State.POSITIVE_CLOSED_VOCABULARY, State.POSITIVE)
+    states[changed, column] = np.where(value > 0.5, present, State.NEGATIVE)[changed]
     counts = {
         "derived": int((changed & ~was_known).sum()),
         "contradicted": int((changed & was_known).sum()),

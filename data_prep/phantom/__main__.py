@@ -5,12 +5,11 @@ python -m data_prep.phantom --contact-sheet phantom.png
 """
 
 import argparse
-from pathlib import Path
 
 from data_prep.phantom.dataset import COMMAND, write
 from data_prep.phantom.sheet import contact_sheet
 from data_prep.shards import summary
-from rfxray.errors import ArgumentParser, ConfigError, exit_on_error
+from rfxray.errors import ArgumentParser, ConfigError, exit_on_error, local_path
 
 SEEDS = 2**63
 
@@ -27,8 +26,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--out", type=Path, help="directory of the data set to write")
-    what.add_argument("--contact-sheet", type=Path, metavar="FILE.png", help="picture to write")
+    what.add_argument("--out", type=local_path, help="directory of the data set to write")
+    what.add_argument(
+        "--contact-sheet", type=local_path, metavar="FILE.png", help="picture to write"
+    )
     parser.add_argument("--n", type=int, default=4096, help="how many patients (4096)")
     parser.add_argument("--size", type=int, help="pixels a side (64; of the sheet's tiles 256)")
     parser.add_argument("--seed", type=int, default=0, help="of the population (0)")

@@ -10,7 +10,7 @@ views is blank. Accession numbers are unique within a patient only. There is no 
 import re
 from pathlib import Path
 
-from data_prep.csv_table import MISFIT, require, rows
+from data_prep.csv_table import require
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels
 from data_prep.table import Table, TableBuilder
 
@@ -29,10 +29,7 @@ COLUMNS = {
 def read(root: Path) -> Table:
     path = require(root, "master_spreadsheet_update.csv", "master_spreadsheet*.csv")
     builder = TableBuilder(NAME)
-    for line, cells in rows(path, COLUMNS, optional=("study",)):
-        if cells is None:
-            builder.drop(f"{NAME}: {path.name} line {line}", MISFIT)
-            continue
+    for _, cells in builder.rows(path, COLUMNS, optional=("study",)):
         values = builder.cell("source", NAME, "the set")
         for attribute in ("view", "sex"):
             values |= builder.cell(attribute, cells[attribute], f"{path.name}: {attribute}")

@@ -15,8 +15,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.columns import split_of
-from data_prep.csv_table import MISFIT, find, opened, require, rows
+from data_prep.columns import identifier, official_split
+from data_prep.csv_table import find, opened, require
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels, race
 from data_prep.table import Table, TableBuilder, Value
 from rfxray.errors import DataError
@@ -54,10 +54,7 @@ def _read_v1(root: Path) -> Table:
     tables = [find(root, "train.csv", "*train*.csv"), find(root, "valid.csv")]
     for path in filter(None, tables if any(tables) else [require(root, "train.csv")]):
         split = "train" if "train" in path.name else "validation"
-        for line, cells in rows(path, V1_COLUMNS):
-            if cells is None:
-                builder.drop(f"{NAME}: {path.name} line {line}", MISFIT)
-                continue
+        for _, cells in builder.rows(path, V1_COLUMNS):
             values = _demographics(builder, cells, path.name)
             readers = "CheXpert labeller" if split == "train" else "three radiologists"
             values |= chexpert_labels(builder, cells, f"{path.name}: {readers}")
@@ -71,10 +68,7 @@ def _read_plus(root: Path, path: Path) -> Table:
     labels_path = find(root, *(f"{f}{part}_fixed.json" for part in LABELLED for f in folders))
     labels = dict(_label_lines(labels_path)) if labels_path else {}
     unlabelled = 0
-    for line, cells in rows(path, PLUS_COLUMNS):
-        if cells is None:
-            builder.drop(f"{NAME}: {path.name} line {line}", MISFIT)
-            continue
+    for line, cells in builder.rows(path, PLUS_COLUMNS):
         values = _demographics(builder, cells, path.name)
         values |= race(builder, cells["race"], f"{path.name}: race")
         told = labels.get(cells["path"].strip())
@@ -82,7 +76,8 @@ def _read_plus(root: Path, path: Path) -> Table:
             unlabelled += 1
         else:
             values |= chexpert_labels(builder, told, f"CheXbert: {labels_path.name}")
-        _add(builder, cells["path"], values, cells["patient"], split_of(cells["split"]) or "")
+        split = official_split(cells["split"], path, line)
+        _add(builder, cells["path"], values, cells["patient"], split)
     labelled_by = labels_path.name if labels_path else "none"
     return builder.table(edition="Plus", labels=labelled_by, rows_without_labels=unlabelled)
 
@@ -108,7 +103,7 @@ def _add(builder: TableBuilder, path: str, values, patient: str, split: str) -> 
     if len(parts) < 3:
         builder.drop(f"{NAME}: {path}", "a path without patient and study")
         return
-    patient = patient.strip() or parts[-3]
+    patient = identifier(patient) or parts[-3]
     builder.add(path, values, patient=patient, study=parts[-2], image=parts[-1], split=split)
 
 

@@ -1,17 +1,18 @@
 """A folder of image files and one CSV table that describes them."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import posixpath
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_prep.columns import split_of
 from data_prep.csv_table import MISFIT, rows
 from data_prep.shards import Dropped
-from data_prep.table import Table, TableBuilder
+from data_prep.table import Row, Table, TableBuilder, make_key
 from rfxray.conditioning import INDEX
 from rfxray.errors import ConfigError, DataError
 from rfxray.ingest import EXTENSIONS
@@ -47,19 +48,17 @@ def read_folder(
     given = [attribute for attribute in columns if attribute in INDEX]
     builder = TableBuilder(name, mapped)
     told_source = builder.cell("source", source, "--set-source")
-    taken: set[str] = set()
+    named = []
     for line, cells in rows(Path(metadata), columns):
         if cells is None:
             builder.drop(f"line {line}", MISFIT)
             continue
         image = cells["image"].strip()
         path, reason = files.find(image)
-        if path in taken:
-            reason = "the file of an earlier row"
         if reason:
             builder.drop(image or f"line {line}", reason)
             continue
-        taken.add(path)
+        named.append(image)
         values = dict(told_source)
         for attribute in given:
             values |= builder.cell(attribute, cells[attribute], f"column {columns[attribute]}")
@@ -74,20 +73,75 @@ def read_folder(
         )
     if not len(builder):
         raise DataError(_nothing_matches(images, metadata, files, builder.dropped))
-    builder.dropped += [
-        Dropped(path, "no row in the table") for path in files.paths if path not in taken
-    ]
-    builder.dropped += [
-        Dropped(path, "a leftover of a broken download") for path in files.leftovers
-    ]
-    return builder.table(files=len(files.paths), matched=len(builder))
+    table = builder.table(files=len(files.paths))
+    kept, others = one_row_a_file(table.rows, named)
+    dropped = [*table.dropped, *(Dropped(named[i], reason) for i, reason in others.items())]
+    dropped += [Dropped(path, "no row in the table") for path in files.unnamed()]
+    dropped += [Dropped(path, "a leftover of a broken download") for path in files.leftovers]
+    notes = {
+        **table.notes,
+        "patients": len({row.patient for row in kept}),
+        "matched": len(kept),
+        "contradicting": contradicting(others.values()),
+    }
+    return dataclasses.replace(table, rows=kept, dropped=dropped, notes=notes)
+
+
+def one_row_a_file(rows: Sequence[Row], named: Sequence[str]) -> tuple[list[Row], dict[int, str]]:
+    """The rows that keep their file, and by their index why the others do not.
+
+    A row that names the file by its exact path goes before one whose path only ends alike; where
+    none does and several such paths differ, nobody knows whose file it is. Of what is left the
+    first row stays, unless they name different patients: then none does.
+
+    Args:
+      rows: with the path of the file that was found.
+      named: what the table calls that file, row by row.
+    """
+    first: dict[str, int] = {}
+    claims: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        earlier = first.setdefault(row.path, i)
+        if earlier != i:
+            claims.setdefault(row.path, [earlier]).append(i)
+    others = {}
+    for path, claim in claims.items():
+        exact = [i for i in claim if _bare(named[i]) == _bare(path)]
+        if not exact and len({_bare(named[i]) for i in claim}) > 1:
+            others |= dict.fromkeys(claim, f"ambiguous: several rows may mean {path}")
+            continue
+        left = exact or claim
+        others |= {i: f"the file of another row: {path}" for i in claim if i not in left}
+        if len({rows[i].patient for i in left if _has_patient(rows[i])}) > 1:
+            others |= dict.fromkeys(left, "contradicts another row: the patients differ")
+            continue
+        for i in left[1:]:
+            same = _told(rows[i]) == _told(rows[left[0]])
+            others[i] = "the file of an earlier row" if same else "contradicts an earlier row"
+    return [row for i, row in enumerate(rows) if i not in others], others
+
+
+def contradicting(reasons: Iterable[str]) -> int:
+    """How many of the reasons of `one_row_a_file` are contradictions."""
+    return sum(reason.startswith("contradicts ") for reason in reasons)
+
+
+def _told(row: Row) -> tuple[str, bytes, bytes]:
+    return row.split, row.attributes, row.states
+
+
+def _has_patient(row: Row) -> bool:
+    """Whether the table names one; else the image counts as a patient of its own."""
+    source, _, _, image = row.key.split("/", 3)
+    return row.patient != make_key(source, image, "", image)[1]
 
 
 class FileIndex:
     """The image files of a folder, to be found by path or by stem.
 
     They are known by their extension, at any depth, through links to other folders too. A file
-    without one, such as an archive's `IM0001` or `1.2.840.1`, counts where it says it is DICOM.
+    without one, such as an archive's `IM0001` or `1.2.840.1`, or with .ima or .dic counts where it
+    says it is DICOM.
 
     Attributes:
       paths: relative to the folder, with forward slashes, sorted.
@@ -100,6 +154,7 @@ class FileIndex:
         if not self.folder.is_dir():
             raise DataError(f"no folder {folder}")
         found = sorted(self._walk())
+        self._named: set[str] = set()
         self.paths = [path for path in found if LEFTOVER not in path.lower()]
         self.leftovers = [path for path in found if LEFTOVER in path.lower()]
         if not self.paths:
@@ -107,7 +162,7 @@ class FileIndex:
         self._by_path: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         for path in self.paths:
-            bare = _without_extension(_plain(path))
+            bare = _bare(path)
             self._by_path.setdefault(bare, []).append(path)
             self._by_stem.setdefault(bare.rpartition("/")[2], []).append(path)
 
@@ -122,8 +177,7 @@ class FileIndex:
         """
         if not image:
             return "", "a row that names no image"
-        image = posixpath.normpath(_plain(image.replace("\\", "/")))
-        bare = _without_extension(image)
+        image, bare = _normal(image), _bare(image)
         found = self._by_path.get(bare)
         if not found and "/" not in bare:
             found = self._by_stem.get(bare)
@@ -134,13 +188,21 @@ class FileIndex:
                 found = found or self._by_path.get("/".join(parts[start + 1 :]))
         if not found and len(parts) > 2:
             found = self._by_tail.get(bare)
-        if not found:
-            return "", "no file"
         name = image.rpartition("/")[2]
+        if not found:
+            inside = not image.startswith(("/", "../"))
+            if inside and os.path.isfile(os.path.join(self.folder, image)):
+                return "", f"a format that is not read: {posixpath.splitext(name)[1] or name}"
+            return "", "no file"
         exact = [path for path in found if _plain(path).rpartition("/")[2] == name] or found
+        self._named.update(exact)
         if len(exact) > 1:
             return "", f"several files: {exact[0]} and {exact[1]}"
         return exact[0], ""
+
+    def unnamed(self) -> list[str]:
+        """The files that no cell has meant so far, alone or among others."""
+        return [path for path in self.paths if path not in self._named]
 
     @functools.cached_property
     def _by_tail(self) -> dict[str, list[str]]:
@@ -188,7 +250,7 @@ def _unreadable(error: OSError) -> None:
 
 def _is_nameless_dicom(directory: str, name: str) -> bool:
     _, dot, extension = name.rpartition(".")
-    if dot and not extension.isdigit():
+    if dot and not extension.isdigit() and extension.lower() not in ("ima", "dic"):
         return False
     with contextlib.suppress(OSError), open(os.path.join(directory, name), "rb") as file:
         return file.read(132)[128:] == b"DICM"
@@ -200,7 +262,13 @@ def _plain(path: str) -> str:
     return unicodedata.normalize("NFC", path)
 
 
-def _without_extension(path: str) -> str:
+def _normal(path: str) -> str:
+    return posixpath.normpath(_plain(path.replace("\\", "/")))
+
+
+def _bare(path: str) -> str:
+    """The path in its one form, without the extension of an image."""
+    path = _normal(path)
     for extension in EXTENSIONS:
         if path.lower().endswith(extension):
             return path[: -len(extension)]

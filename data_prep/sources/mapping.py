@@ -9,6 +9,8 @@ A set that lists findings of its own names them by `mappings/SET.csv`, one row a
 | may | the attribute is uncertain, unless another row says present | says nothing |
 | none | no attribute of ours | |
 | open | the list is not closed for this study: nothing is absent | |
+
+A finding that is named and has no row leaves the list open too: it may mean any of ours.
 """
 
 import csv
@@ -45,7 +47,8 @@ class ClosedList:
         """What the readers of one study named, as {attribute: value}.
 
         An attribute is present where more than half of the readers imply it, uncertain where fewer
-        do, and absent by the closed vocabulary where none does and the list covers it.
+        do, and absent by the closed vocabulary where none does and the list covers it, if it is
+        closed for this study.
         """
         votes: dict[str, int] = {}
         doubtful: set[str] = set()
@@ -53,7 +56,9 @@ class ClosedList:
             for attribute in {a for finding in named for a in self.present.get(finding, ())}:
                 votes[attribute] = votes.get(attribute, 0) + 1
             doubtful.update(a for finding in named for a in self.uncertain.get(finding, ()))
-        closed = bool(readings) and not any(f in self.open for named in readings for f in named)
+        closed = bool(readings) and all(
+            f in self and f not in self.open for named in readings for f in named
+        )
         values = {}
         if closed:
             absent = State.NEGATIVE_CLOSED_VOCABULARY

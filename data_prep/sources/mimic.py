@@ -7,14 +7,14 @@
     patients.csv.gz, admissions.csv.gz   of MIMIC-IV: in the root, in hosp/ or in mimic-iv*/hosp/
 
 Without MIMIC-IV sex, age and race are unknown. Age is anchor_age + year(StudyDate) − anchor_year;
-above 89 it becomes 91, as MIMIC-IV writes its anchor ages. A subject whose admissions name
-different races has none.
+above 89 it becomes 91, as MIMIC-IV writes its anchor ages; before the anchor year of such a subject
+it is unknown. A subject whose admissions name different races has none.
 """
 
 from pathlib import Path
 
-from data_prep.columns import split_of
-from data_prep.csv_table import MISFIT, find, require, rows
+from data_prep.columns import official_split
+from data_prep.csv_table import find, require
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels, race
 from data_prep.table import Table, TableBuilder, Value
 
@@ -33,15 +33,12 @@ OLDEST, MASKED_AGE = 89, 91
 def read(root: Path) -> Table:
     path = require(root, "mimic-cxr-*-metadata.csv")
     builder = TableBuilder(NAME)
-    splits = _splits(root)
+    splits = _splits(builder, root)
     labels, labels_name = _labels(builder, root)
-    people = _patients(root)
+    people = _patients(builder, root)
     races, conflicts = _races(builder, root)
     without_labels = 0
-    for line, cells in rows(path, METADATA):
-        if cells is None:
-            builder.drop(f"{NAME}: {path.name} line {line}", MISFIT)
-            continue
+    for _, cells in builder.rows(path, METADATA):
         image, patient, study = (cells[name].strip() for name in ("image", "patient", "study"))
         values = builder.cell("source", NAME, "the set")
         values |= builder.cell("view", cells["view"], f"{path.name}: ViewPosition")
@@ -69,21 +66,23 @@ def read(root: Path) -> Table:
     )
 
 
-def _splits(root: Path) -> dict[str, str]:
+def _splits(builder: TableBuilder, root: Path) -> dict[str, str]:
     path = find(root, "mimic-cxr-*-split.csv")
     if path is None:
         return {}
     columns = {"image": "dicom_id", "split": "split"}
-    told = (cells for _, cells in rows(path, columns) if cells)
-    return {cells["image"].strip(): split_of(cells["split"]) or "" for cells in told}
+    return {
+        cells["image"].strip(): official_split(cells["split"], path, line)
+        for line, cells in builder.rows(path, columns)
+    }
 
 
 def _labels(builder: TableBuilder, root: Path) -> tuple[dict[str, dict[str, Value]], str]:
     path = find(root, "mimic-cxr-*-chexpert.csv", "mimic-cxr-*-negbio.csv")
     if path is None:
         return {}, "none"
-    told = (cells for _, cells in rows(path, {"study": "study_id", **FINDING_LABELS}) if cells)
-    labels = {c["study"].strip(): chexpert_labels(builder, c, path.name) for c in told}
+    told = builder.rows(path, {"study": "study_id", **FINDING_LABELS})
+    labels = {c["study"].strip(): chexpert_labels(builder, c, path.name) for _, c in told}
     return labels, path.name
 
 
@@ -91,7 +90,7 @@ def _mimic_iv(root: Path, name: str) -> Path | None:
     return find(root, *(f"{folder}{name}.csv" for folder in MIMIC_IV_FOLDERS))
 
 
-def _patients(root: Path) -> dict[str, tuple[str, str, str]]:
+def _patients(builder: TableBuilder, root: Path) -> dict[str, tuple[str, str, str]]:
     path = _mimic_iv(root, "patients")
     if path is None:
         return {}
@@ -101,8 +100,8 @@ def _patients(root: Path) -> dict[str, tuple[str, str, str]]:
         "age": "anchor_age",
         "year": "anchor_year",
     }
-    told = (cells for _, cells in rows(path, columns) if cells)
-    return {c["patient"].strip(): (c["sex"], c["age"], c["year"]) for c in told}
+    told = builder.rows(path, columns)
+    return {c["patient"].strip(): (c["sex"], c["age"], c["year"]) for _, c in told}
 
 
 def _races(builder: TableBuilder, root: Path) -> tuple[dict[str, dict[str, Value]], int]:
@@ -111,10 +110,10 @@ def _races(builder: TableBuilder, root: Path) -> tuple[dict[str, dict[str, Value
     if path is None:
         return {}, 0
     told: dict[str, set] = {}
-    for _, cells in rows(path, {"patient": "subject_id", "race": ("race", "ethnicity")}):
-        if cells:
-            value = race(builder, cells["race"], "MIMIC-IV: admissions.race")
-            told.setdefault(cells["patient"].strip(), set()).update(value.values())
+    columns = {"patient": "subject_id", "race": ("race", "ethnicity")}
+    for _, cells in builder.rows(path, columns):
+        value = race(builder, cells["race"], "MIMIC-IV: admissions.race")
+        told.setdefault(cells["patient"].strip(), set()).update(value.values())
     agreed = {
         patient: {"race": min(values)} for patient, values in told.items() if len(values) == 1
     }
@@ -123,7 +122,10 @@ def _races(builder: TableBuilder, root: Path) -> tuple[dict[str, dict[str, Value
 
 def _age(anchor_age: str, anchor_year: str, date: str) -> str:
     try:
-        age = int(anchor_age) + int(date.strip()[:4]) - int(anchor_year)
+        age, later = int(anchor_age), int(date.strip()[:4]) - int(anchor_year)
     except ValueError:
         return ""
+    if age > OLDEST and later < 0:
+        return ""  # the anchor age is a mask: how far above 89 it was is not told
+    age += later
     return str(MASKED_AGE if age > OLDEST else age)

@@ -9,7 +9,7 @@ so unknown); the 2020 edition does not. The images may lie in any folder below t
 
 from pathlib import Path
 
-from data_prep.csv_table import MISFIT, find, opened, require, rows
+from data_prep.csv_table import find, opened, require
 from data_prep.sources.mapping import closed_list
 from data_prep.table import Table, TableBuilder
 
@@ -30,10 +30,7 @@ def read(root: Path) -> Table:
     builder = TableBuilder(NAME)
     findings = closed_list(NAME)
     splits = _splits(root)
-    for line, cells in rows(path, COLUMNS):
-        if cells is None:
-            builder.drop(f"{NAME}: {path.name} line {line}", MISFIT)
-            continue
+    for _, cells in builder.rows(path, COLUMNS):
         values = builder.cell("source", NAME, "the set")
         for attribute in ("view", "sex", "age"):
             values |= builder.cell(attribute, cells[attribute], f"{path.name}: {attribute}")
@@ -51,7 +48,7 @@ def read(root: Path) -> Table:
             image=image,
             split=splits.get(image, ""),
         )
-    return builder.table()
+    return builder.table(carved=True)
 
 
 def _splits(root: Path) -> dict[str, str]:

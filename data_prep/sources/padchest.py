@@ -13,11 +13,12 @@ import ast
 import functools
 from pathlib import Path
 
-from data_prep.csv_table import MISFIT, require, rows
+from data_prep.csv_table import require
 from data_prep.sources.mapping import closed_list
 from data_prep.table import Table, TableBuilder
 
 NAME = "padchest"
+METHODS = ("Physician", "RNN_model")
 COLUMNS = {
     "image": "ImageID",
     "folder": "ImageDir",
@@ -36,10 +37,7 @@ def read(root: Path) -> Table:
     path = require(root, "PADCHEST_chest_x_ray_images_labels_160K*.csv", "PADCHEST*.csv")
     builder = TableBuilder(NAME)
     findings = closed_list(NAME)
-    for line, cells in rows(path, COLUMNS):
-        if cells is None:
-            builder.drop(f"{NAME}: {path.name} line {line}", MISFIT)
-            continue
+    for _, cells in builder.rows(path, COLUMNS):
         image, view = cells["image"].strip(), cells["view"].strip()
         file = f"{cells['folder'].strip()}/{image}"
         if view == "EXCLUDE":
@@ -54,7 +52,9 @@ def read(root: Path) -> Table:
         for finding in named:
             if finding not in findings:
                 builder.count_strange("no_finding", finding)
-        values |= findings.values([named] if named else [], f"{path.name}: {cells['method']}")
+        method = cells["method"].strip()
+        method = method if method in METHODS else "another method"
+        values |= findings.values([named] if named else [], f"{path.name}: {method}")
         builder.add(
             file,
             values,
@@ -80,5 +80,5 @@ def _labels(text: str) -> tuple[str, ...]:
 def _age(date: str, birth: str) -> str:
     try:
         return str(int(date.strip()[:4]) - int(float(birth)))
-    except ValueError:
+    except (ValueError, OverflowError):  # of text, of inf
         return ""

@@ -12,7 +12,7 @@ CheXbert's output has the report in the column `Report Impression` and the 14 la
 import json
 from pathlib import Path
 
-from data_prep.csv_table import find, opened, rows
+from data_prep.csv_table import find, opened
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels
 from data_prep.table import Table, TableBuilder, Value
 from rfxray.errors import DataError
@@ -32,7 +32,12 @@ def read(root: Path) -> Table:
         if path is None:
             continue
         for study, told in _studies(path):
-            paths, views = told.get("ImagePath") or [], told.get("ImageViewPosition") or []
+            if not isinstance(told, dict):
+                raise DataError(f"{path} has a study {study!r} that is no mapping")
+            paths, views = _listed(told.get("ImagePath")), _listed(told.get("ImageViewPosition"))
+            if not paths:
+                builder.drop(f"{NAME}: {study}", "a study that names no image")
+                continue
             if len(views) != len(paths):
                 builder.count_strange("view", f"{len(views)} views of {len(paths)} images")
                 views = [None] * len(paths)
@@ -51,6 +56,11 @@ def read(root: Path) -> Table:
                     split=SPLITS[published],
                 )
     return builder.table(labels=labels_name, studies_without_labels=without_labels)
+
+
+def _listed(told: object) -> list:
+    """A list, also where a study of one image has its only value bare."""
+    return told if isinstance(told, list) else [told] if told else []
 
 
 def report_text(study: dict) -> str:
@@ -83,11 +93,10 @@ def _labels(builder: TableBuilder, root: Path):
         return {}, {}, "none"
     by_study, by_report = {}, {}
     columns = {"study": "study", "report": "Report Impression", **FINDING_LABELS}
-    for _, cells in rows(path, columns, optional=("study", "report")):
-        if cells:
-            values = chexpert_labels(builder, cells, f"CheXbert: {path.name}")
-            by_study[cells["study"].strip()] = values
-            by_report[" ".join(cells["report"].split())] = values
+    for _, cells in builder.rows(path, columns, optional=("study", "report")):
+        values = chexpert_labels(builder, cells, f"CheXbert: {path.name}")
+        by_study[cells["study"].strip()] = values
+        by_report[" ".join(cells["report"].split())] = values
     by_study.pop("", None)
     by_report.pop("", None)
     return by_study, by_report, path.name

@@ -8,9 +8,10 @@ or the Kaggle edition, boxes instead of labels, 14 findings, no labels for the t
 
     train.csv or vinbigdata-train.csv    image_id, class_name, rad_id, …
 
-A finding is present where most readers name it, uncertain where fewer do. Age and sex stand only
-in the DICOM header, often blank; an age of 0 (`000Y`) is a blank too, in a set of standing adults.
-No patient ids are published: each image counts as one.
+A finding is present where most readers name it, uncertain where fewer do; a cell that is neither 1
+nor 0 leaves the list of its image open. Age and sex stand only in the DICOM header, often blank; an
+age of 0 (`000Y`) is a blank too, in a set of standing adults. No patient ids are published: each
+image counts as one. Validation is carved out of train, in the Kaggle edition too.
 """
 
 import contextlib
@@ -20,13 +21,14 @@ from pathlib import Path
 
 import pydicom
 
-from data_prep.csv_table import find, header, require, rows
+from data_prep.csv_table import find, header, require
 from data_prep.sources.mapping import ClosedList, closed_list
 from data_prep.table import Table, TableBuilder, Value
 from rfxray.errors import DataError
 
 NAME = "vindr"
 NOT_FINDINGS = ("image_id", "rad_id")
+PRESENT, ABSENT = ("1", "1.0"), ("0", "0.0")
 
 
 def read(root: Path) -> Table:
@@ -34,13 +36,13 @@ def read(root: Path) -> Table:
     train = find(root, "annotations/image_labels_train.csv", "image_labels_train.csv")
     if train is None:
         path = require(root, "train.csv", "vinbigdata-train.csv")
-        _add(builder, root, "train", path.name, *_boxes(path))
-        return builder.table(edition="Kaggle")
-    _add(builder, root, "train", train.name, *_labels(train))
+        _add(builder, root, "train", path.name, *_boxes(builder, path))
+        return builder.table(carved=True, edition="Kaggle")
+    _add(builder, root, "train", train.name, *_labels(builder, train))
     test = find(root, "annotations/image_labels_test.csv", "image_labels_test.csv")
     if test is not None:
-        _add(builder, root, "test", test.name, *_labels(test))
-    return builder.table(edition="1.0.0")
+        _add(builder, root, "test", test.name, *_labels(builder, test))
+    return builder.table(carved=True, edition="1.0.0")
 
 
 def _add(
@@ -64,8 +66,13 @@ def _add(
         builder.add(f"{split}/{image}.dicom", values, patient=image, image=image, split=split)
 
 
-def _labels(path: Path) -> tuple[ClosedList, Iterator[tuple[str, list[set[str]]]]]:
-    """Each image with what each of its readers named, as columns of 0 and 1."""
+def _labels(
+    builder: TableBuilder, path: Path
+) -> tuple[ClosedList, Iterator[tuple[str, list[set[str]]]]]:
+    """Each image with what each of its readers named, as columns of 0 and 1.
+
+    Another cell is named as it stands: a finding that no list knows.
+    """
     columns_there = header(path)
     listed = [column for column in columns_there if column not in NOT_FINDINGS]
     if "image_id" not in columns_there or not listed:
@@ -74,26 +81,28 @@ def _labels(path: Path) -> tuple[ClosedList, Iterator[tuple[str, list[set[str]]]
     def images() -> Iterator[tuple[str, list[set[str]]]]:
         readings: dict[str, list[set[str]]] = {}
         columns = {column: column for column in ("image_id", *listed)}
-        for _, cells in rows(path, columns):
-            if cells:
-                named = {finding for finding in listed if cells[finding].strip() in ("1", "1.0")}
-                readings.setdefault(cells["image_id"].strip(), []).append(named)
+        for _, cells in builder.rows(path, columns):
+            told = [(finding, cells[finding].strip()) for finding in listed]
+            named = {finding for finding, cell in told if cell in PRESENT}
+            named |= {f"{f}: {cell!r}" for f, cell in told if cell not in (*PRESENT, *ABSENT)}
+            readings.setdefault(cells["image_id"].strip(), []).append(named)
         yield from readings.items()
 
     return closed_list(NAME, frozenset(listed)), images()
 
 
-def _boxes(path: Path) -> tuple[ClosedList, Iterable[tuple[str, list[set[str]]]]]:
+def _boxes(
+    builder: TableBuilder, path: Path
+) -> tuple[ClosedList, Iterable[tuple[str, list[set[str]]]]]:
     """Each image with the classes that each of its readers drew a box of."""
     readings: dict[str, dict[str, set[str]]] = {}
     listed = set()
     columns = {"image": "image_id", "finding": "class_name", "reader": "rad_id"}
-    for _, cells in rows(path, columns):
-        if cells:
-            finding = cells["finding"].strip()
-            listed.add(finding)
-            by_reader = readings.setdefault(cells["image"].strip(), {})
-            by_reader.setdefault(cells["reader"].strip(), set()).add(finding)
+    for _, cells in builder.rows(path, columns):
+        finding = cells["finding"].strip()
+        listed.add(finding)
+        by_reader = readings.setdefault(cells["image"].strip(), {})
+        by_reader.setdefault(cells["reader"].strip(), set()).add(finding)
     images = ((image, list(by_reader.values())) for image, by_reader in readings.items())
     return closed_list(NAME, frozenset(listed)), images
 

@@ -1,6 +1,8 @@
 import base64
 import io
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -49,7 +51,7 @@ def test_its_pictures_are_pictures(page):
 
 
 def test_its_numbers_are_those_of_the_data_set(harmonised, page):
-    found = audit.gather(harmonised, read_manifest(harmonised))
+    found = audit.gather(harmonised)
     assert found["kept"] == {"chexpert": 2, "nih": 3, "brax": 2}
     kept = sum(found["kept"].values())
     manifest = read_manifest(harmonised)
@@ -90,3 +92,44 @@ def test_a_directory_that_is_no_data_set_is_refused(tmp_path, capsys):
         audit.main([str(tmp_path)])
     assert stopped.value.code == 65
     assert "no finished data set" in capsys.readouterr().err
+
+
+def tear(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def zero(path):
+    path.write_bytes(b"\0" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("flags", [[], ["--audit-text", "--workers", "1"]])
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        ("table.parquet", tear),
+        ("cxr7-train.array_record*", Path.unlink),
+        ("cxr7-train.array_record*", zero),
+        ("survey/*.parquet", tear),
+        ("manifest.json", lambda path: path.write_text("{}")),
+    ],
+)
+def test_damage_is_one_line_that_names_the_file(
+    harmonised, tmp_path, capsys, pattern, damage, flags
+):
+    out = tmp_path / "cxr7"
+    shutil.copytree(harmonised, out)
+    file = sorted(out.glob(pattern))[0]
+    damage(file)
+    with pytest.raises(SystemExit) as stopped:
+        audit.main([str(out), *flags])
+    assert stopped.value.code == 65
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("data_prep.audit: error: ")
+    assert file.name in last
+
+
+def test_a_bucket_is_no_directory(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        audit.main(["gs://bucket/cxr7"])
+    assert stopped.value.code == 78
+    assert "mount the bucket" in capsys.readouterr().err

@@ -175,6 +175,10 @@ def fails(argv, code, capsys):
         ([], {"validation": 1.0}, 78, "sum is below 1"),
         ([], {"name": "Mein Satz"}, 78, "no name"),
         ([], {"shard_examples": 0}, 78, "holds nothing"),
+        (["--map", "race:w=White"], {}, 78, "name it: --column race=HEADER"),
+        ([], {"images": "gs://bucket/images"}, 78, "mount the bucket"),
+        (["--out", "gs://bucket/set"], {}, 78, "mount the bucket"),
+        (["--metadata", "gs://bucket/table.csv"], {}, 78, "mount the bucket"),
     ],
 )
 def test_bad_input_is_one_line_and_a_code(raw, tmp_path, capsys, extra, changed, code, said):
@@ -216,14 +220,34 @@ def test_most_unusable_is_loud_and_no_patient_id_is_said(tmp_path, capsys):
     assert "3 images have no patient id" in err
 
 
-def test_official_split_that_divides_a_patient_is_said(tmp_path, capsys):
-    write_set(tmp_path, "abc", broken="")
+def test_a_patient_whom_the_table_divides_stays_on_the_side_held_out_most(tmp_path, capsys):
+    write_set(tmp_path, "abcd", broken="")
+    folds = [("p", "a", "train"), ("p", "b", "test"), ("q", "c", "train"), ("p", "d", "valid")]
     (tmp_path / "table.csv").write_text(
-        "patient_id,image_id,sex,age,projection,fold\np,a,,,,train\np,b,,,,test\nq,c,,,,train\n"
+        "patient_id,image_id,sex,age,projection,fold\n"
+        + "".join(f"{patient},{image},,,,{fold}\n" for patient, image, fold in folds)
     )
-    main([*arguments(tmp_path, tmp_path / "set"), "--column", "split=fold"])
-    assert "WARNING: the table's own split divides 1 patients" in capsys.readouterr().err
-    assert len(list(records(tmp_path / "set", "test"))) == 1
+    out = tmp_path / "set"
+    main([*arguments(tmp_path, out), "--column", "split=fold"])
+    err = capsys.readouterr().err
+    assert "WARNING: the table's own split divides patients" in err
+    assert "2 images of the other are left out" in err
+    kept = {split: [r["key"] for r in records(out, split)] for split in ("train", "test")}
+    assert kept == {"train": ["radiographs/q//c"], "test": ["radiographs/p//b"]}
+    with open(out / "dropped.csv", newline="") as file:
+        dropped = {row["key"]: row["reason"] for row in csv.DictReader(file)}
+    why = "its patient is in test: the set's own split divides it"
+    assert dropped == {"radiographs/p//a": why, "radiographs/p//d": why}
+
+
+def test_rows_that_contradict_each_other_are_loud(tmp_path, capsys):
+    write_set(tmp_path, "abc", broken="")
+    with (tmp_path / "table.csv").open("a") as table:
+        table.write(",a,M,,\n")
+    main(arguments(tmp_path, tmp_path / "set", validation=0))
+    err = capsys.readouterr().err
+    assert "WARNING: 1 rows contradict another row of their image; see dropped.csv" in err
+    assert "left out: contradicts an earlier row × 1" in err
 
 
 @pytest.mark.skipif(not HANNOVER.is_dir(), reason=f"no real radiographs in {HANNOVER}")

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -16,8 +17,10 @@ import pytest
 import raw_trees
 
 import data_prep
-from data_prep.harmonise import locate, main
+from data_prep import audit, harmonise, processes
+from data_prep.harmonise import assign_splits, locate, main
 from data_prep.sources.sets import SETS
+from data_prep.splits import hashed_split
 from data_prep.table import TableBuilder
 from rfxray.conditioning import FINDING_NAMES, decode
 from rfxray.record import State, deserialize, known_from_states
@@ -266,10 +269,78 @@ def test_bad_input_is_one_line_and_a_code(roots, tmp_path, capsys):
     assert "SET one of mimic" in fails(arguments({"nhi": roots["nih"]}, out), 78, capsys)
     twice = [*arguments(nih, out), "--set", f"nih={roots['nih']}"]
     assert "given twice" in fails(twice, 78, capsys)
+    for flag, cell in (("column", "image=x"), ("map", "view:a=PA"), ("set-source", "nih")):
+        line = fails([*arguments(nih, out), f"--{flag}", cell], 78, capsys)
+        assert f"--{flag} describes a --folder NAME=DIR, which is not given" in line
+    assert "mount the bucket" in fails(arguments({"nih": "gs://bucket/nih"}, out), 78, capsys)
+    assert "mount the bucket" in fails(arguments(nih, "gs://bucket/cxr7"), 78, capsys)
     assert "nothing to harmonise" in fails(arguments({}, out), 78, capsys)
     assert "no folder" in fails(arguments({"nih": tmp_path / "nowhere"}, out), 65, capsys)
     assert "has no Data_Entry_2017" in fails(arguments({"nih": roots["brax"]}, out), 65, capsys)
     assert not out.exists()
+
+
+def test_an_out_that_will_not_do_is_refused_before_a_picture_is_decoded(
+    roots, harmonised, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(harmonise.surveys, "survey", pytest.fail)
+    nih = {"nih": roots["nih"]}
+    foreign = raw_trees.put(tmp_path / "foreign/thesis.tex", "x").parent
+    assert "not ours to write" in fails(arguments(nih, foreign), 78, capsys)
+    assert os.listdir(foreign) == ["thesis.tex"]
+    under = foreign / "thesis.tex" / "out"
+    assert "cannot be made: Not a directory" in fails(arguments(nih, under), 78, capsys)
+    another = [*arguments(roots, harmonised), "--size", "64"]
+    assert "another plan: size is 48 there and 64 here" in fails(another, 78, capsys)
+    with processes.claimed(tmp_path / "busy"):
+        line = fails(arguments(nih, tmp_path / "busy"), 78, capsys)
+    assert "another process is writing" in line
+
+
+def test_a_torn_survey_is_made_again_and_a_damaged_one_is_said(roots, tmp_path, capsys):
+    out, nih = tmp_path / "out", {"nih": roots["nih"]}
+    main(arguments(nih, out))
+    (chunk,) = (out / "survey").iterdir()
+    whole, before = chunk.read_bytes(), hashes(out)
+    chunk.write_bytes(whole[:-100])
+    main(arguments(nih, out))
+    assert hashes(out) == before
+    chunk.write_bytes(b"\0" * (len(whole) // 2) + whole[len(whole) // 2 :])
+    assert f"{chunk} is damaged" in fails(arguments(nih, out), 65, capsys)
+
+
+def test_a_row_that_stands_twice_leaves_the_first_alone(roots, tmp_path, capsys):
+    root, out = tmp_path / "nih", tmp_path / "out"
+    shutil.copytree(roots["nih"], root)
+    path = root / "Data_Entry_2017.csv"
+    lines = path.read_text().splitlines()
+    contrary = lines[3].replace("Hernia", "Edema")
+    path.write_text("\n".join([*lines, lines[2], contrary]))
+    main(arguments({"nih": root}, out))
+    rows = pq.read_table(out / "table.parquet").to_pylist()
+    assert {row["key"]: row["fate"] for row in rows} == {row["key"]: "" for row in rows}
+    told = ledger(out)
+    assert told["nih: images_001/images/00000002_000.png"] == "the file of an earlier row"
+    assert told["nih: images_002/images/00000003_000.png"] == "contradicts an earlier row"
+    assert "nih: WARNING: 1 rows contradict another row" in capsys.readouterr().err
+    audit.main([str(out)])
+
+
+@pytest.mark.parametrize("there", [slice(None), slice(0, 20), slice(20, None)])
+def test_validation_is_carved_whichever_files_are_there(there):
+    tables = {}
+    for name, carved in (("nih", True), ("mine", False)):
+        builder = TableBuilder(name)
+        for i in range(40):
+            split = "train" if i < 20 else "test"
+            builder.add(f"{i}.png", {}, patient=str(i), image=f"{i}.png", split=split)
+        table = builder.table(carved=carved)
+        tables[name] = dataclasses.replace(table, rows=table.rows[there])
+    splits = assign_splits(tables, 0.5, 0.0)
+    for row in tables["nih"].rows:
+        train = hashed_split(row.patient, 0.5, 0.0)
+        assert splits[row.key] == (train if row.split == "train" else "test")
+    assert all(splits[row.key] == row.split for row in tables["mine"].rows)
 
 
 def test_another_table_is_another_plan(roots, tmp_path, capsys):
@@ -341,7 +412,7 @@ def test_a_missing_extra_is_one_line(tmp_path):
         )
         assert done.returncode == 78
         said = f"data_prep.{command}: error: cv2 missing: install the extra, pip install "
-        assert done.stderr == f"{said}'rfxray[prep]'\n"
+        assert done.stderr == f"{said}-e '.[prep]'\n"
 
 
 def test_two_rows_of_one_key_are_one(tmp_path):
@@ -351,4 +422,5 @@ def test_two_rows_of_one_key_are_one(tmp_path):
         builder.add(f"{folder}/x.png", {}, patient="p", image="x.png")
     located = locate("nih", builder.table(), tmp_path)
     assert [row.path for row in located.rows] == ["a/x.png"]
-    assert [drop.reason for drop in located.dropped[:1]] == ["the key of an earlier row: b/x.png"]
+    (drop,) = located.dropped
+    assert (drop.key, drop.reason) == ("nih: b/x.png", "the key of an earlier row: b/x.png")

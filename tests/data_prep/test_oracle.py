@@ -177,7 +177,11 @@ def test_the_command_writes_the_oracle_and_its_figures(tmp_path, capsys):
     assert figures["ceiling"].keys() == figures["chance"].keys()
     assert "pleural_effusion" in capsys.readouterr().out
     assert oracle.load(tmp_path / "oracle.npz").size == 32
-    for wrong in (["--out", str(tmp_path / "oracle.pkl")], ["--output", "x.npz"]):
+    for wrong in (
+        ["--out", str(tmp_path / "oracle.pkl")],
+        ["--out", "gs://bucket/oracle.npz"],
+        ["--output", "x.npz"],
+    ):
         with pytest.raises(SystemExit) as stopped:
             oracle.main(wrong)
         assert stopped.value.code == 78

@@ -302,6 +302,7 @@ def test_the_command_makes_a_contact_sheet(tmp_path):
         ["--out", "x", "--validation", "1"],
         ["--contact-sheet", "no/such/place.png"],
         ["--out", "x", "--seeds", "1"],
+        ["--out", "gs://bucket/phantom"],
         [],
     ],
 )

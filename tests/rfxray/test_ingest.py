@@ -153,6 +153,30 @@ def test_markers_and_padding_do_not_decide_the_contrast(chest):
     assert np.abs(image - plain)[tissue].max() < 0.05
 
 
+@pytest.mark.parametrize("shift", [0, 2])  # 12 bits, 10 bits
+@pytest.mark.parametrize("value", [65535, 16383])
+@pytest.mark.parametrize("stamp", [np.s_[100, 80], np.s_[10:25, 5:20]])
+def test_a_hot_pixel_or_a_marker_in_a_shallow_film_changes_nothing_else(chest, shift, value, stamp):
+    film = (chest >> shift).astype(np.float32)
+    stamped = film.copy()
+    stamped[stamp] = value
+    tissue = stamped == film
+    difference = np.abs(ingest.normalise(stamped) - ingest.normalise(film))
+    assert difference[tissue].max() < 0.02
+    assert difference[tissue].mean() < 0.002
+    cold = film + 30_000
+    cold[stamp] = 0
+    difference = np.abs(ingest.normalise(cold) - ingest.normalise(film))
+    assert difference[tissue].max() < 0.02
+
+
+def test_a_picture_without_outliers_keeps_its_reach(chest):
+    for picture in (chest, eight(chest), np.pad(chest, 60), 4095 - np.pad(chest, 60)):
+        pixels = picture.astype(np.float32)
+        reach = float(pixels.min()), float(pixels.max())
+        assert ingest._reach(pixels, *reach) == reach
+
+
 def test_twelve_bits_in_sixteen_come_out_as_eight_do(chest, tmp_path):
     twelve = ingest.ingest(save(tmp_path / "a.png", chest), 64)
     eight_bits = ingest.ingest(save(tmp_path / "b.png", eight(chest)), 64)
@@ -264,13 +288,13 @@ def test_a_flipped_bit_in_a_png_is_refused(chest, tmp_path):
 
 def test_dicom_pixels_and_the_four_canonical_tags(chest, tmp_path):
     path = dicom(
-        tmp_path / "a.dcm", chest, PixelSpacing=[0.15, 0.2], ImageLaterality="R", Laterality="L"
+        tmp_path / "a.dcm", chest, PixelSpacing=[0.2, 0.201], ImageLaterality="R", Laterality="L"
     )
     fields = ingest.ingest(path, 64)
     expected = ingest.ingest(save(tmp_path / "a.png", chest), 64)
     np.testing.assert_array_equal(fields["image"], expected["image"])
     assert fields["original_bits"] == 12
-    assert fields["pixel_spacing"] == (0.15, 0.2)
+    assert fields["pixel_spacing"] == (0.2, 0.201)
     assert fields["laterality"] == "R"
     assert set(fields) == {
         *("image", "content_box", "original_size", "original_bits", "pixel_spacing", "laterality")
@@ -318,7 +342,13 @@ def test_voi_lut_is_applied(chest, tmp_path):
 
 @pytest.mark.parametrize(
     "window",
-    [{"WindowWidth": 0}, {"WindowWidth": 100, "WindowCenter": 60000}, {"WindowWidth": None}],
+    [
+        {"WindowWidth": 0},
+        {"WindowWidth": 100, "WindowCenter": 60000},
+        {"WindowWidth": None},
+        {"WindowWidth": 0, "VOILUTSequence": pydicom.Sequence([])},
+        {"WindowWidth": 0, "VOILUTSequence": pydicom.Sequence([Dataset()])},
+    ],
 )
 def test_a_window_that_shows_nothing_is_left_out(chest, tmp_path, window):
     path = dicom(tmp_path / "a.dcm", chest, **{"WindowCenter": 2000, **window})
@@ -331,6 +361,81 @@ def test_a_window_that_shows_nothing_is_left_out(chest, tmp_path, window):
 def test_a_missing_tag_is_filled_in(chest, tmp_path, without):
     path = dicom(tmp_path / "a.dcm", chest, without=[without])
     np.testing.assert_array_equal(ingest.read(path).pixels, chest)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"RescaleSlope": None, "RescaleIntercept": None},
+        {"RescaleSlope": None, "RescaleIntercept": 0},
+        {"PhotometricInterpretation": ""},
+        {"PhotometricInterpretation": "monochrome2"},
+        {"HighBit": None},
+    ],
+)
+def test_a_void_tag_is_a_missing_one(chest, tmp_path, tags):
+    path = dicom(tmp_path / "a.dcm", chest, **tags)
+    np.testing.assert_array_equal(ingest.read(path).pixels, chest)
+
+
+def test_a_negative_in_lower_case_is_inverted(chest, tmp_path):
+    path = dicom(tmp_path / "a.dcm", 4095 - chest, PhotometricInterpretation="monochrome1 ")
+    pixels = ingest.read(path).pixels
+    np.testing.assert_array_equal(pixels - pixels.min(), chest - chest.min())
+
+
+def overlaid(chest, bit, rows):
+    words = chest.copy()
+    words[:rows] |= 1 << bit
+    return words
+
+
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize(
+    ("stored", "tags"),
+    [
+        (lambda c: c << 4, {"HighBit": 15}),
+        (lambda c: c << 2, {"HighBit": 13}),
+        (lambda c: c, {"HighBit": 5}),  # impossible, so it is taken for 11
+        (lambda c: overlaid(c, 15, 1), {}),  # declared by nobody, as it happens
+        (lambda c: overlaid(c, 15, 90), {"position": 15}),
+        (lambda c: overlaid(c << 4, 2, 90), {"HighBit": 15, "position": 2}),
+    ],
+)
+def test_stored_bits_are_found_wherever_they_lie(chest, tmp_path, stored, tags, big_endian):
+    words = stored(chest)
+    assert words.dtype == np.uint16
+    path = dicom(tmp_path / "a.dcm", words, HighBit=tags.get("HighBit", 11))
+    dataset = pydicom.dcmread(path)
+    if "position" in tags:
+        dataset.add_new((0x6000, 0x0102), "US", tags["position"])
+    if big_endian:
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRBigEndian
+        dataset.PixelData = words.byteswap().tobytes()
+    pydicom.dcmwrite(path, dataset, **({} if big_endian else {"enforce_file_format": True}))
+    np.testing.assert_array_equal(ingest.read(path).pixels, chest)
+
+
+@pytest.mark.parametrize("extended", [True, False])
+def test_a_sign_may_fill_the_unused_bits_or_not(chest, tmp_path, extended):
+    signed = chest.astype(np.int16) - 2048
+    words = signed if extended else (signed & 0xFFF).astype(np.int16)
+    np.testing.assert_array_equal(ingest.read(dicom(tmp_path / "a.dcm", words)).pixels, signed)
+
+
+@pytest.mark.parametrize(
+    ("stored", "tags"),
+    [
+        (lambda c: c, {"BitsStored": 10, "HighBit": 9}),
+        (lambda c: c << 4, {}),
+        (lambda c: c, {"HighBit": 15}),  # not left-aligned after all
+        (lambda c: overlaid(c, 12, 3), {}),
+    ],
+)
+def test_values_beyond_the_stored_bits_are_refused_not_wrapped(chest, tmp_path, stored, tags):
+    path = dicom(tmp_path / "a.dcm", stored(chest), **tags)
+    with pytest.raises(Refused, match=r"values beyond BitsStored: in \d"):
+        ingest.read(path)
 
 
 def test_signed_pixels_are_read(chest, tmp_path):

@@ -1,5 +1,6 @@
 """Editions and gaps of the raw sets that the seven trees of `raw_trees.py` do not show."""
 
+import gzip
 import json
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import raw_trees
 from raw_trees import LABELS, labels, table
 
-from data_prep.sources import brax, chexpert, mimic, rexgradient, vindr
+from data_prep.csv_table import MISFIT
+from data_prep.sources import brax, chexpert, mimic, padchest, rexgradient, vindr
 from rfxray.conditioning import INDEX, decode
 from rfxray.errors import ConfigError, DataError
 from rfxray.record import State, known_from_states
@@ -102,7 +104,141 @@ def test_a_finding_that_no_mapping_knows_is_counted(tmp_path):
     table(tmp_path / "image_labels_train.csv", header, [["a" * 32, "R1", 0, 1, 0]])
     read = vindr.read(tmp_path)
     assert read.notes["not_understood"] == {"no_finding": {"Martian lung": 1}}
-    assert told(read.rows[0]) == {"view": "PA", "pneumothorax": "absent"}
+    assert told(read.rows[0]) == {"view": "PA"}  # which may be a pneumothorax
+
+
+def test_vindr_cells_that_are_neither_1_nor_0_say_nothing(tmp_path):
+    header = ["image_id", "rad_id", "Cardiomegaly", "Pneumothorax", "No finding"]
+    a, b, c = ("a" * 32, "b" * 32, "c" * 32)
+    cells = [
+        *([a, reader, "1.0", "0", "0"] for reader in ("R1", "R2", "R3")),
+        *([b, "R1", "", "", ""], [b, "R2", "yes", "0", "0"], [b, "R3", "1", "0", "0"]),
+        *([c, "R1", "0", "0", "1"], [c, "R2", "1"]),
+    ]
+    table(tmp_path / "image_labels_train.csv", header, cells)
+    read = vindr.read(tmp_path)
+    assert [told(row) for row in read.rows] == [
+        {"view": "PA", "cardiomegaly": "present", "pneumothorax": "absent", "no_finding": "absent"},
+        {"view": "PA"},
+        {"view": "PA", "cardiomegaly": "absent", "pneumothorax": "absent", "no_finding": "present"},
+    ]
+    assert state(read.rows[1], "cardiomegaly") == State.UNCERTAIN  # one of three
+    assert read.notes["not_understood"]["no_finding"] == {
+        "Cardiomegaly: ''": 1, "Pneumothorax: ''": 1, "No finding: ''": 1, "Cardiomegaly: 'yes'": 1,
+    }  # fmt: skip
+    assert [(drop.key, drop.reason) for drop in read.dropped] == [
+        ("vindr: image_labels_train.csv line 9", MISFIT)
+    ]
+
+
+def test_vindr_boxes_that_are_torn_are_in_the_ledger(tmp_path):
+    (tmp_path / "train.csv").write_text(
+        "image_id,class_name,rad_id,x_min\na,Cardiomegaly,R1,1\nb,No fin\n"
+    )
+    read = vindr.read(tmp_path)
+    assert [row.path for row in read.rows] == ["train/a.dicom"]
+    assert [drop.key for drop in read.dropped] == ["vindr: train.csv line 3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("mimic-cxr-2.0.0-split.csv.gz", ["68b5c4b1-227d0485,51112222,test"]),
+        ("mimic-cxr-2.0.0-chexpert.csv.gz", ["10000980,50985099,1.0"]),
+        ("hosp/patients.csv.gz", ["10000032,F"]),
+        ("hosp/admissions.csv.gz", ["10000032"]),
+    ],
+)
+def test_mimic_says_which_lines_of_its_tables_are_torn(tmp_path, name, lines):
+    raw_trees.mimic(tmp_path)
+    path = tmp_path / name
+    text = gzip.decompress(path.read_bytes()).decode()
+    path.write_bytes(gzip.compress((text + "\n".join(lines) + "\n").encode()))
+    (drop,) = mimic.read(tmp_path).dropped
+    assert drop.key == f"mimic: {path.name} line {len(text.splitlines()) + 1}"
+    assert drop.reason == MISFIT
+
+
+def test_an_official_split_is_not_lost_in_silence(tmp_path):
+    raw_trees.mimic(tmp_path)
+    path = tmp_path / "mimic-cxr-2.0.0-split.csv.gz"
+    text = gzip.decompress(path.read_bytes()).decode()
+    kept = "".join(line for line in text.splitlines(True) if "68b5c4b1" not in line)
+    path.write_bytes(gzip.compress(kept.encode()))
+    read = mimic.read(tmp_path)
+    assert [row.split for row in read.rows] == ["train", "train", "validation", "", "train"]
+    assert read.notes["rows_without_split"] == 1
+    path.write_bytes(gzip.compress(text.replace(",test", ",holdout").encode()))
+    with pytest.raises(DataError, match=r"split\.csv\.gz line 5 has a split 'holdout'"):
+        mimic.read(tmp_path)
+
+
+def test_an_unknown_split_of_chexpert_plus_is_refused(tmp_path):
+    raw_trees.chexpert(tmp_path)
+    path = tmp_path / "df_chexpert_plus_240401.csv"
+    path.write_text(path.read_text().replace(",valid,", ",holdout,"))
+    with pytest.raises(DataError, match=r"240401\.csv line 9 has a split 'holdout'"):
+        chexpert.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("anchor_age", "anchor_year", "age"),
+    [("88", "2178", 91.0), ("91", "2180", 91.0), ("91", "2170", 91.0), ("91", "2185", None)],
+)
+def test_mimic_does_not_guess_behind_the_mask_of_an_age(tmp_path, anchor_age, anchor_year, age):
+    raw_trees.mimic(tmp_path)
+    row = ["10000032", "F", anchor_age, anchor_year]
+    header = ["subject_id", "gender", "anchor_age", "anchor_year"]
+    table(tmp_path / "hosp/patients.csv.gz", header, [row])
+    assert told(mimic.read(tmp_path).rows[0]).get("age") == age
+
+
+def test_padchest_with_an_infinite_birth_and_many_methods(tmp_path):
+    raw_trees.padchest(tmp_path)
+    (path,) = tmp_path.glob("*.csv")
+    first, *lines = path.read_text().splitlines()
+    row = lines[0].replace("1930.0", "inf")
+    many = [row.replace("_a.png", f"_{i}.png").replace("Physician", f"M{i}") for i in range(300)]
+    path.write_text("\n".join([first, lines[0], *many]))
+    read = padchest.read(tmp_path)
+    assert [told(row).get("age") for row in read.rows[:2]] == [84.0, None]
+    assert read.origins[-1] == f"{path.name}: another method"
+
+
+def test_what_a_closed_list_implies_by_its_silence_says_so(tmp_path):
+    raw_trees.padchest(tmp_path)
+    (path,) = tmp_path.glob("*.csv")
+    path.write_text(path.read_text().replace("unchanged", "scoliosis"))
+    read = padchest.read(tmp_path)
+    assert state(read.rows[0], "no_finding") == State.POSITIVE  # "normal"
+    assert state(read.rows[-1], "no_finding") == State.POSITIVE_CLOSED_VOCABULARY
+    assert told(read.rows[-1])["no_finding"] == "present"
+    states = np.frombuffer(read.rows[-1].states, np.int8)
+    assert not known_from_states(states, False)[INDEX["no_finding"]]
+
+
+@pytest.mark.parametrize("study", [None, [1], "x"])
+def test_a_study_of_rexgradient_that_is_none_is_refused(tmp_path, study):
+    raw_trees.put(
+        tmp_path / "metadata/train_metadata_view_position.json", json.dumps({"s1": study})
+    )
+    with pytest.raises(DataError, match="has a study 's1' that is no mapping"):
+        rexgradient.read(tmp_path)
+
+
+def test_a_study_of_rexgradient_with_one_image_or_none(tmp_path):
+    studies = {
+        "s1": {"ImagePath": "../deid_png/a.png", "ImageViewPosition": "PA", "PatientID": "p1"},
+        "s2": {"ImagePath": None, "ImageViewPosition": ["PA"], "PatientID": "p2"},
+    }
+    raw_trees.put(tmp_path / "metadata/test_metadata_view_position.json", json.dumps(studies))
+    (tmp_path / "chexbert.csv").write_text(f"study,{','.join(LABELS)}\ns1,1.0\n")
+    read = rexgradient.read(tmp_path)
+    assert [(row.path, told(row)) for row in read.rows] == [("deid_png/a.png", {"view": "PA"})]
+    assert [(drop.key, drop.reason) for drop in read.dropped] == [
+        ("rexgradient: chexbert.csv line 2", MISFIT),
+        ("rexgradient: s2", "a study that names no image"),
+    ]
 
 
 def test_a_missing_column_and_a_short_row_are_said(tmp_path):
@@ -110,7 +246,7 @@ def test_a_missing_column_and_a_short_row_are_said(tmp_path):
     path = tmp_path / "master_spreadsheet_update.csv"
     path.write_text(path.read_text() + "only,two\n")
     read = brax.read(tmp_path)
-    assert read.dropped[-1].reason == "a row with too few cells"
+    assert read.dropped[-1].reason == MISFIT
     path.write_text(path.read_text().replace("PatientAge", "Age"))
     with pytest.raises(ConfigError, match="no column 'PatientAge'"):
         brax.read(tmp_path)

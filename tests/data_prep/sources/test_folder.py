@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data_prep.columns import parse_columns, parse_map
+from data_prep.csv_table import MISFIT
 from data_prep.sources.folder import FileIndex, read_folder
 from data_prep.table import make_key
 from rfxray.conditioning import INDEX, PATHOLOGY_NAMES, decode
@@ -46,6 +47,7 @@ def images(tmp_path):
         ("d.png", "deep/er/d.PNG"),
         ("SET-v1/deep/c.dcm", "deep/c.dcm"),
         ("/data/SET-v1/deep/er/d.PNG", "deep/er/d.PNG"),
+        ("../images/a", "a.png"),
     ],
 )
 def test_a_cell_finds_its_file(images, cell, path):
@@ -53,10 +55,21 @@ def test_a_cell_finds_its_file(images, cell, path):
 
 
 @pytest.mark.parametrize(
-    "cell", ["e", "other/a.png", "deep/a.png", "notes.txt", "../images/a", "A"]
+    "cell", ["e", "other/a.png", "deep/a.png", "notes", "../notes.txt", "/etc/passwd", "A"]
 )
 def test_a_cell_does_not_find_another_file(images, cell):
     assert FileIndex(images).find(cell) == ("", "no file")
+
+
+def test_a_file_in_a_format_that_is_not_read_is_said(images):
+    assert FileIndex(images).find("notes.txt") == ("", "a format that is not read: .txt")
+
+
+def test_jpe_is_jpeg_and_what_says_it_is_dicom_counts(tmp_path):
+    touch(tmp_path, "a.jpe", "b.ima", "c.dic")
+    for name in ("d.IMA", "e.dic", "1.2.3", "f.tif"):
+        (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM")
+    assert FileIndex(tmp_path).paths == ["1.2.3", "a.jpe", "d.IMA", "e.dic"]
 
 
 def test_ambiguous_names_are_said(tmp_path):
@@ -73,18 +86,83 @@ def test_rows_and_files_without_each_other_are_listed(images):
     assert [row.path for row in table.rows] == ["a.png", "b.jpg"]
     assert [(drop.key, drop.reason) for drop in table.dropped] == [
         ("missing", "no file"),
-        ("a.png", "the file of an earlier row"),
         ("line 6", "a row that names no image"),
+        ("a.png", "the file of an earlier row"),
         ("deep/c.dcm", "no row in the table"),
         ("deep/er/d.PNG", "no row in the table"),
     ]
     assert (table.notes["rows"], table.notes["files"], table.notes["matched"]) == (5, 4, 2)
 
 
-def test_short_rows_are_dropped_not_shifted(images):
-    table = read(images, "view,image\nPA,a\nAP\n", ["image=image", "view=view"])
-    assert len(table.rows) == 1
-    assert ("line 3", "a row with too few cells") in {(d.key, d.reason) for d in table.dropped}
+def reasons(table):
+    return {drop.key: drop.reason for drop in table.dropped}
+
+
+def test_a_file_that_a_dropped_row_names_is_not_without_a_row(tmp_path):
+    images = touch(tmp_path / "images", "x/a.png", "y/a.png", "b.png", "c.png")
+    table = read(images, "image\na\nb\n")
+    assert reasons(table) == {
+        "a": "several files: x/a.png and y/a.png",
+        "c.png": "no row in the table",
+    }
+
+
+def test_two_paths_that_end_alike_do_not_share_a_file(tmp_path):
+    images = touch(tmp_path / "images", "p1/1.png", "p2/2.png", "3.png")
+    table = read(
+        images,
+        "image,who\ntest/p1/1.png,T1\ntrain/p1/1.png,P1\ntest/p2/2.png,T2\np2/2.png,P2\n3,P3\n",
+        ["image=image", "patient=who"],
+    )
+    assert [row.key for row in table.rows] == ["set/P2//p2/2.png", "set/P3//3"]
+    assert reasons(table) == {
+        "test/p1/1.png": "ambiguous: several rows may mean p1/1.png",
+        "train/p1/1.png": "ambiguous: several rows may mean p1/1.png",
+        "test/p2/2.png": "the file of another row: p2/2.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept", "said"),
+    [
+        ("a,p1,F\na.png,p1,F\n", 1, {"a.png": "the file of an earlier row"}),
+        ("a,p1,F\na.png,,F\n", 1, {"a.png": "the file of an earlier row"}),
+        ("a,p1,F\na.png,p1,M\n", 1, {"a.png": "contradicts an earlier row"}),
+        ("a,,F\na.png,,M\n", 1, {"a.png": "contradicts an earlier row"}),
+        (
+            "a,p1,F\na.png,p2,F\n",
+            0,
+            dict.fromkeys(("a", "a.png"), "contradicts another row: the patients differ"),
+        ),
+    ],
+)
+def test_rows_of_one_image_that_contradict_each_other(tmp_path, rows, kept, said):
+    images = touch(tmp_path / "images", "a.png", "b.png")
+    columns = ["image=image", "patient=who", "sex=sex"]
+    table = read(images, f"image,who,sex\n{rows}b,p9,M\n", columns)
+    assert [row.path for row in table.rows] == ["a.png"] * kept + ["b.png"]
+    assert reasons(table) == said
+    contradictions = [reason for reason in said.values() if reason.startswith("contradicts")]
+    assert table.notes["contradicting"] == len(contradictions)
+    assert table.notes["patients"] == kept + 1
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "fits"),
+    [
+        ("view,image", "AP", False),
+        ("image,view,age,notes", "b,60,fine", False),  # which cell is missing nobody knows
+        ("image,view,age,", "b,AP,60", True),  # NIH's header ends in a comma, its rows need not
+        ("image,view,age,", "b,AP,60,", True),
+        ("image,view,age", "b,AP,60,,", True),
+        ("image,view,age", "b,AP,60,x", False),
+    ],
+)
+def test_rows_that_do_not_fit_are_dropped_not_shifted(images, header, row, fits):
+    first = ",".join("a" if name == "image" else "" for name in header.split(","))
+    table = read(images, f"{header}\n{first}\n{row}\n", ["image=image", "view=view"])
+    assert len(table.rows) == 1 + fits
+    assert reasons(table).get("line 3") == (None if fits else MISFIT)
 
 
 def test_attributes_and_states(images):
@@ -161,6 +239,16 @@ def test_keys_keep_ids_as_text(images):
         ("set/c//c", "set/c"),
     ]
     assert table.notes["without_patient"] == 1
+
+
+def test_a_placeholder_is_no_patient_and_no_study(images):
+    table = read(
+        images,
+        "image,p,s\na,nan,N/A\nb, Unknown ,none\nc,NULL,7\n",
+        ["image=image", "patient=p", "study=s"],
+    )
+    assert [row.key for row in table.rows] == ["set/a//a", "set/b//b", "set/c/7/c"]
+    assert table.notes["without_patient"] == 3
 
 
 def test_a_key_comes_apart_again():

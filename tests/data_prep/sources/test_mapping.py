@@ -76,6 +76,14 @@ def test_an_open_study_has_no_absences():
     assert states([], "padchest") == {}
 
 
+def test_a_finding_that_the_list_does_not_know_leaves_the_study_open():
+    assert states([["Effusion", "Pleural Thickening"]]) == {"pleural_effusion": State.POSITIVE}
+    assert states([["Consolidation"], [], ["Martian lung"]], "vindr") == {
+        "consolidation": State.UNCERTAIN,
+        "lung_opacity": State.UNCERTAIN,
+    }
+
+
 def test_readers_vote_on_attributes_not_on_words():
     found = states([["Consolidation"], ["Infiltration"], []], "vindr")
     assert found["lung_opacity"] == State.POSITIVE  # two of three, in different words

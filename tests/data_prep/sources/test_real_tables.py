@@ -182,7 +182,7 @@ def test_padchest(published):
 
     closed = (named.str.len() > 0) & ~any_of("unchanged", "exclude", "suboptimal study")
     for name, theirs, maybe in (
-        ("pneumothorax", ["pneumothorax", "hydropneumothorax"], []),
+        ("pneumothorax", ["pneumothorax", "hydropneumothorax"], ["air fluid level"]),
         ("pneumonia", ["pneumonia", "atypical pneumonia"], ["infiltrates", "tuberculosis"]),
         ("cardiomegaly", ["cardiomegaly"], ["pericardial effusion", "heart insufficiency"]),
         (
@@ -202,7 +202,7 @@ def test_padchest(published):
         expected = where(any_of(*theirs), any_of(*maybe), closed, len(kept))
         assert columns.states(name) == expected, name
     by_hand = (kept["MethodLabel"] == "Physician") & (
-        closed | any_of("pneumothorax", "hydropneumothorax")
+        closed | any_of("pneumothorax", "hydropneumothorax", "air fluid level")
     )
     physician = table.origins.index(f"{FILES['padchest']}: Physician")
     assert (columns.origin_codes[:, INDEX["pneumothorax"]] == physician).sum() == by_hand.sum()
