@@ -54,7 +54,8 @@ def seal(folder: Path) -> None:
         # Orbax writes the time of publishing into this one, and restores without it.
         if file.is_file() and file.name not in (_SEAL, "_CHECKPOINT_METADATA")
     }
-    (folder / _SEAL).write_text(json.dumps(files, indent=0) + "\n")
+    about = {"files": files, "sha256": _digest(files)}  # of the seal itself
+    (folder / _SEAL).write_text(json.dumps(about, indent=0) + "\n")
 
 
 class Store:
@@ -218,7 +219,10 @@ class Store:
 
     def _check_seal(self, step: int) -> None:
         folder = self.folder / str(step)
-        for name, (size, digest) in json.loads((folder / _SEAL).read_text()).items():
+        about = json.loads((folder / _SEAL).read_text())
+        if _digest(about["files"]) != about["sha256"]:
+            raise ValueError(f"{_SEAL} is not what was written")
+        for name, (size, digest) in about["files"].items():
             file = folder / name
             if file.parent != folder and name.split("/")[0] not in self._items:
                 continue
@@ -237,6 +241,10 @@ class Store:
 def _named(tree) -> dict:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _digest(files: dict) -> str:
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 def _hash(file: Path) -> str | None:

@@ -361,6 +361,16 @@ def test_the_newest_are_kept_and_multiples_for_ever(copy, make_config, tiny_data
     assert checkpoint.restore_ema(copy, shapes, "0.050")[1] == 35
 
 
+def test_a_seal_that_was_altered_seals_nothing(copy, config, checkpoints_of):
+    file = copy / "checkpoints" / "12" / "seal.json"
+    file.write_text(file.read_text().replace("ema_0.050/", "gma_0.050/", 1))  # of no item
+    again = checkpoints_of(copy, config)
+    step, _, (line,) = again.resume()
+    again.close()
+    assert step == 6
+    assert "seal.json is not what was written" in line
+
+
 def steps_in(folder) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir())
 
@@ -401,7 +411,7 @@ def test_a_step_carries_what_made_it(copy):
     assert meta["config"]["model"]["width"] == 32
     assert meta["versions"]["jax"] == jax.__version__
     assert len(meta["identity"]["data.fingerprint"]) == 64
-    sealed = json.loads((copy / "checkpoints" / "12" / "seal.json").read_text())
+    sealed = json.loads((copy / "checkpoints" / "12" / "seal.json").read_text())["files"]
     there = {
         str(p.relative_to(copy / "checkpoints" / "12"))
         for p in (copy / "checkpoints" / "12").rglob("*")
