@@ -23,13 +23,12 @@ import pyarrow.compute as pc
 
 from data_prep import audit_page, burned_text, parquet
 from data_prep import survey as surveys
-from data_prep.processes import saving
 from data_prep.shards import read_manifest, write_atomically
 from data_prep.sources.mapping import published_prevalence
 from data_prep.sources.sets import SETS
 from rfxray.conditioning import ATTRIBUTES, FINDING_NAMES, INDEX
 from rfxray.dataset import Records, open_dataset
-from rfxray.errors import ArgumentParser, DataError, exit_on_error, local_path
+from rfxray.errors import ArgumentParser, DataError, exit_on_error, local_path, saving
 from rfxray.record import State
 
 COMMAND = "data_prep.audit"

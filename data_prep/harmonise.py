@@ -48,7 +48,7 @@ from data_prep.splits import HELD_OUT_FIRST, SPLITS, check_fractions, hashed_spl
 from data_prep.table import Row, Table
 from rfxray import ingest
 from rfxray.conditioning import ATTRIBUTES, INDEX
-from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error, local_path
+from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error, local_path, saving
 from rfxray.record import State
 
 COMMAND = "data_prep.harmonise"
@@ -93,7 +93,7 @@ def _harmonise(args: argparse.Namespace) -> None:
     splits = assign_splits(tables, args.validation, args.test)
     before = shards.plan({}, **describe(tables, args, own_options)).identity
     before = {key: value for key, value in before.items() if key not in shards.OF_ITEMS}
-    with processes.saving(args.out), processes.claimed(args.out, BESIDE):
+    with saving(args.out), processes.claimed(args.out, BESIDE):
         processes.refuse_another(args.out, before)
         _say(f"looking at {len(rows):,} files")
         seen = surveys.survey(rows, roots, args.out / "survey", run=run, command=COMMAND)

@@ -37,7 +37,7 @@ from data_prep.shards import (
     write_atomically,
     write_shard,
 )
-from rfxray.errors import ConfigError, Preempted, SaveFailed
+from rfxray.errors import ConfigError, Preempted, saving
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -112,18 +112,6 @@ def write_claimed(
     run = run or functools.partial(run_tasks, workers=workers)
     run(write_shard, tasks, folder=partial, command=command, done=done)
     return publish(plan, out)
-
-
-@contextlib.contextmanager
-def saving(out: str | os.PathLike):
-    """Turns the refusal of a disk into the error of a command that may be run again."""
-    try:
-        yield
-    except OSError as error:
-        raise SaveFailed(
-            f"{out} cannot be written: {error.strerror or error}; make room there, or see that it "
-            f"is writable, and run the same command again"
-        ) from error
 
 
 # ---------------------------------------------------------------------------------------------

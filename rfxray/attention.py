@@ -71,8 +71,7 @@ def resolve(implementation: str, tokens: int, head_dim: int, dtype) -> str:
 
 def refuse_elsewhere(implementation: str, backend: str, head_dim: int, dtype) -> None:
     """Raises a ConfigError where a kernel that was named does not run on a backend."""
-    half = jnp.dtype(dtype) == jnp.bfloat16
-    if implementation == "cudnn" and not (backend == "gpu" and half and _fits_cudnn(head_dim)):
+    if implementation == "cudnn" and not (backend == "gpu" and _fits_cudnn(head_dim, dtype)):
         raise ConfigError(
             "attention=cudnn takes an NVIDIA GPU, bfloat16 and a head_dim that is a multiple of 8 "
             f"up to 128, not {backend}, {dtype} and {head_dim}; auto takes what fits"
@@ -82,14 +81,13 @@ def refuse_elsewhere(implementation: str, backend: str, head_dim: int, dtype) ->
     resolve(implementation, 0, head_dim, dtype)
 
 
-def _fits_cudnn(head_dim: int) -> bool:
-    return head_dim % 8 == 0 and head_dim <= 128
+def _fits_cudnn(head_dim: int, dtype) -> bool:
+    return jnp.dtype(dtype) == jnp.bfloat16 and head_dim % 8 == 0 and head_dim <= 128
 
 
 def choose(backend: str, tokens: int, head_dim: int, dtype) -> str:
     """What `auto` stands for on a backend (`cpu`, `gpu` or `tpu`)."""
-    half = jnp.dtype(dtype) == jnp.bfloat16
-    if backend == "gpu" and half and _fits_cudnn(head_dim):
+    if backend == "gpu" and _fits_cudnn(head_dim, dtype):
         return "cudnn"
     if backend == "tpu" and tokens >= SPLASH_LEAST_TOKENS and head_dim % 128 == 0:
         return "splash"

@@ -25,12 +25,12 @@ import numpy as np
 from rfxray import conditioning, devices, pictures, sampling
 from rfxray.conditioning import INDEX, PATHOLOGY_NAMES
 from rfxray.dataset import open_dataset
-from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error
+from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error, saving
 from rfxray.input import to_float, to_uint16
 from rfxray.sampling import causal, dicom, editing
 from rfxray.sampling.editing import Condition, EditSettings
 from rfxray.sampling.flags import refuse_unread, settings_given
-from rfxray.sampling.outputs import refuse_folder, saving
+from rfxray.sampling.outputs import refuse_folder
 
 STRIPS = {"guidance": (1.0, 2.0, 3.0, 4.0, 5.0), "strength": (0.3, 0.5, 0.7, 0.9, 1.0)}
 SAYS = {"Software": "rfxray", "Description": dicom.EDITED}

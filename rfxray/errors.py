@@ -65,6 +65,18 @@ def first_line(error: object) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
+@contextlib.contextmanager
+def saving(out: str | Path):
+    """Turns the refusal of a disk into the error of a command that may be run again."""
+    try:
+        yield
+    except OSError as error:
+        raise SaveFailed(
+            f"{out} cannot be written: {error.strerror or error}; make room there, or see that it "
+            f"is writable, and run the same command again"
+        ) from error
+
+
 def local_path(text: str) -> Path:
     """A path of this machine, as the type of a flag.
 

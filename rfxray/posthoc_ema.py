@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfxray import checkpoint, devices, model, optim, partition
+from rfxray import checkpoint, devices, optim, partition, state
 from rfxray import config as configuration
 from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error, local_path
 from rfxray.store import Store
@@ -92,10 +92,11 @@ def reconstruct(workdir: Path, sigma: float, step: int | None = None) -> tuple[P
         raise ConfigError(f"{workdir / 'ema'} has no snapshot of step {step}, only {there}")
     pairs = [(n, width) for n in there if n <= step for width in config.ema_sigmas]
     weights, error = coefficients(*zip(*pairs, strict=True), step, sigma)
+    abstract = state.abstract(config, partition.make_mesh(1, jax.device_count(), 1))["params"]
     total = None
     for (n, width), weight in zip(pairs, weights, strict=True):
         item, meta = checkpoint.ema_item(optim.ema_name(width)), snapshots.meta(n)
-        params = snapshots.restore(n, {item: _abstract(config)}, meta)[item]
+        params = snapshots.restore(n, {item: abstract}, meta)[item]
         total = jax.tree.map(jnp.zeros_like, params) if total is None else total
         total = _add(total, np.float32(weight), params)
         print(f"rfxray.posthoc_ema: step {n:,}, width {width:g}: weight {weight:+.4f}", flush=True)
@@ -109,19 +110,6 @@ def reconstruct(workdir: Path, sigma: float, step: int | None = None) -> tuple[P
     out.wait()
     out.close()
     return out.folder / str(step), error
-
-
-def _abstract(config) -> dict:
-    """The parameters as `jax.ShapeDtypeStruct`, split over all devices."""
-    mesh = partition.make_mesh(1, jax.device_count(), 1)
-    _, shapes, axes = model.abstract(model.model_config(config))
-    return jax.tree.map(
-        lambda s, names: jax.ShapeDtypeStruct(
-            s.shape, s.dtype, sharding=partition.sharding(mesh, s.shape, names)
-        ),
-        shapes,
-        axes,
-    )
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -30,12 +30,12 @@ from tqdm import tqdm
 
 from rfxray import conditioning, devices, pictures, sampling
 from rfxray.dataset import open_dataset
-from rfxray.errors import ArgumentParser, ConfigError, Preempted, exit_on_error
+from rfxray.errors import ArgumentParser, ConfigError, Preempted, exit_on_error, saving
 from rfxray.input import to_float
 from rfxray.sampling import nearest, requests, stream
 from rfxray.sampling.flags import refuse_unread, settings_given
 from rfxray.sampling.generate import Batches
-from rfxray.sampling.outputs import refuse_folder, saving
+from rfxray.sampling.outputs import refuse_folder
 from rfxray.telemetry import duration
 
 ON_SHEET = 64  # pictures of grid.png

@@ -1,6 +1,5 @@
 """Pictures as files that say of themselves that they are synthetic, and how they were made."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -8,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rfxray import conditioning, pictures
-from rfxray.errors import ConfigError, SaveFailed
+from rfxray.errors import ConfigError
 from rfxray.input import to_uint16
 from rfxray.sampling import dicom
 from rfxray.sampling.generate import Pictures
@@ -60,12 +59,3 @@ def refuse_folder(out: Path) -> None:
         raise ConfigError(f"{out} can be no folder: {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"{out} cannot be written: {there} does not permit it")
-
-
-@contextlib.contextmanager
-def saving(out: Path):
-    """Turns an error of the file system into a SaveFailed: the same command may go on later."""
-    try:
-        yield
-    except OSError as error:
-        raise SaveFailed(f"{out} could not be written: {error}") from error
