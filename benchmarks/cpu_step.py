@@ -18,17 +18,21 @@ from importlib.metadata import version
 import jax
 import numpy as np
 
-from rfxray import conditioning, model, partition, state, telemetry
-from rfxray import config as configuration
-from rfxray.errors import ConfigError, exit_on_error
-from rfxray.step import train_step
+from rfxray.attributes import vocabulary
+from rfxray.command_line import exit_on_error
+from rfxray.config import load as configuration
+from rfxray.errors import ConfigError
+from rfxray.networks import radit
+from rfxray.runtime import sharding
+from rfxray.training import metrics, state
+from rfxray.training.step import train_step
 
 
 def ours(config, batch):
     """A function that takes n steps and waits for them."""
-    mesh = partition.make_mesh(-1, 1, 1, jax.devices()[:1])
-    carry = [state.init(config, mesh), telemetry.fresh_metrics(partition.replicated(mesh))]
-    batch = partition.global_batch(mesh, batch)
+    mesh = sharding.make_mesh(-1, 1, 1, jax.devices()[:1])
+    carry = [state.init(config, mesh), metrics.fresh_metrics(sharding.replicated(mesh))]
+    batch = sharding.global_batch(mesh, batch)
     step = jax.jit(train_step(config), donate_argnums=0)
 
     def run(n):
@@ -47,7 +51,7 @@ def peer(config, batch):
 
     m = config.model
     network = torch_peer.SiT(
-        m.size, m.channels, m.patch, m.width, m.depth, m.heads, conditioning.NUM_ATTRIBUTES
+        m.size, m.channels, m.patch, m.width, m.depth, m.heads, vocabulary.NUM_ATTRIBUTES
     )
     step = torch_peer.train_step(network, config.optim.learning_rate)
     tensors = [torch.from_numpy(np.asarray(batch[k])) for k in ("image", "attributes", "known")]
@@ -68,13 +72,13 @@ def main() -> None:
     with exit_on_error("benchmarks.cpu_step"):
         if importlib.util.find_spec("torch") is None:
             raise ConfigError("the peer needs torch: pip install torch")
-        config = configuration.load(arguments.config)
+        config = configuration.load_config(arguments.config)
     rng = np.random.default_rng(0)
     m, n = config.model, config.batch_size
     batch = {
         "image": rng.uniform(-1, 1, (n, m.size, m.size, m.channels)).astype(np.float32),
-        "attributes": np.zeros((n, conditioning.NUM_ATTRIBUTES), np.float32),
-        "known": np.ones((n, conditioning.NUM_ATTRIBUTES), bool),
+        "attributes": np.zeros((n, vocabulary.NUM_ATTRIBUTES), np.float32),
+        "known": np.ones((n, vocabulary.NUM_ATTRIBUTES), bool),
         "index": np.arange(n, dtype=np.uint32),
     }
     run_ours = ours(config, batch)
@@ -86,8 +90,8 @@ def main() -> None:
             run(arguments.steps)
             if round_:
                 seconds[name].append((time.perf_counter() - begin) / arguments.steps)
-    shape = model.model_config(config)
-    parameters = sum(x.size for x in jax.tree.leaves(model.abstract(shape)[1]))
+    shape = radit.model_config(config)
+    parameters = sum(x.size for x in jax.tree.leaves(radit.abstract(shape)[1]))
     print(
         f"{os.cpu_count()} CPU threads, jax {jax.__version__}, torch {version('torch')}, "
         f"{arguments.config}: batch {n}, {shape.tokens} tokens, width {m.width}, depth {m.depth}"

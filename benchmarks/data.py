@@ -6,7 +6,7 @@
 |---|---|
 | ingest | DICOM (plain, JPEG 2000) and 16-bit PNG of 2,500², noise on a phantom, to 512² |
 | shards | records of 512² written by `shards.write_shard` |
-| loader | the same records through `rfxray.input.batches`, as training reads them, one thread |
+| loader | the same records through `rfxray.data.batches`, as training reads them, one thread |
 | start | start-up, first batch and memory of that loader over 1,172 shards of 1,024 records |
 | table | all of `data_prep.harmonise` that is not pixels, over 1.2M rows and as many files |
 
@@ -39,15 +39,18 @@ import pydicom
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from data_prep import harmonise, parquet, shards, survey
-from data_prep.decoder import Decoder
+from data_prep import decide, harmonise
+from data_prep.images import survey
+from data_prep.images.decoder import Decoder
 from data_prep.phantom import draw_attributes, draw_images
 from data_prep.phantom.dataset import records as phantom_records
-from data_prep.processes import write_dataset
 from data_prep.sources.mapping import FINDING_LABELS
 from data_prep.sources.sets import SETS
-from rfxray import ingest
-from rfxray.errors import ArgumentParser, exit_on_error
+from data_prep.tables import parquet
+from rfxray.command_line import ArgumentParser, exit_on_error
+from rfxray.data import radiograph, shards
+from rfxray.data.plan import Shard, make_plan
+from rfxray.data.writing import write_dataset
 
 RAW, SIZE = 2500, 512
 RECORDS, SHARD_EXAMPLES = 1_200_000, 1024
@@ -57,9 +60,9 @@ HOST_CORES = 208  # virtual ones of such a host
 # A fresh interpreter, so that start-up and memory are the loader's own
 READER = """
 import json, resource, sys, time
-from configs import base
+from rfxray.config.schema import defaults
 from rfxray import input
-config = base.get_config()
+config = defaults()
 config.data.dirs, config.batch_size, config.data.threads = (sys.argv[1],), int(sys.argv[2]), 1
 config.eval.every = 0
 def rss():
@@ -89,7 +92,7 @@ def ingest_rates(folder: Path, repeats: int) -> None:
     Image.fromarray(chest << 4).save(files[2])
     limited = Decoder()
     for path in files:
-        alone = [5 / _spent(lambda p=path: [ingest.ingest(p, SIZE) for _ in range(5)])
+        alone = [5 / _spent(lambda p=path: [radiograph.ingest(p, SIZE) for _ in range(5)])
                  for _ in range(repeats)]  # fmt: skip
         start = time.perf_counter()
         for _ in range(5):
@@ -105,10 +108,10 @@ def shard_rates(folder: Path, repeats: int) -> None:
     """Records a second into a shard, and the data set of one shard that the loader reads."""
     drawn = list(phantom_records(range(64), 0, SIZE))
     items = range(SHARD_EXAMPLES)
-    plan = shards.plan({"train": items}, name="one", size=SIZE, shard_examples=SHARD_EXAMPLES)
+    plan = make_plan({"train": items}, name="one", size=SIZE, shard_examples=SHARD_EXAMPLES)
     write_dataset(plan, _Repeated(drawn), folder / "one", command="benchmarks.data")
     (shard,) = shards.read_manifest(folder / "one")["splits"]["train"]["shards"]
-    part = shards.Shard("train", 0, range(64))
+    part = Shard("train", 0, range(64))
     (folder / "again" / "partial").mkdir(parents=True)
     rates = [64 / _spent(lambda: shards.write_shard(part, folder / "again", SIZE, _Repeated(drawn)))
              for _ in range(repeats)]  # fmt: skip
@@ -163,8 +166,8 @@ def table_cost(folder: Path, repeats: int) -> None:
     tables = {name: harmonise.locate(name, table, root) for name, table in tables.items()}
     rows = tables["chexpert"].rows
     lap(f"{len(rows):,} files found")
-    splits = harmonise.assign_splits(tables, 0.02, 0.02)
-    fates, found = harmonise.decide(rows, splits, seen)
+    splits = decide.assign_splits(tables, 0.02, 0.02)
+    fates, found = decide.decide(rows, splits, seen)
     lap(f"duplicates sought, {found['near_candidates_between_patients']:,} candidates")
     args = argparse.Namespace(
         name="cxr7", size=512, shard_examples=1024, validation=0.02, test=0.02

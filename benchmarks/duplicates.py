@@ -18,20 +18,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep import duplicates
-from data_prep.columns import parse_columns
+from data_prep.images import duplicates
+from data_prep.images.survey import HASH_SIDE, THUMBNAIL, halve, perceptual_hash, squeeze
 from data_prep.phantom import draw_attributes, draw_images
 from data_prep.sources.folder import read_folder
-from data_prep.survey import HASH_SIDE, THUMBNAIL, halve, perceptual_hash, squeeze
-from rfxray import ingest
-from rfxray.errors import ArgumentParser, exit_on_error
+from data_prep.tables.columns import parse_columns
+from rfxray.command_line import ArgumentParser, exit_on_error
+from rfxray.data.radiograph import Radiograph, read, square
 
 NEAREST = 2000  # pairs of strangers, nearest by hash, whose correlation is taken
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    radiograph = ingest.Radiograph(np.ascontiguousarray(pixels, np.float32), 16)
-    picture = ingest.square(radiograph, THUMBNAIL)
+    radiograph = Radiograph(np.ascontiguousarray(pixels, np.float32), 16)
+    picture = square(radiograph, THUMBNAIL)
     return squeeze(picture["image"], picture["content_box"])
 
 
@@ -181,7 +181,7 @@ def _measure(args: argparse.Namespace) -> None:
         return
     columns = parse_columns(args.column)
     rows = read_folder(args.images, args.metadata, columns, {}, "real", "other").rows
-    pixels = [ingest.read(Path(args.images) / row.path).pixels for row in rows]
+    pixels = [read(Path(args.images) / row.path).pixels for row in rows]
     patients = np.array([row.patient for row in rows])
     strangers("real", [thumbnail(one) for one in pixels], patients)
     copies(pixels, args.crowd)

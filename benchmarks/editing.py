@@ -19,11 +19,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_prep import oracle, phantom
-from rfxray import conditioning, devices, pictures, sampling
-from rfxray.conditioning import INDEX
-from rfxray.errors import ArgumentParser, exit_on_error
-from rfxray.input import to_float
+from data_prep import phantom
+from rfxray import sampling
+from rfxray.attributes import vocabulary
+from rfxray.attributes.vocabulary import INDEX
+from rfxray.command_line import ArgumentParser, exit_on_error
+from rfxray.data import pixels
+from rfxray.data.pixels import to_float
+from rfxray.evaluate import classifier
+from rfxray.outputs import contact_sheet, files
+from rfxray.runtime import distributed
 from rfxray.sampling import editing
 from rfxray.sampling.editing import Condition, EditSettings
 
@@ -48,7 +53,7 @@ def switched(attributes: np.ndarray, name: str) -> np.ndarray:
     after[:, INDEX[name]] = 1 - after[:, INDEX[name]]
     known = np.ones(after.shape, bool)
     known[:, INDEX["no_finding"]] = False
-    return conditioning.derive_no_finding(after, known)[0]
+    return vocabulary.derive_no_finding(after, known)[0]
 
 
 def told(attributes: np.ndarray) -> Condition:
@@ -72,7 +77,7 @@ def read(reader, images, attributes, name: str) -> dict:
     what those are told to be, in the oracle's eyes, the mean over them: it still grows where every
     answer is right already, and so tells exaggeration.
     """
-    scores = oracle.scores(reader, images, *dataclasses.astuple(told(attributes)))
+    scores = classifier.scores(reader, images, *dataclasses.astuple(told(attributes)))
     others = [k for k in scores if k not in {name, "no_finding", "race", "age"}]
     outputs = reader.outputs(images)
     odds = []
@@ -97,9 +102,9 @@ def guidance(model, reader, n: int) -> dict:
     indices = np.arange(n)
     asked = phantom.draw_attributes(SEED, indices)
     known = np.ones(asked.shape, bool)
-    found = {"phantoms": oracle.scores(reader, draw(asked, indices), asked, known)}
-    found["chance"] = oracle.chance(asked, known)
-    findings = tuple(conditioning.FINDING_NAMES)
+    found = {"phantoms": classifier.scores(reader, draw(asked, indices), asked, known)}
+    found["chance"] = classifier.chance(asked, known)
+    findings = tuple(vocabulary.FINDING_NAMES)
     plain = sampling.Settings(seed=SEED, steps=12, solver="heun", batch_size=64)
     ways = {f"plain {w:g}": dataclasses.replace(plain, guidance=w) for w in WEIGHTS}
     # Two groups: who and how on one side, what is found on the other.
@@ -110,7 +115,7 @@ def guidance(model, reader, n: int) -> dict:
     ways["optimised, 3"] = dataclasses.replace(at_three, optimised=True)
     for name, settings in tqdm(ways.items(), desc="guidance", disable=None):
         images = sampling.generate(model, (asked, known), settings=settings).images
-        found[name] = oracle.scores(reader, images, asked, known)
+        found[name] = classifier.scores(reader, images, asked, known)
     return found
 
 
@@ -253,7 +258,7 @@ def sheet(model, reader) -> np.ndarray:
         after = switched(before, name)
         rows += [editing.predict(model, path, source, told(after), how), draw(after, indices)]
         labels += [f"{name}: edited", f"{name}: truth"]
-    return pictures.table(pictures.to_uint8(np.stack(rows)), labels)
+    return contact_sheet.table(pixels.to_uint8(np.stack(rows)), labels)
 
 
 def main() -> None:
@@ -266,8 +271,8 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help="which, of all")
     arguments = parser.parse_args()
     with exit_on_error("benchmarks.editing"):
-        devices.start()
-        reader = oracle.load(arguments.oracle)
+        distributed.start()
+        reader = classifier.load(arguments.oracle)
         model = sampling.load(arguments.checkpoint)
         arguments.out.mkdir(parents=True, exist_ok=True)
         found = {}
@@ -279,7 +284,7 @@ def main() -> None:
                 file.write_text(json.dumps(result, indent=1) + "\n")
                 print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
             found[name] = json.loads(file.read_text())
-        pictures.save_png(arguments.out / "edits.png", sheet(model, reader))
+        files.save_png(arguments.out / "edits.png", sheet(model, reader))
     print(tables(found))
     print(f"{arguments.out}: the figures as JSON, edits.png")
 

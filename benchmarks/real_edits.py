@@ -14,12 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rfxray import devices, pictures, sampling
-from rfxray.conditioning import INDEX
-from rfxray.dataset import open_dataset, stored
-from rfxray.errors import ArgumentParser, exit_on_error
-from rfxray.input import to_float
-from rfxray.record import known_from_states
+from rfxray import sampling
+from rfxray.attributes.states import known_from_states
+from rfxray.attributes.vocabulary import INDEX
+from rfxray.command_line import ArgumentParser, exit_on_error
+from rfxray.data import pixels
+from rfxray.data.dataset import open_dataset, stored
+from rfxray.data.pixels import to_float
+from rfxray.outputs import contact_sheet, files
+from rfxray.runtime import distributed
 from rfxray.sampling import editing
 from rfxray.sampling.editing import Condition, EditSettings
 
@@ -39,7 +42,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=8, help="radiographs, the first held out ones")
     arguments = parser.parse_args()
     with exit_on_error("benchmarks.real_edits"):
-        devices.start()
+        distributed.start()
         model = sampling.load(arguments.checkpoint)
         records = stored(open_dataset(arguments.data), "validation")
         records = list(itertools.islice(records, arguments.n))
@@ -71,8 +74,8 @@ def main() -> None:
             labels.append(f"other view, {name}")
         arguments.out.mkdir(parents=True, exist_ok=True)
         views = ["AP to PA" if row else "PA to AP" for row in source.attributes[:, INDEX["view"]]]
-        sheet = pictures.table(pictures.to_uint8(np.stack(rows)), labels, views)
-        pictures.save_png(arguments.out / "edits.png", sheet)
+        sheet = contact_sheet.table(pixels.to_uint8(np.stack(rows)), labels, views)
+        files.save_png(arguments.out / "edits.png", sheet)
     print(f"{arguments.out}: edits.png")
 
 

@@ -13,7 +13,7 @@ import argparse
 import os
 from pathlib import Path
 
-from rfxray.errors import ArgumentParser, exit_on_error
+from rfxray.command_line import ArgumentParser, exit_on_error
 
 COUNTS = (8, 16, 32, 64, 128, 256, 512)
 COLOURS = ("#1f5fa8", "#b5402f", "#3b7d3a")
@@ -23,10 +23,12 @@ def measure(config, count: int, fsdp: int) -> dict[str, float]:
     """Per device of a mesh of `count`: matrix operations, bytes of state, bytes of temporaries."""
     import jax
 
-    from rfxray import compile_pod, hlo, partition
+    from rfxray import compile_pod
+    from rfxray.perf import hlo
+    from rfxray.runtime import sharding
 
     ways = min(count, fsdp)
-    mesh = partition.make_mesh(count // ways, ways, 1, devices=jax.devices()[:count])
+    mesh = sharding.make_mesh(count // ways, ways, 1, devices=jax.devices()[:count])
     compiled = compile_pod.lower_step(config, mesh).compile(
         # The partitioning is what counts; the machine code is thrown away.
         compiler_options={"xla_backend_optimization_level": "0"}
@@ -99,10 +101,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments, rest = parser.parse_known_args(argv)
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={COUNTS[-1]}"
-    from rfxray import config as configuration
+    from rfxray.config import load as configuration
 
     with exit_on_error("benchmarks.scaling"):
-        config = configuration.load(arguments.config, configuration.overrides(rest))
+        config = configuration.load_config(arguments.config, configuration.overrides(rest))
         rows = {}
         for count in COUNTS:
             rows[count] = measure(config, count, arguments.fsdp)

@@ -20,12 +20,13 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep import phantom
-from rfxray import devices, sampling
-from rfxray.errors import ArgumentParser, exit_on_error
-from rfxray.input import to_float
-from rfxray.sampling import adaptive, editing, guidance, trained
+from rfxray import sampling
+from rfxray.command_line import ArgumentParser, exit_on_error
+from rfxray.data.pixels import to_float
+from rfxray.runtime import distributed
+from rfxray.sampling import adaptive, editing, guidance, pretrained
 from rfxray.sampling.editing import Condition, EditSettings
-from rfxray.sampling.generate import noise
+from rfxray.sampling.sampler import noise
 from rfxray.sampling.solvers import EVALUATIONS, SOLVERS
 
 SEED = 4242  # of phantoms that the model has not seen
@@ -87,7 +88,7 @@ def adaptively(model, told, weight: float):
 
     @functools.partial(jax.jit, static_argnames="tolerance")
     def draw(params, x, tolerance):
-        network = functools.partial(trained.velocity(model.config), params)
+        network = functools.partial(pretrained.velocity(model.config), params)
         return adaptive.integrate(guidance.guided(network, branches), x, 1.0, 0.0, tolerance)
 
     for tolerance in tqdm(TOLERANCES, desc="adaptive", disable=None):
@@ -159,7 +160,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50, help="of the round trips")
     arguments = parser.parse_args()
     with exit_on_error("benchmarks.solvers"):
-        devices.start()
+        distributed.start()
         model = sampling.load(arguments.checkpoint)
         indices = np.arange(arguments.n)
         attributes = phantom.draw_attributes(SEED, indices)

@@ -20,22 +20,23 @@ import sys
 import time
 from pathlib import Path
 
-from rfxray import config as configuration
-from rfxray.errors import ArgumentParser, ConfigError, RfxrayError, exit_on_error
+from rfxray.command_line import ArgumentParser, exit_on_error
+from rfxray.config import load as configuration
+from rfxray.errors import ConfigError, RfxrayError
 
 
 def random_batch(config) -> dict:
     """Noise in place of pictures: the time of a step does not depend on them."""
     import numpy as np
 
-    from rfxray import conditioning
+    from rfxray.attributes import vocabulary
 
     rng = np.random.default_rng(0)
     m, n = config.model, config.batch_size
     return {
         "image": rng.uniform(-1, 1, (n, m.size, m.size, m.channels)).astype(np.float32),
-        "attributes": np.zeros((n, conditioning.NUM_ATTRIBUTES), np.float32),
-        "known": np.ones((n, conditioning.NUM_ATTRIBUTES), bool),
+        "attributes": np.zeros((n, vocabulary.NUM_ATTRIBUTES), np.float32),
+        "known": np.ones((n, vocabulary.NUM_ATTRIBUTES), bool),
         "index": np.arange(n, dtype=np.uint32),
     }
 
@@ -44,12 +45,14 @@ def ours(config):
     """(function that takes n steps and waits for them, facts) for rfxray on one device."""
     import jax
 
-    from rfxray import chips, flops, partition, state, telemetry
-    from rfxray.step import train_step
+    from rfxray.perf import chips, flops
+    from rfxray.runtime import sharding
+    from rfxray.training import metrics, state
+    from rfxray.training.step import train_step
 
-    mesh = partition.make_mesh(-1, 1, 1, devices=jax.devices()[:1])
-    carry = [state.init(config, mesh), telemetry.fresh_metrics(partition.replicated(mesh))]
-    batch = partition.global_batch(mesh, random_batch(config))
+    mesh = sharding.make_mesh(-1, 1, 1, devices=jax.devices()[:1])
+    carry = [state.init(config, mesh), metrics.fresh_metrics(sharding.replicated(mesh))]
+    batch = sharding.global_batch(mesh, random_batch(config))
     with jax.set_mesh(mesh):
         compiled = jax.jit(train_step(config), donate_argnums=0).lower(*carry, batch).compile()
     memory = compiled.memory_analysis()
@@ -82,13 +85,13 @@ def peer(config):
     import torch
 
     from benchmarks import torch_peer
-    from rfxray import conditioning
+    from rfxray.attributes import vocabulary
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high")
     m = config.model
     network = torch_peer.SiT(
-        m.size, m.channels, m.patch, m.width, m.depth, m.heads, conditioning.NUM_ATTRIBUTES
+        m.size, m.channels, m.patch, m.width, m.depth, m.heads, vocabulary.NUM_ATTRIBUTES
     ).to(device)
     forward = torch.compile(network)
     half = m.dtype == "bfloat16"
@@ -196,7 +199,7 @@ def main(argv: list[str] | None = None) -> None:
         overrides = configuration.overrides(rest)
         if arguments.batch:
             overrides = [f"batch_size={arguments.batch}", *overrides]
-        config = configuration.load(arguments.config, overrides)
+        config = configuration.load_config(arguments.config, overrides)
         if arguments.serve:
             serve(arguments.serve, config, arguments.rounds, arguments.steps)
             return

@@ -14,13 +14,13 @@ docs/pods.md has what the TPU compiler makes of it; mesh and remat below are tho
 64 chips of v4 should take `--config.accumulate=2` beside.
 """
 
-from configs import base
+from rfxray.config.schema import defaults
 
 TOKENS = 1024
 
 
 def get_config(argument: str = "space=latent"):
-    c = base.get_config()
+    c = defaults()
     key, _, space = argument.partition("=")
     if key != "space" or space not in ("latent", "pixel"):
         raise ValueError(f"{argument!r} is neither space=latent nor space=pixel")

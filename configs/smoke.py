@@ -6,11 +6,11 @@
 minutes on two cores; the loss ends near 0.065, and chests are seen from step 1000 on.
 """
 
-from configs import base
+from rfxray.config.schema import defaults
 
 
 def get_config():
-    c = base.get_config()
+    c = defaults()
     c.steps = 3800
     c.batch_size = 16
 

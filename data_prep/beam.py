@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data_prep.processes import Task
+from rfxray.data.writing import Task
 from rfxray.errors import ConfigError
 
 

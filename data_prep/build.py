@@ -4,10 +4,11 @@
         --column image=image_id --column patient=patient_id --column view=projection \\
         --size 256 --out runs/data/mine
 
-The result is a TensorFlow Datasets directory (ArrayRecord; `rfxray/record.py` has the schema) with
+The result is a TensorFlow Datasets directory (ArrayRecord, schema in `rfxray/data/record.py`) with
 `manifest.json` (counts, checksums, what was done to the pixels) and `dropped.csv` (what was left
 out and why). A patient whom the table's own split divides stays on the side held out most. Killed,
-the same command goes on. See `shards.py`, `ingest.py` and `splits.py`.
+the same command goes on. See `rfxray/data/shards.py`, `rfxray/data/radiograph.py` and
+`tables/splits.py`.
 """
 
 import argparse
@@ -20,16 +21,17 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 import data_prep.needs_prep  # noqa: F401  before what needs it
-from data_prep import shards
-from data_prep.columns import parse_columns, parse_map
-from data_prep.decoder import LIMITS, decoder
-from data_prep.processes import write_dataset
+from data_prep.images.decoder import LIMITS, decoder
 from data_prep.sources.folder import read_folder
-from data_prep.splits import SPLITS, check_fractions, hashed_split, leaks
-from data_prep.table import Row, Table
-from rfxray import ingest
-from rfxray.conditioning import SOURCES, encode_value
-from rfxray.errors import ArgumentParser, ConfigError, exit_on_error, local_path
+from data_prep.tables.columns import parse_columns, parse_map
+from data_prep.tables.splits import SPLITS, check_fractions, hashed_split, leaks
+from data_prep.tables.table import Row, Table
+from rfxray.attributes.vocabulary import SOURCES, encode_value
+from rfxray.command_line import ArgumentParser, exit_on_error, local_path
+from rfxray.data import radiograph, shards
+from rfxray.data.plan import Dropped, Plan, make_plan
+from rfxray.data.writing import write_dataset
+from rfxray.errors import ConfigError
 
 COMMAND = "data_prep.build"
 SIZES = (16, 2048)
@@ -38,7 +40,7 @@ SHOWN_CELLS = 5
 
 def make_records(
     rows: Sequence[Row], roots: Mapping[str, str], size: int
-) -> Iterator[dict | shards.Dropped]:
+) -> Iterator[dict | Dropped]:
     """Reads and squares the file of each row; the `make` of `shards.py`.
 
     Args:
@@ -48,8 +50,8 @@ def make_records(
         root = roots[row.key.partition("/")[0]]
         try:
             picture, _ = decoder().decode(os.path.join(root, row.path), size)
-        except ingest.Refused as refusal:
-            yield shards.Dropped(row.key, str(refusal))
+        except radiograph.Refused as refusal:
+            yield Dropped(row.key, str(refusal))
             continue
         yield {
             **picture,
@@ -69,7 +71,7 @@ def plan_table(
     validation: float,
     test: float,
     options: dict,
-) -> shards.Plan:
+) -> Plan:
     """Which row goes into which shard, in the table's order; splits as the source has them, else
     by a hash of the patient. A patient whom the source divides stays on the side held out most.
     """
@@ -81,16 +83,16 @@ def plan_table(
     for row in table.rows:
         if row.key not in leaked:
             by_split[splits[row.key]].append(row)
-    return shards.plan(
+    return make_plan(
         by_split,
         name=name,
         size=size,
         shard_examples=shard_examples,
         description=f"Chest radiographs of {name}, {size} × {size} pixels of 16-bit grey.",
         options=options,
-        preprocessing={**ingest.PREPROCESSING, **LIMITS},
-        versions=ingest.versions(),
-        dropped=[*table.dropped, *(shards.Dropped(*leak) for leak in leaked.items())],
+        preprocessing={**radiograph.PREPROCESSING, **LIMITS},
+        versions=radiograph.versions(),
+        dropped=[*table.dropped, *(Dropped(*leak) for leak in leaked.items())],
         notes=table.notes,
     )
 
@@ -133,7 +135,7 @@ def _build(args: argparse.Namespace) -> None:
     print(shards.summary(manifest, args.out))
 
 
-def _report(args: argparse.Namespace, table: Table, plan: shards.Plan) -> Iterator[str]:
+def _report(args: argparse.Namespace, table: Table, plan: Plan) -> Iterator[str]:
     """What was found, line by line, before the long work begins."""
     notes = table.notes
     splits = Counter()

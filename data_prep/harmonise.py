@@ -28,11 +28,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 import data_prep.needs_prep  # noqa: F401  before what needs it
-from data_prep import beam, duplicates, parquet, processes, quality, shards
-from data_prep import survey as surveys
+from data_prep import beam
 from data_prep.build import (
     SIZES,
     add_table_arguments,
@@ -40,16 +37,20 @@ from data_prep.build import (
     make_records,
     read_table,
 )
-from data_prep.decoder import LIMITS
-from data_prep.shards import Dropped, read_ledger
+from data_prep.decide import assign_splits, decide
+from data_prep.images import duplicates, quality, survey
+from data_prep.images.decoder import LIMITS
 from data_prep.sources.folder import FileIndex, contradicting, one_row_a_file
 from data_prep.sources.sets import SETS, raw_set
-from data_prep.splits import HELD_OUT_FIRST, SPLITS, check_fractions, hashed_split, leaks
-from data_prep.table import Row, Table
-from rfxray import ingest
-from rfxray.conditioning import ATTRIBUTES, INDEX
-from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error, local_path, saving
-from rfxray.record import State
+from data_prep.tables import parquet
+from data_prep.tables.splits import SPLITS, check_fractions
+from data_prep.tables.table import Row, Table
+from rfxray.command_line import ArgumentParser, exit_on_error, local_path
+from rfxray.data import radiograph, shards, writing
+from rfxray.data.plan import OF_ITEMS, Dropped, Plan, make_plan
+from rfxray.data.shards import read_ledger
+from rfxray.errors import ConfigError, DataError
+from rfxray.outputs.files import saving
 
 COMMAND = "data_prep.harmonise"
 BESIDE = ("survey", "table.parquet")
@@ -87,21 +88,21 @@ def _harmonise(args: argparse.Namespace) -> None:
     rows = [row for table in tables.values() for row in table.rows]
     if not rows:
         raise DataError("no row of any table matches a file; look at the folders given with --set")
-    run = functools.partial(processes.run_tasks, workers=args.workers)
+    run = functools.partial(writing.run_tasks, workers=args.workers)
     if args.beam is not None:
         run = functools.partial(beam.run_tasks, options=args.beam)
     splits = assign_splits(tables, args.validation, args.test)
-    before = shards.plan({}, **describe(tables, args, own_options)).identity
-    before = {key: value for key, value in before.items() if key not in shards.OF_ITEMS}
-    with saving(args.out), processes.claimed(args.out, BESIDE):
-        processes.refuse_another(args.out, before)
+    before = make_plan({}, **describe(tables, args, own_options)).identity
+    before = {key: value for key, value in before.items() if key not in OF_ITEMS}
+    with saving(args.out), writing.claimed(args.out, BESIDE):
+        writing.refuse_another(args.out, before)
         _say(f"looking at {len(rows):,} files")
-        seen = surveys.survey(rows, roots, args.out / "survey", run=run, command=COMMAND)
+        seen = survey.survey(rows, roots, args.out / "survey", run=run, command=COMMAND)
         _say("looking for duplicates")
         fates, found = decide(rows, splits, seen)
         plan = plan_shards(tables, splits, fates, found, args, own_options)
         make = functools.partial(make_records, roots=roots, size=args.size)
-        manifest = processes.write_claimed(plan, make, args.out, command=COMMAND, run=run)
+        manifest = writing.write_claimed(plan, make, args.out, command=COMMAND, run=run)
         parquet.write(args.out / "table.parquet", tables, splits, read_ledger(args.out))
     for name, counts in manifest["notes"]["sets"].items():
         published = f", {n:,} published" if (n := counts["published"]) else ""
@@ -151,117 +152,6 @@ def locate(name: str, table: Table, root: Path) -> Table:
     return dataclasses.replace(table, rows=list(rows.values()), dropped=dropped, notes=notes)
 
 
-def assign_splits(tables: Mapping[str, Table], validation: float, test: float) -> dict[str, str]:
-    """The split of every row, by key.
-
-    As the set's own split says; else by a hash of the patient. A set that is `carved` (NIH's
-    `train_val`, VinDr) gives a share of its train patients to validation.
-    """
-    splits = {}
-    for table in tables.values():
-        for row in table.rows:
-            split = row.split
-            if not split:
-                split = hashed_split(row.patient, validation, test)
-            elif table.carved and split == "train":
-                split = hashed_split(row.patient, validation, 0.0)
-            splits[row.key] = split
-    return splits
-
-
-# ---------------------------------------------------------------------------------------------
-# Decisions: pure functions of the tables and the survey
-
-
-def decide(
-    rows: Sequence[Row], splits: Mapping[str, str], seen: Sequence[Path]
-) -> tuple[dict[str, str], dict]:
-    """Which rows become no record, reason by key; and what was found on the way, for the notes."""
-    fates = _unfit(rows, seen)
-    alive = [i for i, row in enumerate(rows) if row.key not in fates]
-    # The copy that is kept is the first in the split that is held out most
-    alive.sort(key=lambda i: HELD_OUT_FIRST.index(splits[rows[i].key]))
-    measured = surveys.columns(seen, ("pixels", "hash"))
-    pixels, hashes = measured["pixels"].to_pylist(), measured["hash"].to_pylist()
-    exact = duplicates.exact_pairs([pixels[i] for i in alive])
-    copies = {pair.second for pair in exact}
-    near, tried = _near_pairs(rows, alive, hashes, copies, seen)
-    for pair in (*exact, *near):
-        kept, copy = rows[alive[pair.first]], rows[alive[pair.second]]
-        kind = "the same pixels as" if pair.correlation == 1 else "nearly the same picture as"
-        fates.setdefault(copy.key, f"a duplicate: {kind} {kept.key}")
-    tied = _tie_patients(rows, alive, (*exact, *near))
-    leaked = leaks([row for row in rows if row.key not in fates], splits, tied)
-    found = {
-        "exact_duplicates": len(exact),
-        "near_candidates_between_patients": tried,
-        "near_duplicates": len(near),
-        "patients_tied": sum(len(group) for group in tied),
-        "most_tied_together": max(map(len, tied), default=0),
-        "dropped_for_a_held_out_patient": len(leaked),
-        "pairs": [
-            [rows[alive[p.first]].key, rows[alive[p.second]].key, round(p.correlation, 3)]
-            for p in (*exact, *near)[:1000]
-        ],
-    }
-    return fates | leaked, found
-
-
-def _unfit(rows: Sequence[Row], seen: Sequence[Path]) -> dict[str, str]:
-    """What was refused when it was decoded, and what fails the quality filters."""
-    view = INDEX["view"]
-    frontal_values = [ATTRIBUTES[view].values.index(name) for name in ("PA", "AP")]
-    judged = surveys.columns(seen, ("reason", "scores")).to_pydict()
-    fates = {}
-    for row, reason, scores in zip(rows, judged["reason"], judged["scores"], strict=True):
-        if not reason:
-            number = np.frombuffer(row.attributes, np.float32)[view]
-            stated = np.frombuffer(row.states, np.int8)[view] == State.STATED
-            frontal = bool(stated and number in frontal_values)
-            reason = quality.verdict(quality.Scores(*scores), frontal)
-        if reason:
-            fates[row.key] = reason
-    return fates
-
-
-def _near_pairs(rows, alive, hashes, copies, seen) -> tuple[list[duplicates.Pair], int]:
-    """The confirmed near-duplicates between patients, and how many candidates the hash gave."""
-    whole = [i for i in range(len(alive)) if i not in copies]
-    packed = np.frombuffer(b"".join(hashes[alive[i]] for i in whole), np.uint8).reshape(-1, 32)
-    pairs = [
-        (whole[one], whole[other])
-        for one, other in duplicates.candidates(packed).tolist()
-        if rows[alive[whole[one]]].patient != rows[alive[whole[other]]].patient
-    ]
-    if not pairs:
-        return [], 0
-    wanted = sorted({alive[i] for pair in pairs for i in pair})
-    slot = {row: i for i, row in enumerate(wanted)}
-    thumbnails = surveys.thumbnails(seen, wanted)
-    confirmed = []
-    for one, other in pairs:
-        correlation = duplicates.registered_correlation(
-            thumbnails[slot[alive[one]]], thumbnails[slot[alive[other]]]
-        )
-        if correlation >= duplicates.CORRELATION:
-            confirmed.append(duplicates.Pair(one, other, min(correlation, 0.999)))
-    return confirmed, len(pairs)
-
-
-def _tie_patients(rows, alive, pairs) -> list[list[str]]:
-    """Patients who share a picture are taken for one person: groups of two or more."""
-    names = sorted({rows[alive[i]].patient for pair in pairs for i in (pair.first, pair.second)})
-    number = {name: i for i, name in enumerate(names)}
-    edges = [
-        (number[rows[alive[pair.first]].patient], number[rows[alive[pair.second]].patient])
-        for pair in pairs
-    ]
-    tied: dict[int, list[str]] = {}
-    for name, group in zip(names, duplicates.groups(len(names), edges), strict=True):
-        tied.setdefault(int(group), []).append(name)
-    return [group for group in tied.values() if len(group) > 1]
-
-
 def plan_shards(
     tables: Mapping[str, Table],
     splits: Mapping[str, str],
@@ -269,7 +159,7 @@ def plan_shards(
     found: Mapping,
     args: argparse.Namespace,
     own_options: Mapping,
-) -> shards.Plan:
+) -> Plan:
     """Which row goes into which shard: split after split, set after set, in the tables' order."""
     by_split: dict[str, list[Row]] = {split: [] for split in SPLITS}
     dropped, sets = [], {}
@@ -287,7 +177,7 @@ def plan_shards(
             "published": raw_set(name).published,
             "dropped": dict(reasons.most_common()),
         }
-    return shards.plan(
+    return make_plan(
         by_split,
         dropped=dropped,
         notes={"sets": sets, "duplicates": found},
@@ -311,8 +201,8 @@ def describe(tables: Iterable[str], args: argparse.Namespace, own_options: Mappi
             "quality": quality.THRESHOLDS,
             "duplicates": duplicates.THRESHOLDS,
         },
-        "preprocessing": {**ingest.PREPROCESSING, **LIMITS},
-        "versions": ingest.versions(),
+        "preprocessing": {**radiograph.PREPROCESSING, **LIMITS},
+        "versions": radiograph.versions(),
     }
 
 

@@ -31,7 +31,7 @@ done
 [ -n "$workdir" ] || fail "no --workdir; see the top of launch/gpu.sh"
 
 python=${PYTHON:-.venv/bin/python}
-command=("$python" -m rfxray.supervise --workdir "$workdir" --restarts "${RESTARTS:-3}" --
+command=("$python" -m rfxray.runtime.supervise --workdir "$workdir" --restarts "${RESTARTS:-3}" --
   "$python" -m rfxray.train "$@")
 if [ -n "$dry_run" ]; then
   printf '%q ' "${command[@]}"

@@ -27,8 +27,8 @@ stage "samples"
 
 if [ ! -f "$out/oracle.npz" ]; then
   stage "trains the oracle on phantoms of another seed"
-  "$python" -m data_prep.oracle --out "$out/oracle.npz" --size 64 --seed 1 --epochs 6
+  "$python" -m data_prep.phantom.oracle --out "$out/oracle.npz" --size 64 --seed 1 --epochs 6
 fi
 
 stage "measures"
-"$python" launch/smoke_report.py "$out"
+"$python" -m benchmarks.smoke_report "$out"

@@ -21,24 +21,18 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from rfxray import (
-    attention,
-    conditioning,
-    devices,
-    errors,
-    flops,
-    model,
-    partition,
-    roofline,
-    state,
-    sweep,
-    telemetry,
-)
-from rfxray import config as configuration
-from rfxray.pod import Pod, describe
-from rfxray.sampling import Settings, sampler
+from rfxray import command_line, errors
+from rfxray.attributes import vocabulary
+from rfxray.config import load as configuration
+from rfxray.networks import attention, radit
+from rfxray.perf import flops, roofline, sweep
+from rfxray.perf.topology import Pod, describe
+from rfxray.runtime import compiler_options, sharding
+from rfxray.sampling.sampler import Settings, make_sampler
 from rfxray.sampling.solvers import EVALUATIONS
-from rfxray.step import abstract_batch, train_step
+from rfxray.training import state
+from rfxray.training.metrics import TrainMetrics
+from rfxray.training.step import abstract_batch, train_step
 
 
 class DoesNotFit(errors.RfxrayError):
@@ -47,7 +41,7 @@ class DoesNotFit(errors.RfxrayError):
 
 def for_tpu(config) -> ml_collections.ConfigDict:
     """The config with what `auto` leaves open decided for a TPU instead of for this machine."""
-    shape = model.model_config(config)
+    shape = radit.model_config(config)
     if config.attention != "auto":
         return config
     kernel = attention.choose("tpu", shape.tokens, shape.head_dim, shape.dtype)
@@ -56,10 +50,10 @@ def for_tpu(config) -> ml_collections.ConfigDict:
 
 def lower_step(config, mesh) -> jax.stages.Lowered:
     """The train step of a config over a mesh, as `rfxray.train` jits it."""
-    whole = partition.replicated(mesh)
+    whole = sharding.replicated(mesh)
     metrics = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole),
-        jax.eval_shape(telemetry.TrainMetrics.empty),
+        jax.eval_shape(TrainMetrics.empty),
     )
     arguments = state.abstract(config, mesh), metrics, abstract_batch(config, mesh)
     with jax.set_mesh(mesh):
@@ -69,20 +63,20 @@ def lower_step(config, mesh) -> jax.stages.Lowered:
 def lower_sampler(config, mesh, settings: Settings) -> jax.stages.Lowered:
     """The sampler of a config, `settings.batch_size` pictures over a mesh, parameters whole on each
     device as `rfxray.sample` has them."""
-    whole, n = partition.replicated(mesh), settings.batch_size
-    params = model.abstract(model.model_config(config))[1]
+    whole, n = sharding.replicated(mesh), settings.batch_size
+    params = radit.abstract(radit.model_config(config))[1]
     params = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), params)
     seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=whole)
     weight = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
     rows = {
         "indices": ((n,), jnp.uint32),
-        "attributes": ((n, conditioning.NUM_ATTRIBUTES), jnp.float32),
-        "known": ((n, conditioning.NUM_ATTRIBUTES), bool),
+        "attributes": ((n, vocabulary.NUM_ATTRIBUTES), jnp.float32),
+        "known": ((n, vocabulary.NUM_ATTRIBUTES), bool),
     }
-    split = jax.sharding.NamedSharding(mesh, partition.BATCH)
+    split = jax.sharding.NamedSharding(mesh, sharding.BATCH)
     rows = {k: jax.ShapeDtypeStruct(*v, sharding=split) for k, v in rows.items()}
     with jax.set_mesh(mesh):
-        return jax.jit(sampler(config, settings)).lower(params, seed, weight, **rows)
+        return jax.jit(make_sampler(config, settings)).lower(params, seed, weight, **rows)
 
 
 def compile_for(lowered: jax.stages.Lowered, options: dict[str, str]) -> jax.stages.Compiled:
@@ -163,7 +157,7 @@ def report(compiled: jax.stages.Compiled, pod: Pod, mesh, model_flops: float) ->
 def whole_run(config, found: dict, price: float | None) -> dict:
     """Chip-hours and dollars of all steps at the expected rate, without interruptions."""
     hours = config.steps * found["seconds"]["expected"] * found["chips"] / 3600
-    tokens = config.steps * config.batch_size * model.model_config(config).tokens
+    tokens = config.steps * config.batch_size * radit.model_config(config).tokens
     dollars = {} if price is None else {"dollars": hours * price}
     return {"steps": config.steps, "tokens": tokens, "chip_hours": hours, **dollars}
 
@@ -198,7 +192,7 @@ def lines(found: dict) -> list[str]:
         f"time            roofline {s['roofline'] * 1e3:.1f} ms (MFU "
         f"{found['mfu']['roofline']:.1%}), expected {s['expected'] * 1e3:.1f} ms (MFU "
         f"{found['mfu']['expected']:.1%}), of which only communication "
-        f"{s['exposed_communication'] * 1e3:.1f} ms: estimates, see rfxray/roofline.py"
+        f"{s['exposed_communication'] * 1e3:.1f} ms: estimates, see rfxray/perf/roofline.py"
     )
     if total := found.get("whole_run"):
         dollars = f", {total['dollars']:,.0f} dollars" if "dollars" in total else ""
@@ -225,8 +219,8 @@ def compile_run(
       DoesNotFit, ConfigError
     """
     config = for_tpu(config)
-    mesh = partition.make_mesh(**config.mesh, devices=pod.devices)
-    partition.check_batch(mesh, config.batch_size, config.accumulate)
+    mesh = sharding.make_mesh(**config.mesh, devices=pod.devices)
+    sharding.check_batch(mesh, config.batch_size, config.accumulate)
     begin = time.perf_counter()
     compiled = compile_for(lower_step(config, mesh), options)
     took = time.perf_counter() - begin
@@ -250,15 +244,15 @@ def compile_sampler(
 ) -> dict:
     """Compiles the sampler of a config for a pod and reports on it; arguments as `compile_run`."""
     config = for_tpu(config)
-    mesh = partition.make_mesh(len(pod.devices), 1, 1, devices=pod.devices)
-    partition.check_batch(mesh, settings.batch_size)
+    mesh = sharding.make_mesh(len(pod.devices), 1, 1, devices=pod.devices)
+    sharding.check_batch(mesh, settings.batch_size)
     compiled = compile_for(lower_sampler(config, mesh, settings), options)
     if hlo:
         hlo.write_text(compiled.as_text())
     # Heun's last step is one of Euler; without guidance the network sees each picture once.
     evaluations = EVALUATIONS[settings.solver] * settings.steps - (settings.solver == "heun")
     pictures = settings.batch_size * (1 if settings.guidance == 1 else 2)
-    model_flops = evaluations * pictures * flops.forward(model.model_config(config))
+    model_flops = evaluations * pictures * flops.forward(radit.model_config(config))
     found = report(compiled, pod, mesh, model_flops)
     found["run"] = (
         f"{settings.batch_size} pictures, {settings.solver} in {settings.steps} steps, guidance "
@@ -270,7 +264,7 @@ def compile_sampler(
 
 def parameters(config) -> int:
     """How many the network of a config has."""
-    shapes = model.abstract(model.model_config(config))[1]
+    shapes = radit.abstract(radit.model_config(config))[1]
     return sum(s.size for s in jax.tree.leaves(shapes))
 
 
@@ -307,7 +301,7 @@ def compile_best(config, pod: Pod, options: dict[str, str], price: float | None)
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = errors.ArgumentParser(
+    parser = command_line.ArgumentParser(
         prog="python -m rfxray.compile_pod",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -324,13 +318,13 @@ def main(argv: list[str] | None = None) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="of XLA, in place of what training sets (rfxray/devices.py)",
+        help="of XLA, in place of what training sets (rfxray/runtime/compiler_options.py)",
     )
     parser.add_argument("--hlo", type=Path, help="also writes the compiled module's text there")
     parser.add_argument("--json", action="store_true", help="prints the report as JSON")
     arguments, rest = parser.parse_known_args(argv)
-    with errors.exit_on_error("rfxray.compile_pod"):
-        config = configuration.load(arguments.config, configuration.overrides(rest))
+    with command_line.exit_on_error("rfxray.compile_pod"):
+        config = configuration.load_config(arguments.config, configuration.overrides(rest))
         pod = describe(arguments.topology, arguments.slices)
         if wrong := [option for option in arguments.option if "=" not in option]:
             raise errors.ConfigError(f"--option {wrong[0]} has no value; write NAME=VALUE")
@@ -341,7 +335,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.sampler and arguments.price is not None:
             raise errors.ConfigError("--price is for a whole run; a sampler has no number of steps")
         given = dict(option.split("=", 1) for option in arguments.option)
-        options = devices.compiler_options(pod.devices[0].device_kind) | given
+        options = compiler_options.options_for(pod.devices[0].device_kind) | given
         if arguments.sampler:
             pictures = arguments.pictures * len(pod.devices)
             settings = Settings(guidance=2.0, batch_size=pictures)

@@ -22,15 +22,21 @@ from pathlib import Path
 
 import numpy as np
 
-from rfxray import conditioning, devices, pictures, sampling
-from rfxray.conditioning import INDEX, PATHOLOGY_NAMES
-from rfxray.dataset import open_dataset
-from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error, saving
-from rfxray.input import to_float, to_uint16
-from rfxray.sampling import causal, dicom, editing
+from rfxray import sampling
+from rfxray.attributes import vocabulary
+from rfxray.attributes.vocabulary import INDEX, PATHOLOGY_NAMES
+from rfxray.causes import logistic
+from rfxray.command_line import ArgumentParser, exit_on_error, refuse_unread, settings_given
+from rfxray.data import pixels
+from rfxray.data.dataset import open_dataset
+from rfxray.data.pixels import to_float, to_uint16
+from rfxray.errors import ConfigError, DataError
+from rfxray.outputs import contact_sheet, dicom, files
+from rfxray.outputs.files import saving
+from rfxray.runtime import distributed
+from rfxray.sampling import editing
 from rfxray.sampling.editing import Condition, EditSettings
-from rfxray.sampling.flags import refuse_unread, settings_given
-from rfxray.sampling.outputs import refuse_folder
+from rfxray.sampling.samples import refuse_folder
 
 STRIPS = {"guidance": (1.0, 2.0, 3.0, 4.0, 5.0), "strength": (0.3, 0.5, 0.7, 0.9, 1.0)}
 SAYS = {"Software": "rfxray", "Description": dicom.EDITED}
@@ -54,13 +60,13 @@ def read_square(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
       DataError: where the file is no whole grey radiograph of one frame, with the reason.
       ConfigError: where the decoders are not installed.
     """
-    ingest = _ingest()
+    reader = _reader()
     try:
-        radiograph = ingest.read(path)
-        image = ingest.square(radiograph, size)["image"]
-    except ingest.Refused as refusal:
+        found = reader.read(path)
+        image = reader.square(found, size)["image"]
+    except reader.Refused as refusal:
         raise DataError(f"{path}: {refusal}") from None
-    return to_float(image), radiograph.pixels.shape
+    return to_float(image), found.pixels.shape
 
 
 def read_mask(path: Path, original: tuple[int, int], size: int) -> np.ndarray:
@@ -71,7 +77,7 @@ def read_mask(path: Path, original: tuple[int, int], size: int) -> np.ndarray:
       DataError: where it cannot be read, or is in colour.
     """
     try:
-        levels = pictures.read_png(path)
+        levels = files.read_png(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is no mask that can be read: {error}") from error
     if not levels.any():
@@ -82,16 +88,16 @@ def read_mask(path: Path, original: tuple[int, int], size: int) -> np.ndarray:
     if mask.shape != tuple(original):
         found, wanted = (" × ".join(map(str, shape)) for shape in (mask.shape, original))
         raise ConfigError(f"the mask {path} is {found} pixels and the radiograph {wanted}")
-    return _ingest().to_square(mask, size)[0]
+    return _reader().to_square(mask, size)[0]
 
 
 def conditions(told: dict[str, str], change: dict[str, str]) -> tuple[Condition, Condition]:
     """(source, target), one row each; No Finding follows where the findings settle it."""
-    source = conditioning.encode(told)
+    source = vocabulary.encode(told)
     both = {**told, **change}
     if "no_finding" not in change and _unsettled(told, change):
         both.pop("no_finding", None)
-    target = conditioning.derive_no_finding(*conditioning.encode(both))
+    target = vocabulary.derive_no_finding(*vocabulary.encode(both))
     return tuple(Condition(values[None], known[None]) for values, known in (source, target))
 
 
@@ -101,10 +107,10 @@ def _unsettled(told: dict[str, str], change: dict[str, str]) -> bool:
     Present, it says of every pathology that it is absent, so a change to that changes nothing;
     absent, it stays so with a pathology that is present.
     """
-    allowed = (1 - conditioning.encode_value("no_finding", told.get("no_finding"))[0], True)
+    allowed = (1 - vocabulary.encode_value("no_finding", told.get("no_finding"))[0], True)
     return any(
-        conditioning.encode_value(name, value)
-        not in (allowed, conditioning.encode_value(name, told.get(name)))
+        vocabulary.encode_value(name, value)
+        not in (allowed, vocabulary.encode_value(name, told.get(name)))
         for name, value in change.items()
         if name in PATHOLOGY_NAMES
     )
@@ -118,19 +124,19 @@ def propagated(source: Condition, change: dict[str, str], arguments) -> tuple[Co
     """
     do = {}
     for name, value in change.items():
-        do[name], known = conditioning.encode_value(name, value)
+        do[name], known = vocabulary.encode_value(name, value)
         if not known:
             raise ConfigError(f"--set {name}={value} with --propagate: say which value it takes")
-    model = causal.fit_dataset(
-        causal.read_graph(arguments.graph or causal.GRAPH), open_dataset(arguments.propagate)
+    model = logistic.fit_dataset(
+        logistic.read_graph(arguments.graph or logistic.GRAPH), open_dataset(arguments.propagate)
     )
-    values, known, chances = causal.counterfactual(
+    values, known, chances = logistic.counterfactual(
         model, source.attributes, source.known, do, arguments.seed
     )
     told = {
         name: {
             "probability": round(float(chance[0]), 3),
-            "now": conditioning.decode_value(name, values[0, INDEX[name]], True),
+            "now": vocabulary.decode_value(name, values[0, INDEX[name]], True),
         }
         for name, chance in chances.items()
         if known[0, INDEX[name]]
@@ -157,8 +163,8 @@ def strip(original: np.ndarray, edits: dict[str, np.ndarray]) -> np.ndarray:
     """The original and edits in a row, below each what changed (grey: nothing): uint8."""
     images = [original, *edits.values()]
     rows = [images, [0.5 * (image - original) for image in images]]
-    return pictures.table(
-        pictures.to_uint8(np.array(rows)), ["picture", "change"], ["original", *edits]
+    return contact_sheet.table(
+        pixels.to_uint8(np.array(rows)), ["picture", "change"], ["original", *edits]
     )
 
 
@@ -187,7 +193,7 @@ def edit(arguments: argparse.Namespace) -> None:
       NonFiniteError, SaveFailed: where an edit is no picture, or cannot be written.
     """
     settings = settings_of(arguments)
-    told, change = conditioning.parse(arguments.told), conditioning.parse(arguments.set)
+    told, change = vocabulary.parse(arguments.told), vocabulary.parse(arguments.set)
     refuse_folder(arguments.out)
     source, target = conditions(told, change)
     # What is drawn anew may show what was there before.
@@ -242,7 +248,7 @@ def edit(arguments: argparse.Namespace) -> None:
         "from": told,
         "set": change,
         "follows": follows,
-        "attributes": conditioning.decode(target.attributes[0], target.known[0]),
+        "attributes": vocabulary.decode(target.attributes[0], target.known[0]),
         **dataclasses.asdict(settings),
         **model.source,
         "mean_absolute_change": round(float(np.abs(edited - original).mean() * 127.5), 3),
@@ -251,15 +257,15 @@ def edit(arguments: argparse.Namespace) -> None:
     out = arguments.out
     with saving(out):
         out.mkdir(parents=True, exist_ok=True)
-        pictures.save_png(out / "original.png", to_uint16(original), {"Software": "rfxray"})
-        pictures.save_png(out / "edited.png", to_uint16(edited), {**SAYS, "rfxray": entry})
-        pictures.save_png(out / "difference.png", difference(edited, original), SAYS)
-        pictures.save_png(out / "strip.png", strip(original, variants), SAYS)
+        files.save_png(out / "original.png", to_uint16(original), {"Software": "rfxray"})
+        files.save_png(out / "edited.png", to_uint16(edited), {**SAYS, "rfxray": entry})
+        files.save_png(out / "difference.png", difference(edited, original), SAYS)
+        files.save_png(out / "strip.png", strip(original, variants), SAYS)
         if arguments.dicom:
             dicom.save(
                 out / "edited.dcm", to_uint16(edited), entry, f"edited from {arguments.image.name}"
             )
-        pictures.write_whole(out / "edit.json", (json.dumps(entry, indent=1) + "\n").encode())
+        files.write_whole(out / "edit.json", (json.dumps(entry, indent=1) + "\n").encode())
     print(f"rfxray.edit: edited.png, difference.png, strip.png and edit.json in {out}")
 
 
@@ -268,15 +274,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _ingest():
+def _reader():
     """What turns files into squares; it needs the decoders of the extra `prep`."""
     try:
-        from rfxray import ingest
+        from rfxray.data import radiograph
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"reading radiographs needs {error.name}: pip install -e '.[prep]'"
         ) from error
-    return ingest
+    return radiograph
 
 
 def parser() -> argparse.ArgumentParser:
@@ -320,7 +326,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     arguments.argv = argv
     with exit_on_error("rfxray.edit"):
-        devices.start()
+        distributed.start()
         edit(arguments)
 
 

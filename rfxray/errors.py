@@ -12,11 +12,6 @@ the code below, so that a launch script can act on it; anything else keeps its t
 | 78 | bad configuration, or a refused restore | stop, correct the command |
 """
 
-import argparse
-import contextlib
-import sys
-from pathlib import Path
-
 
 class RfxrayError(Exception):
     """An expected failure: `str(error)` is one line that says what, where and what to do."""
@@ -63,53 +58,3 @@ class Preempted(RfxrayError):
 def first_line(error: object) -> str:
     """What an error of another library says, cut to one line; its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
-@contextlib.contextmanager
-def saving(out: str | Path):
-    """Turns the refusal of a disk into the error of a command that may be run again."""
-    try:
-        yield
-    except OSError as error:
-        raise SaveFailed(
-            f"{out} cannot be written: {error.strerror or error}; make room there, or see that it "
-            f"is writable, and run the same command again"
-        ) from error
-
-
-def local_path(text: str) -> Path:
-    """A path of this machine, as the type of a flag.
-
-    Raises:
-      ArgumentTypeError: for `gs://…` and the like, which would silently become a folder here.
-    """
-    if "://" in text:
-        raise argparse.ArgumentTypeError(
-            f"{text} is not a path; mount the bucket (gcsfuse) and give the folder it is mounted at"
-        )
-    return Path(text)
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """Answers a wrong flag in one line and with the exit code of a bad configuration."""
-
-    def error(self, message):
-        command = self.prog.removeprefix("python -m ")
-        print(f"{command}: error: {message} (--help lists the flags)", file=sys.stderr)
-        sys.exit(ConfigError.exit_code)
-
-
-@contextlib.contextmanager
-def exit_on_error(command: str):
-    """Turns an `RfxrayError` into one line on stderr and its exit code.
-
-    Args:
-      command: what the line begins with, such as `rfxray.train`.
-    """
-    try:
-        yield
-    except RfxrayError as error:
-        line = " ".join(str(error).split())
-        kind = "stopped" if isinstance(error, Preempted) else "error"
-        print(f"{command}: {kind}: {line}", file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)

@@ -16,10 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfxray import checkpoint, devices, optim, partition, state
-from rfxray import config as configuration
-from rfxray.errors import ArgumentParser, ConfigError, DataError, exit_on_error, local_path
-from rfxray.store import Store
+from rfxray.checkpoints.store import Store
+from rfxray.checkpoints.weights import ema_item, ema_name, read_config
+from rfxray.command_line import ArgumentParser, exit_on_error, local_path
+from rfxray.config import load as configuration
+from rfxray.errors import ConfigError, DataError
+from rfxray.runtime import distributed, sharding
+from rfxray.training import ema, state
 
 
 def inner_product(step, gamma, other_step, other_gamma) -> np.ndarray:
@@ -47,8 +50,8 @@ def coefficients(steps, sigmas, step: int, sigma: float) -> tuple[np.ndarray, fl
       a share of the norm of the one that is wanted.
     """
     steps = np.asarray(steps, np.float64)
-    gammas = np.array([optim.ema_gamma(s) for s in sigmas])
-    gamma = optim.ema_gamma(sigma)
+    gammas = np.array([ema.ema_gamma(s) for s in sigmas])
+    gamma = ema.ema_gamma(sigma)
     gram = inner_product(steps[:, None], gammas[:, None], steps, gammas)
     target = inner_product(steps, gammas, step, gamma)
     # Scaled to a diagonal of 1: early snapshots have profiles that are narrow and high.
@@ -78,24 +81,24 @@ def reconstruct(workdir: Path, sigma: float, step: int | None = None) -> tuple[P
     """
     if not 0 < sigma <= 0.25:
         raise ConfigError(f"--sigma {sigma} must lie in (0, 0.25]")
-    config = configuration.from_json(checkpoint.read_config(workdir))
-    name, kept = optim.ema_name(sigma), [optim.ema_name(s) for s in config.ema_sigmas]
+    config = configuration.from_json(read_config(workdir))
+    name, kept = ema_name(sigma), [ema_name(s) for s in config.ema_sigmas]
     if name in kept:
         raise ConfigError(f"{workdir} keeps the profile {name} itself; sample with --ema {sigma}")
     if not (workdir / "ema").is_dir():
         raise DataError(f"{workdir} has no snapshots; a run keeps them with --config.ema_every=N")
 
-    snapshots = Store(workdir / "ema", tuple(map(checkpoint.ema_item, kept)))
+    snapshots = Store(workdir / "ema", tuple(map(ema_item, kept)))
     there = snapshots.steps()
     step = max(there, default=None) if step is None else step
     if step not in there:
         raise ConfigError(f"{workdir / 'ema'} has no snapshot of step {step}, only {there}")
     pairs = [(n, width) for n in there if n <= step for width in config.ema_sigmas]
     weights, error = coefficients(*zip(*pairs, strict=True), step, sigma)
-    abstract = state.abstract(config, partition.make_mesh(1, jax.device_count(), 1))["params"]
+    abstract = state.abstract(config, sharding.make_mesh(1, jax.device_count(), 1))["params"]
     total = None
     for (n, width), weight in zip(pairs, weights, strict=True):
-        item, meta = checkpoint.ema_item(optim.ema_name(width)), snapshots.meta(n)
+        item, meta = ema_item(ema_name(width)), snapshots.meta(n)
         params = snapshots.restore(n, {item: abstract}, meta)[item]
         total = jax.tree.map(jnp.zeros_like, params) if total is None else total
         total = _add(total, np.float32(weight), params)
@@ -104,7 +107,7 @@ def reconstruct(workdir: Path, sigma: float, step: int | None = None) -> tuple[P
 
     # The last snapshot is that of the step, and its meta what there is to say of the run there.
     made = {"sigma": sigma, "of": pairs, "weights": weights.tolist(), "error": error}
-    item = checkpoint.ema_item(name)
+    item = ema_item(name)
     out = Store(workdir / "posthoc" / name, (item,), create=True)
     out.save(step, {item: total}, meta | {"posthoc": made})
     out.wait()
@@ -128,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--step", type=int, help="of a snapshot; the newest by default")
     arguments = parser.parse_args(argv)
     with exit_on_error("rfxray.posthoc_ema"):
-        devices.start()
+        distributed.start()
         folder, error = reconstruct(arguments.workdir, arguments.sigma, arguments.step)
         print(f"rfxray.posthoc_ema: the profile is met but for {error:.1e} of it; {folder}")
 

@@ -28,15 +28,26 @@ import numpy as np
 from einops import rearrange
 from tqdm import tqdm
 
-from rfxray import conditioning, devices, pictures, sampling
-from rfxray.dataset import open_dataset
-from rfxray.errors import ArgumentParser, ConfigError, Preempted, exit_on_error, saving
-from rfxray.input import to_float
-from rfxray.sampling import nearest, requests, stream
-from rfxray.sampling.flags import refuse_unread, settings_given
-from rfxray.sampling.generate import Batches
-from rfxray.sampling.outputs import refuse_folder
-from rfxray.telemetry import duration
+from rfxray import sampling
+from rfxray.attributes import vocabulary
+from rfxray.command_line import (
+    ArgumentParser,
+    duration,
+    exit_on_error,
+    refuse_unread,
+    settings_given,
+)
+from rfxray.data import pixels
+from rfxray.data.dataset import open_dataset
+from rfxray.data.pixels import to_float
+from rfxray.errors import ConfigError, Preempted
+from rfxray.evaluate import memorisation
+from rfxray.outputs import contact_sheet, files
+from rfxray.outputs.files import saving
+from rfxray.runtime import distributed
+from rfxray.sampling import requests, stream
+from rfxray.sampling.sampler import Batches
+from rfxray.sampling.samples import refuse_folder
 
 ON_SHEET = 64  # pictures of grid.png
 LINE_SECONDS = 10.0  # between lines of progress in a log
@@ -59,12 +70,12 @@ def parse_grid(texts: list[str], asked: dict[str, str]) -> dict[str, list[str]]:
         name, separator, values = text.partition("=")
         if not separator or not values:
             raise ConfigError(f"--grid {text!r} is not NAME=VALUE,VALUE,…, such as age=20,50,80")
-        name = conditioning.lookup(name).name
+        name = vocabulary.lookup(name).name
         if name in axes or name in asked:
             raise ConfigError(f"--grid {name} is given twice, or by --set too")
         axes[name] = [value.strip() for value in values.split(",")]
         for value in axes[name]:
-            conditioning.encode_value(name, value)
+            vocabulary.encode_value(name, value)
     if len(axes) > 2:
         raise ConfigError(f"--grid takes rows and columns, not {len(axes)} attributes")
     return axes
@@ -83,7 +94,7 @@ def parse_weights(texts: list[str]) -> tuple[tuple[tuple[str, ...], float], ...]
             number = float(weight)
         except ValueError:
             raise ConfigError(f"--weight {text!r} is not NAMES=W, such as view+sex=2") from None
-        groups.append((tuple(conditioning.lookup(name).name for name in names.split("+")), number))
+        groups.append((tuple(vocabulary.lookup(name).name for name in names.split("+")), number))
     return tuple(groups)
 
 
@@ -183,7 +194,7 @@ def draw_grid(model, arguments, settings, asked, axes, command: str) -> tuple[in
     """n pictures for every cell of a table (cells vary fastest): (how many, images)."""
     _refuse_others(arguments.out, command)
     cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    encoded = [conditioning.encode({**asked, **cell}) for cell in cells]
+    encoded = [vocabulary.encode({**asked, **cell}) for cell in cells]
     values, known = (
         np.tile(np.stack(part), (arguments.n, 1)) for part in zip(*encoded, strict=True)
     )
@@ -197,7 +208,7 @@ def draw_grid(model, arguments, settings, asked, axes, command: str) -> tuple[in
     (row_name, row_values), *more = axes.items()
     columns = [f"{name}={value}" for name, values in more for value in values]
     table = rearrange(
-        pictures.to_uint8(drawn.images),
+        pixels.to_uint8(drawn.images),
         "(n r c) h w -> (n r) c h w",
         n=arguments.n,
         r=len(row_values),
@@ -206,7 +217,9 @@ def draw_grid(model, arguments, settings, asked, axes, command: str) -> tuple[in
     rows = [f"{row_name}={value}" for value in row_values] * arguments.n
     with saving(arguments.out):
         sampling.save(drawn, arguments.out, {"command": command})
-        _save_sheet(arguments.out, pictures.table(table, rows, columns, _title(settings, asked)))
+        _save_sheet(
+            arguments.out, contact_sheet.table(table, rows, columns, _title(settings, asked))
+        )
     return len(indices), drawn.images
 
 
@@ -235,8 +248,8 @@ def draw_stream(model, arguments, settings, asked, command: str) -> tuple[int, n
         finally:
             progress.close()
         shown = to_float(stream.first_pictures(arguments.out, plan))
-        images = pictures.to_uint8(shown[:ON_SHEET])
-        _save_sheet(arguments.out, pictures.grid(images, title=_title(settings, asked)))
+        images = pixels.to_uint8(shown[:ON_SHEET])
+        _save_sheet(arguments.out, contact_sheet.grid(images, title=_title(settings, asked)))
     return plan.n, shown
 
 
@@ -246,7 +259,7 @@ def _title(settings, asked) -> str:
 
 
 def _save_sheet(out: Path, sheet: np.ndarray) -> None:
-    pictures.save_png(out / "grid.png", sheet, {"Description": "synthetic radiographs"})
+    files.save_png(out / "grid.png", sheet, {"Description": "synthetic radiographs"})
 
 
 def sample(arguments: argparse.Namespace) -> None:
@@ -256,7 +269,7 @@ def sample(arguments: argparse.Namespace) -> None:
       ConfigError, DataError: see `sampling.load` and `conditioning.parse`.
       NonFiniteError, SaveFailed: where a picture is none, or cannot be written.
     """
-    asked = conditioning.parse(arguments.set)
+    asked = vocabulary.parse(arguments.set)
     axes = parse_grid(arguments.grid, asked)
     if arguments.n < 1 or arguments.first_index < 0:
         raise ConfigError("--n is at least 1 and --first-index at least 0")
@@ -274,7 +287,7 @@ def sample(arguments: argparse.Namespace) -> None:
         step = begun["step"]  # the training run may have gone on since
     model = sampling.load(arguments.checkpoint, arguments.ema, step, weak)
     if trained_on is not None:
-        nearest.check(trained_on, model.config.model.size)
+        memorisation.check(trained_on, model.config.model.size)
     source = model.source
     print(f"rfxray.sample: {source['checkpoint']} at step {source['step']}, EMA {source['ema']}")
     if arguments.compile_only:
@@ -295,9 +308,9 @@ def sample(arguments: argparse.Namespace) -> None:
     else:
         count, shown = draw_stream(model, arguments, settings, asked, shlex.join(command))
     if trained_on is not None:
-        near = nearest.nearest(shown, trained_on)
+        near = memorisation.nearest(shown, trained_on)
         with saving(arguments.out):
-            pictures.save_png(arguments.out / "nearest.png", nearest.sheet(shown, near))
+            files.save_png(arguments.out / "nearest.png", memorisation.sheet(shown, near))
         closest = int(near.distances.argmin())
         which = "each" if len(shown) == count else f"each of the first {len(shown)}"
         print(
@@ -379,7 +392,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser().parse_args(argv)
     arguments.argv = argv
     with exit_on_error("rfxray.sample"):
-        devices.start()
+        distributed.start()
         sample(arguments)
 
 

@@ -12,29 +12,26 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from rfxray import (
-    attention,
-    chips,
-    dataset,
-    devices,
-    errors,
-    evidence,
-    flops,
-    guard,
-    input,
-    model,
-    partition,
-    pictures,
-    state,
-    telemetry,
-)
-from rfxray import config as configuration
-from rfxray.checkpoint import Checkpoints
-from rfxray.optim import ema_name, schedule
-from rfxray.sampling import Settings, sampler
-from rfxray.step import abstract_batch, train_step, validation_step
-from rfxray.stop import StopRequest
-from rfxray.watchdog import Watchdog
+from rfxray import command_line, errors
+from rfxray.checkpoints.run import Checkpoints
+from rfxray.checkpoints.weights import ema_name
+from rfxray.config import load as configuration
+from rfxray.config.identity import identity_of
+from rfxray.data import batches, dataset, pixels
+from rfxray.data.faults import Faults
+from rfxray.networks import attention, radit
+from rfxray.outputs import contact_sheet, files
+from rfxray.perf import chips, flops
+from rfxray.runtime import compiler_options, distributed, sharding
+from rfxray.runtime.preemption import StopRequest
+from rfxray.runtime.watchdog import Watchdog
+from rfxray.sampling.sampler import Settings, make_sampler
+from rfxray.training import run_log, skip_guard, skip_report, state
+from rfxray.training.metrics import fresh_metrics, scalars
+from rfxray.training.optimizer import schedule
+from rfxray.training.profile import Trace
+from rfxray.training.rates import Goodput, Meter
+from rfxray.training.step import abstract_batch, train_step, validation_step
 
 # Steps the host may run ahead of the device: enough to keep it busy, few enough that batches do not
 # pile up in its memory. Waiting for a step this far back never leaves the device idle.
@@ -54,19 +51,19 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
     """
     # ----- Setup: devices, data, model -------------------------------------------------------
     stop = StopRequest(config.stop_seconds)
-    mesh = partition.make_mesh(**config.mesh)
-    partition.check_batch(mesh, config.batch_size, config.accumulate)
-    shape = model.model_config(config)
+    mesh = sharding.make_mesh(**config.mesh)
+    sharding.check_batch(mesh, config.batch_size, config.accumulate)
+    shape = radit.model_config(config)
     attention.refuse_elsewhere(config.attention, jax.default_backend(), shape.head_dim, shape.dtype)
     hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
-    datasets = input.open_datasets(config)
+    datasets = batches.open_datasets(config)
     for each in datasets:
         dataset.verify(each, config.data.verify, **hosts)
-    identity = configuration.identity(config, input.fingerprint(datasets))
+    identity = identity_of(config, batches.fingerprint(datasets))
 
     make_workdir(workdir)
     abstract = state.abstract(config, mesh)
-    metrics = telemetry.fresh_metrics(partition.replicated(mesh))
+    metrics = fresh_metrics(sharding.replicated(mesh))
     checkpoints = Checkpoints(workdir, config, identity, abstract, metrics, allow)
 
     # ----- State: fresh, or the newest checkpoint that is whole ------------------------------
@@ -76,13 +73,13 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
     else:
         step, (train_state, metrics, position), found = begun
     saved = step
-    skips = guard.Watch(int(train_state["guard"]["skipped"]))
+    skips = skip_guard.Watch(int(train_state["guard"]["skipped"]))
     if jax.process_index() == 0:
         told = config.to_json_best_effort(indent=1) + "\n"
-        pictures.write_whole(workdir / "config.json", told.encode())
+        files.write_whole(workdir / "config.json", told.encode())
 
-    writer = telemetry.Writer(workdir, step)
-    goodput = telemetry.Goodput(workdir)  # from here on, so that compiling counts as lost
+    writer = run_log.Writer(workdir, step)
+    goodput = Goodput(workdir)  # from here on, so that compiling counts as lost
     say = writer.say
     rate = schedule(config)
     count = parameter_overview.count_parameters(abstract["params"])
@@ -112,34 +109,34 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
     # ----- Steps: training, validation, sample grid ------------------------------------------
     watch = Watchdog(workdir, writer.alarm, step=step, **hosts, **config.watchdog)
     watch.doing("compiling")
-    options = devices.compiler_options(jax.devices()[0].device_kind)
+    options = compiler_options.options_for(jax.devices()[0].device_kind)
     begin = time.perf_counter()
     with jax.set_mesh(mesh):
         take_step = (
             jax.jit(
                 train_step(config),
                 donate_argnums=0,
-                out_shardings=(state.shardings(config, mesh), partition.replicated(mesh)),
+                out_shardings=(state.shardings(config, mesh), sharding.replicated(mesh)),
                 compiler_options=options,
             )
             .lower(train_state, metrics, abstract_batch(config, mesh))
             .compile()
         )
-    say(f"compiled after {telemetry.duration(time.perf_counter() - begin)}")
+    say(f"compiled after {command_line.duration(time.perf_counter() - begin)}")
     validate = jax.jit(validation_step(config))
     how = Settings(
         config.seed, config.samples.steps, config.samples.solver, config.samples.guidance
     )
-    draw = jax.jit(sampler(config, how), out_shardings=partition.replicated(mesh))
+    draw = jax.jit(make_sampler(config, how), out_shardings=sharding.replicated(mesh))
     profile = ema_name(config.ema_sigmas[0])  # what validation and pictures look at
 
-    faults = dataset.Faults(workdir / "data_faults.jsonl", config.data.tolerate)
-    loader = input.batches(config, datasets, position, **hosts, faults=faults)
+    faults = Faults(workdir / "data_faults.jsonl", config.data.tolerate)
+    loader = batches.train_batches(config, datasets, position, **hosts, faults=faults)
     fixed = []
     if config.eval.every:
-        held_out = input.validation_batches(config, datasets, **hosts, faults=faults)
-        fixed = [partition.global_batch(mesh, batch) for batch in held_out]
-    asked = input.requests(
+        held_out = batches.validation_batches(config, datasets, **hosts, faults=faults)
+        fixed = [sharding.global_batch(mesh, batch) for batch in held_out]
+    asked = batches.requests(
         config, datasets, multiple=mesh.shape["data"] * mesh.shape["fsdp"], faults=faults
     )
 
@@ -153,7 +150,7 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
     def sample_grid() -> np.ndarray:
         seed, weight = np.uint32(how.seed), np.float32(how.guidance)
         images = draw(train_state["ema"][profile], seed, weight, **asked)
-        return pictures.grid(pictures.to_uint8(np.asarray(images)[..., 0]))
+        return contact_sheet.grid(pixels.to_uint8(np.asarray(images)[..., 0]))
 
     def save() -> float:
         tell_skips()  # so that every skip which a checkpoint counts stands in the log
@@ -163,35 +160,35 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
         seen = jax.device_get(train_state["guard"])
         new = skips.new(seen)
         for skip in new:
-            say(evidence.line(config, datasets, skip, faults))
-        if guard.too_many(seen, new, config.skip.limit, config.skip.window):
+            say(skip_report.line(config, datasets, skip, faults))
+        if skip_guard.too_many(seen, new, config.skip.limit, config.skip.window):
             checkpoints.save(step, train_state, metrics, position)
             checkpoints.close()
             raise errors.NonFiniteError(
                 f"{config.skip.limit} steps or more within {config.skip.window} had a gradient "
                 f"that is not finite or explodes; saved at step {step}; look at "
-                f"{evidence.keep(workdir, config, datasets, seen, step, faults)}"
+                f"{skip_report.keep(workdir, config, datasets, seen, step, faults)}"
             )
 
     # ----- The loop --------------------------------------------------------------------------
     chip = chips.find(jax.devices()[0].device_kind)
-    meter = telemetry.Meter(
+    meter = Meter(
         *(step, config.steps, config.batch_size, shape.tokens),
         flops=flops.train_step(config),
         devices=mesh.size,
         peak=chip and chip.flops,
     )
-    trace = telemetry.Trace(workdir, config.profile.first, config.profile.steps)
-    bar = telemetry.Bar(step, config.steps)
+    trace = Trace(workdir, config.profile.first, config.profile.steps)
+    bar = command_line.Bar(step, config.steps, hosts["host"])
     ahead = deque()
     first, saved_at = True, time.perf_counter()
     waited = 0.0  # for checkpoints, since the last log step
-    devices.barrier("the first step")  # hosts compile at their own pace
+    distributed.barrier("the first step")  # hosts compile at their own pace
 
     with watch, jax.set_mesh(mesh):
         while step < config.steps and not stop.agreed(step):
             watch.doing("data")
-            batch = partition.global_batch(mesh, meter.wait(loader))
+            batch = sharding.global_batch(mesh, meter.wait(loader))
             watch.doing("the device")
             trace.before(step + 1)
             with jax.transfer_guard("disallow"):
@@ -219,8 +216,8 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
                 return every and (step % every == 0 or last)
 
             if due(config.log_every):
-                values = telemetry.scalars(metrics)
-                metrics = telemetry.fresh_metrics(partition.replicated(mesh))
+                values = scalars(metrics)
+                metrics = fresh_metrics(sharding.replicated(mesh))
                 rates = meter.read(step)
                 values |= rates | {"tokens_seen": float(position * shape.tokens)}
                 values |= {"save_wait": waited / (waited + meter.seconds)}
@@ -232,10 +229,10 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
                 values |= {"skipped": skipped, "replaced_records": faults.count}
                 values |= {"learning_rate": float(rate(step - 1 - skipped))}
                 writer.scalars(step, values)
-                say(telemetry.line(step, config.steps, values))
+                say(run_log.line(step, config.steps, values))
                 tell_skips()
                 limit = 60 * config.checkpoint_minutes
-                overdue = limit and devices.first_says(time.perf_counter() - saved_at > limit)
+                overdue = limit and distributed.first_says(time.perf_counter() - saved_at > limit)
 
             pauses = config.eval.every, config.samples.every, config.checkpoint_every
             if overdue or any(map(due, (*pauses, config.ema_every))):
@@ -288,10 +285,13 @@ def make_workdir(workdir: Path) -> None:
 
 
 def main(argv=None) -> None:
-    parser = errors.ArgumentParser(prog="python -m rfxray.train", description=__doc__)
+    parser = command_line.ArgumentParser(prog="python -m rfxray.train", description=__doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/")
     parser.add_argument(
-        "--workdir", required=True, type=errors.local_path, help="where the run keeps its files"
+        "--workdir",
+        required=True,
+        type=command_line.local_path,
+        help="where the run keeps its files",
     )
     parser.add_argument(
         "--allow-change",
@@ -301,9 +301,9 @@ def main(argv=None) -> None:
         help="resume although this key differs from what the checkpoint was made with (repeatable)",
     )
     arguments, rest = parser.parse_known_args(argv)
-    with devices.leaving(), errors.exit_on_error("rfxray.train"):
-        config = configuration.load(arguments.config, configuration.overrides(rest))
-        devices.start()
+    with distributed.leaving(), command_line.exit_on_error("rfxray.train"):
+        config = configuration.load_config(arguments.config, configuration.overrides(rest))
+        distributed.start()
         train(config, arguments.workdir, tuple(arguments.allow_change))
 
 

@@ -36,8 +36,8 @@ TINY = (
 
 def draw(numbers):
     """Records whose first pixel is their number, so that a test knows each example by sight."""
-    from rfxray import conditioning
-    from rfxray.record import State
+    from rfxray.attributes import vocabulary
+    from rfxray.attributes.states import State
 
     for i in numbers:
         rng = np.random.default_rng(i)
@@ -47,21 +47,21 @@ def draw(numbers):
         image = np.clip(disc * 40000 + rng.normal(8000, 1500, (SIZE, SIZE)), 0, 65535)
         image = image.astype(np.uint16)
         image[0, 0] = i
-        attributes, known = conditioning.encode(
+        attributes, known = vocabulary.encode(
             {
-                "view": conditioning.lookup("view").values[view],
+                "view": vocabulary.lookup("view").values[view],
                 "age": float(i % 90),
                 "source": "phantom",
-                "cardiomegaly": conditioning.PRESENCE[big],
+                "cardiomegaly": vocabulary.PRESENCE[big],
                 # Uncertain keeps the value that was read, closed vocabulary is a silent absence.
                 "pneumonia": "present",
                 "edema": "absent",
             }
         )
         states = np.where(known, State.STATED, State.UNLABELLED).astype(np.int8)
-        states[conditioning.INDEX["cardiomegaly"]] = State.POSITIVE if big else State.NEGATIVE
-        states[conditioning.INDEX["pneumonia"]] = State.UNCERTAIN
-        states[conditioning.INDEX["edema"]] = State.NEGATIVE_CLOSED_VOCABULARY
+        states[vocabulary.INDEX["cardiomegaly"]] = State.POSITIVE if big else State.NEGATIVE
+        states[vocabulary.INDEX["pneumonia"]] = State.UNCERTAIN
+        states[vocabulary.INDEX["edema"]] = State.NEGATIVE_CLOSED_VOCABULARY
         yield {
             "image": image,
             "content_box": [0, 0, SIZE, SIZE],
@@ -77,19 +77,20 @@ def draw(numbers):
 
 
 def write(out: Path, **splits: range) -> Path:
-    from data_prep import processes, shards
+    from rfxray.data import writing
+    from rfxray.data.plan import make_plan
 
-    plan = shards.plan(splits, name="tiny", size=SIZE, shard_examples=16)
-    processes.write_dataset(plan, draw, out)
+    plan = make_plan(splits, name="tiny", size=SIZE, shard_examples=16)
+    writing.write_dataset(plan, draw, out)
     return out
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache():
     """Compiling is most of the suite's time, and many tests run the same program."""
-    from rfxray import devices
+    from rfxray.runtime import distributed
 
-    devices.start()
+    distributed.start()
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +114,7 @@ def damage_record():
     """`damage_record(folder, record, shard)`: flips a bit of one training record's picture."""
 
     def damage(folder: Path, number: int, shard: int = 0) -> None:
-        from rfxray.dataset import Records, open_dataset
+        from rfxray.data.dataset import Records, open_dataset
 
         data = Records(open_dataset(folder), "train")._source[16 * shard + number]
         file = sorted(folder.glob("*train*"))[shard]
@@ -136,9 +137,11 @@ def other_data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def make_config():
     """`make_config("data.dirs=…", "steps=3")`: the checked config of a tiny run."""
-    from rfxray import config
+    from rfxray.config import load as configuration
 
-    return lambda *overrides: config.load(str(ROOT / "configs/smoke.py"), [*TINY, *overrides])
+    return lambda *overrides: configuration.load_config(
+        str(ROOT / "configs/smoke.py"), [*TINY, *overrides]
+    )
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rfxray import config as configuration
-from rfxray import dataset, input, partition, state, telemetry, train
-from rfxray.checkpoint import Checkpoints
+from rfxray import train
+from rfxray.checkpoints.run import Checkpoints
+from rfxray.config import load as configuration
+from rfxray.config.identity import identity_of
+from rfxray.data import batches, dataset
 from rfxray.errors import ConfigError, DataError
+from rfxray.runtime import sharding
+from rfxray.training import metrics, state
 from tests import conftest
 
 SAVE = 6  # steps between the two checkpoints that are there
@@ -55,14 +59,14 @@ def checkpoints(folder: Path) -> Iterator[tuple[str, str, str, bool]]:
     """(file, damage, outcome, whether that is right) for every kind of file of a checkpoint."""
     data = conftest.write(folder / "data", train=range(50), validation=range(50, 70))
     overrides = [*conftest.TINY, f"data.dirs={data}"]
-    config = configuration.load(str(conftest.ROOT / "configs/smoke.py"), overrides)
+    config = configuration.load_config(str(conftest.ROOT / "configs/smoke.py"), overrides)
     with conftest.keep_signal_handlers():
         train.train(config, folder / "run")
-    mesh = partition.make_mesh(1, 1, 1)
-    identity = configuration.identity(config, input.fingerprint(input.open_datasets(config)))
+    mesh = sharding.make_mesh(1, 1, 1)
+    identity = identity_of(config, batches.fingerprint(batches.open_datasets(config)))
 
     def resume(workdir: Path):
-        empty = telemetry.fresh_metrics(partition.replicated(mesh))
+        empty = metrics.fresh_metrics(sharding.replicated(mesh))
         store = Checkpoints(workdir, config, identity, state.abstract(config, mesh), empty)
         try:
             step, restored, _ = store.resume()

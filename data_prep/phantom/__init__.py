@@ -1,7 +1,8 @@
 """A procedural chest: attributes drawn through a causal graph, radiographs drawn from them."""
 
 from data_prep.phantom.causes import descendants, draw_attributes, draw_states, draw_trial, observe
-from data_prep.phantom.draw import draw_images, mask_markers, truth
+from data_prep.phantom.draw import draw_images, truth
+from rfxray.evaluate.classifier import mask_markers
 
 __all__ = [
     "descendants",

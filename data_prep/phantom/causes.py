@@ -15,7 +15,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from data_prep.phantom.noise import Noise
-from rfxray.conditioning import (
+from rfxray.attributes.states import State, known_from_states
+from rfxray.attributes.vocabulary import (
     ATTRIBUTES,
     FINDING_NAMES,
     INDEX,
@@ -25,7 +26,6 @@ from rfxray.conditioning import (
     lookup,
 )
 from rfxray.errors import ConfigError
-from rfxray.record import State, known_from_states
 
 # Shares of the categories, in the order of the vocabulary.
 VIEW_SHARES = (0.40, 0.35, 0.25)  # PA, AP, lateral

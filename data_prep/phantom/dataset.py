@@ -8,9 +8,9 @@ import numpy as np
 
 from data_prep.phantom.causes import draw_attributes, draw_states, observe
 from data_prep.phantom.draw import SIZES, draw_images
-from data_prep.processes import write_dataset
-from data_prep.shards import plan
-from data_prep.splits import check_fractions, hashed_split
+from data_prep.tables.splits import check_fractions, hashed_split
+from rfxray.data.plan import make_plan
+from rfxray.data.writing import write_dataset
 from rfxray.errors import ConfigError
 
 COMMAND = "data_prep.phantom"
@@ -29,7 +29,7 @@ def patient(index: int) -> str:
 
 
 def records(indices: Sequence[int], seed: int, size: int) -> Iterator[dict]:
-    """A record (as `rfxray.record.serialize` takes it) for each patient, in order."""
+    """A record (as `rfxray.data.record.serialize` takes it) for each patient, in order."""
     for start in range(0, len(indices), _DRAWN_AT_ONCE):
         block = np.asarray(indices[start : start + _DRAWN_AT_ONCE])
         attributes = draw_attributes(seed, block)
@@ -65,7 +65,7 @@ def write(out: Path, n: int, size: int, seed: int, validation: float, workers: i
     splits: dict[str, list[int]] = {"train": [], "validation": []}
     for index in range(n):
         splits[hashed_split(patient(index), validation, 0.0)].append(index)
-    planned = plan(
+    planned = make_plan(
         splits,
         name="phantom",
         size=size,

@@ -8,15 +8,13 @@ from data_prep.phantom import anatomy, frontal, lateral
 from data_prep.phantom.noise import Noise
 from data_prep.phantom.patient import Patients
 from data_prep.phantom.raster import band, grid, segment
-from rfxray.conditioning import INDEX
+from rfxray.attributes.vocabulary import INDEX
+from rfxray.data.markers import MARKER_BOXES
 from rfxray.errors import ConfigError
 
 SIZES = (32, 1024)
 _LATERAL = 2  # index among the views
 
-# Where a side marker can stand, as left, top, right, bottom in the picture's frame. "R" stands at
-# the patient's right, which is the image's left.
-MARKER_BOXES = {"R": (-0.97, -0.97, -0.79, -0.72), "L": (0.79, -0.97, 0.97, -0.72)}
 
 # Strokes within the marker's box: x0, y0, x1, y1.
 _STROKES = {
@@ -30,6 +28,7 @@ _STROKES = {
     ),
     "L": ((0.25, 0.12, 0.25, 0.75), (0.25, 0.75, 0.75, 0.75)),
 }
+
 
 # As many pixels are worked on at once as keep a layer (1 MiB of float32) within the cache.
 _PIXELS_AT_ONCE = 2**18
@@ -70,21 +69,6 @@ def truth(attributes: np.ndarray, seed: int, indices: np.ndarray) -> dict[str, n
     ratio = anatomy.cardiothoracic_ratio(patients)[:, 0, 0]
     sideways = patients.attributes[:, INDEX["view"]] == _LATERAL
     return {"cardiothoracic_ratio": np.where(sideways, np.nan, ratio).astype(np.float32)}
-
-
-def mask_markers(images: np.ndarray) -> np.ndarray:
-    """The pictures [n, size, size] with both marker regions filled with the darkest value of the
-    rest of each."""
-    size = images.shape[-1]
-    x, y = grid(size)
-    hidden = np.zeros((1, size, size), bool)
-    for left, top, right, bottom in MARKER_BOXES.values():
-        margin = 2 / size
-        hidden |= (np.abs(x - (left + right) / 2) < (right - left) / 2 + margin) & (
-            np.abs(y - (top + bottom) / 2) < (bottom - top) / 2 + margin
-        )
-    darkest = images[:, ~hidden[0]].min(-1)
-    return np.where(hidden, darkest[:, None, None], images)
 
 
 def _expose(patients: Patients, attenuation: np.ndarray, size: int) -> np.ndarray:

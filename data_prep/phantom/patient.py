@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from data_prep.phantom.noise import Noise
-from rfxray.conditioning import INDEX
+from rfxray.attributes.vocabulary import INDEX
 
 _ADULT = 18.0  # years
 

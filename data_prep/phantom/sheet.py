@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw
 
 from data_prep.phantom.causes import draw_attributes
 from data_prep.phantom.draw import draw_images
-from rfxray.conditioning import PATHOLOGY_NAMES, encode_value
+from rfxray.attributes.vocabulary import PATHOLOGY_NAMES, encode_value
 
 COLUMNS = 7
 _CAPTION = 16  # pixels

@@ -10,9 +10,9 @@ views is blank. Accession numbers are unique within a patient only. There is no 
 import re
 from pathlib import Path
 
-from data_prep.csv_table import require
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels
-from data_prep.table import Table, TableBuilder
+from data_prep.tables.csv_table import require
+from data_prep.tables.table import Table, TableBuilder
 
 NAME = "brax"
 COLUMNS = {

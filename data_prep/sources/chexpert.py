@@ -15,10 +15,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.columns import identifier, official_split
-from data_prep.csv_table import find, opened, require
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels, race
-from data_prep.table import Table, TableBuilder, Value
+from data_prep.tables.columns import identifier, official_split
+from data_prep.tables.csv_table import find, opened, require
+from data_prep.tables.table import Table, TableBuilder, Value
 from rfxray.errors import DataError
 
 NAME = "chexpert"

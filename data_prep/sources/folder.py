@@ -9,13 +9,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data_prep.columns import split_of
-from data_prep.csv_table import MISFIT, rows
-from data_prep.shards import Dropped
-from data_prep.table import Row, Table, TableBuilder, make_key
-from rfxray.conditioning import INDEX
+from data_prep.tables.columns import split_of
+from data_prep.tables.csv_table import MISFIT, rows
+from data_prep.tables.table import Row, Table, TableBuilder, make_key
+from rfxray.attributes.vocabulary import INDEX
+from rfxray.data.plan import Dropped
+from rfxray.data.radiograph import EXTENSIONS
 from rfxray.errors import ConfigError, DataError
-from rfxray.ingest import EXTENSIONS
 
 LEFTOVER = ".azdownload"  # AzCopy's mark on what it has not finished
 

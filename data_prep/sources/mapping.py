@@ -19,9 +19,9 @@ import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from data_prep.table import TableBuilder, Value
-from rfxray.conditioning import ATTRIBUTES, FINDING_NAMES, INDEX
-from rfxray.record import State
+from data_prep.tables.table import TableBuilder, Value
+from rfxray.attributes.states import State
+from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, INDEX
 
 MAPPINGS = Path(__file__).with_name("mappings")
 RELATIONS = ("is", "implies", "may", "none", "open")

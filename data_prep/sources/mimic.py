@@ -13,10 +13,10 @@ it is unknown. A subject whose admissions name different races has none.
 
 from pathlib import Path
 
-from data_prep.columns import official_split
-from data_prep.csv_table import find, require
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels, race
-from data_prep.table import Table, TableBuilder, Value
+from data_prep.tables.columns import official_split
+from data_prep.tables.csv_table import find, require
+from data_prep.tables.table import Table, TableBuilder, Value
 
 NAME = "mimic"
 METADATA = {

@@ -9,9 +9,9 @@ so unknown); the 2020 edition does not. The images may lie in any folder below t
 
 from pathlib import Path
 
-from data_prep.csv_table import find, opened, require
 from data_prep.sources.mapping import closed_list
-from data_prep.table import Table, TableBuilder
+from data_prep.tables.csv_table import find, opened, require
+from data_prep.tables.table import Table, TableBuilder
 
 NAME = "nih"
 COLUMNS = {

@@ -13,9 +13,9 @@ import ast
 import functools
 from pathlib import Path
 
-from data_prep.csv_table import require
 from data_prep.sources.mapping import closed_list
-from data_prep.table import Table, TableBuilder
+from data_prep.tables.csv_table import require
+from data_prep.tables.table import Table, TableBuilder
 
 NAME = "padchest"
 METHODS = ("Physician", "RNN_model")

@@ -12,9 +12,9 @@ CheXbert's output has the report in the column `Report Impression` and the 14 la
 import json
 from pathlib import Path
 
-from data_prep.csv_table import find, opened
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels
-from data_prep.table import Table, TableBuilder, Value
+from data_prep.tables.csv_table import find, opened
+from data_prep.tables.table import Table, TableBuilder, Value
 from rfxray.errors import DataError
 
 NAME = "rexgradient"

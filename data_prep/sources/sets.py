@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_prep.sources import brax, chexpert, mimic, nih, padchest, rexgradient, vindr
-from data_prep.table import Table
+from data_prep.tables.table import Table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import pydicom
 
-from data_prep.csv_table import find, header, require
 from data_prep.sources.mapping import ClosedList, closed_list
-from data_prep.table import Table, TableBuilder, Value
+from data_prep.tables.csv_table import find, header, require
+from data_prep.tables.table import Table, TableBuilder, Value
 from rfxray.errors import DataError
 
 NAME = "vindr"

@@ -95,8 +95,8 @@ judge() {
   reports=$(answer='matched no objects' retry "$TRIES" "${reported[@]}") ||
     end 75 "the reports could not be read $TRIES times"
   read -r word code seen attempt why < <(
-    cd "$root" && "$python" -S -m rfxray.status --attempt "$1" --stale "$STALE" --grace "$GRACE" <<<"$reports"
-  ) || fail 78 "$python cannot run rfxray.status"
+    cd "$root" && "$python" -S -m rfxray.runtime.status --attempt "$1" --stale "$STALE" --grace "$GRACE" <<<"$reports"
+  ) || fail 78 "$python cannot run rfxray.runtime.status"
 }
 
 ours='' began=0 furthest=-1 stuck=0 failed=0 starts=0 new=''

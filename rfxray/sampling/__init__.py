@@ -6,9 +6,9 @@ pictures = sampling.generate(model, {"view": "PA", "cardiomegaly": "present"}, n
 sampling.save(pictures, "out")
 """
 
-from rfxray.sampling.generate import Pictures, Settings, generate, sampler
-from rfxray.sampling.outputs import save
+from rfxray.sampling.pretrained import Model, load
+from rfxray.sampling.sampler import Pictures, Settings, generate, make_sampler
+from rfxray.sampling.samples import save
 from rfxray.sampling.solvers import SOLVERS
-from rfxray.sampling.trained import Model, load
 
-__all__ = ["SOLVERS", "Model", "Pictures", "Settings", "generate", "load", "sampler", "save"]
+__all__ = ["SOLVERS", "Model", "Pictures", "Settings", "generate", "load", "make_sampler", "save"]

@@ -28,12 +28,13 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from rfxray import flow, partition
 from rfxray.errors import ConfigError
+from rfxray.objectives import flow
+from rfxray.runtime import sharding
 from rfxray.sampling import guidance as guide
-from rfxray.sampling import solvers, trained
-from rfxray.sampling.generate import blocks, finite, keys_of, noise
-from rfxray.sampling.trained import Model
+from rfxray.sampling import pretrained, solvers
+from rfxray.sampling.pretrained import Model
+from rfxray.sampling.sampler import blocks, finite, keys_of, noise
 
 METHODS = ("invert", "noise", "flow")
 GUIDES = ("contrast", "factored", "plain")
@@ -279,7 +280,7 @@ def _placed(model: Model, **batch) -> dict:
     batch = {
         k: (v.attributes, v.known) if isinstance(v, Condition) else v for k, v in batch.items()
     }
-    rows = jax.sharding.NamedSharding(model.mesh, partition.BATCH)
+    rows = jax.sharding.NamedSharding(model.mesh, sharding.BATCH)
     return jax.tree.map(lambda a: jax.device_put(np.asarray(a), rows), batch)
 
 
@@ -307,7 +308,7 @@ def _ascent(config, settings: EditSettings, velocity):
         if settings.method == "noise":
             path = jnp.stack([flow.interpolate(images, straight, t[None]) for t in times])
         else:
-            network = functools.partial(velocity or trained.velocity(config), params)
+            network = functools.partial(velocity or pretrained.velocity(config), params)
             observed = guide.guided(network, guide.unguided(*source))
             low = flow.interpolate(images, straight, times[-1:])
             path = solvers.invert(observed, low, times, settings.solver, settings.corrections)
@@ -321,7 +322,7 @@ def _ascent(config, settings: EditSettings, velocity):
 @functools.lru_cache(maxsize=16)
 def _descent(config, settings: EditSettings, velocity, masked: bool, keeping: bool):
     def run(params, numbers, path, source, target, masks):
-        network = functools.partial(velocity or trained.velocity(config), params)
+        network = functools.partial(velocity or pretrained.velocity(config), params)
         times = _times(settings, numbers)
         mask, keep = (m[..., None] for m in masks)
         path = rearrange(path, "n steps h w -> steps n h w 1")
@@ -352,7 +353,7 @@ def _walk(config, settings: EditSettings, velocity):
     """dz = [v_target(z + x_t − x) − v_source(x_t)] dt, with fresh noise in every x_t."""
 
     def run(params, numbers, images, source, target, rows, masks):
-        network = functools.partial(velocity or trained.velocity(config), params)
+        network = functools.partial(velocity or pretrained.velocity(config), params)
         times = _times(settings, numbers)
         images, keys = images[..., None], keys_of(numbers["seed"], rows)
         mask, keep = (m[..., None] for m in masks)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from rfxray.conditioning import INDEX, NAMES, NUM_ATTRIBUTES, lookup
+from rfxray.attributes.vocabulary import INDEX, NAMES, NUM_ATTRIBUTES, lookup
 from rfxray.errors import ConfigError
 from rfxray.sampling.solvers import Velocity
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rfxray import conditioning
-from rfxray.conditioning import ATTRIBUTES, INDEX
-from rfxray.dataset import Dataset, Records
+from rfxray.attributes import vocabulary
+from rfxray.attributes.states import known_from_states
+from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX
+from rfxray.data.dataset import Dataset, Records
 from rfxray.errors import ConfigError, DataError
-from rfxray.record import known_from_states
 
 DECADES = tuple(range(20, 90, 10))  # of `age_decade`: adults, to where the sets are dense
 
@@ -81,7 +81,7 @@ def from_csv(path: str | Path, asked: Mapping[str, object]) -> Requests:
         raise DataError(f"{path} is no table that can be read: {error}") from error
     if not lines:
         raise DataError(f"{path} holds no row below its header")
-    names = {column: conditioning.lookup(column).name for column in header}
+    names = {column: vocabulary.lookup(column).name for column in header}
     if len(set(names.values())) < len(header):
         raise ConfigError(f"{path}: two columns of its header name one attribute: {list(header)}")
     if both := [name for name in names.values() if name in asked]:
@@ -92,7 +92,7 @@ def from_csv(path: str | Path, asked: Mapping[str, object]) -> Requests:
             raise ConfigError(f"{path}, line {number}: not the {len(header)} cells of the header")
         told = {names[column]: cell for column, cell in line.items() if cell.strip()}
         try:
-            rows.append(conditioning.encode({**asked, **told}))
+            rows.append(vocabulary.encode({**asked, **told}))
         except ConfigError as error:
             raise ConfigError(f"{path}, line {number}: {error}") from None
     return _stacked(rows)
@@ -126,11 +126,11 @@ def from_dataset(
     for number in range(first, first + n):
         record = records[number % len(records)]
         known = known_from_states(record["states"])
-        told = conditioning.decode(record["attributes"], known)
-        if set(asked) & set(conditioning.PATHOLOGY_NAMES):
+        told = vocabulary.decode(record["attributes"], known)
+        if set(asked) & set(vocabulary.PATHOLOGY_NAMES):
             # It follows from what was found there, not from what is asked.
             told.pop("no_finding", None)
-        rows.append(conditioning.encode({**told, **asked}))
+        rows.append(vocabulary.encode({**told, **asked}))
     return dataclasses.replace(_stacked(rows), first=first)
 
 
@@ -148,7 +148,7 @@ def balanced(names: Sequence[str], asked: Mapping[str, object], seed: int = 0) -
     """
     axes = {}
     for name in names:
-        name = "age_decade" if name == "age_decade" else conditioning.lookup(name).name
+        name = "age_decade" if name == "age_decade" else vocabulary.lookup(name).name
         values = DECADES if name == "age_decade" else ATTRIBUTES[INDEX[name]].values
         told = "age" if name == "age_decade" else name
         if not values:
@@ -162,7 +162,7 @@ def balanced(names: Sequence[str], asked: Mapping[str, object], seed: int = 0) -
 
 
 def _encoded(rows: Sequence[Mapping[str, object]]) -> Requests:
-    return _stacked([conditioning.encode(row) for row in rows])
+    return _stacked([vocabulary.encode(row) for row in rows])
 
 
 def _stacked(rows) -> Requests:

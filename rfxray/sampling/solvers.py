@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfxray import flow
 from rfxray.errors import ConfigError
+from rfxray.objectives import flow
 
 # (x [batch, ...], t scalar) → dx/dt, shaped like x
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]

@@ -21,17 +21,17 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from rfxray import pictures, record
-from rfxray.conditioning import FINDING_NAMES, NAMES
-from rfxray.dataset import open_dataset, stored
+from rfxray.attributes.states import State
+from rfxray.attributes.vocabulary import FINDING_NAMES, NAMES
+from rfxray.data import record
+from rfxray.data.dataset import open_dataset, stored
+from rfxray.data.pixels import to_uint16
 from rfxray.errors import ConfigError, DataError
-from rfxray.input import to_uint16
-from rfxray.record import State
-from rfxray.sampling import dicom, gallery
-from rfxray.sampling.generate import Batches, Pictures, Settings, finite
-from rfxray.sampling.outputs import SAYS, describe
+from rfxray.outputs import dicom, files, gallery
+from rfxray.sampling.pretrained import Model
 from rfxray.sampling.requests import Requests
-from rfxray.sampling.trained import Model
+from rfxray.sampling.sampler import Batches, Pictures, Settings, finite
+from rfxray.sampling.samples import SAYS, describe
 
 FORMATS = ("png", "dicom", "array_record")
 
@@ -119,7 +119,7 @@ def write(
             entries += shard.add(drawn)
             progress(len(drawn.images))
         about = {"pictures": entries, "shard": shard.close()}
-        pictures.write_whole(fragments / f"{number:05d}.json", json.dumps(about).encode())
+        files.write_whole(fragments / f"{number:05d}.json", json.dumps(about).encode())
     _publish(out, plan, model, extra or {})
 
 
@@ -183,7 +183,7 @@ class _Shard:
         if self._plan.format == "dicom":
             dicom.save(file, image, entry)
         else:
-            pictures.save_png(file, image, {**SAYS, "rfxray": entry})
+            files.save_png(file, image, {**SAYS, "rfxray": entry})
         return {"file": file.name, **entry}
 
     def close(self) -> dict | None:
@@ -261,7 +261,7 @@ def _claim(out: Path, plan: Plan, model: Model, settings: Settings, requests: Re
     if out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no plan.json; take another --out")
     out.mkdir(parents=True, exist_ok=True)
-    pictures.write_whole(file, json.dumps(told, indent=1).encode())
+    files.write_whole(file, json.dumps(told, indent=1).encode())
 
 
 def _publish(out: Path, plan: Plan, model: Model, extra: Mapping[str, object]) -> None:
@@ -324,7 +324,7 @@ def _describe_dataset(out: Path, plan: Plan, model: Model, shards: list[dict]) -
         check_data=False,  # the check imports TensorFlow
         description=dicom.NOTE,
     )
-    pictures.write_whole(out / "manifest.json", json.dumps(manifest, indent=1).encode())
+    files.write_whole(out / "manifest.json", json.dumps(manifest, indent=1).encode())
 
 
 def first_pictures(out: Path, plan: Plan) -> np.ndarray:
@@ -337,7 +337,7 @@ def first_pictures(out: Path, plan: Plan) -> np.ndarray:
     if plan.format == "array_record":
         records = itertools.islice(stored(open_dataset(out), "train"), n)
         return np.stack([each["image"] for each in records])
-    read = dicom.read if plan.format == "dicom" else pictures.read_png
+    read = dicom.read if plan.format == "dicom" else files.read_png
     try:
         return np.stack([read(out / _file_name(plan, number)) for number in range(n)])
     except FileNotFoundError as error:

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from data_prep.phantom import draw_attributes, draw_images
-from rfxray.conditioning import ATTRIBUTES, FINDING_NAMES, INDEX
+from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, INDEX
 
 SIDE = 96
 LATERALS = (1, 11)

@@ -1,10 +1,10 @@
 import sys
 
 import pytest
-import raw_trees
-from test_harmonise import arguments, fails, hashes
 
 from data_prep.harmonise import main
+from tests.data_prep import raw_trees
+from tests.data_prep.test_harmonise import arguments, fails, hashes
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_beam_goes_on_where_processes_stopped(roots, tmp_path, monkeypatch):
     main(arguments(roots, tmp_path / "whole"))
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("data_prep.processes.publish", lambda *_: pytest.exit("killed"))
+        patch.setattr("rfxray.data.writing.publish", lambda *_: pytest.exit("killed"))
         with pytest.raises(BaseException, match="killed"):
             main(arguments(roots, out))
     for written in sorted((out / "partial").glob("*.json"))[::2]:

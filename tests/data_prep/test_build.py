@@ -13,7 +13,7 @@ from PIL import Image
 
 import data_prep
 from data_prep.build import main
-from rfxray.record import deserialize
+from rfxray.data.record import deserialize
 
 ROOT = Path(data_prep.__file__).parents[1]
 SHARED = Path(os.environ.get("RFXRAY_SHARED", ROOT.parent / "shared"))

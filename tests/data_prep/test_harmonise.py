@@ -14,16 +14,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import raw_trees
 
 import data_prep
-from data_prep import audit, harmonise, processes
-from data_prep.harmonise import assign_splits, locate, main
+from data_prep import harmonise
+from data_prep.audit import __main__ as audit_command
+from data_prep.decide import assign_splits
+from data_prep.harmonise import locate, main
 from data_prep.sources.sets import SETS
-from data_prep.splits import hashed_split
-from data_prep.table import TableBuilder
-from rfxray.conditioning import FINDING_NAMES, decode
-from rfxray.record import State, deserialize, known_from_states
+from data_prep.tables.splits import hashed_split
+from data_prep.tables.table import TableBuilder
+from rfxray.attributes.states import State, known_from_states
+from rfxray.attributes.vocabulary import FINDING_NAMES, decode
+from rfxray.data import writing
+from rfxray.data.record import deserialize
+from tests.data_prep import raw_trees
 
 ROOT = Path(data_prep.__file__).parents[1]
 
@@ -283,7 +287,7 @@ def test_bad_input_is_one_line_and_a_code(roots, tmp_path, capsys):
 def test_an_out_that_will_not_do_is_refused_before_a_picture_is_decoded(
     roots, harmonised, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(harmonise.surveys, "survey", pytest.fail)
+    monkeypatch.setattr(harmonise.survey, "survey", pytest.fail)
     nih = {"nih": roots["nih"]}
     foreign = raw_trees.put(tmp_path / "foreign/thesis.tex", "x").parent
     assert "not ours to write" in fails(arguments(nih, foreign), 78, capsys)
@@ -292,7 +296,7 @@ def test_an_out_that_will_not_do_is_refused_before_a_picture_is_decoded(
     assert "cannot be made: Not a directory" in fails(arguments(nih, under), 78, capsys)
     another = [*arguments(roots, harmonised), "--size", "64"]
     assert "another plan: size is 48 there and 64 here" in fails(another, 78, capsys)
-    with processes.claimed(tmp_path / "busy"):
+    with writing.claimed(tmp_path / "busy"):
         line = fails(arguments(nih, tmp_path / "busy"), 78, capsys)
     assert "another process is writing" in line
 
@@ -323,7 +327,7 @@ def test_a_row_that_stands_twice_leaves_the_first_alone(roots, tmp_path, capsys)
     assert told["nih: images_001/images/00000002_000.png"] == "the file of an earlier row"
     assert told["nih: images_002/images/00000003_000.png"] == "contradicts an earlier row"
     assert "nih: WARNING: 1 rows contradict another row" in capsys.readouterr().err
-    audit.main([str(out)])
+    audit_command.main([str(out)])
 
 
 @pytest.mark.parametrize("there", [slice(None), slice(0, 20), slice(20, None)])

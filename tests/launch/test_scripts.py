@@ -269,9 +269,11 @@ def worker(tmp_path):
     """(run a script of on_host/, home): a worker whose trainer waits to be asked to stop."""
     code = tmp_path / "home" / "rfxray" / "code"
     shutil.copytree(TPU / "on_host", code / "launch" / "tpu" / "on_host")
-    (code / "rfxray").mkdir()
-    for module in ("__init__", "supervise", "status", "errors"):
+    (code / "rfxray" / "runtime").mkdir(parents=True)
+    for module in ("__init__", "errors", "command_line"):
         shutil.copy(ROOT / "rfxray" / f"{module}.py", code / "rfxray")
+    for module in ("__init__", "supervise", "status"):
+        shutil.copy(ROOT / "rfxray" / "runtime" / f"{module}.py", code / "rfxray" / "runtime")
     (code / "rfxray" / "train.py").write_text(TRAINER)
     curl = tmp_path / "bin" / "curl"
     curl.parent.mkdir()

@@ -7,11 +7,12 @@ import math
 import jax
 import pytest
 
-from rfxray import chips, compile_pod, devices, flops, roofline, sweep
-from rfxray.hlo import Collective
+from rfxray import compile_pod
+from rfxray.perf import chips, flops, roofline, sweep
+from rfxray.perf.hlo import Collective
+from rfxray.runtime.compiler_options import options_for
 
 CHIP = chips.CHIPS["v5p"]
-
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,  # importing it would change the environment
@@ -57,11 +58,11 @@ def test_a_small_run_compiles_for_a_pod_and_its_collectives_are_those_of_its_mes
 
 def test_only_chips_with_the_memory_are_given_larger_tiles():
     limits = {
-        kind: devices.compiler_options(kind).get("xla_tpu_scoped_vmem_limit_kib")
+        kind: options_for(kind).get("xla_tpu_scoped_vmem_limit_kib")
         for kind in ("cpu", "NVIDIA H100", "TPU v4", "TPU v5", "TPU v5 lite", "TPU v6 lite")
     }
     assert list(limits.values()) == [None, None, None, "49152", "49152", "98304"]
-    assert devices.compiler_options("cpu") == {}
+    assert options_for("cpu") == {}
 
 
 @needs_libtpu

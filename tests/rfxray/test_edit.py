@@ -8,9 +8,11 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from rfxray import conditioning, edit, pictures
-from rfxray.input import to_float
-from rfxray.sampling import dicom
+from rfxray import edit
+from rfxray.attributes import vocabulary
+from rfxray.data.pixels import to_float
+from rfxray.outputs import dicom
+from rfxray.outputs.files import read_png
 
 FAST = ["--steps", "2"]
 INVERT = ["--solver", "euler", "--corrections", "1"]
@@ -52,7 +54,7 @@ def test_an_edit_leaves_all_that_was_promised(edited):
     out, entry = edited
     names = {"original.png", "edited.png", "edited.dcm", "difference.png", "strip.png", "edit.json"}
     assert {path.name for path in out.iterdir()} == names
-    before, after = (pictures.read_png(out / f"{name}.png") for name in ("original", "edited"))
+    before, after = (read_png(out / f"{name}.png") for name in ("original", "edited"))
     assert before.dtype == after.dtype == np.uint16
     assert before.shape == after.shape == (32, 32)
     with Image.open(out / "edited.png") as picture:
@@ -115,7 +117,7 @@ def test_the_command_in_the_sidecar_makes_the_same_edit(edited, tmp_path):
     assert command[-2:] == ["--step", "12"]
     edit.main([*command[3:], "--out", str(tmp_path / "again")])
     np.testing.assert_array_equal(
-        pictures.read_png(out / "edited.png"), pictures.read_png(tmp_path / "again" / "edited.png")
+        read_png(out / "edited.png"), read_png(tmp_path / "again" / "edited.png")
     )
 
 
@@ -123,9 +125,7 @@ def test_masks_of_the_radiographs_own_size_are_placed_as_it_was(trained, radiogr
     keep = mask(tmp_path / "keep.png", (48, 40), slice(0, 24))
     flags = ["--set", "edema=present", "--method", "noise", "--keep", keep]
     run(trained, radiograph, tmp_path / "out", *flags)
-    before, after = (
-        pictures.read_png(tmp_path / "out" / f"{name}.png") for name in ("original", "edited")
-    )
+    before, after = (read_png(tmp_path / "out" / f"{name}.png") for name in ("original", "edited"))
     # The upper half of the content box; 48 × 40 becomes 32 × 27, padded by 2 and 3 columns.
     np.testing.assert_array_equal(before[:16, 3:29], after[:16, 3:29])
     assert (before != after)[17:].mean() > 0.5
@@ -135,9 +135,7 @@ def test_masks_of_the_radiographs_own_size_are_placed_as_it_was(trained, radiogr
 def test_inpainting_keeps_all_but_the_hole(trained, radiograph, tmp_path, flags):
     hole = mask(tmp_path / "hole.png", (32, 32), slice(10, 20))
     run(trained, radiograph, tmp_path / "out", *flags, "--inpaint", hole)
-    before, after = (
-        pictures.read_png(tmp_path / "out" / f"{name}.png") for name in ("original", "edited")
-    )
+    before, after = (read_png(tmp_path / "out" / f"{name}.png") for name in ("original", "edited"))
     different = (before != after).any(1)
     assert different[10:20].all()
     assert not different[:10].any()
@@ -187,7 +185,7 @@ def test_descendants_follow_on_request(trained, radiograph, tiny_data, tmp_path,
 )
 def test_no_finding_is_forgotten_where_the_change_can_alter_it(told, change, no_finding):
     _, target = edit.conditions(told, change)
-    decoded = conditioning.decode(target.attributes[0], target.known[0])
+    decoded = vocabulary.decode(target.attributes[0], target.known[0])
     assert decoded.get("no_finding") == no_finding
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from rfxray import errors
+from rfxray import command_line, errors
 
 KINDS = {
     errors.DataError: 65,
@@ -12,7 +12,7 @@ KINDS = {
 
 @pytest.mark.parametrize(("kind", "code"), KINDS.items())
 def test_an_expected_failure_is_one_line_and_a_code(kind, code, capsys):
-    with pytest.raises(SystemExit) as stopped, errors.exit_on_error("rfxray.toy"):
+    with pytest.raises(SystemExit) as stopped, command_line.exit_on_error("rfxray.toy"):
         raise kind("what,\n  where   and what to do")
     assert stopped.value.code == code
     word = "stopped" if kind is errors.Preempted else "error"
@@ -20,12 +20,12 @@ def test_an_expected_failure_is_one_line_and_a_code(kind, code, capsys):
 
 
 def test_anything_else_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError), errors.exit_on_error("rfxray.toy"):
+    with pytest.raises(ZeroDivisionError), command_line.exit_on_error("rfxray.toy"):
         _ = 1 // 0
 
 
 def test_success_passes_through():
-    with errors.exit_on_error("rfxray.toy"):
+    with command_line.exit_on_error("rfxray.toy"):
         done = True
     assert done
 
@@ -34,7 +34,7 @@ def test_success_passes_through():
     ("argv", "reason"), [(["--n", "many"], "'many'"), ([], "--n"), (["--n=1", "-x"], "-x")]
 )
 def test_a_wrong_flag_is_a_bad_configuration(argv, reason, capsys):
-    parser = errors.ArgumentParser(prog="python -m rfxray.toy")
+    parser = command_line.ArgumentParser(prog="python -m rfxray.toy")
     parser.add_argument("--n", type=int, required=True)
     with pytest.raises(SystemExit) as stopped:
         parser.parse_args(argv)

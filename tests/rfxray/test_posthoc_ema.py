@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 import scipy.integrate
 
-from rfxray import checkpoint, optim, partition, posthoc_ema, sampling, state, telemetry
+from rfxray import posthoc_ema, sampling
+from rfxray.checkpoints import run
+from rfxray.checkpoints.weights import ema_name
+from rfxray.runtime import sharding
+from rfxray.training import state
+from rfxray.training.ema import ema_gamma, ema_update
+from rfxray.training.metrics import fresh_metrics
 
 KEPT, WANTED, STEPS = (0.05, 0.10), 0.07, 24
 
 
 @pytest.mark.parametrize(("t", "u"), [(3.0, 3.0), (2.0, 3.0), (1e6, 8e5)])
 def test_the_inner_product_of_two_profiles_is_its_integral(t, u):
-    a, b = optim.ema_gamma(0.05), optim.ema_gamma(0.1)
+    a, b = ema_gamma(0.05), ema_gamma(0.1)
 
     def profiles(x):  # over τ = x·min(t, u)
         tau = x * min(t, u)
@@ -44,17 +50,17 @@ def history(trained, tmp_path, make_config, tiny_data, randomise):
     """(a workdir with a snapshot of every step of a random walk, the average as it would be)."""
     workdir = shutil.copytree(trained, tmp_path / "run")
     config = make_config(f"data.dirs={tiny_data}", f"steps={STEPS}", "ema_every=1")
-    mesh = partition.make_mesh(1, 1, 1)
+    mesh = sharding.make_mesh(1, 1, 1)
     abstract = state.abstract(config, mesh)
-    metrics = telemetry.fresh_metrics(partition.replicated(mesh))
-    writer = checkpoint.Checkpoints(workdir, config, {}, abstract, metrics)
+    metrics = fresh_metrics(sharding.replicated(mesh))
+    writer = run.Checkpoints(workdir, config, {}, abstract, metrics)
     params = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), abstract["params"])
     averages = dict.fromkeys((*KEPT, WANTED), params)
-    update = jax.jit(optim.ema_update, static_argnums=3)
+    update = jax.jit(ema_update, static_argnums=3)
     for step in range(1, STEPS + 1):
         params = jax.tree.map(jnp.asarray, randomise(params, seed=step, scale=1.0))
         averages = {s: update(a, params, jnp.int32(step), s) for s, a in averages.items()}
-        ema = {optim.ema_name(s): averages[s] for s in KEPT}
+        ema = {ema_name(s): averages[s] for s in KEPT}
         writer.snapshot(step, {"ema": ema}, position=8 * step)
     writer.close()
     return workdir, averages[WANTED]

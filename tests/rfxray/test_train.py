@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rfxray import checkpoint, partition, state, store, telemetry, train
-from rfxray.checkpoint import Checkpoints
-from rfxray.config import identity
+from rfxray import train
+from rfxray.checkpoints import store, weights
+from rfxray.checkpoints.run import Checkpoints
+from rfxray.config.identity import identity_of
+from rfxray.data.batches import fingerprint as data_fingerprint
+from rfxray.data.batches import open_datasets
 from rfxray.errors import NonFiniteError, Preempted, SaveFailed
-from rfxray.input import fingerprint as data_fingerprint
-from rfxray.input import open_datasets
+from rfxray.runtime import sharding
+from rfxray.training import rates, state
+from rfxray.training.metrics import fresh_metrics
 
 
 def metrics(workdir: Path) -> list[dict]:
@@ -35,9 +39,9 @@ def logged(workdir: Path) -> dict[int, dict]:
 
 def restored(config, workdir: Path, step: int):
     """(state, metrics, position) of a checkpoint."""
-    mesh = partition.make_mesh(1, 1, 1)
-    run = identity(config, data_fingerprint(open_datasets(config)))
-    empty = telemetry.fresh_metrics(partition.replicated(mesh))
+    mesh = sharding.make_mesh(1, 1, 1)
+    run = identity_of(config, data_fingerprint(open_datasets(config)))
+    empty = fresh_metrics(sharding.replicated(mesh))
     checkpoints = Checkpoints(workdir, config, run, state.abstract(config, mesh), empty)
     try:
         return checkpoints.restore(step)
@@ -58,7 +62,7 @@ def config(make_config, tiny_data):
 def interrupted(tmp_path_factory, config, run_training):
     """The same run, asked to stop during step 6 and then started again."""
     workdir = tmp_path_factory.mktemp("train") / "interrupted"
-    wait, seen = telemetry.Meter.wait, []
+    wait, seen = rates.Meter.wait, []
 
     def wait_and_signal(self, iterator):
         seen.append(None)
@@ -67,7 +71,7 @@ def interrupted(tmp_path_factory, config, run_training):
         return wait(self, iterator)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(telemetry.Meter, "wait", wait_and_signal)
+        patch.setattr(rates.Meter, "wait", wait_and_signal)
         with pytest.raises(Preempted, match="saved at step 6"):
             run_training(config, workdir)
     return run_training(config, workdir)
@@ -153,7 +157,7 @@ def test_only_so_many_checkpoints_are_kept(make_config, tiny_data, run_training,
 
 def spoil(monkeypatch, steps, value=np.nan):
     """Makes the pictures of the batches of some steps worthless."""
-    batches = train.input.batches
+    batches = train.batches.train_batches
 
     def spoilt(config, datasets, position, **keywords):
         loader = batches(config, datasets, position, **keywords)
@@ -170,7 +174,7 @@ def spoil(monkeypatch, steps, value=np.nan):
 
         return Loader()
 
-    monkeypatch.setattr(train.input, "batches", spoilt)
+    monkeypatch.setattr(train.batches, "train_batches", spoilt)
 
 
 def test_a_gradient_that_is_not_finite_is_kept_out_and_said(
@@ -194,7 +198,7 @@ def test_a_gradient_that_is_not_finite_is_kept_out_and_said(
 
 
 def config_with(config, **values):
-    from rfxray.config import override
+    from rfxray.config.load import override
 
     return override(config, values)
 
@@ -477,4 +481,4 @@ def test_sigterm_to_the_whole_job_saves_and_the_same_command_finishes(
     assert again.stdout.splitlines()[-1].endswith(f"finished {last} steps: {workdir}")
     steps = [row["step"] for row in metrics(workdir)]
     assert steps == [n for n in range(1, last + 1) if n % 5 == 0 or n == last]
-    assert checkpoint.read_config(workdir)["steps"] == last
+    assert weights.read_config(workdir)["steps"] == last

@@ -21,7 +21,7 @@ host=$(metadata agent-worker-number)
 hosts=$(metadata worker-network-endpoints | tr ',' '\n' | grep -c .)
 
 pid=$(cat "$state/supervisor.pid" 2>/dev/null || true)
-if grep -qs rfxray.supervise "/proc/$pid/cmdline" && [ "$(cat "$state/attempt")" = "$attempt" ]; then
+if grep -qs rfxray.runtime.supervise "/proc/$pid/cmdline" && [ "$(cat "$state/attempt")" = "$attempt" ]; then
   echo "host $host of $hosts: attempt $attempt runs already"
   exit
 fi
@@ -29,7 +29,7 @@ bash "$here/stop.sh"
 
 python=.venv/bin/python
 [ -x "$python" ] || python=${PYTHON:?no .venv: run setup.sh first}
-setsid nohup "$python" -m rfxray.supervise --workdir "$workdir" \
+setsid nohup "$python" -m rfxray.runtime.supervise --workdir "$workdir" \
   --host "$host" --hosts "$hosts" --attempt "$attempt" -- \
   "$python" -m rfxray.train "$@" --workdir "$workdir" \
   >"$state/supervisor.log" 2>&1 </dev/null &

@@ -4,7 +4,7 @@ set -euo pipefail
 state=$HOME/rfxray
 pid=$(cat "$state/supervisor.pid" 2>/dev/null || true)
 # After a reboot the number may be another process's.
-grep -qs rfxray.supervise "/proc/$pid/cmdline" || exit 0
+grep -qs rfxray.runtime.supervise "/proc/$pid/cmdline" || exit 0
 kill -TERM "$pid"
 for _ in $(seq "${STOP_SECONDS:-120}"); do
   kill -0 "$pid" 2>/dev/null || break

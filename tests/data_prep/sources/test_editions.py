@@ -5,14 +5,14 @@ import json
 
 import numpy as np
 import pytest
-import raw_trees
-from raw_trees import LABELS, labels, table
 
-from data_prep.csv_table import MISFIT
 from data_prep.sources import brax, chexpert, mimic, padchest, rexgradient, vindr
-from rfxray.conditioning import INDEX, decode
+from data_prep.tables.csv_table import MISFIT
+from rfxray.attributes.states import State, known_from_states
+from rfxray.attributes.vocabulary import INDEX, decode
 from rfxray.errors import ConfigError, DataError
-from rfxray.record import State, known_from_states
+from tests.data_prep import raw_trees
+from tests.data_prep.raw_trees import LABELS, labels, table
 
 
 def told(row):

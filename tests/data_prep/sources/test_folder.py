@@ -3,13 +3,13 @@ import gzip
 import numpy as np
 import pytest
 
-from data_prep.columns import parse_columns, parse_map
-from data_prep.csv_table import MISFIT
 from data_prep.sources.folder import FileIndex, read_folder
-from data_prep.table import make_key
-from rfxray.conditioning import INDEX, PATHOLOGY_NAMES, decode
+from data_prep.tables.columns import parse_columns, parse_map
+from data_prep.tables.csv_table import MISFIT
+from data_prep.tables.table import make_key
+from rfxray.attributes.states import State, known_from_states
+from rfxray.attributes.vocabulary import INDEX, PATHOLOGY_NAMES, decode
 from rfxray.errors import ConfigError, DataError
-from rfxray.record import State, known_from_states
 
 
 def touch(folder, *paths):

@@ -4,9 +4,9 @@ import pytest
 
 from data_prep.sources.mapping import MAPPINGS, RELATIONS, closed_list, race
 from data_prep.sources.sets import SETS
-from data_prep.table import TableBuilder
-from rfxray.conditioning import ATTRIBUTES, FINDING_NAMES, INDEX
-from rfxray.record import State
+from data_prep.tables.table import TableBuilder
+from rfxray.attributes.states import State
+from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, INDEX
 
 LISTS = ("nih", "padchest", "vindr")
 

@@ -10,8 +10,8 @@ import pytest
 
 import data_prep
 from data_prep.sources.sets import SETS
-from rfxray.conditioning import ATTRIBUTES, FINDING_NAMES, INDEX, NUM_ATTRIBUTES
-from rfxray.record import State
+from rfxray.attributes.states import State
+from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, INDEX, NUM_ATTRIBUTES
 
 pandas = pytest.importorskip("pandas", reason="the oracle is pandas, of the extra test")
 

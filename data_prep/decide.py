@@ -1,0 +1,124 @@
+"""Which rows of the harmonised tables become records, and in which split."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+import data_prep.needs_prep  # noqa: F401  before what needs it
+from data_prep.images import duplicates, quality, survey
+from data_prep.tables.splits import HELD_OUT_FIRST, hashed_split, leaks
+from data_prep.tables.table import Row, Table
+from rfxray.attributes.states import State
+from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX
+
+
+def assign_splits(tables: Mapping[str, Table], validation: float, test: float) -> dict[str, str]:
+    """The split of every row, by key.
+
+    As the set's own split says; else by a hash of the patient. A set that is `carved` (NIH's
+    `train_val`, VinDr) gives a share of its train patients to validation.
+    """
+    splits = {}
+    for table in tables.values():
+        for row in table.rows:
+            split = row.split
+            if not split:
+                split = hashed_split(row.patient, validation, test)
+            elif table.carved and split == "train":
+                split = hashed_split(row.patient, validation, 0.0)
+            splits[row.key] = split
+    return splits
+
+
+# ---------------------------------------------------------------------------------------------
+# Decisions: pure functions of the tables and the survey
+
+
+def decide(
+    rows: Sequence[Row], splits: Mapping[str, str], seen: Sequence[Path]
+) -> tuple[dict[str, str], dict]:
+    """Which rows become no record, reason by key; and what was found on the way, for the notes."""
+    fates = _unfit(rows, seen)
+    alive = [i for i, row in enumerate(rows) if row.key not in fates]
+    # The copy that is kept is the first in the split that is held out most
+    alive.sort(key=lambda i: HELD_OUT_FIRST.index(splits[rows[i].key]))
+    measured = survey.columns(seen, ("pixels", "hash"))
+    pixels, hashes = measured["pixels"].to_pylist(), measured["hash"].to_pylist()
+    exact = duplicates.exact_pairs([pixels[i] for i in alive])
+    copies = {pair.second for pair in exact}
+    near, tried = _near_pairs(rows, alive, hashes, copies, seen)
+    for pair in (*exact, *near):
+        kept, copy = rows[alive[pair.first]], rows[alive[pair.second]]
+        kind = "the same pixels as" if pair.correlation == 1 else "nearly the same picture as"
+        fates.setdefault(copy.key, f"a duplicate: {kind} {kept.key}")
+    tied = _tie_patients(rows, alive, (*exact, *near))
+    leaked = leaks([row for row in rows if row.key not in fates], splits, tied)
+    found = {
+        "exact_duplicates": len(exact),
+        "near_candidates_between_patients": tried,
+        "near_duplicates": len(near),
+        "patients_tied": sum(len(group) for group in tied),
+        "most_tied_together": max(map(len, tied), default=0),
+        "dropped_for_a_held_out_patient": len(leaked),
+        "pairs": [
+            [rows[alive[p.first]].key, rows[alive[p.second]].key, round(p.correlation, 3)]
+            for p in (*exact, *near)[:1000]
+        ],
+    }
+    return fates | leaked, found
+
+
+def _unfit(rows: Sequence[Row], seen: Sequence[Path]) -> dict[str, str]:
+    """What was refused when it was decoded, and what fails the quality filters."""
+    view = INDEX["view"]
+    frontal_values = [ATTRIBUTES[view].values.index(name) for name in ("PA", "AP")]
+    judged = survey.columns(seen, ("reason", "scores")).to_pydict()
+    fates = {}
+    for row, reason, scores in zip(rows, judged["reason"], judged["scores"], strict=True):
+        if not reason:
+            number = np.frombuffer(row.attributes, np.float32)[view]
+            stated = np.frombuffer(row.states, np.int8)[view] == State.STATED
+            frontal = bool(stated and number in frontal_values)
+            reason = quality.verdict(quality.Scores(*scores), frontal)
+        if reason:
+            fates[row.key] = reason
+    return fates
+
+
+def _near_pairs(rows, alive, hashes, copies, seen) -> tuple[list[duplicates.Pair], int]:
+    """The confirmed near-duplicates between patients, and how many candidates the hash gave."""
+    whole = [i for i in range(len(alive)) if i not in copies]
+    packed = np.frombuffer(b"".join(hashes[alive[i]] for i in whole), np.uint8).reshape(-1, 32)
+    pairs = [
+        (whole[one], whole[other])
+        for one, other in duplicates.candidates(packed).tolist()
+        if rows[alive[whole[one]]].patient != rows[alive[whole[other]]].patient
+    ]
+    if not pairs:
+        return [], 0
+    wanted = sorted({alive[i] for pair in pairs for i in pair})
+    slot = {row: i for i, row in enumerate(wanted)}
+    thumbnails = survey.thumbnails(seen, wanted)
+    confirmed = []
+    for one, other in pairs:
+        correlation = duplicates.registered_correlation(
+            thumbnails[slot[alive[one]]], thumbnails[slot[alive[other]]]
+        )
+        if correlation >= duplicates.CORRELATION:
+            confirmed.append(duplicates.Pair(one, other, min(correlation, 0.999)))
+    return confirmed, len(pairs)
+
+
+def _tie_patients(rows, alive, pairs) -> list[list[str]]:
+    """Patients who share a picture are taken for one person: groups of two or more."""
+    names = sorted({rows[alive[i]].patient for pair in pairs for i in (pair.first, pair.second)})
+    number = {name: i for i, name in enumerate(names)}
+    edges = [
+        (number[rows[alive[pair.first]].patient], number[rows[alive[pair.second]].patient])
+        for pair in pairs
+    ]
+    tied: dict[int, list[str]] = {}
+    for name, group in zip(names, duplicates.groups(len(names), edges), strict=True):
+        tied.setdefault(int(group), []).append(name)
+    return [group for group in tied.values() if len(group) > 1]

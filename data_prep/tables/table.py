@@ -1,0 +1,228 @@
+"""The canonical table: what every source of radiographs is turned into before a pixel is read."""
+
+import array
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_prep.tables import csv_table
+from data_prep.tables.columns import identifier, reader
+from rfxray.attributes.states import State, known_from_states
+from rfxray.attributes.vocabulary import (
+    INDEX,
+    NAMES,
+    NUM_ATTRIBUTES,
+    PATHOLOGY_NAMES,
+    derive_no_finding,
+)
+from rfxray.data.plan import Dropped
+
+LISTED_CELLS = 1000  # of an attribute, in the manifest; a column of free text has no end of them
+UNTOLD, DERIVED = "", "derived from the 12 pathologies"
+
+
+class Row(NamedTuple):
+    """One radiograph. A million of them fit in 0.7 GB; `repr` says all that decides its record.
+
+    Attributes:
+      path: of the file, relative to the folder of images.
+      length: bytes of the file, so that one that changes before a restart is noticed.
+      key: `source/patient/study/image`.
+      patient: `source/patient`.
+      split: as the source's own split says; empty where it has none.
+      attributes: float32 [19], its bytes.
+      states: int8 [19], its bytes.
+      origins: uint8 [19], its bytes: where each value came from, an index of `Table.origins`.
+    """
+
+    path: str
+    length: int
+    key: str
+    patient: str
+    split: str
+    attributes: bytes
+    states: bytes
+    origins: bytes
+
+
+class Value(NamedTuple):
+    """What a source tells of one attribute: a number, how it is known, and where it was read."""
+
+    number: float
+    state: State
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A source, read.
+
+    Attributes:
+      rows: in the order of the source.
+      dropped: what the source names and is not to be had, or has and does not name.
+      notes: counts for the manifest; JSON.
+      origins: where values came from, in words; the first is empty, of what is not told.
+      carved: whether the source's own split knows only train and test, so that a share of its train
+        patients is to be validation. Of the source as published, whichever files are there.
+    """
+
+    rows: Sequence[Row]
+    dropped: Sequence[Dropped]
+    notes: Mapping[str, Any]
+    origins: Sequence[str] = (UNTOLD,)
+    carved: bool = False
+
+
+class TableBuilder:
+    """Takes rows one by one, settles No Finding over all of them, and ends in a `Table`.
+
+    Args:
+      name: what keys and patients begin with.
+      mapped: cells to read as something else, as `columns.parse_map` gives it.
+    """
+
+    def __init__(self, name: str, mapped: Mapping[tuple[str, str], str] | None = None):
+        self.name = name
+        self.dropped: list[Dropped] = []
+        self.without_patient = self.without_split = self.row_count = 0
+        self._read = reader(mapped or {})
+        self._named: list[tuple] = []
+        self._numbers, self._states = array.array("f"), array.array("b")
+        self._origin_codes = array.array("B")
+        self._origins = {UNTOLD: 0, DERIVED: 1}
+        self._strange: dict[str, Counter] = {}
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+    def rows(
+        self, path: Path, columns: Mapping[str, str | Sequence[str]], optional: Sequence[str] = ()
+    ) -> Iterator[tuple[int, dict[str, str]]]:
+        """`csv_table.rows` of a published table; its misfits go to the ledger."""
+        for line, cells in csv_table.rows(path, columns, optional):
+            if cells is None:
+                self.drop(f"{self.name}: {path.name} line {line}", csv_table.MISFIT)
+            else:
+                yield line, cells
+
+    def cell(self, attribute: str, text: str, origin: str) -> dict[str, Value]:
+        """A cell as {attribute: value}; empty where it is blank, or not understood, and counted."""
+        understood = self._read(attribute, text)
+        if understood is None:
+            self.count_strange(attribute, text)
+            return {}
+        number, state = understood
+        return {} if state == State.UNLABELLED else {attribute: Value(number, state, origin)}
+
+    def count_strange(self, attribute: str, text: str) -> None:
+        """Notes that a cell was not understood and taken as unknown."""
+        self._strange.setdefault(attribute, Counter())[text.strip()] += 1
+
+    def drop(self, key: str, reason: str) -> None:
+        self.row_count += 1
+        self.dropped.append(Dropped(key, reason))
+
+    def add(
+        self,
+        path: str,
+        values: Mapping[str, Value],
+        *,
+        patient: str,
+        study: str = "",
+        image: str,
+        split: str = "",
+        length: int = 0,
+    ) -> None:
+        """One row; what `values` does not name is unlabelled, an id such as `nan` is none."""
+        patient, study = identifier(patient), identifier(study)
+        self.row_count += 1
+        self.without_patient += not patient
+        self.without_split += not split
+        numbers = [0.0] * NUM_ATTRIBUTES
+        states = [State.UNLABELLED] * NUM_ATTRIBUTES
+        origins = [0] * NUM_ATTRIBUTES
+        for attribute, (number, state, origin) in values.items():
+            i = INDEX[attribute]
+            numbers[i], states[i] = number, state
+            origins[i] = self._origins.setdefault(origin, len(self._origins))
+        self._numbers.extend(numbers)
+        self._states.extend(states)
+        self._origin_codes.extend(origins)
+        key, patient = make_key(self.name, patient or image, study, image)
+        self._named.append((path, length, key, patient, split))
+
+    def table(self, *, carved: bool = False, **notes: Any) -> Table:
+        numbers = np.frombuffer(self._numbers, np.float32).reshape(-1, NUM_ATTRIBUTES)
+        states = np.frombuffer(self._states, np.int8).reshape(-1, NUM_ATTRIBUTES)
+        origins = np.frombuffer(self._origin_codes, np.uint8).reshape(-1, NUM_ATTRIBUTES).copy()
+        numbers, settled, no_finding = settle_no_finding(numbers, states)
+        origins[settled != states] = self._origins[DERIVED]
+        same: dict[bytes, bytes] = {}  # states and origins repeat: a million rows have few
+        rows = [
+            Row(*named, n.tobytes(), same.setdefault(s, s), same.setdefault(o, o))
+            for named, n, s, o in zip(
+                self._named,
+                numbers,
+                map(bytes, settled.view(np.uint8)),
+                map(bytes, origins),
+                strict=True,
+            )
+        ]
+        counted = {
+            "rows": self.row_count,
+            "patients": len({row.patient for row in rows}),
+            "without_patient": self.without_patient,
+            "rows_without_split": self.without_split,
+            "no_finding": no_finding,
+            "not_understood": {a: _listed(self._strange[a]) for a in NAMES if a in self._strange},
+        }
+        return Table(rows, self.dropped, {**counted, **notes}, tuple(self._origins), carved)
+
+
+def make_key(source: str, patient: str, study: str, image: str) -> tuple[str, str]:
+    """(key, patient) of a record. A slash within a patient or study is written %2F.
+
+    The image, last, keeps its slashes: `key.split("/", 3)` takes a key apart.
+    """
+    patient, study = (part.replace("%", "%25").replace("/", "%2F") for part in (patient, study))
+    whole = f"{source}/{patient}/{study}/{image}", f"{source}/{patient}"
+    # A file name that is no UTF-8 reaches Python as lone surrogates, which no protobuf takes
+    return tuple(text.encode("utf-8", "backslashreplace").decode() for text in whole)
+
+
+def settle_no_finding(
+    attributes: np.ndarray, states: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """No Finding as the pathologies imply it, on float32 and int8 [rows, 19].
+
+    Where nothing is given it is derived; where something else is given, the pathologies win. What
+    rests on the silence of a closed list says so by its state.
+
+    Returns:
+      Both arrays anew, and how many were `derived` and how many `contradicted`.
+    """
+    column = INDEX["no_finding"]
+    known = known_from_states(states)
+    implied, told = derive_no_finding(attributes, known)
+    value, was_known = implied[:, column], known[:, column]
+    changed = told[:, column] & (~was_known | (value != attributes[:, column]))
+    states = states.copy()
+    pathologies = states[:, [INDEX[name] for name in PATHOLOGY_NAMES]]
+    silent = (pathologies == State.NEGATIVE_CLOSED_VOCABULARY).any(axis=1)
+    present = np.where(silent, State.POSITIVE_CLOSED_VOCABULARY, State.POSITIVE)
+    states[changed, column] = np.where(value > 0.5, present, State.NEGATIVE)[changed]
+    counts = {
+        "derived": int((changed & ~was_known).sum()),
+        "contradicted": int((changed & was_known).sum()),
+    }
+    return implied, states, counts
+
+
+def _listed(cells: Counter) -> dict[str, int]:
+    listed = dict(cells.most_common(LISTED_CELLS))
+    rest = cells.total() - sum(listed.values())
+    return {**listed, "(others)": rest} if rest else listed

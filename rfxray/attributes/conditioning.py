@@ -1,0 +1,60 @@
+"""Attributes as the network sees them: embedding rows, and the dropout that guidance needs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfxray.attributes.vocabulary import ATTRIBUTES, NUM_ATTRIBUTES
+
+# ---------------------------------------------------------------------------------------------
+# Embedding rows: one table serves every attribute, row 0 of each attribute's part is its null.
+
+
+CATEGORIES = np.array([max(1, len(attribute.values)) for attribute in ATTRIBUTES])
+ROW_OFFSET = np.concatenate([[0], np.cumsum(CATEGORIES + 1)[:-1]])
+NUM_ROWS = int((CATEGORIES + 1).sum())
+
+
+def embedding_rows(attributes: jax.Array, known: jax.Array) -> jax.Array:
+    """The row of the shared table for each attribute, int32 [..., 19].
+
+    Every attribute owns `1 + len(values)` consecutive rows of which the first is null; a continuous
+    attribute owns a null row and a "told" row, its number enters beside the table.
+    """
+    continuous = np.array([attribute.continuous for attribute in ATTRIBUTES])
+    category = jnp.where(continuous, 0, attributes.astype(jnp.int32))
+    return jnp.asarray(ROW_OFFSET, jnp.int32) + jnp.where(known, 1 + category, 0)
+
+
+# ---------------------------------------------------------------------------------------------
+# Dropout
+
+
+def drop(keys: jax.Array, known: jax.Array, all_null: float = 0.1, each: float = 0.2) -> jax.Array:
+    """Forgets attributes at random, so that one network learns each conditional that guidance asks.
+
+    A mixture per example: with probability `all_null` everything is forgotten (the unconditional
+    velocity of classifier-free guidance); with probability `each` every attribute is forgotten
+    with one probability u ~ U(0, 1) drawn for the example, which gives every subset of attributes
+    weight (decoupled guidance, arXiv 2506.14399, needs single groups as much as nearly all);
+    otherwise nothing is touched.
+
+    Args:
+      keys: [batch] typed PRNG keys, one per example.
+      known: [batch, 19] bool.
+      all_null: share of examples without any condition.
+      each: share of examples with independent dropout.
+
+    Returns:
+      `known` with the forgotten entries False, [batch, 19] bool.
+    """
+
+    def one(key, known):
+        case, share, every = jax.random.split(key, 3)
+        draw = jax.random.uniform(case)
+        u = jax.random.uniform(share)
+        kept = jax.random.uniform(every, (NUM_ATTRIBUTES,)) >= u
+        partly = (draw >= all_null) & (draw < all_null + each)
+        return known & (draw >= all_null) & (kept | ~partly)
+
+    return jax.vmap(one)(keys, known)

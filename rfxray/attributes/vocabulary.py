@@ -1,0 +1,218 @@
+"""The 19 clinical attributes: vocabulary, encoding, and the dropout that guidance needs.
+
+An example carries `attributes` float32 [19] beside `known` bool [19]. A categorical attribute holds
+the index of its value, age holds years, a finding holds 0 (absent) or 1 (present). Where `known` is
+False the value is 0 and means nothing: unknown in the data, dropped in training and not asked for
+in sampling are one state, "not told", with one null embedding per attribute.
+
+Unknown is not missing at random (race is recorded in few sets), so `source` is always known in
+training, and a sample with race left null is drawn from the race-unrecorded mixture, not from an
+average over races.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from rfxray.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Attribute:
+    """One conditioning variable.
+
+    Attributes:
+      name: as written on a command line, such as `pleural_effusion`.
+      label: as published (CheXpert's spelling for the findings).
+      values: the categories in index order; empty for a continuous attribute.
+      low, high: the accepted range of a continuous attribute, in `unit`.
+      unit: of a continuous attribute.
+    """
+
+    name: str
+    label: str
+    values: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    unit: str = ""
+
+    @property
+    def continuous(self) -> bool:
+        return not self.values
+
+
+PRESENCE = ("absent", "present")
+
+SOURCES = (
+    *("mimic", "rexgradient", "chexpert", "padchest", "nih", "brax", "vindr"),
+    *("phantom", "other"),
+)
+
+PATHOLOGIES = (
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+)
+
+
+def _finding(label: str) -> Attribute:
+    return Attribute(label.lower().replace(" ", "_"), label, PRESENCE)
+
+
+ATTRIBUTES: tuple[Attribute, ...] = (
+    Attribute("view", "View", ("PA", "AP", "lateral")),
+    Attribute("sex", "Sex", ("F", "M")),
+    Attribute("race", "Race", ("White", "Black", "Asian", "other")),
+    Attribute("age", "Age", low=0.0, high=120.0, unit="years"),
+    Attribute("source", "Source", SOURCES),
+    *map(_finding, PATHOLOGIES),
+    _finding("Support Devices"),
+    _finding("No Finding"),
+)
+
+NAMES = tuple(attribute.name for attribute in ATTRIBUTES)
+INDEX = {name: i for i, name in enumerate(NAMES)}
+PATHOLOGY_NAMES = tuple(_finding(label).name for label in PATHOLOGIES)
+FINDING_NAMES = (*PATHOLOGY_NAMES, "support_devices", "no_finding")
+NUM_ATTRIBUTES = len(ATTRIBUTES)
+UNKNOWN = "unknown"
+
+
+def lookup(name: str) -> Attribute:
+    """The attribute of that name, in any case and with spaces or hyphens for underscores.
+
+    Raises:
+      ConfigError: naming the nearest attributes, where there is none.
+    """
+    key = name.strip().lower().replace(" ", "_").replace("-", "_")
+    if key in INDEX:
+        return ATTRIBUTES[INDEX[key]]
+    near = difflib.get_close_matches(key, NAMES, n=3, cutoff=0.5) or NAMES
+    raise ConfigError(f"no attribute {name!r}; did you mean {', '.join(near)}?")
+
+
+def encode_value(name: str, value: str | float | None) -> tuple[float, bool]:
+    """One value as (number, known); None and "unknown" are not known.
+
+    Raises:
+      ConfigError: for a value outside the vocabulary or the range, with the nearest valid ones.
+    """
+    attribute = lookup(name)
+    text = UNKNOWN if value is None else str(value).strip()
+    if text.lower() == UNKNOWN:
+        return 0.0, False
+    if attribute.continuous:
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not attribute.low <= number <= attribute.high:
+            raise ConfigError(
+                f"{attribute.name}={text} is not a number of {attribute.unit} from "
+                f"{attribute.low:g} to {attribute.high:g}"
+            )
+        return number, True
+    folded = [v.lower() for v in attribute.values]
+    if text.lower() in folded:
+        return float(folded.index(text.lower())), True
+    near = difflib.get_close_matches(text.lower(), folded, n=1, cutoff=0.5)
+    hint = f"; did you mean {attribute.values[folded.index(near[0])]}?" if near else ""
+    raise ConfigError(
+        f"{attribute.name} has no value {text!r}, only {', '.join(attribute.values)} "
+        f"or {UNKNOWN}{hint}"
+    )
+
+
+def decode_value(name: str, number: float, known: bool) -> str | float | None:
+    """The inverse of `encode_value`: a category, a number of years, or None where not known."""
+    attribute = lookup(name)
+    if not known:
+        return None
+    return float(number) if attribute.continuous else attribute.values[int(number)]
+
+
+def encode(values: Mapping[str, str | float | None]) -> tuple[np.ndarray, np.ndarray]:
+    """A mapping of attribute to value as (`attributes` float32 [19], `known` bool [19]).
+
+    What the mapping does not name is not known.
+
+    Raises:
+      ConfigError: for a wrong name, a wrong value, or findings that contradict each other.
+    """
+    attributes = np.zeros(NUM_ATTRIBUTES, np.float32)
+    known = np.zeros(NUM_ATTRIBUTES, bool)
+    for name, value in values.items():
+        i = INDEX[lookup(name).name]
+        attributes[i], known[i] = encode_value(name, value)
+    _refuse_contradiction(attributes, known)
+    return attributes, known
+
+
+def decode(attributes: np.ndarray, known: np.ndarray) -> dict[str, str | float]:
+    """The inverse of `encode`, with only what is known."""
+    pairs = zip(NAMES, attributes, known, strict=True)
+    return {name: decode_value(name, number, True) for name, number, is_known in pairs if is_known}
+
+
+def parse(assignments: Sequence[str]) -> dict[str, str]:
+    """`["view=PA", "age=63"]` as a checked mapping, ready for `encode`.
+
+    Raises:
+      ConfigError: for what is not NAME=VALUE, a wrong name or value, an attribute given twice, or
+        findings that contradict each other.
+    """
+    values: dict[str, str] = {}
+    for assignment in assignments:
+        name, separator, value = assignment.partition("=")
+        if not separator or not value:
+            raise ConfigError(f"{assignment!r} is not NAME=VALUE, such as view=PA")
+        attribute = lookup(name)
+        encode_value(name, value)
+        if attribute.name in values:
+            raise ConfigError(f"{attribute.name} is given twice")
+        values[attribute.name] = value.strip()
+    encode(values)
+    return values
+
+
+def derive_no_finding(attributes: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """No Finding as the other findings imply it, on arrays [..., 19].
+
+    It is absent where any of the 12 pathologies is present, present where all 12 are known to be
+    absent, and left as it is where neither is told.
+    """
+    columns = [INDEX[name] for name in PATHOLOGY_NAMES]
+    last = INDEX["no_finding"]
+    told, value = known[..., columns], attributes[..., columns]
+    any_present = (told & (value > 0.5)).any(-1)
+    all_absent = (told & (value < 0.5)).all(-1)
+    attributes, known = attributes.copy(), known.copy()
+    attributes[..., last] = np.where(
+        any_present, 0.0, np.where(all_absent, 1.0, attributes[..., last])
+    )
+    known[..., last] |= any_present | all_absent
+    return attributes, known
+
+
+def _refuse_contradiction(attributes: np.ndarray, known: np.ndarray) -> None:
+    last = INDEX["no_finding"]
+    if not known[last]:
+        return
+    implied, _ = derive_no_finding(attributes, known)
+    if implied[last] == attributes[last]:
+        return
+    if attributes[last]:
+        present = [n for n in PATHOLOGY_NAMES if known[INDEX[n]] and attributes[INDEX[n]]]
+        raise ConfigError(f"no_finding=present contradicts {present[0]}=present; leave one out")
+    raise ConfigError("no_finding=absent contradicts all 12 pathologies absent; leave one out")

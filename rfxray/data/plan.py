@@ -1,0 +1,134 @@
+"""What a data set is to hold: which items go into which shard, in which order."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rfxray import __version__
+from rfxray.errors import ConfigError
+
+OF_ITEMS = ("items", "inputs_sha256")  # of a plan's identity, what no option decides
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropped:
+    """What became no record: its key (or path), and why in a few words."""
+
+    key: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """The items of one shard, `index` counting from 0 within `split`."""
+
+    split: str
+    index: int
+    items: Sequence[Any]
+
+    @property
+    def stem(self) -> str:
+        """Of its files in `partial/`."""
+        return f"{self.split}-{self.index:05d}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that decides the bytes of a data set, but for the function that makes the records.
+
+    Attributes:
+      name: of the data set and its files; a lower-case identifier.
+      size: side of the square images, pixels.
+      description: one paragraph for whoever opens the directory.
+      options: every option of the command that changes a record; JSON.
+      preprocessing: how a file became a square; JSON, repeated in the manifest.
+      versions: of the libraries that decide pixels, by package; JSON.
+      shard_examples: items per shard.
+      shards: in order, split after split.
+      dropped: what was dropped before any shard is written.
+      notes: counts of the inputs for the manifest; JSON.
+    """
+
+    name: str
+    size: int
+    description: str
+    options: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
+    versions: Mapping[str, str]
+    shard_examples: int
+    shards: tuple[Shard, ...]
+    dropped: tuple[Dropped, ...] = ()
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a directory must agree in for this plan to go on in it; JSON, small."""
+        inputs = hashlib.sha256()
+        items = Counter()
+        for shard in self.shards:
+            items[shard.split] += len(shard.items)
+            for item in shard.items:
+                inputs.update(repr(item).encode("utf-8", "backslashreplace") + b"\0")
+        for drop in self.dropped:
+            inputs.update(repr(drop).encode("utf-8", "backslashreplace") + b"\0")
+        identity = {
+            "name": self.name,
+            "size": self.size,
+            "description": self.description,
+            "options": self.options,
+            "preprocessing": self.preprocessing,
+            "versions": {"rfxray": __version__, **self.versions},
+            "shard_examples": self.shard_examples,
+            "items": dict(items),
+            "inputs_sha256": inputs.hexdigest(),
+        }
+        return json.loads(json.dumps(identity))  # tuples become lists, as they will be read back
+
+
+def make_plan(
+    splits: Mapping[str, Sequence[Any]],
+    *,
+    name: str,
+    size: int,
+    shard_examples: int,
+    description: str = "",
+    options: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    versions: Mapping[str, str] | None = None,
+    dropped: Iterable[Dropped] = (),
+    notes: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Cuts every split into shards of `shard_examples` items, the last one shorter.
+
+    A `range` is cut into ranges, so a plan of a million drawn images stays small.
+
+    Raises:
+      ConfigError: for a name that tfds cannot read back, or shards of no items.
+    """
+    for word in (name, *splits):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", word):
+            raise ConfigError(f"{word!r} is no name for a data set or split: use a-z, 0-9 and _")
+    if shard_examples < 1 or size < 1:
+        raise ConfigError(f"a shard of {shard_examples} examples of {size} pixels holds nothing")
+    shards = tuple(
+        Shard(split, index, items[start : start + shard_examples])
+        for split, items in splits.items()
+        for index, start in enumerate(range(0, len(items), shard_examples))
+    )
+    return Plan(
+        name=name,
+        size=size,
+        description=description,
+        options=options or {},
+        preprocessing=preprocessing or {},
+        versions=versions or {},
+        shard_examples=shard_examples,
+        shards=shards,
+        dropped=tuple(dropped),
+        notes=notes or {},
+    )

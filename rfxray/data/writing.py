@@ -1,0 +1,304 @@
+"""Writes a planned data set: over processes of one machine, with progress, resumable.
+
+A directory is claimed by its `plan.json`; a run with another plan, or beside a running one, is
+refused. Killed at any moment, the same command goes on with the shards that have no fragment yet.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from rfxray.data.plan import Dropped, Plan, Shard
+from rfxray.data.shards import publish, read_json, read_manifest, write_shard
+from rfxray.errors import ConfigError, Preempted
+from rfxray.outputs.files import is_temporary, remove_temporary, saving, write_atomically
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+def write_dataset(
+    plan: Plan,
+    make: Callable[[Sequence[Any]], Iterable[dict | Dropped]],
+    out: str | os.PathLike,
+    *,
+    workers: int = 1,
+    command: str = "data_prep",
+    beside: Collection[str] = (),
+    run: Callable[..., None] | None = None,
+) -> dict[str, Any]:
+    """Writes the data set of `plan` into the directory `out`, going on where a run stopped.
+
+    Args:
+      plan: what to write.
+      make: as the head of `shards.py` says.
+      out: the tfds directory itself; new, empty, or begun with the same plan.
+      workers: processes; 1 works in this one.
+      command: what its lines begin with.
+      beside: names of other things that may lie in `out`.
+      run: another runner in the place of `run_tasks`, which it is called as.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      ConfigError: where `out` holds something else, or another process writes there.
+      DataError: where no record is left, or what is there is damaged.
+      SaveFailed: where the disk is full, or may not be written.
+      Preempted: on Ctrl-C, or when a worker process died; the same command goes on.
+    """
+    out = Path(out)
+    with saving(out), claimed(out, beside):
+        return write_claimed(plan, make, out, workers=workers, command=command, run=run)
+
+
+def write_claimed(
+    plan: Plan,
+    make: Callable[[Sequence[Any]], Iterable[dict | Dropped]],
+    out: Path,
+    *,
+    workers: int = 1,
+    command: str = "data_prep",
+    run: Callable[..., None] | None = None,
+) -> dict[str, Any]:
+    """`write_dataset` into a directory that the caller has `claimed`."""
+    refuse_another(out, plan.identity)
+    if not (out / "plan.json").exists():
+        identity = json.dumps(plan.identity, indent=1, ensure_ascii=False)
+        write_atomically(out / "plan.json", identity)
+    manifest = read_manifest(out)
+    if manifest is not None:
+        print(f"{command}: {out} is complete already", file=sys.stderr)
+        shutil.rmtree(out / "partial", ignore_errors=True)
+        return manifest
+    partial = out / "partial"
+    partial.mkdir(exist_ok=True)
+    for folder in (out, partial):
+        remove_temporary(folder)
+    pending = [shard for shard in plan.shards if not _is_written(partial, shard)]
+    finished = len(plan.shards) - len(pending)
+    if finished:
+        line = f"{command}: going on in {out}, {finished} of {len(plan.shards)} shards are done"
+        print(line, file=sys.stderr)
+    there = os.path.abspath(out)  # as a worker elsewhere needs it
+    tasks = [Task((s, there, plan.size, make), len(s.items)) for s in pending]
+    total = sum(len(shard.items) for shard in plan.shards)
+    done = total - sum(task.items for task in tasks)
+    run = run or functools.partial(run_tasks, workers=workers)
+    run(write_shard, tasks, folder=partial, command=command, done=done)
+    return publish(plan, out)
+
+
+# ---------------------------------------------------------------------------------------------
+# Processes
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One piece of work: the arguments of its function, and how many items it has."""
+
+    arguments: tuple
+    items: int
+
+
+def run_tasks(
+    work: Callable[..., None],
+    tasks: Sequence[Task],
+    *,
+    workers: int,
+    folder: Path,
+    command: str,
+    done: int = 0,
+) -> None:
+    """Calls `work(*task.arguments, advance)` for every task, over processes, with progress.
+
+    Args:
+      work: a top-level function; it calls `advance()` after each item and leaves its result in a
+        file, whole or not at all.
+      folder: where it leaves them; other runners keep theirs there.
+      done: items that an earlier run did.
+
+    Raises:
+      Preempted: on Ctrl-C, or when a worker process died.
+    """
+    with _Progress(command, done + sum(task.items for task in tasks), done) as progress:
+        try:
+            if workers <= 1 or len(tasks) <= 1:
+                count = itertools.count(done + 1)
+                for task in tasks:
+                    work(*task.arguments, lambda: progress.show(next(count)))
+            else:
+                _run_parallel(work, tasks, workers, progress, done)
+        except KeyboardInterrupt:
+            raise Preempted("interrupted; the same command goes on where it was") from None
+
+
+def _run_parallel(work, tasks, workers, progress, done) -> None:
+    spawn = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
+    counter = spawn.Value("q", 0)
+    pool = futures.ProcessPoolExecutor(
+        min(workers, len(tasks)), spawn, initializer=_start_worker, initargs=(counter,)
+    )
+    try:
+        waiting = {pool.submit(work, *task.arguments, _count_one) for task in tasks}
+        while waiting:
+            finished, waiting = futures.wait(
+                waiting, timeout=0.5, return_when=futures.FIRST_EXCEPTION
+            )
+            for future in finished:
+                future.result()
+            progress.show(done + counter.value)
+    except BrokenProcessPool:
+        raise Preempted(
+            "a worker process died, killed or out of memory; the finished shards are kept: run the "
+            "same command again, with fewer --workers or smaller shards if it dies again"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_counter = None
+
+
+def _start_worker(counter) -> None:
+    """Readies a worker: it counts its items, and dies with Ctrl-C and with its parent."""
+    global _counter
+    _counter = counter
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    # A worker holds both ends of the pool's queue, so it would wait for ever for a dead parent.
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _count_one() -> None:
+    with _counter.get_lock():
+        _counter.value += 1
+
+
+class _Progress:
+    """A bar on a terminal, a line every ten seconds in a log."""
+
+    def __init__(self, command: str, total: int, done: int):
+        self.command, self.total, self.first, self.done = command, total, done, done
+        self.start = self.last = time.monotonic()
+        self.bar = tqdm(total=total, initial=done, unit="image", desc=command, disable=None)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+
+    def show(self, done: int) -> None:
+        self.bar.update(done - self.done)
+        self.done = done
+        now = time.monotonic()
+        if not self.bar.disable or now - self.last < PLAIN_LINE_SECONDS:
+            return
+        self.last = now
+        rate = (done - self.first) / (now - self.start)
+        left = f", {(self.total - done) / rate / 60:.1f} min left" if rate else ""
+        line = f"{self.command}: {done:,} of {self.total:,} images, {rate:,.0f} images/s{left}"
+        print(line, file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------------------------------------
+# The directory
+
+
+@contextlib.contextmanager
+def claimed(out: Path, beside: Collection[str] = ()):
+    """Makes the directory `out` where there is none, and keeps other processes from it.
+
+    Args:
+      beside: names of other things that may lie in it before a plan does.
+
+    Raises:
+      ConfigError: where it cannot be made, holds something else, or another process writes there.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be made: {error.strerror}") from None
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        _lock(handle, out)
+        names = {path.name for path in out.iterdir() if not is_temporary(path)}
+        if "plan.json" not in names and names - set(beside):
+            raise ConfigError(
+                f"{out} has files in it but no plan.json, so it is not ours to write; give another "
+                f"--out"
+            )
+        yield
+    finally:
+        os.close(handle)
+
+
+def refuse_another(out: Path, identity: Mapping[str, Any]) -> None:
+    """Compares a plan, or as much of its identity as is known by now, with that of a directory.
+
+    Raises:
+      ConfigError: where the directory was begun with another.
+    """
+    ours = out / "plan.json"
+    if ours.exists():
+        there = read_json(ours)
+        if isinstance(there, dict):
+            there = {key: value for key, value in there.items() if key in identity}
+        difference = _first_difference(there, identity)
+        if difference:
+            raise ConfigError(
+                f"{out} holds a data set of another plan: {difference}; give another --out, or "
+                f"delete it"
+            )
+
+
+def _lock(handle: int, out: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"another process is writing {out}; wait for it, or end it") from None
+    except OSError:
+        pass  # a network file system without locks: writing twice gives the same bytes anyway
+
+
+def _first_difference(there: Any, here: Any, where: str = "") -> str:
+    """What differs first between two JSON values, in words; empty where they are equal."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in dict.fromkeys((*there, *here)):
+            path = f"{where}.{key}" if where else key
+            if key not in there or key not in here:
+                return f"{path} is only {'here' if key in here else 'there'}"
+            difference = _first_difference(there[key], here[key], path)
+            if difference:
+                return difference
+        return ""
+    if there == here:
+        return ""
+    if where == "inputs_sha256":
+        return "its inputs were others"
+    return f"{where} is {there!r} there and {here!r} here"
+
+
+def _is_written(partial: Path, shard: Shard) -> bool:
+    return (partial / f"{shard.stem}.json").exists()

@@ -1,0 +1,224 @@
+"""Reads attributes back from pictures: the reader of an oracle, and scores of what it says."""
+
+import dataclasses
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange, reduce
+from flax import nnx
+
+from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX
+from rfxray.data.markers import mask_markers
+from rfxray.errors import ConfigError, DataError
+
+# Source is not in the picture. Continuous attributes are read as a number, the others as a class.
+READ = tuple(attribute for attribute in ATTRIBUTES if attribute.name != "source")
+_AGE_SCALE = 25.0  # years: about the spread of ages, so that the reader's output is of order 1
+_LEAST = 8  # pixels: convolutions halve the picture until its side is at most this
+_CHANNELS = (16, 32, 64, 64, 64, 64, 64)
+_HIDDEN = 192
+
+
+# ---------------------------------------------------------------------------------------------
+# The reader
+
+
+class Reader(nnx.Module):
+    """Halving convolutions, then a dense layer that keeps the place of what it sees, beside the
+    strongest response anywhere, for what has no place of its own (a nodule, a callus)."""
+
+    def __init__(self, size: int, rngs: nnx.Rngs):
+        layers, side, width = [], size, 1
+        for channels in _CHANNELS:
+            if side <= _LEAST:
+                break
+            layers.append(nnx.Conv(width, channels, (3, 3), strides=2, rngs=rngs))
+            side, width = -(-side // 2), channels
+        self.halvings = nnx.List(layers)
+        self.norms = nnx.List([nnx.LayerNorm(layer.out_features, rngs=rngs) for layer in layers])
+        self.mix = nnx.Conv(width, width, (3, 3), rngs=rngs)
+        self.place = nnx.Linear(side * side * width, _HIDDEN, rngs=rngs)
+        self.heads = nnx.Linear(_HIDDEN + width, sum(_width(a) for a in READ), rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """[n, size, size] in [-1, 1] to the outputs of all heads, [n, outputs]."""
+        x = images[..., None]
+        for halve, norm in zip(self.halvings, self.norms, strict=True):
+            x = nnx.relu(norm(halve(x)))
+        x = nnx.relu(self.mix(x)) + x
+        placed = nnx.relu(self.place(rearrange(x, "n h w c -> n (h w c)")))
+        anywhere = reduce(x, "n h w c -> n c", "max")
+        return self.heads(jnp.concatenate([placed, anywhere], -1))
+
+
+def _width(attribute) -> int:
+    return 1 if attribute.continuous else len(attribute.values)
+
+
+def _split(outputs: jax.Array) -> dict[str, jax.Array]:
+    ends = np.cumsum([_width(a) for a in READ])[:-1]
+    return dict(zip([a.name for a in READ], jnp.split(outputs, ends, axis=-1), strict=True))
+
+
+@functools.cache
+def _graph(size: int):
+    return nnx.split(nnx.eval_shape(lambda: Reader(size, nnx.Rngs(0))))[0]
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _read(weights, images, size):
+    return _split(nnx.merge(_graph(size), weights)(images))
+
+
+@dataclasses.dataclass(frozen=True)
+class Oracle:
+    """A trained reader.
+
+    Attributes:
+      size: side of the pictures it reads, pixels.
+      weights: its parameters, a pure dict.
+    """
+
+    size: int
+    weights: dict
+
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """What the network says of pictures [n, size, size] in [-1, 1].
+
+        Returns:
+          attribute to float32 [n, classes], logits; of age [n, 1], in units of its own.
+
+        Raises:
+          ConfigError: for pictures of another size.
+        """
+        _check(images, self.size)
+        images = _masked(images)
+        parts = []
+        for start in range(0, len(images), 512):
+            part = images[start : start + 512]
+            padded = np.pad(part, ((0, 512 - len(part)), (0, 0), (0, 0)))
+            outputs = jax.device_get(_read(self.weights, padded, self.size))
+            parts.append({name: value[: len(part)] for name, value in outputs.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads pictures [n, size, size] in [-1, 1].
+
+        Returns:
+          attribute to float32 [n], encoded as in `rfxray.conditioning` (the index of the class, or
+          years); everything but source.
+
+        Raises:
+          ConfigError: for pictures of another size.
+        """
+        said = self.outputs(images)
+        read = {}
+        for attribute in READ:
+            outputs = said[attribute.name]
+            if attribute.continuous:
+                years = outputs[:, 0] * _AGE_SCALE + 50
+                read[attribute.name] = np.clip(years, attribute.low, attribute.high)
+            else:
+                read[attribute.name] = outputs.argmax(-1).astype(np.float32)
+        return read
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the weights as an npz file."""
+        leaves = jax.tree_util.tree_leaves_with_path(self.weights)
+        arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+        with open(path, "wb") as file:
+            np.savez(file, size=self.size, **arrays)
+
+
+def load(path: str | os.PathLike) -> Oracle:
+    """The inverse of `Oracle.save`.
+
+    Raises:
+      DataError: where there is no such oracle, or one of another shape.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+            size = int(arrays.pop("size"))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"no oracle in {path} ({error}); make it with "
+            f"python -m data_prep.phantom.oracle --out {path}"
+        ) from None
+    like = _initial(size, 0)
+    expected = {jax.tree_util.keystr(p): v for p, v in jax.tree_util.tree_leaves_with_path(like)}
+    if {k: v.shape for k, v in arrays.items()} != {k: v.shape for k, v in expected.items()}:
+        raise DataError(f"{path} holds an oracle of another version; train it again")
+    tree = jax.tree_util.tree_structure(like)
+    return Oracle(size, jax.tree_util.tree_unflatten(tree, [arrays[key] for key in expected]))
+
+
+def _initial(size: int, seed: int) -> dict:
+    return nnx.to_pure_dict(nnx.state(Reader(size, nnx.Rngs(seed))))
+
+
+def _check(images: np.ndarray, size: int) -> None:
+    if images.ndim != 3 or images.shape[1:] != (size, size):
+        raise ConfigError(f"this oracle reads [n, {size}, {size}], not {list(images.shape)}")
+
+
+def _masked(images: np.ndarray) -> np.ndarray:
+    return mask_markers(np.asarray(images, np.float32))
+
+
+# ---------------------------------------------------------------------------------------------
+# Scores
+
+
+def scores(
+    oracle: Oracle, images: np.ndarray, attributes: np.ndarray, known: np.ndarray
+) -> dict[str, float]:
+    """How well the oracle reads from pictures what they were asked to show.
+
+    Args:
+      images: [n, size, size] in [-1, 1].
+      attributes, known: [n, 19], what was asked for.
+
+    Returns:
+      attribute to balanced accuracy (the mean over the classes that occur of the share read right),
+      or for age to the mean absolute error in years; what is never known is left out.
+    """
+    read = oracle.predict(images)
+    return _figures(attributes, known, lambda name, rows: read[name][rows])
+
+
+def chance(attributes: np.ndarray, known: np.ndarray) -> dict[str, float]:
+    """The same figures for a reader that sees nothing: 1 / the number of classes that occur, and
+    for age the mean distance to the median age."""
+
+    def blind(name, rows):
+        # The lower median is a class that occurs; the mean of two middle ones is none.
+        told = attributes[rows, INDEX[name]]
+        return np.full(rows.sum(), np.quantile(told, 0.5, method="lower"))
+
+    return _figures(attributes, known, blind)
+
+
+def reached(score: float, ceiling: float, chance: float) -> float:
+    """The share of the ceiling's distance above chance: 1 as good as on phantoms, 0 blind. For an
+    error (age) the distance is how far it lies below that of chance; the formula is the same."""
+    return (score - chance) / (ceiling - chance)
+
+
+def _figures(attributes, known, answer) -> dict[str, float]:
+    figures = {}
+    for attribute in READ:
+        rows = known[:, INDEX[attribute.name]]
+        if not rows.any():
+            continue
+        told = attributes[rows, INDEX[attribute.name]]
+        read = answer(attribute.name, rows)
+        if attribute.continuous:
+            figures[attribute.name] = float(np.abs(read - told).mean())
+        else:
+            right = [(read[told == value] == value).mean() for value in np.unique(told)]
+            figures[attribute.name] = float(np.mean(right))
+    return figures

@@ -1,0 +1,78 @@
+"""The training pictures that samples lie nearest to: the first look at what a model memorised."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+from einops import rearrange
+
+from rfxray.data import pixels
+from rfxray.data.dataset import Dataset, stored
+from rfxray.data.pixels import to_float
+from rfxray.errors import ConfigError
+from rfxray.outputs import contact_sheet
+
+_BLOCK = 1024  # training pictures compared at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Nearest:
+    """For each sample, the training picture at the least distance.
+
+    Attributes:
+      images: [n, height, width] float32 in [−1, 1].
+      keys: [n], of the records.
+      distances: [n] float32, root mean square difference of pixels, 0 for a copy and at most 2.
+    """
+
+    images: np.ndarray
+    keys: list[str]
+    distances: np.ndarray
+
+
+def check(dataset: Dataset, size: int, split: str = "train") -> None:
+    """Raises a ConfigError where samples of that size cannot be compared with that split."""
+    if dataset.size != size:
+        raise ConfigError(
+            f"samples of {size}² cannot be compared with {dataset.path} of {dataset.size}²"
+        )
+    if split not in dataset.shards:
+        raise ConfigError(f"data set {dataset.path} has no split {split!r}")
+
+
+def nearest(images: np.ndarray, dataset: Dataset, split: str = "train") -> Nearest:
+    """Compares samples with every picture of a split, streaming it in blocks.
+
+    Args:
+      images: [n, size, size] float32 in [−1, 1].
+      dataset: what the model was trained on.
+      split: of it.
+
+    Raises:
+      ConfigError: as `check`.
+    """
+    check(dataset, images.shape[-1], split)
+    n = len(images)
+    samples = images.reshape(n, -1)
+    best, found, keys = np.full(n, np.inf), np.zeros_like(images), [""] * n
+    records = stored(dataset, split)
+    while block := list(itertools.islice(records, _BLOCK)):
+        real = np.stack([to_float(record["image"]) for record in block])
+        flat = real.reshape(len(real), -1)
+        # |a − b|² = |a|² − 2ab + |b|², so that the comparison is one matrix product.
+        squares = (samples**2).sum(1)[:, None] - 2 * samples @ flat.T + (flat**2).sum(1)
+        squares = np.maximum(squares, 0) / samples.shape[1]
+        closest = squares.argmin(1)
+        for i in np.flatnonzero(squares.min(1) < best):
+            best[i], found[i] = squares[i, closest[i]], real[closest[i]]
+            keys[i] = block[closest[i]]["key"]
+    return Nearest(found, keys, np.sqrt(best).astype(np.float32))
+
+
+def sheet(images: np.ndarray, near: Nearest, pairs: int = 4) -> np.ndarray:
+    """Every sample with its nearest training picture to the right of it: [height, width] uint8."""
+    blank = -len(images) % pairs
+    both = np.stack([images, near.images], axis=1)
+    both = np.pad(both, ((0, blank), (0, 0), (0, 0), (0, 0)), constant_values=-1)
+    cells = rearrange(pixels.to_uint8(both), "(r c) two h w -> r (c two) h w", c=pairs)
+    return contact_sheet.table(cells, columns=["synthetic", "nearest"] * pairs)

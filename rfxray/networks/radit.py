@@ -1,0 +1,239 @@
+"""RadiT: a transformer over the patches of a noised radiograph, told the time and 19 attributes.
+
+patchify → blocks (RMSNorm, joint self-attention with QK-RMSNorm and axial rotary embedding, SwiGLU,
+each modulated by time and attributes, gates zero at the start) → unpatchify. The layout follows DiT
+(Peebles and Xie 2023, arXiv 2212.09748) with the parts that later work found to train better.
+
+The modules are Flax NNX. Every parameter names its dimensions (`axes`, see partition.py); the
+blocks are one module whose parameters carry a leading `layers` dimension, and are run by a scan.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from rfxray.networks import attention
+from rfxray.networks.layers import Condition, gradients_once, parameter, places
+from rfxray.networks.rotary import axial_angles, norm_rotate, norm_rotate_kernel, rms_norm
+from rfxray.runtime.sharding import constrain
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The shape of the network; rfxray/config/schema.py says what each field means."""
+
+    size: int
+    channels: int
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    adaln_rank: int
+    rope_theta: float
+    dtype: str
+
+    @property
+    def tokens(self) -> int:
+        return (self.size // self.patch) ** 2
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How the network is run, which changes no parameter: attention, remat, layer-scan unroll."""
+
+    attention: str = "auto"
+    remat: str = "none"
+    unroll: int = 1
+
+
+# What the backward pass finds saved; the rest it computes again. `dots` repeats no matrix product
+# and no attention kernel, `attention` the SwiGLU's half of them, `full` all.
+_policies = jax.checkpoint_policies
+_attention = _policies.save_only_these_names("qkv", attention.RESIDUALS)
+
+REMAT = {
+    "none": None,
+    "dots": _policies.save_from_both_policies(
+        _policies.checkpoint_dots_with_no_batch_dims, _attention
+    ),
+    "attention": _attention,
+    "full": _policies.nothing_saveable,
+}
+
+
+class Block(nnx.Module):
+    """Attention and SwiGLU, each under adaptive normalisation with a gate that starts at zero."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        d, heads, k, f = config.width, config.heads, config.head_dim, config.mlp_width
+        self.dtype = jnp.dtype(config.dtype)
+        self.qkv = parameter(rngs, (d, 3, heads, k), ("embed", None, "heads", None), fan_in=d)
+        self.query_scale = nnx.Param(jnp.ones(k), axes=(None,))
+        self.key_scale = nnx.Param(jnp.ones(k), axes=(None,))
+        self.attention_out = parameter(rngs, (heads, k, d), ("heads", None, "embed"), fan_in=d)
+        self.gate = parameter(rngs, (d, f), ("embed", "mlp"), fan_in=d)
+        self.up = parameter(rngs, (d, f), ("embed", "mlp"), fan_in=d)
+        self.down = parameter(rngs, (f, d), ("mlp", "embed"), fan_in=f)
+        # The low-rank part of the modulation that is this block's own (rank r instead of 6·d²).
+        r = config.adaln_rank
+        self.modulation_in = parameter(rngs, (d, r), ("embed", None), fan_in=d)
+        self.modulation_out = parameter(rngs, (r, 6, d), (None, None, "embed"))
+        self.modulation_bias = parameter(rngs, (6, d), (None, "embed"))
+
+    def __call__(self, x, c, shared, angles, how: Execution):
+        """x [batch, tokens, width], c [batch, width], shared [batch, 6, width] → x."""
+        own = jnp.einsum("br,rsd->bsd", c @ self.modulation_in[...], self.modulation_out[...])
+        modulation = (shared + own + self.modulation_bias[...]).astype(self.dtype)[:, :, None]
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.unstack(modulation, axis=1)
+
+        h = self.attend(rms_norm(x) * (1 + scale_a) + shift_a, angles, how)
+        x = constrain(x + gate_a * h, "batch", "tokens", None)
+
+        h = rms_norm(x) * (1 + scale_m) + shift_m
+        gate = constrain(h @ self.weight("gate"), "batch", "tokens", "mlp")
+        up = constrain(h @ self.weight("up"), "batch", "tokens", "mlp")
+        gate, up = gradients_once(gate, up)
+        h = (jax.nn.silu(gate) * up) @ self.weight("down")
+        return constrain(x + gate_m * h, "batch", "tokens", None)
+
+    def weight(self, name: str) -> jax.Array:
+        """A matrix in the dtype of the products."""
+        return getattr(self, name)[...].astype(self.dtype)
+
+    def attend(self, h, angles, how: Execution):
+        """Attention from projection to projection: [batch, tokens, width] → the same."""
+        head_dim = self.qkv.shape[-1]
+        kernel = attention.resolve(how.attention, h.shape[1], head_dim, self.dtype)
+        query_scale, logit_scale = self.query_scale[...], head_dim**-0.5
+        if kernel == "splash":  # whose operands should neither be copied out nor scaled by a pass
+            query_scale, logit_scale = query_scale * logit_scale, 1.0
+            weights, turn = jnp.unstack(self.weight("qkv"), axis=1), norm_rotate_kernel
+            projections = (jnp.einsum("bnd,dhk->bnhk", h, w) for w in weights)
+        else:
+            turn = norm_rotate
+            projections = jnp.einsum("bnd,dshk->bnshk", h, self.weight("qkv"))
+            projections = jnp.unstack(projections, axis=2)
+        query, key, value = (
+            checkpoint_name(constrain(x, "batch", "tokens", "heads", None), "qkv")
+            for x in projections
+        )
+        query = turn(query, query_scale, angles)
+        key = turn(key, self.key_scale[...], angles)
+        h = attention.attention(query, key, value, kernel, logit_scale)
+        return jnp.einsum("bnhk,hkd->bnd", h, self.weight("attention_out"))
+
+
+class RadiT(nnx.Module):
+    """The network: (x_t, t, attributes, known) → a prediction shaped like x_t."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        d, pixels = config.width, config.patch**2 * config.channels
+        self.config = config
+        self.embed = parameter(rngs, (pixels, d), (None, "embed"), fan_in=pixels)
+        self.condition = Condition(d, rngs)
+        self.modulation = parameter(rngs, (d, 6, d), ("embed", None, None))
+        layers = nnx.vmap(lambda rngs: Block(config, rngs))
+        self.blocks = nnx.split_rngs(splits=config.depth)(layers)(rngs)
+        self.final_modulation = parameter(rngs, (d, 2, d), ("embed", None, None))
+        self.head = parameter(rngs, (d, pixels), ("embed", None))
+
+    def __call__(
+        self,
+        x: jax.Array,
+        t: jax.Array,
+        attributes: jax.Array,
+        known: jax.Array,
+        how: Execution = Execution(),
+    ) -> jax.Array:
+        """One evaluation.
+
+        Args:
+          x: [batch, size, size, channels] float32, noised.
+          t: [batch] float32 in [0, 1].
+          attributes: [batch, 19] float32 as conditioning.py encodes them.
+          known: [batch, 19] bool.
+          how: attention, remat and unroll.
+
+        Returns:
+          [batch, size, size, channels] float32.
+        """
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        side = config.size // config.patch
+        angles = axial_angles(side, side, config.head_dim, config.rope_theta)
+
+        c = jax.nn.silu(self.condition(t, attributes, known))
+        shared = jnp.einsum("bd,dse->bse", c, self.modulation[...])
+        h = rearrange(x, "b (r p) (s q) c -> b (r s) (p q c)", p=config.patch, q=config.patch)
+        h = h.astype(dtype) @ self.embed[...].astype(dtype)
+        h += places(side, config.width).astype(dtype)
+        h = constrain(h, "batch", "tokens", None)
+
+        block, parameters = nnx.split(self.blocks)
+
+        def layer(h, parameters):
+            return nnx.merge(block, parameters)(h, c, shared, angles, how), None
+
+        if REMAT[how.remat] is not None:
+            layer = jax.checkpoint(layer, policy=REMAT[how.remat], prevent_cse=False)
+        h, _ = jax.lax.scan(layer, h, parameters, unroll=min(how.unroll, config.depth))
+
+        final = jnp.einsum("bd,dse->bse", c, self.final_modulation[...])[:, :, None]
+        shift, scale = jnp.unstack(final, axis=1)
+        h = rms_norm(h.astype(jnp.float32)) * (1 + scale) + shift
+        h = h @ self.head[...]
+        return rearrange(
+            h, "b (r s) (p q c) -> b (r p) (s q) c", r=side, p=config.patch, q=config.patch
+        )
+
+
+def model_config(config) -> ModelConfig:
+    """The `model` part of a run's config."""
+    return ModelConfig(**config.model)
+
+
+def execution(config) -> Execution:
+    """The runtime keys of a run's config that the network reads."""
+    return Execution(config.attention, config.remat, config.unroll)
+
+
+def init(config: ModelConfig, key: jax.Array) -> dict:
+    """Fresh parameters, a nested dict of float32 arrays. Trace it under jit to place them."""
+    return nnx.to_pure_dict(nnx.state(RadiT(config, nnx.Rngs(params=key))))
+
+
+def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, dict, dict]:
+    """The network without its numbers.
+
+    Returns:
+      graph definition, the parameters as a nested dict of `jax.ShapeDtypeStruct`, and a dict of
+      the same tree with the logical names of each dimension.
+    """
+    model = nnx.eval_shape(lambda: RadiT(config, nnx.Rngs(params=0)))
+    graph, state = nnx.split(model)
+    shapes = nnx.to_pure_dict(state)
+    named = {path: variable.get_metadata()["axes"] for path, variable in nnx.to_flat_state(state)}
+
+    def axes(path, shape):
+        names = named[tuple(entry.key for entry in path)]
+        return ("layers",) * (len(shape.shape) - len(names)) + names
+
+    return graph, shapes, jax.tree_util.tree_map_with_path(axes, shapes)
+
+
+def apply(config: ModelConfig, how: Execution):
+    """The network as a pure function `(params, x, t, attributes, known) → prediction`."""
+    graph, _, _ = abstract(config)
+
+    def network(params, x, t, attributes, known):
+        return nnx.merge(graph, params)(x, t, attributes, known, how)
+
+    return network

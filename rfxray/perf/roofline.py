@@ -1,0 +1,153 @@
+"""How long a compiled step takes at least, and how long it should take, from its text alone.
+
+Nothing is run. Two numbers, each with its assumption:
+
+- roofline: every instruction of the schedule takes the longer of its operations at the peak and its
+  HBM traffic at full bandwidth, one after another; a collective adds what its links need beyond the
+  work that is scheduled while it is under way. A bound that no run beats.
+- expected: a forecast, not a measurement. A fusion takes the cycles that XLA's own cost model gives
+  it; the attention kernel reaches `ATTENTION` of the peak; copies and other kernels reach `MEMORY`
+  of the bandwidth; and the whole takes 1 / `REACHED` of their sum with what is not overlapped.
+
+docs/pods.md says where the three factors come from.
+"""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from rfxray.perf import hlo
+from rfxray.perf.chips import Chip
+
+ATTENTION = 0.5
+MEMORY = 0.8
+REACHED = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Of one step on one device; times in seconds, sizes in bytes.
+
+    Attributes:
+      flops: executed operations of matrix products, recomputation included.
+      traffic: from and to HBM.
+      roofline, expected: see above, what is exposed included.
+      exposed: time in the roofline that only communication takes.
+      parts: what the expected time is made of: `products`, `attention`, `element-wise`, `copies`,
+        `communication` and `slack`, which is the share that `REACHED` adds.
+      collectives: per kind, how many, their bytes, the time of their links, and what of it is
+        exposed.
+    """
+
+    flops: float
+    traffic: float
+    roofline: float
+    expected: float
+    exposed: float
+    parts: dict[str, float]
+    collectives: dict[str, dict[str, float]]
+
+
+def estimate(text: str, chip: Chip, coordinates: Sequence[Sequence[int]]) -> Estimate:
+    """Reads a compiled step.
+
+    Args:
+      text: of `jax.stages.Compiled.as_text()`.
+      chip: it was compiled for.
+      coordinates: of each device of the mesh, in its order, on the torus of the slice, the number
+        of the slice last.
+    """
+    module = hlo.parse(text)
+    flops = traffic = least = 0.0
+    parts = collections.Counter()
+    for name, times in hlo.executions(module).items():
+        shapes = hlo.results(module, name)
+        for i in module.computations[name]:
+            f, b = hlo.flops(module, i, shapes), hlo.traffic(module, i, shapes)
+            flops, traffic = flops + times * f, traffic + times * b
+            least += times * _least(i, f, b, chip)
+            part, seconds = _likely(i, f, b, chip)
+            parts[part] += times * seconds
+
+    def at_least(i, shapes):
+        return _least(i, hlo.flops(module, i, shapes), hlo.traffic(module, i, shapes), chip)
+
+    def likely(i, shapes):
+        return _likely(i, hlo.flops(module, i, shapes), hlo.traffic(module, i, shapes), chip)[1]
+
+    kinds = collections.defaultdict(collections.Counter)
+    for c, slower in zip(
+        hlo.collectives(module, at_least), hlo.collectives(module, likely), strict=True
+    ):
+        takes = link_seconds(c, chip, coordinates)
+        kind = kinds[c.kind]
+        kind["count"] += c.times
+        kind["bytes"] += c.times * c.bytes
+        kind["seconds"] += c.times * takes
+        kind["exposed"] += c.times * max(0.0, takes - (c.hidden or 0.0))
+        parts["communication"] += c.times * max(0.0, takes - (slower.hidden or 0.0))
+    # Copies that run beside other work still share the memory with it.
+    least = max(least, traffic / chip.bandwidth)
+    exposed = sum(kind["exposed"] for kind in kinds.values())
+    parts["slack"] = sum(parts.values()) * (1 / REACHED - 1)
+    return Estimate(
+        flops=flops,
+        traffic=traffic,
+        roofline=least + exposed,
+        expected=max(sum(parts.values()), least + exposed),
+        exposed=exposed,
+        parts=dict(parts),
+        collectives=dict(kinds),
+    )
+
+
+def _beside(i: hlo.Instruction) -> bool:
+    """Whether an instruction takes no time of its own: a copy that is started here and awaited
+    elsewhere runs beside other work, and a collective's time is that of its links."""
+    return i.opcode.endswith("-start") or i.opcode in hlo.KINDS
+
+
+def _least(i: hlo.Instruction, flops: float, traffic: float, chip: Chip) -> float:
+    return 0.0 if _beside(i) else max(flops / chip.flops, traffic / chip.bandwidth)
+
+
+def _likely(i: hlo.Instruction, flops: float, traffic: float, chip: Chip) -> tuple[str, float]:
+    """(part, seconds)"""
+    least = _least(i, flops, traffic, chip)
+    if _beside(i):
+        return "copies", 0.0
+    if i.opcode == "fusion" and (found := re.search(r'"estimated_cycles":"(\d+)"', i.rest)):
+        part = "products" if flops else "element-wise"
+        return part, max(least, float(found[1]) / chip.clock)
+    if i.opcode == "custom-call" and flops:
+        return "attention", max(least, flops / chip.flops / ATTENTION)
+    return "products" if flops else "copies", max(least, traffic / chip.bandwidth / MEMORY)
+
+
+# A chip's share of the data centre's network, bytes per second: 50 Gbit/s for v5p in Cloud TPU's
+# documentation (v5e has half of it), taken for all.
+_BETWEEN_SLICES = 50e9 / 8
+
+
+def link_seconds(c: hlo.Collective, chip: Chip, coordinates: Sequence[Sequence[int]]) -> float:
+    """What the links need for a collective at full bandwidth, as bidirectional rings along every
+    dimension of the torus that its group spans; a dimension that does not wrap around counts half.
+    Between slices it is the slower network that counts.
+    """
+    n = len(c.group)
+    if n < 2:
+        return 0.0
+    rounds = 2 if c.kind == "all-reduce" else 1
+    *torus, slices = zip(*(coordinates[d] for d in c.group), strict=True)
+    if len(set(slices)) > 1:
+        ways = len(set(slices))
+        return rounds * c.bytes * (ways - 1) / ways / _BETWEEN_SLICES
+    if c.kind == "collective-permute":
+        return c.bytes / chip.link
+    links = 0
+    for along in torus:
+        extent = len(set(along))
+        if extent > 1:
+            links += 2 if extent % chip.torus == 0 else 1
+    return rounds * c.bytes * (n - 1) / n / (max(1, links) * chip.link)

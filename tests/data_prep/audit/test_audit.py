@@ -1,0 +1,136 @@
+import base64
+import io
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from data_prep.audit import __main__ as audit_command
+from data_prep.audit import gather
+from data_prep.harmonise import main as harmonise
+from rfxray.data.shards import read_manifest
+from tests.data_prep import raw_trees
+
+
+@pytest.fixture(scope="module")
+def harmonised(tmp_path_factory):
+    roots = raw_trees.write(tmp_path_factory.mktemp("raw"))
+    out = tmp_path_factory.mktemp("harmonised") / "cxr7"
+    sets = [
+        word for name in ("nih", "chexpert", "brax") for word in ("--set", f"{name}={roots[name]}")
+    ]
+    harmonise([*sets, "--out", str(out), "--size", "32", "--workers", "1", "--validation", "0",
+               "--test", "0"])  # fmt: skip
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(harmonised):
+    audit_command.main([str(harmonised)])
+    return (harmonised / "audit.html").read_text(encoding="utf-8")
+
+
+def test_the_page_stands_alone(page):
+    assert not re.search(r"""(?:src|href)=["'](?!data:)""", page)
+    assert "<script" not in page
+    for title in ("Odd prevalences", "Leakage", "What was dropped", "Terms"):
+        assert f"<h2>{title}</h2>" in page
+
+
+def test_its_pictures_are_pictures(page):
+    sheets = re.findall(r"data:image/png;base64,([^\"]+)", page)
+    assert len(sheets) > 5
+    for sheet in sheets:
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(sheet))))
+        assert picture.shape[0] == 112
+        assert picture.std() > 20
+
+
+def test_its_numbers_are_those_of_the_data_set(harmonised, page):
+    found = gather.gather(harmonised)
+    assert found["kept"] == {"chexpert": 2, "nih": 3, "brax": 2}
+    kept = sum(found["kept"].values())
+    manifest = read_manifest(harmonised)
+    assert kept == sum(split["examples"] for split in manifest["splits"].values())
+    assert found["divided_patients"] == 0
+    assert found["divided_pictures"] == 0
+    for crossed in (*found["categories"].values(), *found["states"].values()):
+        assert {name: sum(values.values()) for name, values in crossed.items()} == found["kept"]
+    assert f"{kept} radiographs of 32²" in page
+    assert "<td>a strip</td>" in page
+    assert "rotated" in page
+
+
+def test_an_odd_prevalence_is_flagged():
+    many = {"chexpert": 10_000, "mimic": 10_000}
+    assert gather._flags({"chexpert": {"no_finding": (9.0, 10.0)}}, many) == []
+    odd = {"chexpert": {"no_finding": (75.7, 10.0)}, "mimic": {"edema": (95.0, None)}}
+    first, second = gather._flags(odd, many)
+    assert first == "chexpert: No Finding 75.7%, published of that set 10.0%"
+    assert second.startswith("mimic: Edema 95.0%, published of other sets ")
+    assert gather._flags(odd, {"chexpert": 3, "mimic": 3}) == []  # three films are no prevalence
+
+
+def test_leaks_are_seen(harmonised):
+    table = pq.read_table(harmonised / "table.parquet")  # with what was dropped
+
+    def moved(splits):
+        return table.set_column(table.column_names.index("split"), "split", pa.array(splits))
+
+    alternating = moved(["train" if i % 2 else "test" for i in range(len(table))])
+    assert gather._divided_patients(alternating) == 1  # CheXpert's with two films
+    by_set = moved([source.as_py() for source in table["source"]])
+    assert gather._divided_pictures(harmonised, by_set) == 1  # in NIH and in CheXpert
+
+
+def test_a_directory_that_is_no_data_set_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        audit_command.main([str(tmp_path)])
+    assert stopped.value.code == 65
+    assert "no finished data set" in capsys.readouterr().err
+
+
+def tear(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def zero(path):
+    path.write_bytes(b"\0" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("flags", [[], ["--audit-text", "--workers", "1"]])
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        ("table.parquet", tear),
+        ("cxr7-train.array_record*", Path.unlink),
+        ("cxr7-train.array_record*", zero),
+        ("survey/*.parquet", tear),
+        ("manifest.json", lambda path: path.write_text("{}")),
+    ],
+)
+def test_damage_is_one_line_that_names_the_file(
+    harmonised, tmp_path, capsys, pattern, damage, flags
+):
+    out = tmp_path / "cxr7"
+    shutil.copytree(harmonised, out)
+    file = sorted(out.glob(pattern))[0]
+    damage(file)
+    with pytest.raises(SystemExit) as stopped:
+        audit_command.main([str(out), *flags])
+    assert stopped.value.code == 65
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("data_prep.audit: error: ")
+    assert file.name in last
+
+
+def test_a_bucket_is_no_directory(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        audit_command.main(["gs://bucket/cxr7"])
+    assert stopped.value.code == 78
+    assert "mount the bucket" in capsys.readouterr().err

@@ -1,0 +1,128 @@
+import csv
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import data_prep
+from data_prep.images import duplicates, quality
+from data_prep.images.survey import THUMBNAIL, halve, perceptual_hash, squeeze
+from rfxray.data.radiograph import Radiograph, read, square
+from tests.data_prep import raw_trees
+
+SHARED = Path(os.environ.get("RFXRAY_SHARED", Path(data_prep.__file__).parents[2] / "shared"))
+HANNOVER = SHARED / "real_cxr" / "hannover"
+
+
+def thumbnail(pixels):
+    radiograph = Radiograph(np.ascontiguousarray(pixels, np.float32), 16)
+    picture = square(radiograph, THUMBNAIL)
+    return squeeze(picture["image"], picture["content_box"])
+
+
+def compressed(pixels):
+    """JPEG at quality 50, then squashed to a square: what a copy goes through between two sets."""
+    eight = np.rint(255.0 * (pixels - pixels.min()) / np.ptp(pixels)).astype(np.uint8)
+    eight = cv2.imdecode(cv2.imencode(".jpg", eight, [cv2.IMWRITE_JPEG_QUALITY, 50])[1], 0)
+    return cv2.resize(eight, (400, 400), interpolation=cv2.INTER_AREA)
+
+
+def hash_distances(thumbnails, others):
+    packed = [
+        np.frombuffer(b"".join(perceptual_hash(halve(one)) for one in t), np.uint8).reshape(-1, 32)
+        for t in (thumbnails, others)
+    ]
+    bits = [np.unpackbits(hashes, axis=1) for hashes in packed]
+    return (bits[0][:, None] != bits[1][None]).sum(-1)
+
+
+def test_exact_pairs_name_the_first():
+    pairs = duplicates.exact_pairs([b"a", b"b", b"a", b"c", b"a"])
+    assert [(p.first, p.second) for p in pairs] == [(0, 2), (0, 4)]
+
+
+def test_candidates_find_what_comparing_all_finds():
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2, (400, 256)).astype(np.uint8)
+    for copy in range(60):  # 0 to 29 bits flipped
+        bits[200 + copy] = bits[copy]
+        bits[200 + copy, rng.choice(256, copy // 2, replace=False)] ^= 1
+    hashes = np.packbits(bits, axis=1)
+    distances = (bits[:, None] != bits[None]).sum(-1)
+    all_pairs = {tuple(p) for p in np.argwhere(distances <= duplicates.HASH_BITS) if p[0] < p[1]}
+    assert len(all_pairs) == 60
+    found = {tuple(pair) for pair in duplicates.candidates(hashes).tolist()}
+    assert found <= all_pairs
+    near = {pair for pair in all_pairs if distances[pair] <= 15}
+    assert near <= found  # 16 bands: 15 flips leave one whole
+    assert len(found) >= 58
+    assert duplicates.candidates(hashes[:1]).shape == (0, 2)
+
+
+def test_groups_are_the_connected_components():
+    assert duplicates.groups(6, [(4, 5), (1, 2), (2, 4)]).tolist() == [0, 1, 1, 3, 1, 1]
+
+
+def test_registration_forgives_a_shift_and_nothing_else():
+    one, other = (thumbnail(raw_trees.pictures()[i]) for i in (0, 2))
+    shifted = np.roll(one, (duplicates.SHIFT - 1, -duplicates.SHIFT + 1), (0, 1))
+    assert duplicates.registered_correlation(one, shifted) > duplicates.CORRELATION
+    assert duplicates.registered_correlation(one, other) < duplicates.CORRELATION
+
+
+@pytest.mark.skipif(not HANNOVER.is_dir(), reason=f"no real radiographs in {HANNOVER}")
+def test_real_copies_are_found_and_real_patients_kept_apart():
+    with open(HANNOVER / "metadata.csv", newline="") as file:
+        rows = list(csv.DictReader(file))[::4]
+    pixels = [read(HANNOVER / "png" / f"{row['image_id']}.png").pixels for row in rows]
+    patients = np.array([row["patient_id"] for row in rows])
+    whole = [thumbnail(one) for one in pixels]
+    copies = [thumbnail(compressed(one)) for one in pixels]
+    distances = hash_distances(whole, copies)
+    assert np.diag(distances).max() <= duplicates.HASH_BITS
+    assert min(map(duplicates.registered_correlation, whole, copies)) >= duplicates.CORRELATION
+    strangers = patients[:, None] != patients[None]
+    # false positives between different patients: by the hash alone, and by both
+    assert distances[strangers].min() > duplicates.HASH_BITS
+    closest = np.argsort(np.where(strangers, distances, 999), axis=None)[:100]
+    for i, j in zip(*np.unravel_index(closest, distances.shape), strict=True):
+        assert duplicates.registered_correlation(whole[i], whole[j]) < duplicates.CORRELATION
+
+
+# ---------------------------------------------------------------------------------------------
+# Quality
+
+
+def verdict(pixels, frontal=True):
+    return quality.verdict(quality.scores(halve(thumbnail(pixels))), frontal)
+
+
+@pytest.mark.skipif(not HANNOVER.is_dir(), reason=f"no real radiographs in {HANNOVER}")
+def test_quality_keeps_real_radiographs_and_finds_them_turned():
+    paths = sorted((HANNOVER / "png").glob("*.png"))[::3]
+    pixels = [read(path).pixels for path in paths]
+    assert [verdict(one) for one in pixels] == [""] * len(pixels)
+    for name, turn in {
+        "rotated: by 270° clockwise": lambda p: np.rot90(p),
+        "rotated: by 180° clockwise": lambda p: np.rot90(p, 2),
+        "rotated: by 90° clockwise": lambda p: np.rot90(p, 3),
+        "inverted": lambda p: p.max() - p,
+    }.items():
+        found = [verdict(np.ascontiguousarray(turn(one))) for one in pixels]
+        assert set(found) <= {name, ""}
+        assert found.count(name) >= 0.9 * len(pixels), name
+
+
+def test_pose_is_judged_of_frontal_views_alone():
+    turned = np.rot90(raw_trees.pictures()[5], 2)
+    assert verdict(turned).startswith("rotated")
+    assert verdict(turned, frontal=False) == ""
+
+
+def test_what_shows_nothing_is_dropped():
+    y, x = np.mgrid[:256, :256]
+    glow = np.exp(-((x - 128) ** 2 + (y - 128) ** 2) / 6000)
+    noise = np.random.default_rng(0).normal(100, 3, (256, 256))
+    assert [verdict(one) for one in (x, glow, noise)] == ["blank", "blank", "no chest"]

@@ -1,0 +1,124 @@
+import pytest
+
+from data_prep.tables.columns import parse_columns, parse_map, reader, split_of, understand
+from rfxray.attributes.states import State
+from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX, decode_value
+from rfxray.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "value"),
+    [
+        ("view", ["PA", "pa", " Pa ", "POSTERO_ANTERIOR", "posteroanterior"], "PA"),
+        ("view", ["AP", "ap", "AP_horizontal", "antero-posterior", "AP supine"], "AP"),
+        ("view", ["L", "LL", "ll", "RL", "LATERAL", "Lateral", "left-lateral"], "lateral"),
+        ("sex", ["M", "m", "Male", "MALE"], "M"),
+        ("sex", ["F", "f", "female"], "F"),
+        ("race", ["white", "White or Caucasian", "Caucasian"], "White"),
+        ("race", ["BLACK", "Black or African American"], "Black"),
+        ("race", ["Other"], "other"),
+        ("age", ["63", "63.0", "063Y", "63y"], 63.0),
+        ("age", ["024M", "24m"], 2.0),
+        ("source", ["NIH", "nih"], "nih"),
+    ],
+)
+def test_common_codes_are_understood(name, cells, value):
+    for cell in cells:
+        number, state = understand(name, cell)
+        assert decode_value(name, number, True) == value, cell
+        assert state == State.STATED
+
+
+def test_dicom_ages_in_weeks_and_days():
+    assert understand("age", "010W")[0] == pytest.approx(70 / 365.25)
+    assert understand("age", "002D")[0] == pytest.approx(2 / 365.25)
+
+
+@pytest.mark.parametrize("name", ["cardiomegaly", "support_devices", "no_finding"])
+def test_findings_keep_the_state_they_were_said_in(name):
+    for cells, number, state in [
+        (["1", "1.0", "present", "Positive"], 1.0, State.POSITIVE),
+        (["0", "0.0", "absent", "negative"], 0.0, State.NEGATIVE),
+        (["-1", "-1.0", "Uncertain"], 0.0, State.UNCERTAIN),
+        (["", " ", "nan"], 0.0, State.UNLABELLED),
+    ]:
+        assert {understand(name, cell) for cell in cells} == {(number, state)}
+
+
+@pytest.mark.parametrize("name", [attribute.name for attribute in ATTRIBUTES])
+def test_blank_is_unlabelled_for_every_attribute(name):
+    for cell in ("", "  ", "Unknown", "None", "N/A"):
+        assert understand(name, cell) == (0.0, State.UNLABELLED)
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("view", "frontal"),
+        ("view", "LAO"),
+        ("sex", "O"),
+        ("sex", "1"),
+        ("age", "-5"),
+        ("age", "414"),
+        ("age", "85 or more"),
+        ("age", "inf"),
+        ("edema", "2"),
+        ("edema", "maybe"),
+        ("race", "Hispanic"),
+    ],
+)
+def test_what_is_not_understood_is_no_guess(name, cell):
+    assert understand(name, cell) is None
+
+
+def test_split_words():
+    assert [split_of(word) for word in ("Train", "val", "validate", "TEST", "fold1", "")] == [
+        *("train", "validation", "validation", "test", None, None)
+    ]
+
+
+def test_columns_are_parsed():
+    assert parse_columns(["patient=Patient ID", "Pleural Effusion = x=y"]) == {
+        "patient": "Patient ID",
+        "pleural_effusion": "x=y",
+    }
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (["veiw=projection"], "no column or attribute 'veiw'; did you mean view"),
+        (["patient_id=x"], "did you mean patient"),
+        (["view"], "not NAME=HEADER"),
+        (["view= "], "not NAME=HEADER"),
+        (["view=a", "View=b"], "given twice"),
+    ],
+)
+def test_bad_columns_are_refused(columns, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_columns(columns)
+
+
+def test_map_reads_a_cell_as_something_else():
+    read = reader(parse_map(["view:frontal=AP", "age:85 or more=85", "view:AP=unknown"]))
+    view, age = INDEX["view"], INDEX["age"]
+    assert read("view", " Frontal ") == (ATTRIBUTES[view].values.index("AP"), State.STATED)
+    assert read("age", "85 or more") == (85.0, State.STATED)
+    assert read("view", "ap") == (0.0, State.UNLABELLED)
+    assert read("view", "PA")[1] == State.STATED
+    assert ATTRIBUTES[age].continuous
+
+
+@pytest.mark.parametrize(
+    ("mapped", "said"),
+    [
+        (["view=AP"], "not NAME:CELL=VALUE"),
+        (["view:frontal=front"], "view has no value 'front': PA, AP, lateral"),
+        (["patient:a=b"], "patient is text"),
+        (["split:a=b"], "train, validation, test"),
+        (["viw:a=AP"], "did you mean view"),
+    ],
+)
+def test_bad_maps_are_refused(mapped, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_map(mapped)

@@ -1,0 +1,214 @@
+import math
+
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+from hypothesis import example, given
+
+from rfxray.attributes import conditioning, vocabulary
+from rfxray.errors import ConfigError
+
+K = vocabulary.NUM_ATTRIBUTES
+
+
+def values_of(attribute):
+    if attribute.continuous:
+        return st.floats(attribute.low, attribute.high, width=32)
+    return st.sampled_from(attribute.values)
+
+
+described = st.fixed_dictionaries(
+    {}, optional={a.name: values_of(a) for a in vocabulary.ATTRIBUTES}
+)
+ALL_ABSENT = dict.fromkeys(vocabulary.PATHOLOGY_NAMES, "absent")
+
+
+def contradicts(values) -> bool:
+    found = [values.get(name) for name in vocabulary.PATHOLOGY_NAMES]
+    if values.get("no_finding") == "present":
+        return "present" in found
+    return values.get("no_finding") == "absent" and found == ["absent"] * 12
+
+
+def test_the_vocabulary_is_the_contract():
+    assert K == 19
+    assert vocabulary.NAMES[:5] == ("view", "sex", "race", "age", "source")
+    assert len(vocabulary.PATHOLOGY_NAMES) == 12
+    assert vocabulary.NAMES[5:] == (*vocabulary.PATHOLOGY_NAMES, "support_devices", "no_finding")
+    assert [a.name for a in vocabulary.ATTRIBUTES if a.continuous] == ["age"]
+
+
+@given(described)
+@example({**ALL_ABSENT, "no_finding": "absent"})
+@example({**ALL_ABSENT, "no_finding": "present"})
+@example({"no_finding": "present", "edema": "present"})
+def test_encode_and_decode_are_inverse_or_refuse_a_contradiction(values):
+    if contradicts(values):
+        with pytest.raises(ConfigError, match="no_finding"):
+            vocabulary.encode(values)
+        return
+    attributes, known = vocabulary.encode(values)
+    assert (attributes.dtype, known.dtype) == (np.float32, bool)
+    assert attributes.shape == known.shape == (K,)
+    assert vocabulary.decode(attributes, known) == values
+    assert not attributes[~known].any()
+
+
+@given(described.filter(lambda values: not contradicts(values)))
+def test_parse_reads_what_a_command_line_says(values):
+    texts = [f"{name.replace('_', '-').upper()}={value}" for name, value in values.items()]
+    for a, b in zip(
+        vocabulary.encode(vocabulary.parse(texts)), vocabulary.encode(values), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("value", [None, "unknown", " Unknown "])
+def test_unknown_is_the_same_as_not_named(value):
+    for a, b in zip(vocabulary.encode({"race": value}), vocabulary.encode({}), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("texts", "parts"),
+    [
+        (["veiw=PA"], ["veiw", "view"]),
+        (["pleural_efusion=present"], ["pleural_effusion"]),
+        (["sex=Z"], ["sex", "'Z'", "F, M"]),
+        (["view=latral"], ["lateral?"]),
+        (["age=121"], ["age=121", "years", "120"]),
+        (["age=-1"], ["age=-1"]),
+        (["age=nan"], ["age=nan"]),
+        (["age=old"], ["age=old"]),
+        (["view"], ["NAME=VALUE"]),
+        (["view="], ["NAME=VALUE"]),
+        (["=PA"], ["no attribute"]),
+        (["age=1", "Age=1"], ["age", "twice"]),
+        (["no_finding=present", "edema=present"], ["edema=present", "contradicts"]),
+        (
+            [*(f"{n}=absent" for n in vocabulary.PATHOLOGY_NAMES), "no_finding=absent"],
+            ["contradicts"],
+        ),
+    ],
+)
+def test_a_wrong_assignment_gets_one_line_with_the_nearest(texts, parts):
+    with pytest.raises(ConfigError) as caught:
+        vocabulary.parse(texts)
+    line = str(caught.value)
+    assert "\n" not in line
+    for part in parts:
+        assert part in line
+
+
+@given(st.lists(st.sampled_from(["present", "absent", None]), min_size=12, max_size=12))
+@example(["absent"] * 12)
+@example(["absent"] * 11 + [None])
+def test_no_finding_is_derived_from_the_twelve(found):
+    values = dict(zip(vocabulary.PATHOLOGY_NAMES, found, strict=True))
+    attributes, known = vocabulary.encode(values)
+    before = attributes.copy(), known.copy()
+    new, told = vocabulary.derive_no_finding(np.stack([attributes] * 2), np.stack([known] * 2))
+    derived = vocabulary.decode(new[1], told[1]).get("no_finding")
+    expected = "absent" if "present" in found else None
+    if found == ["absent"] * 12:
+        expected = "present"
+    assert derived == expected
+    np.testing.assert_array_equal(attributes, before[0])  # the arguments are left alone
+    np.testing.assert_array_equal(known, before[1])
+
+
+# ---------------------------------------------------------------------------------------------
+# Embedding rows
+
+
+def test_every_value_of_every_attribute_has_a_row_of_its_own():
+    rows = {}
+    nothing = np.asarray(conditioning.embedding_rows(*vocabulary.encode({})))
+    for i, attribute in enumerate(vocabulary.ATTRIBUTES):
+        rows[attribute.name, None] = int(nothing[i])
+        for value in attribute.values or (50.0,):
+            told = np.asarray(
+                conditioning.embedding_rows(*vocabulary.encode({attribute.name: value}))
+            )
+            rows[attribute.name, value] = int(told[i])
+            others = np.arange(K) != i
+            np.testing.assert_array_equal(told[others], nothing[others])
+    assert sorted(rows.values()) == list(range(conditioning.NUM_ROWS))
+
+
+@given(st.lists(st.floats(0, 3, width=32), min_size=K, max_size=K))
+def test_what_is_not_known_sits_in_the_null_row_whatever_its_value(numbers):
+    rows = conditioning.embedding_rows(np.asarray(numbers, np.float32), np.zeros(K, bool))
+    np.testing.assert_array_equal(rows, conditioning.embedding_rows(*vocabulary.encode({})))
+
+
+def test_two_ages_share_the_told_row():
+    young, old = (
+        np.asarray(conditioning.embedding_rows(*vocabulary.encode({"age": a}))) for a in (0, 120)
+    )
+    np.testing.assert_array_equal(young, old)
+
+
+# ---------------------------------------------------------------------------------------------
+# Dropout
+
+N = 100_000
+ALL_NULL, EACH = 0.1, 0.2
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """Which of 19 known attributes survive in each of N examples, bool [N, 19]."""
+    keys = jax.random.split(jax.random.key(0), N)
+    return np.asarray(jax.jit(conditioning.drop)(keys, np.ones((N, K), bool)))
+
+
+def assert_share(hits, p: float):
+    """Within 5 sigma of the binomial: fails by chance once in 1.7 million."""
+    n = len(hits)
+    assert abs(np.mean(hits) - p) < 5 * math.sqrt(p * (1 - p) / n)
+
+
+def test_share_of_all_null_and_of_untouched(kept):
+    # u ~ U(0, 1) makes the number of kept attributes uniform on 0 … K: ∫ uᴷ du = 1 / (K + 1).
+    extreme = EACH / (K + 1)
+    assert_share(~kept.any(1), ALL_NULL + extreme)
+    assert_share(kept.all(1), 1 - ALL_NULL - EACH + extreme)
+
+
+@pytest.mark.parametrize("number", range(1, K))
+def test_every_number_of_kept_attributes_is_as_likely(kept, number):
+    assert_share(kept.sum(1) == number, EACH / (K + 1))
+
+
+def test_every_attribute_is_as_likely_kept(kept):
+    partly = kept.any(1) & ~kept.all(1)
+    for i in range(K):
+        # E[1 − u] = 1/2, less the cases in which all were kept.
+        assert_share(partly & kept[:, i], EACH * (1 / 2 - 1 / (K + 1)))
+
+
+def test_attributes_of_one_example_share_their_rate(kept):
+    partly = kept.any(1) & ~kept.all(1)
+    # E[(1 − u)²] = 1/3, where independent attributes would have 1/4.
+    assert_share(partly & kept[:, 0] & kept[:, K - 1], EACH * (1 / 3 - 1 / (K + 1)))
+
+
+def test_shares_are_arguments():
+    keys = jax.random.split(jax.random.key(1), 1000)
+    everything = np.ones((1000, K), bool)
+    assert np.asarray(conditioning.drop(keys, everything, all_null=0.0, each=0.0)).all()
+    assert not np.asarray(conditioning.drop(keys, everything, all_null=1.0, each=0.0)).any()
+
+
+@given(st.integers(0, 2**32 - 1), st.permutations(range(16)))
+def test_dropout_is_keyed_by_example_and_never_tells(seed, order):
+    order = np.array(order)
+    keys = jax.random.split(jax.random.key(seed), 16)
+    known = np.random.default_rng(seed).random((16, K)) < 0.5
+    left = np.asarray(conditioning.drop(keys, known))
+    assert not (left & ~known).any()
+    np.testing.assert_array_equal(
+        np.asarray(conditioning.drop(keys[order], known[order])), left[order]
+    )

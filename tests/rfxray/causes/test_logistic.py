@@ -1,0 +1,169 @@
+import json
+
+import numpy as np
+import pytest
+
+from data_prep import phantom
+from data_prep.phantom import causes
+from rfxray.attributes.states import known_from_states
+from rfxray.attributes.vocabulary import INDEX, PATHOLOGY_NAMES, encode
+from rfxray.causes import logistic
+from rfxray.data.dataset import open_dataset
+from rfxray.errors import ConfigError, DataError
+
+MANY = np.arange(20_000)
+
+
+@pytest.fixture(scope="module")
+def population():
+    return phantom.draw_attributes(0, MANY)
+
+
+@pytest.fixture(scope="module")
+def fitted(population):
+    return logistic.fit(logistic.read_graph(), population, np.ones(population.shape, bool))
+
+
+def test_the_graph_is_the_phantoms():
+    graph = logistic.read_graph()
+    assert {child: set(parents) for child, parents in graph.parents.items()} == {
+        child: set(parents) for child, parents in causes.EDGES.items()
+    }
+    for name in ("age", "fracture", "pleural_effusion", "lung_lesion"):
+        follows = set(phantom.descendants(name)) - {"no_finding"}
+        assert set(graph.descendants([name])) == follows
+
+
+def test_the_mechanisms_are_found_from_a_table(fitted, population):
+    known = np.ones(population.shape, bool)
+    for child in fitted.graph.parents:
+        true = 1 / (1 + np.exp(-causes.logit(child, population)))
+        found = fitted.probability(child, population, known)
+        assert np.abs(found - true).mean() < 0.02
+        assert fitted.rows[child] == len(population)
+
+
+def test_what_nobody_recorded_is_a_category_of_its_own(population):
+    states = phantom.draw_states(0, MANY, population)
+    known = known_from_states(states)
+    model = logistic.fit(logistic.read_graph(), phantom.observe(population, states), known)
+    assert all(0 < model.rows[child] < len(MANY) for child in model.weights)
+    nobody = model.probability("cardiomegaly", population[:1], np.zeros((1, 19), bool))
+    share = population[:, INDEX["cardiomegaly"]].mean()
+    assert nobody[0] == pytest.approx(share, abs=0.15)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_counterfactuals_are_those_of_the_true_model(fitted, population, value):
+    """The share of patients in whom a descendant appears or vanishes, against the exact answer."""
+    do = {"pleural_effusion": value}
+    known = np.ones(population.shape, bool)
+    after, told, chances = logistic.counterfactual(fitted, population, known, do, seed=1)
+    true = phantom.draw_attributes(0, MANY, do)
+    assert told.all()
+    assert set(chances) == {"support_devices", "atelectasis", "lung_opacity", "lung_lesion"}
+    for name in chances:
+        i = INDEX[name]
+        for direction in (1, -1):
+            found = (after[:, i] - population[:, i] == direction).mean()
+            exact = (true[:, i] - population[:, i] == direction).mean()
+            assert found == pytest.approx(exact, abs=0.012)
+        assert chances[name].mean() == pytest.approx(after[:, i].mean(), abs=0.02)
+    untouched = [i for n, i in INDEX.items() if n not in {*do, *chances, "no_finding"}]
+    np.testing.assert_array_equal(after[:, untouched], population[:, untouched])
+
+
+@pytest.mark.parametrize("name", ["age", "sex", "fracture", "pleural_effusion"])
+def test_an_intervention_that_says_what_was_observed_changes_nothing(fitted, population, name):
+    """Neither in patients of whom all is known nor in those whom a record leaves half told."""
+    states = phantom.draw_states(0, MANY, population)
+    for table, known in (
+        (population, np.ones(population.shape, bool)),
+        (phantom.observe(population, states), known_from_states(states)),
+    ):
+        rows = known[:, INDEX[name]]
+        some, told = table[rows], known[rows]
+        after, known_after, _ = logistic.counterfactual(
+            fitted, some, told, {name: some[:, INDEX[name]]}
+        )
+        np.testing.assert_array_equal(after, some)
+        np.testing.assert_array_equal(known_after, told)
+
+
+def test_no_finding_says_of_every_pathology_that_it_is_absent(fitted):
+    """So an effusion that is put in lets others appear, and none of them was there before."""
+    values, known = encode({"age": 80, "no_finding": "present"})
+    many = (np.tile(values, (500, 1)), np.tile(known, (500, 1)))
+    after, told, chances = logistic.counterfactual(fitted, *many, {"pleural_effusion": 1.0})
+    i = INDEX["atelectasis"]
+    before, now = (
+        fitted.probability("atelectasis", *spelled_out(**change))[0]
+        for change in ({}, {"pleural_effusion": "present"})
+    )
+    exact = (now - before) / (1 - before)
+    assert chances["atelectasis"] == pytest.approx(exact)
+    assert after[:, i].mean() == pytest.approx(exact, abs=0.08)  # 3.5 standard errors of 500
+    np.testing.assert_array_equal(told[:, i], after[:, i] > 0.5)  # the others are not told anew
+    assert told[:, INDEX["no_finding"]].all()
+    assert not after[:, INDEX["no_finding"]].any()
+
+
+def spelled_out(**change):
+    """A patient of 80 years with every pathology told: [1, 19] each."""
+    absent = dict.fromkeys(PATHOLOGY_NAMES, "absent")
+    return tuple(part[None] for part in encode({"age": 80, **absent, **change}))
+
+
+def test_findings_move_with_their_chance_alone(fitted, population):
+    """Every effect of the phantom is monotone: with an effusion put in, nothing below it goes."""
+    known = np.ones(population.shape, bool)
+    after, _, _ = logistic.counterfactual(fitted, population, known, {"pleural_effusion": 1.0})
+    for name in ("support_devices", "atelectasis"):
+        assert (after[:, INDEX[name]] >= population[:, INDEX[name]]).all()
+
+
+def test_the_unknown_stays_unknown_and_no_finding_follows(fitted):
+    values, known = encode({"view": "PA", "pneumonia": "absent", "no_finding": "present"})
+    after, told, chances = logistic.counterfactual(
+        fitted, values[None], known[None], {"pneumonia": 1.0}
+    )
+    assert told[0].nonzero()[0].tolist() == sorted(
+        [INDEX["view"], INDEX["pneumonia"], INDEX["no_finding"]]
+    )
+    assert after[0, INDEX["no_finding"]] == 0
+    assert "consolidation" in chances
+    assert set(chances) < set(PATHOLOGY_NAMES) | {"support_devices"}
+    with pytest.raises(ConfigError, match="no_finding follows"):
+        logistic.counterfactual(fitted, values[None], known[None], {"no_finding": 1.0})
+
+
+def test_a_dataset_is_fitted_from_its_records(tiny_data, tmp_path):
+    graph = tmp_path / "graph.json"
+    graph.write_text(json.dumps({"name": "one", "parents": {"cardiomegaly": ["age"]}}))
+    model = logistic.fit_dataset(logistic.read_graph(graph), open_dataset(tiny_data))
+    assert model.rows == {"cardiomegaly": 50}
+    graph.write_text(json.dumps({"parents": {"edema": ["age"]}}))
+    with pytest.raises(DataError, match="edema depends"):
+        logistic.fit_dataset(logistic.read_graph(graph), open_dataset(tiny_data))
+    with pytest.raises(ConfigError, match="no split 'test'"):
+        logistic.fit_dataset(logistic.read_graph(), open_dataset(tiny_data), "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{", "no causal graph"),
+        ("[]", "no causal graph"),
+        ('{"parents": {"edemma": ["age"]}}', "'edemma'"),
+        ('{"parents": {"edema": ["ag"]}}', "'ag'"),
+        ('{"parents": {"age": ["sex"]}}', "only findings"),
+        ('{"parents": {"no_finding": ["edema"]}}', "only findings"),
+        ('{"parents": {"edema": ["no_finding"]}}', "only findings"),
+        ('{"parents": {"edema": ["fracture"], "fracture": ["edema"]}}', "cycle"),
+    ],
+)
+def test_a_graph_that_is_none_is_refused(tmp_path, text, part):
+    file = tmp_path / "graph.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=part):
+        logistic.read_graph(file)

@@ -1,0 +1,152 @@
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from rfxray.data import dataset
+from rfxray.data.dataset import Records, open_dataset, verify
+from rfxray.data.faults import Faults
+from rfxray.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def copy(tiny_data, tmp_path):
+    """A data set of one's own: 50 + 20 records, 16 a shard."""
+    return shutil.copytree(tiny_data, tmp_path / "data")
+
+
+def shard(folder, number=1):
+    return sorted(folder.glob("*train*"))[number]
+
+
+def first_pixels(records) -> list[int]:
+    return [int(record["image"][0, 0]) for record in records]
+
+
+def test_records_come_by_number_and_in_order(tiny_data):
+    records = Records(open_dataset(tiny_data), "train")
+    assert len(records) == 50
+    assert first_pixels(records[i] for i in (0, 17, 49)) == [0, 17, 49]
+
+
+def test_a_damaged_record_is_named_with_its_file(copy, damage_record):
+    damage_record(copy, 5, shard=1)
+    with pytest.raises(DataError, match=r"record 5 of .*train.*00001-of-00004 is damaged"):
+        Records(open_dataset(copy), "train")[16 + 5]
+
+
+def test_the_next_record_stands_in_for_a_damaged_one(copy, tmp_path, damage_record):
+    damage_record(copy, 5, shard=1)
+    damage_record(copy, 6, shard=1)
+    faults = Faults(tmp_path / "faults.jsonl", tolerate=2)
+    records = Records(open_dataset(copy), "train", faults)
+    assert first_pixels([records[21]]) == [23]
+    assert first_pixels([records[20], records[24]]) == [20, 24]
+    assert faults.count == 2
+    lines = faults.new()
+    assert len(lines) == 2
+    assert "record 5 of" in lines[0]
+    assert "of 2 tolerated" in lines[0]
+    assert faults.new() == []
+    # Met again, in another epoch or by another process, it is the same damage.
+    assert first_pixels([records[21]]) == [23]
+    again = Faults(tmp_path / "faults.jsonl", tolerate=2)
+    assert first_pixels([Records(open_dataset(copy), "train", again)[22]]) == [23]
+    assert again.count == 2
+    assert again.new() == []
+
+
+def test_one_damaged_record_too_many_is_refused(copy, tmp_path, damage_record):
+    damage_record(copy, 5, shard=1)
+    damage_record(copy, 9, shard=1)
+    records = Records(open_dataset(copy), "train", Faults(tmp_path / "faults.jsonl", tolerate=1))
+    assert first_pixels([records[21]]) == [22]
+    with pytest.raises(DataError, match=r"record 9 of .*\(1 of 1 so far\)"):
+        records[25]
+
+
+def test_readers_that_meet_damage_at_once_count_it_once(tmp_path):
+    faults = Faults(tmp_path / "faults.jsonl", tolerate=2)
+
+    def meet(number):
+        try:
+            faults.add("shard", number, "torn")
+        except DataError:
+            return number
+
+    with ThreadPoolExecutor(16) as readers:
+        refused = set(readers.map(meet, [1, 2, 3, 4] * 40)) - {None}
+    assert faults.count == 2
+    assert len(refused) == 2
+
+
+def test_a_line_that_a_kill_tore_costs_no_other(tmp_path):
+    (tmp_path / "faults.jsonl").write_text('{"file": "shard", "rec')
+    faults = Faults(tmp_path / "faults.jsonl", tolerate=2)
+    faults.add("shard", 1, "torn")
+    faults.add("shard", 2, "torn")
+    assert faults.count == 2
+
+
+def test_the_last_record_is_replaced_by_the_first(copy, tmp_path, damage_record):
+    damage_record(copy, 1, shard=3)
+    records = Records(open_dataset(copy), "train", Faults(tmp_path / "faults.jsonl", tolerate=1))
+    assert first_pixels([records[49]]) == [0]
+
+
+@pytest.mark.parametrize("how", ["none", "sample", "full"])
+def test_a_whole_data_set_passes(tiny_data, how):
+    verify(open_dataset(tiny_data), how)
+
+
+def test_full_verification_finds_any_flipped_bit(copy):
+    file = shard(copy)
+    content = bytearray(file.read_bytes())
+    content[len(content) - 7] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"train.*00001-of-00004 is not what was written"):
+        verify(open_dataset(copy), "full")
+    # It lies in the share of the second of two hosts.
+    verify(open_dataset(copy), "full", host=0, hosts=2)
+    with pytest.raises(DataError):
+        verify(open_dataset(copy), "full", host=1, hosts=2)
+
+
+def test_a_sample_finds_a_shard_that_does_not_read(copy):
+    file = shard(copy)
+    file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(DataError, match=rf"shard .*{file.name} does not open"):
+        verify(open_dataset(copy), "sample")
+    with pytest.raises(DataError, match=rf"shard .*{file.name} does not open"):
+        Records(open_dataset(copy), "train")
+
+
+def test_a_sample_that_is_damaged_says_how_to_go_on(copy, damage_record):
+    first = open_dataset(copy).shards["train"][0]
+    damage_record(copy, int(first.sha256[:8], 16) % first.examples)
+    with pytest.raises(DataError, match=r"record \d+ of .* is damaged .*verify=none .*tolerate=N"):
+        verify(open_dataset(copy), "sample")
+
+
+def test_shards_that_hold_less_than_the_manifest_says_are_refused(copy):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["splits"]["train"]["shards"][0]["examples"] += 1
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"hold .* examples, not"):
+        open_dataset(copy)
+    manifest["splits"]["train"]["examples"] += 1
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="hold 50 records instead of 51"):
+        Records(open_dataset(copy), "train")
+
+
+def test_a_bucket_is_no_path():
+    with pytest.raises(ConfigError, match=r"gs://bucket/data is not a path; mount the bucket"):
+        open_dataset("gs://bucket/data")
+
+
+def test_stored_records_end(tiny_data):
+    assert first_pixels(dataset.stored(open_dataset(tiny_data), "validation")) == list(
+        range(50, 70)
+    )

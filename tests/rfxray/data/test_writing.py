@@ -1,0 +1,344 @@
+import csv
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import data_prep
+from rfxray.attributes.states import State
+from rfxray.attributes.vocabulary import encode
+from rfxray.data import plan, shards
+from rfxray.data.record import deserialize
+from rfxray.data.writing import write_dataset
+from rfxray.errors import ConfigError, DataError
+
+SIZE = 16
+ROOT = Path(data_prep.__file__).parents[1]
+
+
+def draw(i):
+    attributes, known = encode({"view": "PA", "age": 40 + i % 50, "source": "phantom"})
+    return {
+        "image": np.random.default_rng(i).integers(0, 1 << 16, (SIZE, SIZE)).astype(np.uint16),
+        "content_box": (0, 0, SIZE, SIZE),
+        "original_size": (SIZE, SIZE),
+        "original_bits": 16,
+        "pixel_spacing": (0.0, 0.0),
+        "laterality": "",
+        "attributes": attributes,
+        "states": known * np.int8(State.STATED),
+        "key": f"toy/{i}//{i}",
+        "patient": f"toy/{i}",
+    }
+
+
+def make(items):
+    """One record an item, none for 10 to 19 (a whole shard) nor for every seventh."""
+    for i in items:
+        lost = 10 <= i < 20 or i % 7 == 3
+        yield plan.Dropped(f"toy/{i}", f"torn: at {i}") if lost else draw(i)
+
+
+def toy_plan(shard_examples=10, **changed):
+    splits = {"train": range(40), "validation": range(40, 50)}
+    return plan.make_plan(
+        **{"splits": splits, "name": "toy", "size": SIZE, "shard_examples": shard_examples}
+        | {"options": {"seed": 0}}
+        | changed
+    )
+
+
+def hashes(directory):
+    files = sorted(path for path in Path(directory).rglob("*") if path.is_file())
+    return {
+        str(p.relative_to(directory)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    out = tmp_path_factory.mktemp("written") / "toy"
+    return out, write_dataset(toy_plan(), make, out)
+
+
+def test_tfds_opens_it_and_finds_every_record(written):
+    out, _ = written
+    import tensorflow_datasets as tfds
+
+    source = tfds.builder_from_directory(out).as_data_source(split="train")
+    kept = [i for i in range(40) if not (10 <= i < 20 or i % 7 == 3)]
+    assert [source[j]["key"].decode() for j in range(len(source))] == [
+        f"toy/{i}//{i}" for i in kept
+    ]
+    for j in (0, len(kept) - 1):
+        expected, found = draw(kept[j]), source[j]
+        np.testing.assert_array_equal(found["image"][..., 0], expected["image"])
+        for field in ("attributes", "states", "content_box", "original_bits"):
+            np.testing.assert_array_equal(found[field], expected[field])
+    assert "tensorflow" not in sys.modules
+
+
+def test_manifest_tells_what_is_there(written):
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    out, manifest = written
+    assert json.loads((out / "manifest.json").read_text()) == manifest
+    train = manifest["splits"]["train"]
+    # 10..19 are all dropped: their shard vanishes and the others are numbered through
+    assert [s["file"] for s in train["shards"]] == [
+        f"toy-train.array_record-{i:05d}-of-00003" for i in range(3)
+    ]
+    for split in manifest["splits"].values():
+        for shard in split["shards"]:
+            data = (out / shard["file"]).read_bytes()
+            assert (len(data), hashlib.sha256(data).hexdigest()) == (
+                shard["bytes"],
+                shard["sha256"],
+            )
+            reader = ArrayRecordReader(str(out / shard["file"]))
+            assert reader.num_records() == shard["examples"]
+            assert "group_size:1," in reader.writer_options_string()
+            deserialize(reader.read([0])[0])
+    assert train["examples"] == sum(s["examples"] for s in train["shards"]) == 26
+    assert train["counts"]["view"] == {"values": {"PA": 26}, "states": {"stated": 26}}
+    assert sum(train["counts"]["age"]["values"].values()) == 26
+    assert train["counts"]["edema"]["states"] == {"unlabelled": 26}
+    assert manifest["dropped"] == 50 - 26 - manifest["splits"]["validation"]["examples"]
+    assert manifest["dropped_reasons"] == {"torn": manifest["dropped"]}
+    with open(out / "dropped.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["key", "reason"]
+    assert rows[1] == ["toy/3", "torn: at 3"]
+    assert len(rows) == 1 + manifest["dropped"]
+    assert not (out / "partial").exists()
+
+
+def test_fingerprint_is_of_the_content_not_of_the_shards(written, tmp_path):
+    _, manifest = written
+    other = write_dataset(toy_plan(shard_examples=7), make, tmp_path / "toy")
+    assert other["fingerprint"] == manifest["fingerprint"]
+    assert len(other["splits"]["train"]["shards"]) > 3
+
+
+@pytest.mark.parametrize("field", ["key", "image", "attributes", "states"])
+def test_digest_sees_every_field_that_teaches(field):
+    one, other = draw(1), draw(1)
+    if field == "key":
+        other["key"] += "x"
+    else:
+        other[field] = other[field].copy()
+        other[field].flat[-1] += 1
+    assert shards.example_digest(one) != shards.example_digest(other)
+
+
+def test_fingerprint_sees_order_and_split():
+    a, b = (shards.example_digest(draw(i)) for i in (1, 2))
+    prints = [{"train": [a, b]}, {"train": [b, a]}, {"train": [a], "test": [b]}, {"test": [a, b]}]
+    assert len({shards.fingerprint(digests) for digests in prints}) == 4
+
+
+def test_nothing_dropped_still_writes_the_list(tmp_path):
+    write_dataset(toy_plan(splits={"train": range(3)}), make, tmp_path / "toy")
+    assert (tmp_path / "toy" / "dropped.csv").read_text() == "key,reason\n"
+
+
+def test_complete_is_said_and_left_alone(written, capsys):
+    out, manifest = written
+    before = hashes(out)
+    assert write_dataset(toy_plan(), pytest.fail, out) == manifest
+    assert "complete already" in capsys.readouterr().err
+    assert hashes(out) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"options": {"seed": 1}}, "options.seed is 0 there and 1 here"),
+        ({"options": {"seed": 0, "tilt": 2}}, "options.tilt is only here"),
+        ({"shard_examples": 11}, "shard_examples is 10 there and 11 here"),
+        ({"splits": {"train": range(1, 41), "validation": range(40, 50)}}, "inputs were others"),
+        ({"versions": {"pillow": "1"}}, "versions.pillow is only here"),
+    ],
+)
+def test_another_plan_is_refused(written, changed, named):
+    out, _ = written
+    before = hashes(out)
+    with pytest.raises(ConfigError, match=named):
+        write_dataset(toy_plan(**changed), make, out)
+    assert hashes(out) == before
+
+
+def test_a_directory_of_others_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"no plan\.json"):
+        write_dataset(toy_plan(), make, tmp_path)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+    with pytest.raises(ConfigError, match="cannot be made"):
+        write_dataset(toy_plan(), make, tmp_path / "thesis.tex")
+
+
+def test_two_writers_do_not_meet(tmp_path):
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(ConfigError, match="another process"):
+        write_dataset(toy_plan(), make, tmp_path)
+    os.close(handle)
+    write_dataset(toy_plan(), make, tmp_path)
+
+
+def test_all_dropped_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"10 dropped \(most often: torn\).*dropped\.csv"):
+        write_dataset(toy_plan(splits={"train": range(10, 20)}), make, tmp_path / "toy")
+    assert (tmp_path / "toy" / "dropped.csv").read_text().count("torn") == 10
+    assert not (tmp_path / "toy" / "manifest.json").exists()
+
+
+def test_bad_plans_are_refused():
+    with pytest.raises(ConfigError, match="no name"):
+        toy_plan(name="My Set")
+    with pytest.raises(ConfigError, match="holds nothing"):
+        toy_plan(shard_examples=0)
+
+
+def test_make_must_answer_for_every_item(tmp_path):
+    with pytest.raises(ValueError, match="shorter"):
+        write_dataset(toy_plan(), lambda items: make(items[:-1]), tmp_path / "toy")
+
+
+class Killed(BaseException):
+    """Stands in for SIGKILL: nothing catches it."""
+
+
+def test_killed_before_any_rename_ends_in_the_same_bytes(written, tmp_path, monkeypatch):
+    """Dies at the 1st, 2nd, … rename (every effect is one), starts again, until one run gets by."""
+    expected = hashes(written[0])
+    out, replace = tmp_path / "toy", os.replace
+    for deaths in range(100):
+        left = iter(range(deaths))
+
+        def dying(*args, left=left, deaths=deaths):
+            if next(left, None) is None:
+                raise Killed(deaths)
+            replace(*args)
+
+        monkeypatch.setattr(os, "replace", dying)
+        try:
+            write_dataset(toy_plan(), make, out)
+            break
+        except Killed:
+            pass
+        monkeypatch.setattr(os, "replace", replace)
+        finished = len(list(out.glob("partial/*.json")))
+        again = tmp_path / f"again{deaths}"
+        subprocess.run(["cp", "-r", out, again], check=True)
+        write_dataset(toy_plan(), make, again)
+        assert hashes(again) == expected, f"after {deaths} renames, {finished} fragments"
+        subprocess.run(["rm", "-r", out], check=True)
+    # plan, 5 × (shard, fragment), dropped.csv, 4 final names, manifest; tfds may add its own
+    assert deaths >= 17
+
+
+# ---------------------------------------------------------------------------------------------
+# Processes: workers import `make` anew, so these run a script of their own
+
+SCRIPT = r"""
+import os, sys, time
+sys.path.insert(0, {tests!r})
+import test_writing
+from rfxray.data.writing import write_dataset
+from rfxray.command_line import exit_on_error
+
+def make(items):
+    mode = os.environ.get("TOY_MODE")
+    if mode == "crash" and items[0] == 20:
+        os._exit(9)
+    if mode == "slow":
+        os.write(1, b"pid %d\n" % os.getpid())  # in one piece: the workers share the pipe
+        time.sleep(0.2 if items[0] == 0 else 60)
+    return test_writing.make(items)
+
+if __name__ == "__main__":
+    with exit_on_error("toy"):
+        write_dataset(test_writing.toy_plan(), make, sys.argv[1], workers=int(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+
+    def start(out, workers, mode=""):
+        return subprocess.Popen(
+            [sys.executable, path, out, str(workers)],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TOY_MODE": mode},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # A shell's background jobs ignore SIGINT, and their children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    return start
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_worker_crash_then_kill_then_resume_over_processes(written, script, tmp_path):
+    out = tmp_path / "toy"
+    crashed = script(out, 2, "crash")
+    _, err = crashed.communicate(timeout=120)
+    assert crashed.returncode == 75
+    assert err.splitlines()[-1].startswith("toy: stopped: a worker process died")
+    for path in out.glob("partial/train-00000.*"):
+        path.unlink()
+
+    slow = script(out, 2, "slow")
+    workers = set()
+    while len(workers) < 2:  # a quick worker may tell of two shards before the other has started
+        line = slow.stdout.readline()
+        assert line, slow.stderr.read()
+        workers.add(int(line.split()[1]))
+    wait_for((out / "partial" / "train-00000.json").exists)
+    os.kill(slow.pid, signal.SIGKILL)
+    slow.communicate()
+    wait_for(lambda: not any(map(alive, workers)))  # no orphans
+    resumed = script(out, 2)
+    _, err = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, err
+    assert "going on in" in err
+    assert hashes(out) == hashes(written[0])
+
+
+def test_interrupt_is_one_line_and_resumable(written, script, tmp_path):
+    out = tmp_path / "toy"
+    slow = script(out, 1, "slow")
+    slow.stdout.readline()
+    wait_for((out / "partial" / "train-00000.json").exists)
+    slow.send_signal(signal.SIGINT)
+    _, err = slow.communicate(timeout=60)
+    assert slow.returncode == 75
+    assert err.splitlines()[-1].startswith("toy: stopped: interrupted")
+    assert write_dataset(toy_plan(), make, out) == written[1]
+    assert hashes(out) == hashes(written[0])

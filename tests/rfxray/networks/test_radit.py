@@ -1,0 +1,390 @@
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rfxray.attributes import vocabulary
+from rfxray.errors import ConfigError
+from rfxray.networks import radit, rotary
+from rfxray.networks.attention import attention, choose, splash
+from rfxray.networks.radit import Execution, ModelConfig
+
+CONFIG = ModelConfig(
+    size=24,
+    channels=2,
+    patch=8,
+    width=32,
+    depth=2,
+    heads=2,
+    mlp_width=48,
+    adaln_rank=4,
+    rope_theta=100.0,
+    dtype="float32",
+)
+BATCH = 4
+
+
+@pytest.fixture(scope="module")
+def params(randomise):
+    return randomise(jax.jit(radit.init, static_argnums=0)(CONFIG, jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(BATCH, 24, 24, 2)).astype(np.float32)
+    t = np.array([0.0, 0.25, 0.625, 1.0], np.float32)
+    told = [
+        {},
+        {"view": "lateral", "age": 63, "source": "phantom"},
+        {"race": "other", "cardiomegaly": "present", "edema": "absent", "age": 0},
+        dict.fromkeys(vocabulary.PATHOLOGY_NAMES, "absent") | {"view": "PA", "sex": "M"},
+    ]
+    attributes, known = (np.stack(a) for a in zip(*map(vocabulary.encode, told), strict=True))
+    return x, t, attributes, known
+
+
+@pytest.fixture(scope="module")
+def network():
+    return jax.jit(radit.apply(CONFIG, Execution()))
+
+
+# ---------------------------------------------------------------------------------------------
+# The network once more: NumPy, float64, one token at a time where the layout matters
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def rms(x):
+    return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6)
+
+
+def embed_number(x, parts, longest):
+    frequencies = longest ** -(np.arange(128) / 128)
+    angles = x[:, None] * frequencies
+    h = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    return silu(h @ parts["inner"]) @ parts["outer"]
+
+
+def condition(p, t, attributes, known):
+    c = embed_number(1000.0 * t, p["time"], 1e4)
+    age = vocabulary.NAMES.index("age")
+    for b in range(len(c)):
+        null = 0
+        for i, attribute in enumerate(vocabulary.ATTRIBUTES):
+            told = 1 + (0 if attribute.continuous else int(attributes[b, i]))
+            c[b] += p["table"][null + (told if known[b, i] else 0)]
+            null += 1 + max(1, len(attribute.values))
+    return c + known[:, age, None] * embed_number(attributes[:, age] / 5, p["age"], 30.0)
+
+
+def place(config):
+    """Where each token lies: waves of its row, then of its column, 1/4 to 16 to the picture."""
+    side, quarter = config.size // config.patch, config.width // 4
+    out = np.empty((side * side, config.width))
+    for token in range(side * side):
+        for axis, i in enumerate((token // side, token % side)):
+            for k in range(quarter):
+                angle = 2 * np.pi * 2 ** (-2 + 6 * k / (quarter - 1)) * (i + 0.5) / side
+                out[token, 2 * axis * quarter + k] = np.cos(angle)
+                out[token, (2 * axis + 1) * quarter + k] = np.sin(angle)
+    return out
+
+
+def turn(x, rows, columns, theta):
+    """x [tokens, heads, head_dim]: a quarter turns with the row, the next with the column."""
+    out = np.empty_like(x)
+    half = x.shape[-1] // 2
+    for token in range(rows * columns):
+        place = (token // columns, token % columns)
+        for i in range(half):
+            axis, k = divmod(i, half // 2)
+            angle = place[axis] * theta ** (-k / (half // 2))
+            a, b = x[token, :, i], x[token, :, i + half]
+            out[token, :, i] = a * np.cos(angle) - b * np.sin(angle)
+            out[token, :, i + half] = a * np.sin(angle) + b * np.cos(angle)
+    return out
+
+
+def attend(q, k, v):
+    """[tokens, heads, head_dim] each."""
+    out = np.empty_like(q)
+    for head in range(q.shape[1]):
+        logits = q[:, head] @ k[:, head].T / math.sqrt(q.shape[2])
+        weights = np.exp(logits - logits.max(1, keepdims=True))
+        out[:, head] = weights / weights.sum(1, keepdims=True) @ v[:, head]
+    return out
+
+
+def block(p, x, c, shared, config):
+    """One layer on one example: x [tokens, width], c [width], shared [6, width]."""
+    side = config.size // config.patch
+    own = np.einsum("r,rsd->sd", c @ p["modulation_in"], p["modulation_out"])
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = shared + own + p["modulation_bias"]
+
+    h = rms(x) * (1 + scale_a) + shift_a
+    q, k, v = np.einsum("nd,dshk->snhk", h, p["qkv"])
+    q, k = rms(q) * p["query_scale"], rms(k) * p["key_scale"]
+    q, k = (turn(a, side, side, config.rope_theta) for a in (q, k))
+    x = x + gate_a * np.einsum("nhk,hkd->nd", attend(q, k, v), p["attention_out"])
+
+    h = rms(x) * (1 + scale_m) + shift_m
+    return x + gate_m * ((silu(h @ p["gate"]) * (h @ p["up"])) @ p["down"])
+
+
+def reference(p, x, t, attributes, known, config):
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), p)
+    c = silu(condition(p["condition"], t.astype(np.float64), attributes.astype(float), known))
+    n = config.patch
+    places = [(r, s) for r in range(0, config.size, n) for s in range(0, config.size, n)]
+    out = np.empty(x.shape)
+    for b in range(len(x)):
+        tokens = np.stack([x[b, r : r + n, s : s + n].ravel() for r, s in places])
+        h = tokens.astype(np.float64) @ p["embed"] + place(config)
+        shared = np.einsum("d,dse->se", c[b], p["modulation"])
+        for layer in range(config.depth):
+            h = block({k: v[layer] for k, v in p["blocks"].items()}, h, c[b], shared, config)
+        shift, scale = np.einsum("d,dse->se", c[b], p["final_modulation"])
+        h = (rms(h) * (1 + scale) + shift) @ p["head"]
+        for token, (r, s) in zip(h, places, strict=True):
+            out[b, r : r + n, s : s + n] = token.reshape(n, n, -1)
+    return out
+
+
+def test_the_network_is_what_its_description_says(network, params, inputs):
+    found = network(params, *inputs)
+    expected = reference(params, *inputs, CONFIG)
+    assert found.dtype == jnp.float32
+    assert found.shape == expected.shape
+    # float32 against float64: 6e-8 a rounding through two layers, and 3e-5 in the sine of an angle
+    # of up to 1000 radians. Any wrong order, sign or axis differs by the size of the output.
+    np.testing.assert_allclose(found, expected, atol=5e-5 * np.abs(expected).max())
+
+
+# ---------------------------------------------------------------------------------------------
+# Conditions
+
+
+def test_a_fresh_network_says_zero(network, inputs):
+    fresh = jax.jit(radit.init, static_argnums=0)(CONFIG, jax.random.key(0))
+    assert not np.asarray(network(fresh, *inputs)).any()
+
+
+def test_the_value_of_what_is_not_known_has_no_influence(network, params, inputs):
+    x, t, attributes, known = inputs
+    scrambled = np.where(known, attributes, np.random.default_rng(1).uniform(0, 1.9, known.shape))
+    assert (scrambled != attributes).any()
+    np.testing.assert_array_equal(
+        network(params, x, t, scrambled.astype(np.float32), known),
+        network(params, x, t, attributes, known),
+    )
+
+
+@pytest.mark.parametrize("name", vocabulary.NAMES)
+def test_every_attribute_has_influence_where_it_is_known(network, params, inputs, name):
+    x, t, _, _ = inputs
+    i = vocabulary.INDEX[name]
+    only = np.tile(np.arange(19) == i, (BATCH, 1))
+    null = network(params, x, t, 0.0 * only, False & only)
+    zero = network(params, x, t, 0.0 * only, only)
+    one = network(params, x, t, 1.0 * only, only)
+    for a, b in ((null, zero), (zero, one), (null, one)):
+        assert np.abs(a - b).max() > 1e-3
+
+
+def test_examples_of_a_batch_do_not_see_each_other(network, params, inputs):
+    whole = network(params, *inputs)
+    flipped = network(params, *(a[::-1] for a in inputs))
+    # Rows may take another place in a matrix product, so the last bits may differ.
+    np.testing.assert_allclose(flipped[::-1], whole, atol=1e-5 * np.abs(whole).max())
+
+
+# ---------------------------------------------------------------------------------------------
+# Execution
+
+
+@pytest.fixture(scope="module")
+def gradients(params, inputs):
+    def of(how: Execution, config=CONFIG):
+        net = radit.apply(config, how)
+
+        def loss(params):
+            out = net(params, *inputs)
+            return jnp.mean(jnp.square(out)), out
+
+        gradient, out = jax.jit(jax.grad(loss, has_aux=True))(params)
+        return jax.device_get((out, gradient))
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def plain(gradients):
+    return gradients(Execution(attention="xla"))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [Execution(remat="dots"), Execution(remat="attention"), Execution(remat="full", unroll=2)],
+    ids=["dots", "attention", "full, unrolled"],
+)
+def test_how_it_is_run_changes_neither_output_nor_gradient(gradients, plain, how):
+    for a, b in zip(jax.tree.leaves(gradients(how)), jax.tree.leaves(plain), strict=True):
+        # The same operations in another fusion: a few roundings of 6e-8 of the largest entry.
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
+
+
+def test_every_parameter_gets_a_gradient(plain):
+    for path, gradient in jax.tree_util.tree_flatten_with_path(plain[1])[0]:
+        assert np.abs(gradient).max() > 0, jax.tree_util.keystr(path)
+
+
+def test_bfloat16_is_used_and_is_close(params, inputs, plain):
+    half = dataclasses.replace(CONFIG, dtype="bfloat16")
+    out = jax.jit(radit.apply(half, Execution()))(params, *inputs)
+    assert out.dtype == jnp.float32
+    error = np.sqrt(np.mean((out - plain[0]) ** 2) / np.mean(plain[0] ** 2))
+    # A rounding is 2⁻⁹ of a number; some ten of them lie on the way through two layers.
+    assert 2**-12 < error < 10 * 2**-9
+
+
+def test_attention_is_softmax():
+    rng = np.random.default_rng(0)
+    q, k, v = rng.normal(size=(3, 2, 9, 3, 8)).astype(np.float32)
+    found = attention(q, k, v, "xla")
+    for b in range(2):
+        expected = attend(*(a[b].astype(np.float64) for a in (q, k, v)))
+        np.testing.assert_allclose(found[b], expected, atol=1e-6)
+    np.testing.assert_array_equal(attention(q, k, v), found)  # auto is xla on a CPU
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tokens", [72, 640])  # padded to 128 in one block; several blocks
+def test_the_kernel_of_tpus_agrees_with_the_reference(tokens, dtype):
+    rng = np.random.default_rng(tokens)
+    q, k, v, weight = rng.normal(size=(4, 1, tokens, 2, 64)).astype(dtype)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(attend, q, k, v, weight):
+        out, back = jax.vjp(attend, q, k, v)
+        return out, *back(weight)
+
+    reference = functools.partial(attention, implementation="xla")
+    with jax.enable_x64(True):
+        exact = run(reference, *(x.astype(np.float64) for x in (q, k, v, weight)))
+    found = run(functools.partial(splash, interpret=True), q, k, v, weight)
+    plain = run(reference, q, k, v, weight)
+    for a, b, c in zip(found, plain, exact, strict=True):
+        assert a.dtype == b.dtype == dtype
+        # Errors in roundings of the largest entry, 2⁻²⁴ or 2⁻⁸ of it. In float32 a logit of 4
+        # carries 4 of them into the exponent and hundreds of terms add, in an order that depends on
+        # the CPU: the reference is 10 to 40 away from float64. In bfloat16 the last two rule.
+        rounding = np.abs(c).max() * (2.0**-24 if dtype == "float32" else 2.0**-8)
+        most = 64 if dtype == "float32" else 2
+        kernel, usual = (np.abs(x.astype(np.float64) - c).max() / rounding for x in (a, b))
+        assert usual < most
+        assert kernel < min(most, 2 * max(usual, 8))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_kernel_that_turns_queries_agrees_with_the_reference(dtype):
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(2, 2, 80, 3, 128)).astype(dtype)
+    scale = rng.normal(1.0, 0.5, 128).astype(np.float32)
+    angles = rotary.axial_angles(8, 10, 128, 100.0)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(turn, x, weight):
+        out, back = jax.vjp(lambda x, scale: turn(x, scale, angles), x, scale)
+        return out, *back(weight)
+
+    exact = run(rotary.norm_rotate, x.astype(np.float32), weight.astype(np.float32))
+    found = run(functools.partial(rotary.norm_rotate_kernel, interpret=True), x, weight)
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == (dtype if a.ndim > 1 else np.float32)
+        # Four roundings of 2⁻²⁴ in float32; of bfloat16 the last one alone, of 2⁻⁸.
+        near = np.abs(b).max() * (4 * 2.0**-24 if a.dtype == np.float32 else 2.0**-8)
+        np.testing.assert_allclose(a.astype(np.float32), b, rtol=0, atol=near)
+
+
+@pytest.mark.parametrize(
+    ("backend", "tokens", "head_dim", "dtype", "expected"),
+    [
+        ("tpu", 1024, 128, "bfloat16", "splash"),
+        ("tpu", 1024, 64, "bfloat16", "xla"),  # half of the lanes would be empty
+        ("tpu", 64, 128, "bfloat16", "xla"),  # few tokens need no kernel
+        ("gpu", 1024, 128, "bfloat16", "cudnn"),
+        ("gpu", 1024, 128, "float32", "xla"),  # cuDNN has no float32 kernel
+        ("gpu", 1024, 256, "bfloat16", "xla"),  # nor one of such heads on every GPU
+        ("cpu", 1024, 128, "bfloat16", "xla"),
+    ],
+)
+def test_auto_takes_the_kernel_where_it_fits(backend, tokens, head_dim, dtype, expected):
+    assert choose(backend, tokens, head_dim, dtype) == expected
+
+
+def test_an_unknown_attention_is_refused():
+    with pytest.raises(ConfigError, match="flash"):
+        attention(*jnp.zeros((3, 1, 2, 1, 4)), "flash")
+    with pytest.raises(ConfigError, match="heads of 128, not of 4"):
+        attention(*jnp.zeros((3, 1, 2, 1, 4)), "splash")
+
+
+# ---------------------------------------------------------------------------------------------
+# Shapes alone
+
+
+def test_abstract_is_init_without_numbers(params):
+    _, shapes, axes = radit.abstract(CONFIG)
+    assert jax.tree.structure(shapes) == jax.tree.structure(params)
+    for a, b in zip(jax.tree.leaves(shapes), jax.tree.leaves(params), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype) == (b.shape, jnp.float32)
+    jax.tree.map(lambda shape, names: _check_axes(shape, names), shapes, axes)
+
+
+def _check_axes(shape, names):
+    assert len(names) == len(shape.shape)
+    assert names.count("layers") == (1 if names[0] == "layers" else 0)
+    assert ("layers" in names) <= (shape.shape[0] == CONFIG.depth)
+
+
+def test_the_blocks_are_stacked(params):
+    _, _, axes = radit.abstract(CONFIG)
+    assert {names[0] for names in axes["blocks"].values()} == {"layers"}
+    assert not any(
+        "layers" in names
+        for names in jax.tree.leaves(
+            {k: v for k, v in axes.items() if k != "blocks"}, is_leaf=lambda x: isinstance(x, tuple)
+        )
+    )
+
+
+def test_layers_start_different():
+    blocks = jax.jit(radit.init, static_argnums=0)(CONFIG, jax.random.key(0))["blocks"]
+    for name in ("qkv", "gate", "down"):
+        assert not np.array_equal(blocks[name][0], blocks[name][1])
+
+
+def test_xl_has_between_1_3_and_1_4_billion_parameters():
+    xl = ModelConfig(
+        size=64,
+        channels=16,
+        patch=2,
+        width=2048,
+        depth=24,
+        heads=16,
+        mlp_width=5632,
+        adaln_rank=256,
+        rope_theta=100.0,
+        dtype="bfloat16",
+    )
+    _, shapes, _ = radit.abstract(xl)
+    count = sum(math.prod(shape.shape) for shape in jax.tree.leaves(shapes))
+    assert 1.3e9 < count < 1.4e9
+    assert (xl.tokens, xl.head_dim) == (1024, 128)

@@ -1,0 +1,89 @@
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from scipy.special import logit
+
+from rfxray.objectives import flow
+
+shifts = st.floats(0.1, 10.0)
+times = st.floats(0.001, 0.999)
+
+
+def pair(seed=0, shape=(5, 4, 4, 2)):
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=shape).astype(np.float32) for _ in range(2))
+
+
+def test_the_path_runs_from_data_to_noise():
+    x, noise = pair()
+    np.testing.assert_array_equal(flow.interpolate(x, noise, jnp.zeros(5)), x)
+    np.testing.assert_array_equal(flow.interpolate(x, noise, jnp.ones(5)), noise)
+
+
+def test_the_target_of_the_loss_is_the_derivative_of_the_path():
+    x, noise = pair()
+    t = jnp.linspace(0.1, 0.9, 5)
+    _, derivative = jax.jvp(lambda t: flow.interpolate(x, noise, t), (t,), (jnp.ones(5),))
+    np.testing.assert_allclose(flow.loss(derivative, x, noise), np.zeros(5), atol=1e-12)
+
+
+def test_loss_is_the_mean_square_per_example():
+    x, noise = pair()
+    guess = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+    expected = [np.mean((g - (n - a)) ** 2) for g, n, a in zip(guess, noise, x, strict=True)]
+    np.testing.assert_allclose(flow.loss(guess, x, noise), expected, rtol=1e-6)
+
+
+@given(times, shifts)
+def test_the_shift_moves_the_log_odds_of_t_by_log_s(t, shift):
+    assert logit(flow.shift_timestep(t, shift)) == pytest.approx(logit(t) + np.log(shift))
+
+
+@given(shifts)
+def test_the_shift_keeps_the_ends_and_the_order(shift):
+    t = np.linspace(0, 1, 101)
+    shifted = flow.shift_timestep(t, shift)
+    assert (shifted[0], shifted[-1]) == (0, pytest.approx(1, abs=1e-15))
+    assert (np.diff(shifted) > 0).all()
+
+
+@pytest.mark.parametrize(("mean", "std", "shift"), [(0, 1, 1), (-0.5, 1.4, 1), (0.3, 0.8, 3)])
+def test_timesteps_are_logit_normal(mean, std, shift):
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    t = np.asarray(flow.sample_timestep(keys, mean, std, shift), np.float64)
+    assert ((t > 0) & (t < 1)).all()
+    expected = scipy.stats.norm(mean + np.log(shift), std)
+    assert scipy.stats.kstest(logit(t), expected.cdf).pvalue > 1e-4
+
+
+def test_timesteps_are_keyed_by_example():
+    keys = jax.random.split(jax.random.key(0), 8)
+    t = flow.sample_timestep(keys, 0.0, 1.0, 1.0)
+    np.testing.assert_array_equal(flow.sample_timestep(keys[::-1], 0.0, 1.0, 1.0), t[::-1])
+
+
+def test_a_velocity_prediction_is_taken_as_it_is():
+    output, x_t = pair()
+    np.testing.assert_array_equal(flow.velocity(output, x_t, jnp.full(5, 0.3), "v"), output)
+
+
+def test_a_perfect_data_prediction_is_the_true_velocity_down_to_the_floor():
+    x, noise = pair()
+    t = jnp.array([0.0, 0.01, 0.05, 0.5, 1.0])
+    x_t = flow.interpolate(x, noise, t)
+    velocity = flow.velocity(x, x_t, t, "x")
+    # x_t − x = t·(ε − x); below the floor of 0.05 it is divided by the floor instead of t.
+    share = np.array([0.0, 0.2, 1.0, 1.0, 1.0])[:, None, None, None]
+    # x_t is rounded to 1.2e-7 of its size and then divided by 0.05: 2.4e-6 of numbers up to 4.
+    np.testing.assert_allclose(velocity, share * (noise - x), atol=2e-5)
+
+
+def test_bfloat16_outputs_become_float32():
+    x, noise = pair()
+    for prediction in ("v", "x"):
+        output = jnp.asarray(x, jnp.bfloat16)
+        assert flow.velocity(output, noise, jnp.ones(5), prediction).dtype == jnp.float32

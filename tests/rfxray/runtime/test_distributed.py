@@ -1,0 +1,106 @@
+"""Several processes as the hosts of one run, over gloo on this machine."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rfxray.runtime import distributed
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def hosts(environment, n: int, devices: int, **more: str) -> list[dict[str, str]]:
+    """The environments of the n processes of a run, each with that many devices."""
+    address = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": str(n)}
+    return [{**environment(devices), **address, "JAX_PROCESS_ID": str(i), **more} for i in range(n)]
+
+
+def start(environment: dict, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "rfxray.train", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def losses(workdir: Path) -> list[float]:
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+def test_two_hosts_of_four_devices_train_as_one_of_eight(
+    environment, tiny_arguments, tiny_data, tmp_path
+):
+    keys = (f"data.dirs={tiny_data}", "steps=6", "log_every=1", "mesh.fsdp=4", "checkpoint_every=6")
+    one, two = tmp_path / "one", tmp_path / "two"
+    for workdir, environments in (
+        (one, [environment(8)]),
+        (two, hosts(environment, n=2, devices=4)),
+    ):
+        for run in [start(host, *tiny_arguments(workdir, *keys)) for host in environments]:
+            _, error = run.communicate(timeout=900)
+            assert run.returncode == 0, error[-2000:]
+    assert len(losses(one)) == 6
+    # The same examples in another order of rows, reduced in another order: float32 roundings.
+    np.testing.assert_allclose(losses(two), losses(one), rtol=1e-5)
+
+
+def test_hosts_that_would_have_to_share_rows_are_refused(
+    environment, tiny_arguments, tiny_data, tmp_path
+):
+    keys = (f"data.dirs={tiny_data}", "mesh.sequence=8")
+    environments = hosts(environment, n=2, devices=4)
+    runs = [start(host, *tiny_arguments(tmp_path / "run", *keys)) for host in environments]
+    errors = [run.communicate(timeout=900)[1] for run in runs]
+    assert runs[0].returncode == 78
+    assert "the same rows of a batch on several of the 2 hosts" in errors[0]
+
+
+@pytest.mark.parametrize("present", [0, 1])
+def test_a_host_that_does_not_come_is_said(environment, tiny_arguments, tmp_path, present):
+    host = hosts(environment, n=2, devices=1, RFXRAY_HOST_TIMEOUT="3")[present]
+    run = start(host, *tiny_arguments(tmp_path / "run"))
+    _, error = run.communicate(timeout=900)
+    assert run.returncode == 75
+    (line,) = [line for line in error.splitlines() if line.startswith("rfxray.train:")]
+    assert f"host {present} of 2: not every host came within 3 s" in line
+
+
+def test_a_host_of_a_slice_waits_for_the_others_unless_it_is_told_to_be_a_cpu(monkeypatch):
+    calls = []
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+    monkeypatch.setattr(distributed.jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(distributed.jax.distributed, "initialize", lambda **how: calls.append(how))
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu,cpu")
+    distributed.join()
+    assert calls == []  # no slice
+    monkeypatch.setattr(distributed.clusters.GceTpuCluster, "is_env_present", lambda: True)
+    distributed.join()
+    assert len(calls) == 1
+    assert "coordinator_address" not in calls[0]  # which the slice itself knows
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    distributed.join()
+    assert len(calls) == 1
+
+
+def test_an_incomplete_description_of_hosts_is_refused(environment, tiny_arguments, tmp_path):
+    host = hosts(environment, n=2, devices=1)[0]
+    del host["JAX_PROCESS_ID"]
+    run = start(host, *tiny_arguments(tmp_path / "run"))
+    _, error = run.communicate(timeout=900)
+    assert run.returncode == 78
+    assert "JAX_PROCESS_ID" in error

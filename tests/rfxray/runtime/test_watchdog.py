@@ -1,0 +1,123 @@
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from rfxray.runtime import watchdog
+from rfxray.runtime.watchdog import Watchdog
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Clock:
+    """Stands in for `time`: goes on where a test says so, and counts the watchdog's looks."""
+
+    time = staticmethod(time.time)
+
+    def __init__(self):
+        self.now, self.looks = 0.0, 0
+
+    def monotonic(self) -> float:
+        self.looks += threading.current_thread().name == "watchdog"
+        return self.now
+
+    def goes_on(self, seconds: float) -> None:
+        """Time passes, and the watchdog has a whole round of looks before more does."""
+        self.now += seconds
+        looks = self.looks
+        wait_until(lambda: self.looks > looks + 4)
+
+
+def wait_until(condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    """(watchdog of host 1 of 3 with two quick steps behind it, lines said, its clock)."""
+    lines, clock = [], Clock()
+    monkeypatch.setattr(watchdog, "time", clock)
+    about = {"host": 1, "hosts": 3, "step": 4, "factor": 3.0, "seconds": 0.2, "give_up": 0.0}
+    with Watchdog(tmp_path, lines.append, **about) as watch:
+        for step in (5, 6):
+            watch.doing("data")
+            watch.done(step)
+        yield watch, lines, clock
+
+
+def test_standing_still_is_reported_once_with_stacks_and_what_for(watched, tmp_path):
+    watch, lines, clock = watched
+    watch.doing("data")
+    clock.goes_on(7)
+    clock.goes_on(7)
+    (line,) = lines
+    assert line.startswith("stall: host 1 has waited 7 s")
+    assert "for data at step 7" in line
+    assert "host 0 was never heard of; host 2 was never heard of" in line
+    stacks = (tmp_path / "status" / "stall-host-1.txt").read_text()
+    assert "# data, step 7" in stacks
+    assert "test_watchdog.py" in stacks  # the thread that stands still, by its file
+    watch.done(7)
+    watch.doing("the device")
+    clock.goes_on(7)
+    assert len(lines) == 2
+    assert "for the device at step 8" in lines[1]
+
+
+def test_hosts_that_are_behind_are_named(watched, tmp_path):
+    watch, lines, clock = watched
+    beats = {0: (6, 0), 2: (3, 90)}
+    for host, (step, silent) in beats.items():
+        beat = {"step": step, "doing": "data", "time": time.time() - silent}
+        (tmp_path / "status" / f"heartbeat-host-{host}.json").write_text(json.dumps(beat))
+    watch.doing("the device")
+    clock.goes_on(7)
+    assert "host 2 stands at step 3 (data), last heard of 90 s ago" in lines[0]
+    assert "host 0" not in lines[0]
+
+
+def test_a_loop_that_moves_is_left_alone(watched):
+    watch, lines, clock = watched
+    for step in range(7, 17):
+        watch.doing("data")
+        clock.goes_on(0.15)  # 0.2 in one step would be too long, 1.5 in ten are not
+        watch.done(step)
+    assert lines == []
+
+
+def test_the_heartbeat_says_where_the_host_stands(watched, tmp_path):
+    watch, _, clock = watched
+    file = tmp_path / "status" / "heartbeat-host-1.json"
+    clock.goes_on(watchdog.BEAT)
+    beat = json.loads(file.read_text())
+    assert (beat["host"], beat["step"]) == (1, 6)
+    watch.__exit__()
+    assert json.loads(file.read_text())["doing"] == "nothing more"
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.0])
+def test_who_gives_up_ends_with_75_whether_or_not_it_reports(tmp_path, seconds):
+    code = f"""
+import time
+from pathlib import Path
+from rfxray.runtime.watchdog import Watchdog
+limits = dict(factor=2.0, seconds={seconds}, give_up=0.3)
+with Watchdog(Path({str(tmp_path)!r}), print, 0, 1, 0, **limits) as watch:
+    watch.doing("data")
+    watch.done(1)
+    watch.doing("the device")
+    time.sleep(600)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 75
+    assert ("stall: host 0 has waited" in run.stdout) == bool(seconds)
+    assert "gave up after" in run.stdout

@@ -1,0 +1,141 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rfxray.attributes import vocabulary
+from rfxray.attributes.vocabulary import INDEX
+from rfxray.errors import ConfigError
+from rfxray.sampling import guidance as guide
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(3, 4)).astype(np.float32)
+TOLD = RNG.random((3, 19)).astype(np.float32)
+KNOWN = RNG.random((3, 19)) < 0.7
+T = 0.3
+
+
+def network(x, t, attributes, known):
+    """A velocity that depends on everything, and not linearly."""
+    assert x.shape[:1] == t.shape == attributes.shape[:1] == known.shape[:1]
+    condition = jnp.where(known, attributes, -1.0).sum(1)[:, None]
+    return jnp.tanh(x * condition) + t[:, None]
+
+
+def plain(known) -> np.ndarray:
+    return np.asarray(network(X, np.full(3, T, np.float32), TOLD, known))
+
+
+def combined(branches, rule=guide.affine, t=T) -> np.ndarray:
+    return np.asarray(jax.jit(guide.guided(network, branches, rule))(X, t))
+
+
+def test_without_guidance_it_is_the_conditional_velocity():
+    np.testing.assert_allclose(combined(guide.unguided(TOLD, KNOWN)), plain(KNOWN), rtol=1e-6)
+
+
+def test_classifier_free_guidance_is_its_formula():
+    told, null = plain(KNOWN), plain(KNOWN & False)
+    found = combined(guide.classifier_free(TOLD, KNOWN, 2.5))
+    np.testing.assert_allclose(found, null + 2.5 * (told - null), rtol=1e-5)
+
+
+def test_factored_guidance_is_its_formula():
+    groups = guide.group_masks([["view", "sex"], ["edema"]])
+    assert groups.shape == (3, 19)
+    assert groups.sum(0).tolist() == [1] * 19
+    null = plain(KNOWN & False)
+    parts = [plain(KNOWN & mask) - null for mask in groups]
+    found = combined(guide.factored(TOLD, KNOWN, groups, [2.0, 0.5, 1.0]))
+    exact = null + 2.0 * parts[0] + 0.5 * parts[1] + parts[2]
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_contrast_guides_one_group_given_the_others():
+    changed = guide.group_masks([["age"]])[0]
+    without, told = plain(KNOWN & ~changed), plain(KNOWN)
+    found = combined(guide.contrast(TOLD, KNOWN, changed, 3.0))
+    np.testing.assert_allclose(found, without + 3 * (told - without), rtol=1e-4, atol=1e-5)
+    # At weight 1, and where nothing is changed, it is the conditional velocity itself.
+    for mask, weight in ((changed, 1.0), (changed & False, 5.0)):
+        same = combined(guide.contrast(TOLD, KNOWN, mask, weight))
+        np.testing.assert_allclose(same, told, rtol=1e-5, atol=1e-6)
+
+
+def test_all_branches_go_through_the_network_as_one_batch():
+    calls = []
+
+    def counting(x, t, attributes, known):
+        calls.append(len(x))
+        return network(x, t, attributes, known)
+
+    groups = guide.group_masks([["view"], ["sex"]])
+    guide.guided(counting, guide.factored(TOLD, KNOWN, groups, [1.0, 1.0, 1.0]))(X, T)
+    assert calls == [4 * 3]
+
+
+@pytest.mark.parametrize(("t", "inside"), [(0.05, False), (0.1, True), (0.5, True), (0.95, False)])
+def test_outside_of_the_interval_every_weight_is_1(t, inside):
+    branches = guide.classifier_free(TOLD, KNOWN, 3.0)
+    found = combined(branches, guide.within(guide.affine, 0.1, 0.9), t)
+    weight = 3.0 if inside else 1.0
+    exact = combined(guide.classifier_free(TOLD, KNOWN, weight), t=t)
+    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
+
+
+def test_rescaled_guidance_has_the_contrast_of_none():
+    branches = guide.classifier_free(TOLD, KNOWN, 4.0)
+    told = combined(guide.classifier_free(TOLD, KNOWN, 1.0))
+    guided = combined(branches)
+    assert not np.allclose(guided.std(1), told.std(1), rtol=0.05)
+    np.testing.assert_allclose(
+        combined(branches, guide.rescaled(guide.affine, 1.0)).std(1), told.std(1), rtol=1e-4
+    )
+    np.testing.assert_allclose(combined(branches, guide.rescaled(guide.affine, 0.0)), guided, 1e-5)
+    half = combined(branches, guide.rescaled(guide.affine, 0.5))
+    np.testing.assert_allclose(half.std(1), (guided.std(1) + told.std(1)) / 2, rtol=1e-4)
+
+
+def test_optimised_guidance_is_its_formula():
+    branches = guide.classifier_free(TOLD, KNOWN, 3.0)
+    told, null = plain(KNOWN), plain(KNOWN & False)
+    scale = (told * null).sum(1, keepdims=True) / (null**2).sum(1, keepdims=True)
+    found = combined(branches, guide.optimised(guide.affine))
+    np.testing.assert_allclose(found, scale * null + 3 * (told - scale * null), rtol=1e-4)
+
+
+def test_rules_are_put_into_each_other():
+    rule = guide.within(guide.rescaled(guide.optimised(guide.affine), 0.7), 0.2, 0.8)
+    branches = guide.classifier_free(TOLD, KNOWN, 3.0)
+    outside = combined(branches, rule, 0.9)
+    exact = combined(guide.classifier_free(TOLD, KNOWN, 1.0), t=0.9)
+    np.testing.assert_allclose(outside, exact, rtol=1e-4, atol=1e-5)
+    assert np.abs(combined(branches, rule, 0.5) - combined(branches, t=0.5)).max() > 1e-3
+
+
+def test_a_weight_may_vary_in_space():
+    mask = jnp.array([[0.0, 1.0, 0.0, 1.0]])
+    found = combined(guide.classifier_free(TOLD, KNOWN, mask * 2.0))
+    null, told = plain(KNOWN & False), plain(KNOWN)
+    np.testing.assert_allclose(found, np.where(mask > 0, null + 2 * (told - null), null), rtol=1e-4)
+
+
+def test_autoguidance_leads_away_from_the_weak_network():
+    def scaled(params, x, t, attributes, known):
+        return params["scale"] * network(x, t, attributes, known)
+
+    both = guide.autoguided(scaled, {"scale": jnp.float32(1.0)}, {"scale": jnp.float32(0.6)})
+    branches = guide.alike(TOLD, KNOWN, 2.0)
+    found = np.asarray(jax.jit(guide.guided(both, branches))(X, T))
+    strong = plain(KNOWN)
+    np.testing.assert_allclose(found, 0.6 * strong + 2 * 0.4 * strong, rtol=1e-4, atol=1e-6)
+
+
+def test_groups_that_overlap_or_name_nothing_are_refused():
+    with pytest.raises(ConfigError, match="age stands in two groups"):
+        guide.group_masks([["age"], ["sex", "age"]])
+    with pytest.raises(ConfigError, match="'viev'"):
+        guide.group_masks([["viev"]])
+    masks = guide.group_masks([["Pleural Effusion"]])
+    assert masks[0].nonzero()[0].tolist() == [INDEX["pleural_effusion"]]
+    assert masks[1].sum() == vocabulary.NUM_ATTRIBUTES - 1

@@ -1,0 +1,454 @@
+import dataclasses
+import json
+import shlex
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from rfxray import sample, sampling
+from rfxray.attributes import vocabulary
+from rfxray.data.dataset import open_dataset
+from rfxray.data.pixels import to_float
+from rfxray.errors import ConfigError, DataError, NonFiniteError
+from rfxray.evaluate.memorisation import nearest
+from rfxray.networks import radit
+from rfxray.runtime import sharding
+from rfxray.sampling.pretrained import Model
+from rfxray.sampling.sampler import Batches, _programs
+
+FAST = sampling.Settings(steps=3, solver="euler", batch_size=2)
+ASKED = {"view": "lateral", "age": 40, "cardiomegaly": "present"}
+
+
+@pytest.fixture(scope="module")
+def network(make_config, randomise):
+    """A random network whose velocity depends on everything; no run made it."""
+    config = make_config("flow.prediction=v")
+    _, shapes, _ = radit.abstract(radit.model_config(config))
+    params = randomise(jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes))
+    source = {"checkpoint": "none", "step": 0, "ema": 0.05}
+    return Model(params, config, sharding.make_mesh(1, 1, 1), source)
+
+
+def test_an_index_is_the_same_picture_in_any_batch(network):
+    six = sampling.generate(network, ASKED, n=6, settings=FAST)
+    assert six.images.shape == (6, 32, 32)
+    assert six.images.dtype == np.float32
+    assert np.abs(six.images).max() <= 1
+    some = sampling.generate(network, ASKED, indices=[4, 1, 5], settings=FAST)
+    alone = sampling.generate(
+        network, ASKED, indices=[3], settings=dataclasses.replace(FAST, batch_size=1)
+    )
+    # In the same program a row's place may still change the order of a sum: a few float32 roundings
+    # of 6e-8, through three steps.
+    np.testing.assert_allclose(some.images, six.images[[4, 1, 5]], atol=2e-6)
+    np.testing.assert_allclose(alone.images[0], six.images[3], atol=2e-6)
+    for i in range(5):
+        assert np.abs(six.images[i] - six.images[i + 1]).max() > 0.1
+
+
+def test_the_seed_changes_every_picture_and_repeats_itself(network):
+    first = sampling.generate(network, ASKED, n=2, settings=FAST)
+    again = sampling.generate(network, ASKED, n=2, settings=FAST)
+    other = sampling.generate(network, ASKED, n=2, settings=dataclasses.replace(FAST, seed=1))
+    np.testing.assert_array_equal(first.images, again.images)
+    assert np.abs(first.images - other.images).max((1, 2)).min() > 0.1
+
+
+def test_rows_of_attributes_are_followed_one_by_one(network):
+    rows = [{"view": "PA"}, {}, ASKED]
+    values, known = (np.stack(a) for a in zip(*map(vocabulary.encode, rows), strict=True))
+    mixed = sampling.generate(network, (values, known), indices=[7, 7, 7], settings=FAST)
+    for image, row in zip(mixed.images, rows, strict=True):
+        alone = sampling.generate(network, row, indices=[7, 7], settings=FAST)
+        np.testing.assert_allclose(image, alone.images[0], atol=2e-6)
+    assert np.abs(mixed.images[0] - mixed.images[1]).max() > 1e-3
+    assert np.abs(mixed.images[1] - mixed.images[2]).max() > 1e-3
+
+
+def test_no_guidance_is_the_limit_of_guidance_one(network):
+    plain = sampling.generate(network, ASKED, n=2, settings=FAST)
+    near, far = (
+        sampling.generate(network, ASKED, n=2, settings=dataclasses.replace(FAST, guidance=w))
+        for w in (1 + 1e-6, 3.0)
+    )
+    np.testing.assert_allclose(near.images, plain.images, atol=1e-5)
+    assert np.abs(far.images - plain.images).max() > 1e-2
+
+
+def test_progress_counts_every_picture(network):
+    seen = []
+    sampling.generate(network, ASKED, n=5, settings=FAST, progress=seen.append)
+    assert seen == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"solver": "ddim"},
+        {"guidance": -0.5},
+        {"guidance": float("nan")},
+        {"steps": 0},
+        {"batch_size": 0},
+        {"shift": 0.0},
+        {"shift": float("inf")},
+        {"shift": 1e9},
+        {"seed": -1},
+        {"seed": 2**32},
+        {"rescale": 1.5},
+        {"interval": (0.9, 0.1)},
+        {"churn": -1.0},
+        {"churn": 1.0, "solver": "heun"},
+        {"tolerance": 0.0},
+        {"optimised": True, "steps": 1},
+    ],
+)
+def test_settings_that_cannot_be_are_refused(change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        sampling.Settings(**change)
+
+
+def test_settings_refuse_grids_and_groups_that_cannot_be():
+    with pytest.raises(ConfigError, match="'cubic'"):
+        sampling.Settings(spacing="cubic")
+    with pytest.raises(ConfigError, match="from 1 to 0"):
+        sampling.Settings(times=(0.0, 1.0))
+    with pytest.raises(ConfigError, match="from 1 to 0"):
+        sampling.Settings(times=(1.0, float("nan"), 0.0))
+    with pytest.raises(ConfigError, match="sex stands in two groups"):
+        sampling.Settings(weights=((("sex", "view"), 2.0), (("sex",), 1.0)))
+    with pytest.raises(ConfigError, match="guidance=-1"):
+        sampling.Settings(weights=((("sex",), -1.0),))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"solver": "adaptive", "tolerance": 1e-2},
+        {"solver": "euler", "churn": 1.0},
+        {"solver": "exponential", "spacing": "quadratic"},
+        {"solver": "ab2", "times": (1.0, 0.7, 0.2, 0.0)},
+        {"guidance": 2.0, "weights": ((("view", "age"), 4.0),)},
+        {"guidance": 3.0, "interval": (0.2, 0.6)},
+        {"guidance": 3.0, "rescale": 0.7},
+        {"guidance": 3.0, "optimised": True},
+    ],
+)
+def test_every_way_to_draw_makes_its_own_pictures_and_repeats_them(network, how):
+    settings = dataclasses.replace(FAST, guidance=3.0 if "weights" in how else 1.0)
+    settings = dataclasses.replace(settings, **how)
+    one, two = (sampling.generate(network, ASKED, n=2, settings=settings).images for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    usual = dataclasses.replace(FAST, guidance=settings.guidance)
+    assert np.abs(one - sampling.generate(network, ASKED, n=2, settings=usual).images).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("solver", "guidance"),
+    [*((name, 3.0) for name in (*sampling.SOLVERS, "adaptive", "churn")), ("ab2", 1.0)],
+)
+def test_at_rest_in_the_first_step_the_network_is_not_asked(make_config, solver, guidance):
+    """Nor is anything remembered of it, by any solver and without guidance too."""
+
+    def late(params, x, t, attributes, known):
+        return jnp.where((t < 1)[:, None, None, None], 1.5 * x - 0.2, jnp.nan)
+
+    churn = {"solver": "euler", "churn": 1.0} if solver == "churn" else {"solver": solver}
+    settings = sampling.Settings(steps=4, guidance=guidance, optimised=True, **churn)
+    model = Model({}, make_config(), sharding.make_mesh(1, 1, 1), {}, velocity=late)
+    drawn = sampling.generate(model, ASKED, n=1, settings=settings)
+    assert np.isfinite(drawn.images).all()
+    moving = dataclasses.replace(settings, optimised=False)
+    with pytest.raises(NonFiniteError, match="1 of 1 pictures"):
+        sampling.generate(model, ASKED, n=1, settings=moving)
+
+
+def test_a_sweep_over_weights_and_seeds_compiles_once(network):
+    _programs.cache_clear()
+    for guidance, seed in ((2.0, 0), (3.0, 0), (2.5, 9)):
+        settings = dataclasses.replace(FAST, guidance=guidance, seed=seed)
+        sampling.generate(network, ASKED, n=2, settings=settings)
+    assert _programs.cache_info().misses == 1
+    (start, integrate) = _programs(
+        network.config, settings.program(), network.velocity, network.mesh
+    )
+    assert (start._cache_size(), integrate._cache_size()) == (1, 1)
+
+
+def test_the_noise_is_given_up_to_the_pictures(network):
+    draw = Batches(network, FAST, 2)
+    attributes, known = np.zeros((2, 19), np.float32), np.zeros((2, 19), bool)
+    x = draw._start(jnp.uint32(0), jnp.arange(2, dtype=jnp.uint32))
+    draw._integrate(
+        *(network.params, None, x, jnp.uint32(0), jnp.float32(1)),
+        *(jnp.arange(2, dtype=jnp.uint32), attributes, known),
+    )
+    assert x.is_deleted()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attributes": {"veiw": "PA"}, "n": 1},
+        {"attributes": {}, "n": 0},
+        {"attributes": {}, "n": 2, "indices": [1]},
+        {"attributes": {}, "indices": [-1]},
+        {"attributes": {}, "indices": [2**32]},
+        {"attributes": (np.zeros((2, 19)), np.zeros((2, 19), bool)), "n": 3},
+    ],
+)
+def test_requests_that_do_not_fit_are_refused(network, wrong):
+    with pytest.raises(ConfigError):
+        sampling.generate(network, **wrong, settings=FAST)
+
+
+# ---------------------------------------------------------------------------------------------
+# From a run
+
+
+def test_the_python_api_in_three_lines(trained, tmp_path):
+    model = sampling.load(trained, ema=0.1)
+    pictures = sampling.generate(model, {"view": "PA"}, n=2, settings=FAST)
+    paths = sampling.save(pictures, tmp_path / "out")
+
+    assert model.source == {"checkpoint": str(trained), "step": 12, "ema": 0.1}
+    assert [p.name for p in paths] == ["sample_00000.png", "sample_00001.png"]
+    for path, image in zip(paths, pictures.images, strict=True):
+        with Image.open(path) as picture:
+            assert picture.mode == "I;16"
+            # 16 bits: half a level is 1.5e-5 of the range of 2.
+            np.testing.assert_allclose(to_float(np.asarray(picture)), image, atol=1.6e-5)
+
+
+def test_load_takes_the_step_and_the_profile_that_are_asked(trained):
+    params = {
+        key: np.concatenate([np.ravel(x) for x in jax.tree.leaves(sampling.load(*key).params)])
+        for key in ((trained, 0.05), (trained, 0.1), (trained, 0.05, 6))
+    }
+    a, b, c = params.values()
+    assert not np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+    with pytest.raises(ConfigError, match=r"only 0\.050, 0\.100"):
+        sampling.load(trained, ema=0.07)
+    with pytest.raises(ConfigError, match=r"only \[6, 12\]"):
+        sampling.load(trained, step=7)
+    with pytest.raises(DataError, match="no workdir"):
+        sampling.load(trained / "none")
+
+
+def test_the_weak_network_is_of_the_same_step_or_an_earlier_one(trained):
+    weak = [
+        sampling.load(trained, 0.05, step, weak).source["weak"]["step"]
+        for step, weak in ((6, (0.1, None)), (None, (0.1, None)), (12, (0.05, 6)))
+    ]
+    assert weak == [6, 12, 6]
+    with pytest.raises(ConfigError, match="step 6 by step 12"):
+        sampling.load(trained, 0.05, 6, (0.1, 12))
+
+
+def test_a_kernel_named_for_training_is_not_asked_of_another_machine(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    told = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**told, "attention": "splash"}))
+    assert sampling.load(run).config.attention == "auto"
+
+
+def test_the_nearest_training_picture_is_found(tiny_data, tiny_records):
+    dataset = open_dataset(tiny_data)
+    rng = np.random.default_rng(0)
+    real = np.stack([to_float(record["image"]) for record in tiny_records(range(50))])
+    samples = real[[3, 41, 7]] + 0.01 * rng.normal(size=(3, 32, 32)).astype(np.float32)
+    found = nearest(samples, dataset)
+    assert found.keys == [f"phantom/p{i}/s/i" for i in (3, 41, 7)]
+    np.testing.assert_array_equal(found.images, real[[3, 41, 7]])
+    distances = np.sqrt(np.mean((samples[:, None] - real[None]) ** 2, axis=(2, 3))).min(1)
+    # A difference of sums of 1024 squares: 6e-8 of about 0.5, against a distance² of 1e-4.
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-2)
+    with pytest.raises(ConfigError, match="no split 'test'"):
+        nearest(samples, dataset, "test")
+    with pytest.raises(ConfigError, match="16²"):
+        nearest(samples[:, :16, :16], dataset)
+
+
+# ---------------------------------------------------------------------------------------------
+# The command
+
+
+@pytest.fixture(scope="module")
+def drawn(trained, tmp_path_factory):
+    """A folder that the command has filled."""
+    out = tmp_path_factory.mktemp("sample") / "out"
+    argv = ["--checkpoint", trained, "--out", out, "--n", 3, "--set", "view=PA", "--set", "age=63"]
+    argv += ["--solver", "euler", "--steps", 3, "--batch-size", 2, "--seed", 5, "--first-index", 9]
+    sample.main([str(a) for a in argv])
+    return out
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_the_command_writes_pictures_that_say_they_are_synthetic(drawn, trained):
+    sidecar = json.loads((drawn / "samples.json").read_text())
+    entries = sidecar["pictures"]
+    assert [e["file"] for e in entries] == [f"sample_{i:05d}.png" for i in range(3)]
+    assert [e["index"] for e in entries] == [9, 10, 11]
+    for entry in entries:
+        with Image.open(drawn / entry["file"]) as picture:
+            assert (picture.mode, picture.size) == ("I;16", (32, 32))
+            assert "synthetic" in picture.text["Description"]
+            text = json.loads(picture.text["rfxray"])
+        assert text == {key: value for key, value in entry.items() if key != "file"}
+        assert text["synthetic"] is True
+        assert text["attributes"] == {"view": "PA", "age": 63.0}
+        assert (text["step"], text["ema"], text["seed"]) == (12, 0.05, 5)
+        assert (text["solver"], text["steps"], text["guidance"]) == ("euler", 3, 2.0)
+        assert text["checkpoint"] == str(trained)
+    with Image.open(drawn / "grid.png") as grid:
+        assert "synthetic" in grid.text["Description"]
+        assert min(grid.size) > 2 * 128
+
+
+def test_the_command_in_the_sidecar_makes_the_same_pictures(drawn, tmp_path):
+    command = shlex.split(json.loads((drawn / "samples.json").read_text())["command"])
+    assert command[:3] == ["python", "-m", "rfxray.sample"]
+    assert command[-2:] == ["--step", "12"]  # the run may have gone on since
+    sample.main([*command[3:], "--out", str(tmp_path)])
+    for path in sorted(drawn.glob("sample_*.png")):
+        np.testing.assert_array_equal(pixels(path), pixels(tmp_path / path.name))
+
+
+def test_the_command_in_the_sidecar_names_the_weak_network(trained, tmp_path):
+    argv = ["--checkpoint", trained, "--out", tmp_path / "out", "--n", 1, "--autoguide", "0.1"]
+    sample.main([str(a) for a in [*argv, "--solver", "euler", "--steps", 2]])
+    command = shlex.split(json.loads((tmp_path / "out" / "samples.json").read_text())["command"])
+    assert command[-4:] == ["--step", "12", "--autoguide", "0.1@12"]
+
+
+def test_a_grid_varies_the_attributes_over_the_same_noise(trained, tmp_path):
+    argv = ["--checkpoint", trained, "--out", tmp_path, "--n", 2, "--set", "sex=F", "--steps", 3]
+    argv += ["--solver", "euler", "--batch-size", 2]
+    argv += ["--grid", "cardiomegaly=absent,present", "--grid", "age=20,50,80"]
+    sample.main([str(a) for a in argv])
+    entries = json.loads((tmp_path / "samples.json").read_text())["pictures"]
+    assert [e["index"] for e in entries] == [0] * 6 + [1] * 6
+    asked = [(e["attributes"]["cardiomegaly"], e["attributes"]["age"]) for e in entries]
+    assert asked[:6] == [(c, a) for c in ("absent", "present") for a in (20.0, 50.0, 80.0)]
+    assert asked[6:] == asked[:6]
+    assert {e["attributes"]["sex"] for e in entries} == {"F"}
+    # 4 rows of 3 pictures, each 32² enlarged four times, with labels beside and above.
+    width, height = Image.open(tmp_path / "grid.png").size
+    assert 3 * 130 < width < 3 * 130 + 250
+    assert height == 4 * 130 + 40
+
+
+def test_a_grid_is_put_beside_nothing_else(trained, tmp_path, refusal):
+    argv = ["--checkpoint", trained, "--n", 1, "--solver", "euler", "--steps", 2]
+    streamed, table, mine = (tmp_path / name for name in ("streamed", "table", "mine"))
+    sample.main([str(a) for a in [*argv, "--out", streamed]])
+    for _ in range(2):  # the same command again makes the same again
+        sample.main([str(a) for a in [*argv, "--out", table, "--grid", "sex=F,M"]])
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("all of it")
+    for out, grid in ((streamed, "sex=F,M"), (table, "sex=M"), (mine, "sex=F,M")):
+        before = {path: path.read_bytes() for path in out.iterdir()}
+        code, line = refusal(sample.main, [*argv, "--out", out, "--grid", grid])
+        assert (code, before) == (78, {path: path.read_bytes() for path in out.iterdir()})
+        assert f"{out} is not empty" in line
+
+
+@pytest.mark.parametrize("grid", [[], ["--grid", "sex=F,M"]])
+@pytest.mark.parametrize("below", ["", "deep/er"])
+def test_an_output_that_is_a_file_is_one_line(trained, tmp_path, refusal, grid, below):
+    (tmp_path / "taken").write_text("mine")
+    argv = ["--checkpoint", trained, "--out", tmp_path / "taken" / below, *grid]
+    code, line = refusal(sample.main, argv)
+    assert code == 78
+    assert f"{tmp_path / 'taken'} is a file" in line
+
+
+@pytest.mark.parametrize("grid", [[], ["--grid", "sex=F,M"]])
+def test_a_full_disk_is_one_line(trained, tmp_path, refusal, monkeypatch, grid):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sample.files, "save_png", full)
+    argv = ["--checkpoint", trained, "--out", tmp_path / "out", "--n", 1, *grid]
+    code, line = refusal(sample.main, [*argv, "--solver", "euler", "--steps", 2])
+    assert code == 75
+    assert "No space left on device" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "parts"),
+    [
+        (["--set", "sex=Z"], 78, ["sex", "'Z'"]),
+        (["--set", "cardiomegally=present"], 78, ["cardiomegaly"]),
+        (["--set", "view"], 78, ["NAME=VALUE"]),
+        (["--set", "age=20", "--set", "age=30"], 78, ["age is given twice"]),
+        (["--set", "no_finding=present", "--set", "edema=present"], 78, ["contradicts"]),
+        (["--grid", "age"], 78, ["--grid", "NAME=VALUE"]),
+        (["--grid", "age=20,old"], 78, ["age=old"]),
+        (["--grid", "age=20", "--grid", "age=30"], 78, ["age is given twice"]),
+        (["--grid", "age=20", "--set", "age=30"], 78, ["by --set too"]),
+        (["--grid", "age=20", "--grid", "sex=F", "--grid", "view=PA"], 78, ["not 3 attributes"]),
+        (["--n", "0"], 78, ["--n"]),
+        (["--n", "many"], 78, ["--n", "many"]),
+        (["--nonsense"], 78, ["--nonsense"]),
+        (["--first-index", "-1"], 78, ["--first-index"]),
+        (["--first-index", "4294967295"], 78, ["2³²"]),
+        (["--solver", "ddim"], 78, ["ddim", "heun"]),
+        (["--steps", "0"], 78, ["steps=0"]),
+        (["--batch-size", "0"], 78, ["batch_size=0"]),
+        (["--guidance", "-1"], 78, ["guidance=-1"]),
+        (["--shift", "0"], 78, ["shift=0"]),
+        (["--seed", "-1"], 78, ["seed=-1"]),
+        (["--ema", "0.07"], 78, ["0.070", "0.050, 0.100"]),
+        (["--step", "7"], 78, ["step 7", "[6, 12]"]),
+        (["--spacing", "cubic"], 78, ["cubic", "quadratic"]),
+        (["--times", "1,x,0"], 78, ["--times"]),
+        (["--times", "1,nan,0"], 78, ["from 1 to 0"]),
+        (["--times", "1,0", "--steps", "4"], 78, ["--times", "--steps"]),
+        (["--times", "1,0", "--shift", "2"], 78, ["--times", "--shift"]),
+        (["--times", "1,0", "--spacing", "uniform"], 78, ["--times", "--spacing"]),
+        (["--solver", "adaptive", "--steps", "4"], 78, ["adaptive", "--steps"]),
+        (["--solver", "adaptive", "--times", "1,0"], 78, ["adaptive", "--times"]),
+        (["--tolerance", "0.1"], 78, ["adaptive", "--tolerance"]),
+        (["--interval", "0.5"], 78, ["--interval", "LOW,HIGH"]),
+        (["--weight", "view"], 78, ["--weight", "NAMES=W"]),
+        (["--weight", "viev=2"], 78, ["viev", "view"]),
+        (["--weight", "view=-2"], 78, ["guidance=-2"]),
+        (["--autoguide", "weak"], 78, ["--autoguide"]),
+        (["--autoguide", "0.05@newest"], 78, ["--autoguide", "EMA@STEP"]),
+        (["--autoguide", "0.05"], 78, ["another network"]),
+        (["--format", "jpeg"], 78, ["jpeg", "dicom"]),
+        (["--balance", "age"], 78, ["age_decade"]),
+        (["--balance", "sex", "--set", "sex=F"], 78, ["sex", "--set"]),
+        (["--balance", "sex", "--grid", "view=PA,AP"], 78, ["--balance"]),
+        (["--step", "6", "--autoguide", "0.1@12"], 78, ["step 6", "step 12", "later"]),
+        (["--csv", "/nonexistent.csv"], 65, ["/nonexistent.csv"]),
+        (["--like", "/nonexistent"], 65, ["/nonexistent"]),
+        (["--checkpoint", "/nonexistent/run"], 65, ["/nonexistent/run", "config.json"]),
+    ],
+)
+def test_a_bad_flag_is_one_line_and_a_code(trained, tmp_path, refusal, flags, code, parts):
+    out = tmp_path / "out"
+    found, line = refusal(sample.main, ["--checkpoint", trained, "--out", out, *flags])
+    assert found == code
+    assert line.startswith("rfxray.sample: error: ")
+    for part in parts:
+        assert part in line
+    assert not out.exists()
+
+
+def test_a_damaged_checkpoint_is_65(trained, tmp_path, refusal):
+    run = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "12" / "ema_0.050")
+    code, line = refusal(sample.main, ["--checkpoint", run, "--out", tmp_path / "out"])
+    assert code == 65
+    assert "is damaged" in line

@@ -1,0 +1,453 @@
+import csv
+import dataclasses
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pydicom
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from rfxray import sample
+from rfxray.attributes import vocabulary
+from rfxray.attributes.vocabulary import INDEX
+from rfxray.data.dataset import open_dataset, stored
+from rfxray.errors import ConfigError, DataError, NonFiniteError
+from rfxray.outputs.files import read_png
+from rfxray.runtime import sharding
+from rfxray.sampling import Settings, requests, stream
+from rfxray.sampling.pretrained import Model
+from rfxray.sampling.stream import Plan
+
+ROOT = Path(__file__).resolve().parents[3]
+FAST = Settings(steps=2, solver="euler", batch_size=4)
+ASKED = {"view": "PA", "sex": "F", "age": 40, "edema": "present"}
+
+
+def velocity(params, x, t, attributes, known):
+    """Towards a grey that the age decides."""
+    grey = attributes[:, INDEX["age"]] / 100 - 0.5
+    return x - 0.3 * x - grey[:, None, None, None]
+
+
+@pytest.fixture(scope="module")
+def analytic(make_config):
+    source = {"checkpoint": "none", "step": 0, "ema": 0.05}
+    return Model({}, make_config(), sharding.make_mesh(1, 1, 1), source, velocity=velocity)
+
+
+def everything(out: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(out.iterdir()) if p.is_file()}
+
+
+@pytest.mark.parametrize("format", stream.FORMATS)
+def test_an_interrupted_run_ends_in_the_same_files(analytic, tmp_path, monkeypatch, format):
+    monkeypatch.setattr(stream, "SHARD", 4)
+    asks, plan = requests.alike(ASKED), Plan(14, 3, 4, format)
+    stream.write(analytic, FAST, asks, plan, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    for limit in (5, 9):
+        done = []
+
+        def count(new, done=done, limit=limit):
+            done.append(new)
+            if sum(done) > limit:
+                raise Killed
+
+        with pytest.raises(Killed):
+            stream.write(analytic, FAST, asks, plan, tmp_path / "parts", None, count)
+    seen = []
+    stream.write(analytic, FAST, asks, plan, tmp_path / "parts", None, seen.append)
+    assert sum(seen) == 14
+    one, other = everything(tmp_path / "whole"), everything(tmp_path / "parts")
+    if format == "array_record":  # tfds writes where it lies; shards and manifest are compared
+        one, other = (
+            {k: v for k, v in files.items() if "array_record" in k or k == "manifest.json"}
+            for files in (one, other)
+        )
+        assert len(one) == 5
+    assert one == other
+    assert not (tmp_path / "parts" / "parts").exists()
+    stream.write(analytic, FAST, asks, plan, tmp_path / "parts", None, seen.append)  # is complete
+    assert sum(seen) == 28
+
+
+@pytest.mark.parametrize("format", stream.FORMATS)
+def test_the_next_block_is_drawn_while_one_is_written(analytic, tmp_path, monkeypatch, format):
+    monkeypatch.setattr(stream, "SHARD", 4)  # a part is a block
+    begun, written = [], []
+    draw = stream.Batches.__call__
+
+    def counting(self, *asked):
+        begun.append(asked[0])
+        return draw(self, *asked)
+
+    monkeypatch.setattr(stream.Batches, "__call__", counting)
+    out, plan = tmp_path / "out", Plan(14, 0, 4, format)
+    stream.write(
+        *(analytic, FAST, requests.alike(ASKED), plan, out, None),
+        lambda new: written.append((new, len(begun))),
+    )
+    assert written == [(4, 2), (4, 3), (4, 4), (2, 4)]  # never further ahead than one block
+
+
+def test_a_run_that_was_begun_in_other_blocks_goes_on_in_them(analytic, tmp_path):
+    """As devices of another number round them."""
+    asks = requests.alike(ASKED)
+    stream.write(analytic, FAST, asks, Plan(14, 3, 5, "png"), tmp_path / "whole")
+
+    def stop(new):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        stream.write(analytic, FAST, asks, Plan(14, 3, 5, "png"), tmp_path / "parts", None, stop)
+    stream.write(analytic, FAST, asks, Plan(14, 3, 4, "png"), tmp_path / "parts")
+    assert everything(tmp_path / "whole") == everything(tmp_path / "parts")
+    (tmp_path / "parts" / "samples.json").unlink()
+    four = SimpleNamespace(source=analytic.source, mesh=SimpleNamespace(size=4))
+    with pytest.raises(ConfigError, match=r"blocks of 5.*4 devices do not divide"):
+        stream._claim(tmp_path / "parts", Plan(14, 3, 4, "png"), four, FAST, asks)
+
+
+def test_the_same_command_goes_on_when_training_has_gone_on(trained, tmp_path, capsys):
+    run, out = shutil.copytree(trained, tmp_path / "run"), tmp_path / "out"
+    newest = run / "checkpoints" / "12"
+    newest.rename(tmp_path / "later")
+    argv = ["--checkpoint", run, "--out", out, "--n", 2, "--steps", 2, "--solver", "euler"]
+    sample.main([str(a) for a in argv])
+    (tmp_path / "later").rename(newest)
+    sample.main([str(a) for a in argv])
+    assert capsys.readouterr().out.count("at step 6") == 2
+    told = json.loads((out / "samples.json").read_text())
+    assert {entry["step"] for entry in told["pictures"]} == {6}
+
+
+def test_what_is_no_picture_is_not_written(analytic, tmp_path):
+    def broken(params, x, t, attributes, known):
+        return x / 0.0
+
+    model = dataclasses.replace(analytic, velocity=broken)
+    asks, out = requests.alike(ASKED), tmp_path / "out"
+    with pytest.raises(NonFiniteError, match="4 of 4 pictures"):
+        stream.write(model, FAST, asks, Plan(8, 0, 4, "png"), out)
+    assert not list(out.glob("*.png"))
+
+
+def test_a_picture_that_is_gone_is_named(analytic, tmp_path):
+    plan = Plan(4, 0, 4, "png")
+    stream.write(analytic, FAST, requests.alike(ASKED), plan, tmp_path / "out")
+    (tmp_path / "out" / "sample_00002.png").unlink()
+    with pytest.raises(DataError, match=r"sample_00002\.png is gone"):
+        stream.first_pictures(tmp_path / "out", plan)
+
+
+def test_an_index_is_the_same_picture_in_any_run(analytic, tmp_path):
+    table = requests.balanced(("view", "age_decade"), {}, seed=1)
+    stream.write(analytic, FAST, table, Plan(16, 0, 4, "png"), tmp_path / "all")
+    stream.write(analytic, FAST, table, Plan(8, 8, 4, "png"), tmp_path / "half")
+    for k in range(8):
+        whole = read_png(tmp_path / "all" / f"sample_{k + 8:05d}.png")
+        np.testing.assert_array_equal(read_png(tmp_path / "half" / f"sample_{k:05d}.png"), whole)
+    entries = json.loads((tmp_path / "half" / "samples.json").read_text())["pictures"]
+    assert [e["index"] for e in entries] == list(range(8, 16))
+
+
+def test_generated_records_are_a_data_set_to_train_on(analytic, tmp_path):
+    asks = requests.alike(ASKED)
+    stream.write(analytic, FAST, asks, Plan(6, 0, 4, "array_record"), tmp_path / "set")
+    stream.write(analytic, FAST, asks, Plan(6, 0, 4, "png"), tmp_path / "png")
+    dataset = open_dataset(tmp_path / "set")
+    assert dataset.examples == {"train": 6}
+    for k, made in enumerate(stored(dataset, "train")):
+        np.testing.assert_array_equal(
+            made["image"], read_png(tmp_path / "png" / f"sample_{k:05d}.png")
+        )
+        assert made["key"].startswith("synthetic/")
+        values, known = vocabulary.encode(ASKED)
+        np.testing.assert_array_equal(made["attributes"], values)
+        from rfxray.attributes.states import known_from_states
+
+        np.testing.assert_array_equal(known_from_states(made["states"]), known)
+    import tensorflow_datasets as tfds
+
+    assert tfds.builder_from_directory(tmp_path / "set").info.splits["train"].num_examples == 6
+    assert json.loads((tmp_path / "set" / "manifest.json").read_text())["synthetic"]
+
+
+def test_dicom_files_say_in_many_ways_that_they_are_synthetic(analytic, tmp_path):
+    out = tmp_path / "dicom"
+    stream.write(analytic, FAST, requests.alike(ASKED), Plan(3, 0, 4, "dicom"), out)
+    files = [pydicom.dcmread(out / f"sample_{k:05d}.dcm") for k in range(3)]
+    first = files[0]
+    assert first.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7"
+    assert first.file_meta.MediaStorageSOPInstanceUID == first.SOPInstanceUID
+    assert all(pydicom.uid.UID(f.SOPInstanceUID).is_valid for f in files)
+    # Nobody has two pictures here, and no study holds two patients.
+    for of in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID"):
+        assert len({f[of].value for f in files}) == 3
+    assert max(len(f.PatientID) for f in files) <= 64
+    assert (first.SyntheticData, first.ConversionType) == ("YES", "SYN")
+    assert "SYNTHETIC" in first.ImageType
+    assert "SYNTHETIC" in str(first.PatientName)
+    assert "synthetic" in first.SeriesDescription
+    assert (first.PatientSex, first.PatientAge, first.ViewPosition) == ("F", "040Y", "PA")
+    told = json.loads(first.ImageComments)
+    assert (told["index"], told["attributes"]["edema"]) == (0, "present")
+    assert (first.BitsStored, first.PhotometricInterpretation) == (16, "MONOCHROME2")
+    others = requests.alike({**ASKED, "sex": "M"})
+    stream.write(analytic, FAST, others, Plan(1, 0, 4, "dicom"), tmp_path / "other")
+    other = pydicom.dcmread(tmp_path / "other" / "sample_00000.dcm")
+    for of in ("StudyInstanceUID", "SeriesInstanceUID", "PatientID"):
+        assert other[of].value != first[of].value
+    stream.write(analytic, FAST, requests.alike(ASKED), Plan(3, 0, 4, "png"), tmp_path / "png")
+    same = read_png(tmp_path / "png" / "sample_00000.png")
+    np.testing.assert_array_equal(first.pixel_array, same)
+
+
+def test_the_gallery_is_one_file_with_a_filter_for_what_varies(analytic, tmp_path):
+    table = requests.balanced(("sex", "age_decade"), {"view": "PA"})
+    stream.write(analytic, FAST, table, Plan(28, 0, 4, "png"), tmp_path / "out")
+    page = (tmp_path / "out" / "gallery.html").read_text()
+    assert page.count("<figure") == 28
+    assert page.count("data:image/png;base64") == 28
+    assert 'select name="sex"' in page
+    assert "<option>20-29</option>" in page
+    assert 'select name="view"' not in page
+    assert "not of persons" in page
+    assert "http" not in page
+
+
+def test_another_command_in_the_same_place_is_refused(analytic, tmp_path):
+    asks = requests.alike(ASKED)
+    stream.write(analytic, FAST, asks, Plan(4, 0, 4, "png"), tmp_path / "out")
+    other = dataclasses.replace(FAST, seed=1)
+    with pytest.raises(ConfigError, match="another command: seed differ"):
+        stream.write(analytic, other, asks, Plan(4, 0, 4, "png"), tmp_path / "out")
+    with pytest.raises(ConfigError, match="requests differ"):
+        stream.write(analytic, FAST, requests.alike({}), Plan(4, 0, 4, "png"), tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("all of it")
+    with pytest.raises(ConfigError, match="not empty"):
+        stream.write(analytic, FAST, asks, Plan(4, 0, 4, "png"), tmp_path / "mine")
+
+
+# ---------------------------------------------------------------------------------------------
+# Requests
+
+
+def test_subgroups_come_alike_often():
+    table = requests.balanced(("sex", "race", "view", "age_decade"), {"edema": "present"})
+    attributes, known = table.rows(np.arange(400))
+    cells = Counter(
+        (*row[[INDEX["sex"], INDEX["race"], INDEX["view"]]].astype(int), int(row[3]) // 10)
+        for row in attributes
+    )
+    assert len(cells) == 2 * 4 * 3 * 7
+    assert set(cells.values()) == {2, 3}
+    ages = attributes[:, INDEX["age"]]
+    assert 20 <= ages.min() < 22
+    assert 87 < ages.max() <= 89
+    assert set(ages % 10) == set(range(10))
+    assert known[:, INDEX["edema"]].all()
+    # The last of all indices needs none before it, and is asked the same beside any others.
+    far = np.array([7, 2**32 - 1])
+    np.testing.assert_array_equal(table.rows(far)[0][0], attributes[7])
+    assert len(table.attributes) == 2 * 4 * 3 * 7
+    again = requests.balanced(("sex", "race", "view", "age_decade"), {"edema": "present"}, seed=1)
+    assert again.fingerprint() != table.fingerprint()
+    assert (again.rows(np.arange(400))[0] != attributes).any(1).mean() > 0.8
+
+
+def test_a_table_asks_row_by_row(tmp_path):
+    file = tmp_path / "asks.csv"
+    file.write_text("View,age,Pleural Effusion\nAP,63,present\nPA,,absent\n")
+    table = requests.from_csv(file, {"sex": "M"})
+    values, known = table.rows(np.array([0, 1, 2]))
+    assert vocabulary.decode(values[0], known[0]) == {
+        **{"view": "AP", "sex": "M", "age": 63.0, "pleural_effusion": "present"}
+    }
+    assert not known[1, INDEX["age"]]
+    np.testing.assert_array_equal(values[2], values[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "part"),
+    [
+        ("", DataError, "no row"),
+        ("view\n", DataError, "no row"),
+        ("viev\nPA\n", ConfigError, "viev"),
+        ("view\nPA\nupside\n", ConfigError, "line 3.*upside"),
+        ("no_finding,edema\npresent,present\n", ConfigError, "line 2.*contradicts"),
+        ("view,age\nPA\n", ConfigError, "line 2: not the 2 cells"),
+        ("age,Age\n30,40\n", ConfigError, "two columns"),
+    ],
+)
+def test_a_table_that_cannot_be_asked_is_refused(tmp_path, text, kind, part):
+    file = tmp_path / "asks.csv"
+    file.write_text(text)
+    with pytest.raises(kind, match=part):
+        requests.from_csv(file, {})
+
+
+def test_what_a_column_and_every_picture_say_is_said_twice(tmp_path):
+    file = tmp_path / "asks.csv"
+    file.write_text("view,Age\nPA,30\n")
+    with pytest.raises(ConfigError, match="column age, which --set says too"):
+        requests.from_csv(file, {"age": "40"})
+
+
+def test_a_data_set_asks_what_its_radiographs_show(tiny_data):
+    table = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"})
+    assert table.attributes.shape == (50, 19)
+    told = vocabulary.decode(table.attributes[7], table.known[7])
+    assert (told["view"], told["age"], told["sex"]) == ("AP", 7.0, "F")
+    assert "pneumonia" not in told  # uncertain
+    few = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"}, n=8)
+    np.testing.assert_array_equal(few.attributes, table.attributes[:8])
+    for first in (30, 48, 1048):  # the last two go round
+        some = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"}, 8, first)
+        assert len(some.attributes) == 8
+        numbers = np.arange(first, first + 8)
+        for part, whole in zip(some.rows(numbers), table.rows(numbers), strict=True):
+            np.testing.assert_array_equal(part, whole)
+
+
+# ---------------------------------------------------------------------------------------------
+# Drills
+
+
+@pytest.mark.drill
+def test_fifty_thousand_pictures_take_no_more_memory(make_config, tmp_path):
+    config = make_config("model.size=32")
+    model = Model(
+        {}, config, sharding.make_mesh(1, 1, 1), {"checkpoint": "none"}, velocity=velocity
+    )
+    table = requests.balanced(("sex", "view", "age_decade"), {})
+    settings = dataclasses.replace(FAST, batch_size=512)
+    seen, peaks = [], []
+
+    def watch(new):
+        seen.append(new)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+    out = tmp_path / "many"
+    stream.write(model, settings, table, Plan(50_000, 0, 512, "array_record"), out, None, watch)
+    assert sum(seen) == 50_000
+    # After the first tenth the peak of the process grows by less than 30 MiB, a sixth of the
+    # 195 MiB that the pixels alone take as float32.
+    assert peaks[-1] - peaks[len(peaks) // 10] < 30
+    dataset = open_dataset(out)
+    assert dataset.examples == {"train": 50_000}
+    entries = json.loads((out / "samples.json").read_text())["pictures"]
+    assert [e["index"] for e in entries] == list(range(50_000))
+    asked, _ = table.rows(np.arange(600))
+    for row, made in zip(asked, stored(dataset, "train"), strict=False):
+        assert made["attributes"][INDEX["age"]] == row[INDEX["age"]]
+
+
+@pytest.mark.drill
+def test_two_thousand_samples_killed_twice_are_the_undisturbed_ones(trained, tmp_path, environment):
+    """The network of the smoke run's shape, untrained but for a few steps, at 8 Euler steps."""
+    flags = ["--checkpoint", trained, "--n", 2000, "--steps", 8, "--solver", "euler"]
+    flags += ["--batch-size", 50, "--guidance", 1, "--balance", "sex,view,age_decade"]
+
+    def start(out):
+        command = [sys.executable, "-m", "rfxray.sample", *flags, "--out", out]
+        return subprocess.Popen(
+            [str(part) for part in command], cwd=ROOT, env=environment(), stderr=subprocess.PIPE
+        )
+
+    assert start(tmp_path / "whole").wait(300) == 0
+    for share in (0.2, 0.6):
+        process = start(tmp_path / "killed")
+        while len(list((tmp_path / "killed").glob("*.png"))) < share * 2000:
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert start(tmp_path / "killed").wait(300) == 0
+    one, other = everything(tmp_path / "whole"), everything(tmp_path / "killed")
+    assert len([name for name in one if name.startswith("sample_")]) == 2000
+    assert one.keys() == other.keys()
+    assert all(one[name] == other[name] for name in one if name != "samples.json")
+
+
+@pytest.mark.drill
+def test_other_devices_draw_the_same_pictures_within_a_level(trained, tmp_path, run_module):
+    levels = []
+    for devices in (1, 4):
+        out = tmp_path / str(devices)
+        flags = ["--checkpoint", trained, "--out", out, "--n", 10, "--steps", 8, "--batch-size", 8]
+        done = run_module("rfxray.sample", *map(str, flags), devices=devices)
+        assert done.returncode == 0, done.stderr
+        images = [read_png(out / f"sample_{k:05d}.png") for k in range(10)]
+        levels.append(np.stack(images).astype(int))
+    assert np.abs(levels[0] - levels[1]).max() <= 1
+
+
+def test_the_command_takes_its_requests_from_a_table(trained, tmp_path):
+    table = tmp_path / "asks.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([["view", "age"], ["PA", 30], ["AP", 60], ["lateral", ""]])
+    flags = ["--checkpoint", trained, "--out", tmp_path / "out", "--n", 4, "--csv", table]
+    flags += ["--solver", "euler", "--steps", 2, "--format", "dicom"]
+    sample.main([str(flag) for flag in flags])
+    entries = json.loads((tmp_path / "out" / "samples.json").read_text())["pictures"]
+    assert [e["attributes"].get("view") for e in entries] == ["PA", "AP", "lateral", "PA"]
+    assert [e["file"] for e in entries] == [f"sample_{k:05d}.dcm" for k in range(4)]
+    assert (tmp_path / "out" / "grid.png").exists()
+
+
+@pytest.fixture
+def compiled_here(tmp_path):
+    """An empty compilation cache that takes every program."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in zip(names, (str(tmp_path / "cache"), 0), strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield tmp_path / "cache"
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_compiling_draws_nothing_and_is_found_by_the_run(analytic, compiled_here):
+    asked = []
+
+    def asking(params, x, t, attributes, known):
+        jax.debug.callback(lambda: asked.append(1))
+        return x
+
+    model = dataclasses.replace(analytic, velocity=asking)
+    told = (np.zeros((3, 19), np.float32), np.zeros((3, 19), bool))
+    stream.Batches(model, FAST, 3).compile()
+    assert not asked
+    draw = stream.Batches(analytic, FAST, 3)
+    draw.compile()
+    programs = sorted(path.name.partition("-")[0] for path in compiled_here.glob("*-cache"))
+    assert programs == ["jit_integrate", "jit_noise"]
+    draw(np.arange(3), *told)
+    assert len(list(compiled_here.glob("jit_integrate-*-cache"))) == 1
+    assert len(list(compiled_here.glob("jit_noise-*-cache"))) == 1
+
+
+@pytest.mark.parametrize(("more", "size"), [([], 4), (["--grid", "age=20,50,80"], 12)])
+def test_compile_only_writes_nothing(trained, tmp_path, capsys, more, size):
+    flags = ["--checkpoint", trained, "--out", tmp_path / "out", "--n", 4, "--compile-only"]
+    sample.main([str(flag) for flag in [*flags, "--solver", "euler", "--steps", 2, *more]])
+    assert f"compiled for {size} " in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,114 @@
+"""What a run says of its efficiency: model FLOPs utilisation, goodput over restarts, traces."""
+
+import gzip
+import json
+
+import jax
+import pytest
+
+from rfxray.perf import chips
+from rfxray.training import profile, run_log
+from rfxray.training.rates import Goodput, Meter
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """`clock[0]` is the time, of day and of the counter alike."""
+    now = [1000.0]
+    monkeypatch.setattr(run_log.time, "time", lambda: now[0])
+    monkeypatch.setattr(run_log.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_mfu_is_model_flops_over_what_the_devices_could_have_done(clock):
+    meter = Meter(0, 100, batch_size=8, tokens=16, flops=6e12, devices=4, peak=1e12)
+    clock[0] += 10.0
+    rates = meter.read(5)
+    assert rates["mfu"] == pytest.approx(5 * 6e12 / (10 * 4 * 1e12))
+    assert rates["tokens_per_s_per_chip"] == pytest.approx(5 * 8 * 16 / 10 / 4)
+    assert meter.seconds == pytest.approx(10.0)
+    values = {"loss": 1.0, "grad_norm": 1.0, "tokens_seen": 640.0, "save_wait": 0.0, **rates}
+    assert "MFU 75.0%" in run_log.line(5, 100, values)
+
+
+def test_without_a_peak_nothing_is_said_per_chip(clock):
+    meter = Meter(0, 100, batch_size=8, tokens=16, flops=6e12)
+    clock[0] += 10.0
+    assert not {"mfu", "tokens_per_s_per_chip"} & meter.read(5).keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("TPU v4", "v4"),
+        ("TPU v5 lite", "v5e"),
+        ("TPU v5", "v5p"),
+        ("TPU v5p", "v5p"),
+        ("TPU v6 lite", "v6e"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H200", "H200"),
+    ],
+)
+def test_devices_are_known_by_what_they_call_themselves(kind, name):
+    assert chips.find(kind) is chips.CHIPS[name]
+
+
+def test_a_cpu_has_no_peak():
+    assert chips.find("cpu") is None
+
+
+def test_goodput_survives_restarts_and_does_not_count_lost_steps(clock, tmp_path):
+    def log(writer, goodput, step, seconds):
+        values = goodput.read(seconds)
+        writer.scalars(step, values)
+        return values
+
+    writer = run_log.Writer(tmp_path)
+    goodput = Goodput(tmp_path)
+    clock[0] += 100.0  # of which 60 were training
+    assert log(writer, goodput, 10, 60.0)["goodput"] == pytest.approx(0.6)
+    clock[0] += 100.0
+    assert log(writer, goodput, 20, 90.0)["goodput"] == pytest.approx(0.75)
+    writer.close()  # killed; the checkpoint was of step 10
+
+    clock[0] += 50.0
+    writer = run_log.Writer(tmp_path, step=10)
+    goodput = Goodput(tmp_path)
+    clock[0] += 50.0
+    values = log(writer, goodput, 20, 30.0)
+    writer.close()
+    assert values["hours/since_start"] == pytest.approx(300 / 3600)
+    assert values["hours/trained"] == pytest.approx((60 + 30) / 3600)
+    assert values["goodput"] == pytest.approx(0.3)
+
+
+def test_a_run_resumed_within_its_trace_goes_on_without_one(tmp_path):
+    trace = profile.Trace(tmp_path, first=3, steps=3)
+    for step in (4, 5, 6):
+        trace.before(step)
+        assert trace.after(step, jax.numpy.zeros(())) is None
+    assert not (tmp_path / "profile").exists()
+
+
+def test_a_trace_that_the_run_ends_within_is_kept(make_config, tiny_data, run_training, tmp_path):
+    keys = (f"data.dirs={tiny_data}", "steps=3", "profile.first=2", "profile.steps=5")
+    workdir = run_training(make_config(*keys), tmp_path / "run")
+    assert "step 3: a trace of 2 steps in" in (workdir / "run.log").read_text()
+    assert any((workdir / "profile").rglob("*.trace.json.gz"))
+
+
+def test_a_trace_of_the_steps_asked_for_lies_in_the_workdir(
+    make_config, tiny_data, run_training, tmp_path, capsys
+):
+    config = make_config(
+        f"data.dirs={tiny_data}", "steps=5", "profile.first=3", "profile.steps=2", "log_every=5"
+    )
+    workdir = run_training(config, tmp_path / "run")
+    # Both open, and hold the two steps: what XProf reads, and what Perfetto does.
+    (xplane,) = (workdir / "profile").rglob("*.xplane.pb")
+    planes = jax.profiler.ProfileData.from_file(str(xplane)).planes
+    assert any("jit(step)" in e.name for p in planes for n in p.lines for e in n.events)
+    (perfetto,) = (workdir / "profile").rglob("perfetto_trace.json.gz")
+    events = json.loads(gzip.decompress(perfetto.read_bytes()))["traceEvents"]
+    assert sum("jit(step)" in event.get("name", "") for event in events) >= 2
+    assert f"step 4: a trace of 2 steps in {workdir / 'profile'}" in capsys.readouterr().out

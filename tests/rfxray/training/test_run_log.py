@@ -1,0 +1,127 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rfxray import command_line
+from rfxray.training import rates, run_log
+from rfxray.training.metrics import LossByTimestep, TrainMetrics, fresh_metrics, scalars
+
+
+def test_loss_by_timestep_is_the_mean_over_all_batches():
+    rng = np.random.default_rng(0)
+    losses, times = rng.random((5, 16)), rng.random((5, 16))
+    losses, times = losses.astype(np.float32), times.astype(np.float32)
+    times[0, :4] = [
+        0.0,
+        0.25,
+        0.5,
+        1.0,
+    ]  # the corners: each bin has its lower end, 1 is in the last
+    metric = LossByTimestep.empty()
+    for loss, t in zip(losses, times, strict=True):
+        metric = metric.merge(
+            LossByTimestep.from_model_output(loss_by_t=(jnp.asarray(loss), jnp.asarray(t)))
+        )
+    which = np.minimum(np.floor(times * 4).astype(int), 3)
+    expected = [losses[which == i].mean() for i in range(4)]
+    np.testing.assert_allclose(metric.compute(), expected, rtol=1e-6)
+
+
+def collected(*batches):
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    metrics = fresh_metrics(place)
+    for loss, t, norm in batches:
+        loss, t = jnp.asarray(loss, jnp.float32), jnp.asarray(t, jnp.float32)
+        metrics = metrics.merge(
+            TrainMetrics.single_from_model_output(
+                loss=loss.mean(), loss_by_t=(loss, t), grad_norm=norm, update_norm=norm / 10
+            )
+        )
+    return scalars(metrics)
+
+
+def test_scalars_name_the_means_and_leave_out_bins_without_examples():
+    values = collected(([1.0, 3.0], [0.1, 0.9], 4.0), ([5.0, 7.0], [0.2, 0.3], 6.0))
+    assert values == {
+        "loss": pytest.approx(4.0),
+        "grad_norm": pytest.approx(5.0),
+        "update_norm": pytest.approx(0.5),
+        "loss_t/0.00-0.25": pytest.approx(3.0),
+        "loss_t/0.25-0.50": pytest.approx(7.0),
+        "loss_t/0.75-1.00": pytest.approx(3.0),
+    }
+
+
+def test_a_meter_counts_training_and_not_what_stands_aside(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(run_log.time, "perf_counter", lambda: now[0])
+
+    def slow_batches():
+        while True:
+            now[0] += 0.5
+            yield "batch"
+
+    meter = rates.Meter(step=10, steps=100, batch_size=8, tokens=16)
+    batches = slow_batches()
+    for _ in range(4):
+        assert meter.wait(batches) == "batch"
+        now[0] += 1.5
+    begin, now[0] = now[0], now[0] + 1000.0
+    meter.aside(begin)
+    assert meter.read(14) == {
+        "images_per_s": pytest.approx(4 * 8 / 8),
+        "tokens_per_s": pytest.approx(4 * 8 * 16 / 8),
+        "data_wait": pytest.approx(2 / 8),
+        "eta_s": pytest.approx((100 - 14) * 2.0),
+    }
+    now[0] += 3.0  # a reading starts the next interval
+    assert meter.read(15)["images_per_s"] == pytest.approx(8 / 3)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0m 00s"), (69, "1m 09s"), (59.6, "1m 00s"), (7500, "2h 05m"), (273_600, "3d 04h")],
+)
+def test_durations_as_people_read_them(seconds, text):
+    assert command_line.duration(seconds) == text
+
+
+def test_a_damaged_metrics_file_loses_its_damaged_lines_alone(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b'{"step": 1}\n\xff\xfe\x00\n{"step": 2}')  # its last newline was lost
+    writer = run_log.Writer(tmp_path, step=2)
+    writer.scalars(3, {"loss": 1.0})
+    writer.close()
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3]
+    assert len((tmp_path / "metrics.set_aside.jsonl").read_text().splitlines()) == 1
+
+
+def test_lines_of_steps_that_will_be_taken_again_are_set_aside(tmp_path):
+    writer = run_log.Writer(tmp_path)
+    for step in (4, 8, 12):
+        writer.scalars(step, {"loss": 1.0 / step})
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 16, "lo')  # a kill tore this one
+    writer = run_log.Writer(tmp_path, step=6)
+    writer.scalars(8, {"loss": 0.5})
+    writer.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(4, 0.25), (8, 0.5)]
+    aside = (tmp_path / "metrics.set_aside.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in aside[:2]] == [8, 12]
+    assert aside[2:] == ['{"step": 16, "lo']
+
+
+def test_pictures_and_lines_lie_in_the_workdir(tmp_path, capsys):
+    writer = run_log.Writer(tmp_path)
+    writer.say("hello")
+    writer.image(3, "samples", tmp_path / "grid.png", np.zeros((8, 8), np.uint8))
+    writer.close()
+    assert capsys.readouterr().out.endswith("hello\n")
+    assert (tmp_path / "run.log").read_text().endswith("hello\n")
+    assert (tmp_path / "grid.png").is_file()
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))

@@ -1,0 +1,71 @@
+import jax
+import numpy as np
+import pytest
+
+from rfxray.attributes import vocabulary
+from rfxray.runtime import sharding
+from rfxray.training import skip_guard, state
+from rfxray.training.metrics import fresh_metrics, scalars
+from rfxray.training.step import abstract_batch, train_step
+
+STEPS = 4
+
+
+def batch(config, step: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(step)
+    m, n = config.model, config.batch_size
+    known = rng.random((n, vocabulary.NUM_ATTRIBUTES)) < 0.5
+    return {
+        "image": rng.uniform(-1, 1, (n, m.size, m.size, m.channels)).astype(np.float32),
+        "attributes": np.where(known, 1.0, 0.0).astype(np.float32),
+        "known": known,
+        "index": np.arange(step * n, (step + 1) * n, dtype=np.uint32),
+    }
+
+
+@pytest.fixture(scope="module")
+def train(make_config):
+    """`train("accumulate=2")`: the metrics and parameters after STEPS steps on one device."""
+
+    def run(*overrides):
+        config = make_config(*overrides)
+        mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+        carry = state.init(config, mesh), fresh_metrics(sharding.replicated(mesh))
+        take = jax.jit(train_step(config))
+        for step in range(STEPS):
+            carry = take(*carry, sharding.global_batch(mesh, batch(config, step)))
+        return scalars(carry[1]), jax.device_get(carry[0]["params"])
+
+    return run
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+def test_a_batch_in_parts_is_the_batch(train, parts):
+    (whole, params), (metrics, accumulated) = train(), train(f"accumulate={parts}")
+    assert metrics == pytest.approx(whole, rel=1e-5)
+    for a, b in zip(jax.tree.leaves(accumulated), jax.tree.leaves(params), strict=True):
+        # AdamW turns a rounding of a gradient near zero into a part of its step of 2e-3.
+        np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_the_example_with_the_largest_loss_is_named_whatever_the_parts(make_config, parts):
+    config = make_config(f"accumulate={parts}")
+    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    poisoned = batch(config, step=1)
+    poisoned["image"][3] = np.nan
+    carry = state.init(config, mesh), fresh_metrics(sharding.replicated(mesh))
+    after, _ = jax.jit(train_step(config))(*carry, sharding.global_batch(mesh, poisoned))
+    (skip,) = skip_guard.remembered(jax.device_get(after["guard"]))
+    assert (skip.first, skip.worst) == (config.batch_size, config.batch_size + 3)
+
+
+def test_the_abstract_batch_is_a_batch_without_numbers(make_config):
+    config = make_config()
+    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    abstract = abstract_batch(config, mesh)
+    real = sharding.global_batch(mesh, batch(config, 0))
+    assert abstract.keys() == real.keys()
+    for key, array in real.items():
+        assert (abstract[key].shape, abstract[key].dtype) == (array.shape, array.dtype)
+        assert abstract[key].sharding.is_equivalent_to(array.sharding, array.ndim)
