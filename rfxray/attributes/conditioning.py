@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfxray.attributes.vocabulary import ATTRIBUTES, NUM_ATTRIBUTES
+from rfxray.attributes.vocabulary import ATTRIBUTES, NUM_ATTRIBUTES, Attributes
 
 # ---------------------------------------------------------------------------------------------
 # Embedding rows: one table serves every attribute, row 0 of each attribute's part is its null.
@@ -15,22 +15,24 @@ ROW_OFFSET = np.concatenate([[0], np.cumsum(CATEGORIES + 1)[:-1]])
 NUM_ROWS = int((CATEGORIES + 1).sum())
 
 
-def embedding_rows(attributes: jax.Array, known: jax.Array) -> jax.Array:
+def embedding_rows(attributes: Attributes) -> jax.Array:
     """The row of the shared table for each attribute, int32 [..., 19].
 
     Every attribute owns `1 + len(values)` consecutive rows of which the first is null; a continuous
     attribute owns a null row and a "told" row, its number enters beside the table.
     """
     continuous = np.array([attribute.continuous for attribute in ATTRIBUTES])
-    category = jnp.where(continuous, 0, attributes.astype(jnp.int32))
-    return jnp.asarray(ROW_OFFSET, jnp.int32) + jnp.where(known, 1 + category, 0)
+    category = jnp.where(continuous, 0, attributes.values.astype(jnp.int32))
+    return jnp.asarray(ROW_OFFSET, jnp.int32) + jnp.where(attributes.known, 1 + category, 0)
 
 
 # ---------------------------------------------------------------------------------------------
 # Dropout
 
 
-def drop(keys: jax.Array, known: jax.Array, all_null: float = 0.1, each: float = 0.2) -> jax.Array:
+def drop(
+    keys: jax.Array, attributes: Attributes, all_null: float = 0.1, each: float = 0.2
+) -> Attributes:
     """Forgets attributes at random, so that one network learns each conditional that guidance asks.
 
     A mixture per example: with probability `all_null` everything is forgotten (the unconditional
@@ -41,12 +43,12 @@ def drop(keys: jax.Array, known: jax.Array, all_null: float = 0.1, each: float =
 
     Args:
       keys: [batch] typed PRNG keys, one per example.
-      known: [batch, 19] bool.
+      attributes: [batch, 19].
       all_null: share of examples without any condition.
       each: share of examples with independent dropout.
 
     Returns:
-      `known` with the forgotten entries False, [batch, 19] bool.
+      The attributes, those forgotten no longer known.
     """
 
     def one(key, known):
@@ -57,4 +59,4 @@ def drop(keys: jax.Array, known: jax.Array, all_null: float = 0.1, each: float =
         partly = (draw >= all_null) & (draw < all_null + each)
         return known & (draw >= all_null) & (kept | ~partly)
 
-    return jax.vmap(one)(keys, known)
+    return attributes._replace(known=jax.vmap(one)(keys, attributes.known))

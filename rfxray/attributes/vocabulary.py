@@ -10,13 +10,21 @@ training, and a sample with race left null is drawn from the race-unrecorded mix
 average over races.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from rfxray.errors import ConfigError
+
+if TYPE_CHECKING:
+    import jax
+
+    Array: TypeAlias = np.ndarray | jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +97,18 @@ NUM_ATTRIBUTES = len(ATTRIBUTES)
 UNKNOWN = "unknown"
 
 
+class Attributes(NamedTuple):
+    """The attributes of some examples, and which of them are known.
+
+    Attributes:
+      values: float32 [..., 19], encoded; 0 where not known.
+      known: bool [..., 19].
+    """
+
+    values: Array
+    known: Array
+
+
 def lookup(name: str) -> Attribute:
     """The attribute of that name, in any case and with spaces or hyphens for underscores.
 
@@ -142,8 +162,8 @@ def decode_value(name: str, number: float, known: bool) -> str | float | None:
     return float(number) if attribute.continuous else attribute.values[int(number)]
 
 
-def encode(values: Mapping[str, str | float | None]) -> tuple[np.ndarray, np.ndarray]:
-    """A mapping of attribute to value as (`attributes` float32 [19], `known` bool [19]).
+def encode(values: Mapping[str, str | float | None]) -> Attributes:
+    """A mapping of attribute to value as `Attributes` of one example, [19].
 
     What the mapping does not name is not known.
 
@@ -156,7 +176,7 @@ def encode(values: Mapping[str, str | float | None]) -> tuple[np.ndarray, np.nda
         i = INDEX[lookup(name).name]
         attributes[i], known[i] = encode_value(name, value)
     _refuse_contradiction(attributes, known)
-    return attributes, known
+    return Attributes(attributes, known)
 
 
 def decode(attributes: np.ndarray, known: np.ndarray) -> dict[str, str | float]:

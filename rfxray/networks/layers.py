@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 
 from rfxray.attributes import conditioning, vocabulary
+from rfxray.attributes.vocabulary import Attributes
 
 
 def parameter(rngs, shape, axes, fan_in=None, std=None):
@@ -79,9 +80,9 @@ class Condition(nnx.Module):
         std = vocabulary.NUM_ATTRIBUTES**-0.5
         self.table = parameter(rngs, (conditioning.NUM_ROWS, width), (None, "embed"), std=std)
 
-    def __call__(self, t: jax.Array, attributes: jax.Array, known: jax.Array) -> jax.Array:
-        rows = conditioning.embedding_rows(attributes, known)
+    def __call__(self, t: jax.Array, attributes: Attributes) -> jax.Array:
+        rows = conditioning.embedding_rows(attributes)
         age = vocabulary.INDEX["age"]
-        told = known[:, age, None]
+        told = attributes.known[:, age, None]
         c = self.time(1000.0 * t) + self.table[...][rows].sum(1)
-        return c + jnp.where(told, self.age(attributes[:, age] / 5.0), 0.0)
+        return c + jnp.where(told, self.age(attributes.values[:, age] / 5.0), 0.0)

@@ -16,6 +16,7 @@ from einops import rearrange
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from rfxray.attributes.vocabulary import Attributes
 from rfxray.networks import attention
 from rfxray.networks.layers import Condition, gradients_once, parameter, places
 from rfxray.networks.rotary import axial_angles, norm_rotate, norm_rotate_kernel, rms_norm
@@ -133,7 +134,7 @@ class Block(nnx.Module):
 
 
 class RadiT(nnx.Module):
-    """The network: (x_t, t, attributes, known) → a prediction shaped like x_t."""
+    """The network: (x_t, t, attributes) → a prediction shaped like x_t."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         d, pixels = config.width, config.patch**2 * config.channels
@@ -150,8 +151,7 @@ class RadiT(nnx.Module):
         self,
         x: jax.Array,
         t: jax.Array,
-        attributes: jax.Array,
-        known: jax.Array,
+        attributes: Attributes,
         how: Execution = Execution(),
     ) -> jax.Array:
         """One evaluation.
@@ -159,8 +159,7 @@ class RadiT(nnx.Module):
         Args:
           x: [batch, size, size, channels] float32, noised.
           t: [batch] float32 in [0, 1].
-          attributes: [batch, 19] float32 as conditioning.py encodes them.
-          known: [batch, 19] bool.
+          attributes: [batch, 19].
           how: attention, remat and unroll.
 
         Returns:
@@ -170,7 +169,7 @@ class RadiT(nnx.Module):
         side = config.size // config.patch
         angles = axial_angles(side, side, config.head_dim, config.rope_theta)
 
-        c = jax.nn.silu(self.condition(t, attributes, known))
+        c = jax.nn.silu(self.condition(t, attributes))
         shared = jnp.einsum("bd,dse->bse", c, self.modulation[...])
         h = rearrange(x, "b (r p) (s q) c -> b (r s) (p q c)", p=config.patch, q=config.patch)
         h = h.astype(dtype) @ self.embed[...].astype(dtype)
@@ -230,10 +229,10 @@ def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, dict, dict]:
 
 
 def apply(config: ModelConfig, how: Execution):
-    """The network as a pure function `(params, x, t, attributes, known) → prediction`."""
+    """The network as a pure function `(params, x, t, attributes) → prediction`."""
     graph, _, _ = abstract(config)
 
-    def network(params, x, t, attributes, known):
-        return nnx.merge(graph, params)(x, t, attributes, known, how)
+    def network(params, x, t, attributes):
+        return nnx.merge(graph, params)(x, t, attributes, how)
 
     return network

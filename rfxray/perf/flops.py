@@ -13,6 +13,7 @@ import jax.extend
 import jax.numpy as jnp
 
 from rfxray.attributes import vocabulary
+from rfxray.attributes.vocabulary import Attributes
 from rfxray.networks import radit
 
 
@@ -38,7 +39,7 @@ def forward(shape: radit.ModelConfig) -> float:
     attributes = jax.ShapeDtypeStruct((1, vocabulary.NUM_ATTRIBUTES), jnp.float32)
     known = jax.ShapeDtypeStruct(attributes.shape, bool)
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
-    arguments = (radit.abstract(shape)[1], picture, t, attributes, known)
+    arguments = (radit.abstract(shape)[1], picture, t, Attributes(attributes, known))
     return of_jaxpr(jax.make_jaxpr(network)(*arguments).jaxpr)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
+from rfxray.attributes.vocabulary import Attributes
 from rfxray.checkpoints import weights
 from rfxray.config import load as configuration
 from rfxray.errors import ConfigError
@@ -87,7 +88,7 @@ def velocity(config) -> Callable:
     network = radit.apply(radit.model_config(config), radit.execution(config))
 
     def dx_dt(params, x, t, attributes, known):
-        output = network(params, x, t, attributes, known)
+        output = network(params, x, t, Attributes(attributes, known))
         return flow.velocity(output, x, t, config.flow.prediction)
 
     return dx_dt

@@ -12,6 +12,7 @@ import optax
 from einops import rearrange
 
 from rfxray.attributes import conditioning, vocabulary
+from rfxray.attributes.vocabulary import Attributes
 from rfxray.checkpoints import weights
 from rfxray.networks import radit
 from rfxray.objectives import flow
@@ -33,11 +34,13 @@ def _losses(config, network, params, batch, keys, dropout: bool):
     for_t, for_noise, for_drop = jax.vmap(lambda key: jax.random.split(key, 3))(keys).swapaxes(0, 1)
     t = flow.sample_timestep(for_t, config.flow.t_mean, config.flow.t_std, config.flow.shift)
     noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(for_noise)
-    known = batch["known"]
+    attributes = Attributes(batch["attributes"], batch["known"])
     if dropout:
-        known = conditioning.drop(for_drop, known, config.dropout.all_null, config.dropout.each)
+        attributes = conditioning.drop(
+            for_drop, attributes, config.dropout.all_null, config.dropout.each
+        )
     x_t = flow.interpolate(x, noise, t)
-    output = network(params, x_t, t, batch["attributes"], known)
+    output = network(params, x_t, t, attributes)
     return flow.loss(flow.velocity(output, x_t, t, config.flow.prediction), x, noise), t
 
 

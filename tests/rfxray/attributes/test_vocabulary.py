@@ -124,12 +124,12 @@ def test_no_finding_is_derived_from_the_twelve(found):
 
 def test_every_value_of_every_attribute_has_a_row_of_its_own():
     rows = {}
-    nothing = np.asarray(conditioning.embedding_rows(*vocabulary.encode({})))
+    nothing = np.asarray(conditioning.embedding_rows(vocabulary.encode({})))
     for i, attribute in enumerate(vocabulary.ATTRIBUTES):
         rows[attribute.name, None] = int(nothing[i])
         for value in attribute.values or (50.0,):
             told = np.asarray(
-                conditioning.embedding_rows(*vocabulary.encode({attribute.name: value}))
+                conditioning.embedding_rows(vocabulary.encode({attribute.name: value}))
             )
             rows[attribute.name, value] = int(told[i])
             others = np.arange(K) != i
@@ -139,13 +139,15 @@ def test_every_value_of_every_attribute_has_a_row_of_its_own():
 
 @given(st.lists(st.floats(0, 3, width=32), min_size=K, max_size=K))
 def test_what_is_not_known_sits_in_the_null_row_whatever_its_value(numbers):
-    rows = conditioning.embedding_rows(np.asarray(numbers, np.float32), np.zeros(K, bool))
-    np.testing.assert_array_equal(rows, conditioning.embedding_rows(*vocabulary.encode({})))
+    rows = conditioning.embedding_rows(
+        vocabulary.Attributes(np.asarray(numbers, np.float32), np.zeros(K, bool))
+    )
+    np.testing.assert_array_equal(rows, conditioning.embedding_rows(vocabulary.encode({})))
 
 
 def test_two_ages_share_the_told_row():
     young, old = (
-        np.asarray(conditioning.embedding_rows(*vocabulary.encode({"age": a}))) for a in (0, 120)
+        np.asarray(conditioning.embedding_rows(vocabulary.encode({"age": a}))) for a in (0, 120)
     )
     np.testing.assert_array_equal(young, old)
 
@@ -157,11 +159,19 @@ N = 100_000
 ALL_NULL, EACH = 0.1, 0.2
 
 
+def dropped(keys, known, **shares):
+    """What is still known after dropout, [n, 19] bool."""
+    values = np.ones(known.shape, np.float32)
+    left = conditioning.drop(keys, vocabulary.Attributes(values, known), **shares)
+    np.testing.assert_array_equal(left.values, values)
+    return np.asarray(left.known)
+
+
 @pytest.fixture(scope="module")
 def kept():
     """Which of 19 known attributes survive in each of N examples, bool [N, 19]."""
     keys = jax.random.split(jax.random.key(0), N)
-    return np.asarray(jax.jit(conditioning.drop)(keys, np.ones((N, K), bool)))
+    return dropped(keys, np.ones((N, K), bool))
 
 
 def assert_share(hits, p: float):
@@ -198,8 +208,8 @@ def test_attributes_of_one_example_share_their_rate(kept):
 def test_shares_are_arguments():
     keys = jax.random.split(jax.random.key(1), 1000)
     everything = np.ones((1000, K), bool)
-    assert np.asarray(conditioning.drop(keys, everything, all_null=0.0, each=0.0)).all()
-    assert not np.asarray(conditioning.drop(keys, everything, all_null=1.0, each=0.0)).any()
+    assert dropped(keys, everything, all_null=0.0, each=0.0).all()
+    assert not dropped(keys, everything, all_null=1.0, each=0.0).any()
 
 
 @given(st.integers(0, 2**32 - 1), st.permutations(range(16)))
@@ -207,8 +217,6 @@ def test_dropout_is_keyed_by_example_and_never_tells(seed, order):
     order = np.array(order)
     keys = jax.random.split(jax.random.key(seed), 16)
     known = np.random.default_rng(seed).random((16, K)) < 0.5
-    left = np.asarray(conditioning.drop(keys, known))
+    left = dropped(keys, known)
     assert not (left & ~known).any()
-    np.testing.assert_array_equal(
-        np.asarray(conditioning.drop(keys[order], known[order])), left[order]
-    )
+    np.testing.assert_array_equal(dropped(keys[order], known[order]), left[order])

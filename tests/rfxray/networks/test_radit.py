@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rfxray.attributes import vocabulary
+from rfxray.attributes.vocabulary import Attributes
 from rfxray.errors import ConfigError
 from rfxray.networks import radit, rotary
 from rfxray.networks.attention import attention, choose, splash
@@ -44,8 +45,8 @@ def inputs():
         {"race": "other", "cardiomegaly": "present", "edema": "absent", "age": 0},
         dict.fromkeys(vocabulary.PATHOLOGY_NAMES, "absent") | {"view": "PA", "sex": "M"},
     ]
-    attributes, known = (np.stack(a) for a in zip(*map(vocabulary.encode, told), strict=True))
-    return x, t, attributes, known
+    encoded = map(vocabulary.encode, told)
+    return x, t, Attributes(*(np.stack(a) for a in zip(*encoded, strict=True)))
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +139,10 @@ def block(p, x, c, shared, config):
     return x + gate_m * ((silu(h @ p["gate"]) * (h @ p["up"])) @ p["down"])
 
 
-def reference(p, x, t, attributes, known, config):
+def reference(p, x, t, attributes, config):
+    values, known = attributes
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), p)
-    c = silu(condition(p["condition"], t.astype(np.float64), attributes.astype(float), known))
+    c = silu(condition(p["condition"], t.astype(np.float64), values.astype(float), known))
     n = config.patch
     places = [(r, s) for r in range(0, config.size, n) for s in range(0, config.size, n)]
     out = np.empty(x.shape)
@@ -177,30 +179,30 @@ def test_a_fresh_network_says_zero(network, inputs):
 
 
 def test_the_value_of_what_is_not_known_has_no_influence(network, params, inputs):
-    x, t, attributes, known = inputs
-    scrambled = np.where(known, attributes, np.random.default_rng(1).uniform(0, 1.9, known.shape))
-    assert (scrambled != attributes).any()
+    x, t, (values, known) = inputs
+    scrambled = np.where(known, values, np.random.default_rng(1).uniform(0, 1.9, known.shape))
+    assert (scrambled != values).any()
     np.testing.assert_array_equal(
-        network(params, x, t, scrambled.astype(np.float32), known),
-        network(params, x, t, attributes, known),
+        network(params, x, t, Attributes(scrambled.astype(np.float32), known)),
+        network(params, x, t, Attributes(values, known)),
     )
 
 
 @pytest.mark.parametrize("name", vocabulary.NAMES)
 def test_every_attribute_has_influence_where_it_is_known(network, params, inputs, name):
-    x, t, _, _ = inputs
+    x, t, _ = inputs
     i = vocabulary.INDEX[name]
     only = np.tile(np.arange(19) == i, (BATCH, 1))
-    null = network(params, x, t, 0.0 * only, False & only)
-    zero = network(params, x, t, 0.0 * only, only)
-    one = network(params, x, t, 1.0 * only, only)
+    null = network(params, x, t, Attributes(0.0 * only, False & only))
+    zero = network(params, x, t, Attributes(0.0 * only, only))
+    one = network(params, x, t, Attributes(1.0 * only, only))
     for a, b in ((null, zero), (zero, one), (null, one)):
         assert np.abs(a - b).max() > 1e-3
 
 
 def test_examples_of_a_batch_do_not_see_each_other(network, params, inputs):
     whole = network(params, *inputs)
-    flipped = network(params, *(a[::-1] for a in inputs))
+    flipped = network(params, *jax.tree.map(lambda a: a[::-1], inputs))
     # Rows may take another place in a matrix product, so the last bits may differ.
     np.testing.assert_allclose(flipped[::-1], whole, atol=1e-5 * np.abs(whole).max())
 
@@ -276,12 +278,18 @@ def test_the_kernel_of_tpus_agrees_with_the_reference(tokens, dtype):
         return out, *back(weight)
 
     reference = functools.partial(attention, implementation="xla")
+
+    def softmax(q, k, v):
+        logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1])
+        return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), v)
+
     with jax.enable_x64(True):
-        exact = run(reference, *(x.astype(np.float64) for x in (q, k, v, weight)))
+        exact = run(softmax, *(x.astype(np.float64) for x in (q, k, v, weight)))
     found = run(functools.partial(splash, interpret=True), q, k, v, weight)
     plain = run(reference, q, k, v, weight)
     for a, b, c in zip(found, plain, exact, strict=True):
         assert a.dtype == b.dtype == dtype
+        assert c.dtype == np.float64
         # Errors in roundings of the largest entry, 2⁻²⁴ or 2⁻⁸ of it. In float32 a logit of 4
         # carries 4 of them into the exponent and hundreds of terms add, in an order that depends on
         # the CPU: the reference is 10 to 40 away from float64. In bfloat16 the last two rule.
