@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
-# Lint and the test suite, in a .venv that is made where there is none.
+# Lint and the test suite, in a .venv that is made if there is none.
 #
-#   bash launch/test.sh                   everything but the long drills
+#   bash launch/test.sh                   lint, and everything except the long drills
 #   bash launch/test.sh -m drill          the drills
 #   bash launch/test.sh tests/rfxray -x   any pytest arguments
 set -euo pipefail
 source "$(dirname "$0")/venv.sh"
 
-# The whole suite goes to two workers, a file to each at a time; what is picked by hand to none.
-[ $# -gt 0 ] || set -- -n 2 --dist loadfile
+# Suite and drills run on two workers: a file at a time, because files share fixtures, or a drill at
+# a time. Tests picked by hand run in one process.
+case $* in
+  '')
+    bash launch/lint.sh
+    set -- -n 2 --dist loadfile
+    ;;
+  '-m drill') set -- -m drill -n 2 --dist worksteal ;;
+esac
 
-"$python" -m ruff check .
-"$python" -m ruff format --check .
 "$python" -m pytest "$@"
