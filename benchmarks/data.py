@@ -61,20 +61,20 @@ HOST_CORES = 208  # virtual ones of such a host
 READER = """
 import json, resource, sys, time
 from rfxray.config.schema import defaults
-from rfxray import input
+from rfxray.data import batches
 config = defaults()
 config.data.dirs, config.batch_size, config.data.threads = (sys.argv[1],), int(sys.argv[2]), 1
 config.eval.every = 0
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
 before, start = rss(), time.perf_counter()
-batches = input.batches(config, input.open_datasets(config))
+loader = batches.train_batches(config, batches.open_datasets(config))
 opened = time.perf_counter()
-next(batches)
+next(loader)
 first, memory, spent = time.perf_counter(), rss() - before, time.process_time()
 count = int(sys.argv[3])
 for _ in range(count):
-    next(batches)
+    next(loader)
 rate = count * config.batch_size / (time.process_time() - spent) if count else 0
 print(json.dumps({"start": opened - start, "first": first - opened, "MiB": memory, "rate": rate}))
 """

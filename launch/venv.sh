@@ -12,7 +12,7 @@ fail() {
 
 python=.venv/bin/python
 extras=prep,test
-wanted="$extras $(cat setup.cfg pyproject.toml | sha256sum | cut -c1-16)"
+wanted="$extras $(cat setup.cfg setup.py pyproject.toml | sha256sum | cut -c1-16)"
 
 if [ ! -x "$python" ] || [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
   base=${PYTHON:-python3}

@@ -229,7 +229,7 @@ def test_every_file_that_the_packages_read_is_installed():
 def test_a_venv_that_was_interrupted_is_repaired(tmp_path):
     """A Python without pip, and one to repair it with that only writes what a real one would."""
     shutil.copytree(ROOT / "launch", tmp_path / "launch", ignore=shutil.ignore_patterns("*.pyc"))
-    for file in ("setup.cfg", "pyproject.toml"):
+    for file in ("setup.cfg", "setup.py", "pyproject.toml"):
         shutil.copy(ROOT / file, tmp_path)
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
