@@ -49,6 +49,7 @@ from data_prep.sources.sets import SETS
 from data_prep.tables import parquet
 from rfxray.command_line import ArgumentParser, exit_on_error
 from rfxray.data import radiograph, shards
+from rfxray.data.manifest import read_manifest, write_manifest
 from rfxray.data.plan import Shard, make_plan
 from rfxray.data.writing import write_dataset
 
@@ -110,10 +111,10 @@ def shard_rates(folder: Path, repeats: int) -> None:
     items = range(SHARD_EXAMPLES)
     plan = make_plan({"train": items}, name="one", size=SIZE, shard_examples=SHARD_EXAMPLES)
     write_dataset(plan, _Repeated(drawn), folder / "one", command="benchmarks.data")
-    (shard,) = shards.read_manifest(folder / "one")["splits"]["train"]["shards"]
+    (shard,) = read_manifest(folder / "one")["splits"]["train"]["shards"]
     part = Shard("train", 0, range(64))
     (folder / "again" / "partial").mkdir(parents=True)
-    rates = [64 / _spent(lambda: shards.write_shard(part, folder / "again", SIZE, _Repeated(drawn)))
+    rates = [64 / _spent(lambda: shards.make_shard(part, folder / "again", SIZE, _Repeated(drawn)))
              for _ in range(repeats)]  # fmt: skip
     kib = shard["bytes"] / SHARD_EXAMPLES / 1024
     print(f"shards: {kib:.0f} KiB a record of {SIZE}²; written {_median(rates, '.0f')}/s/core")
@@ -131,7 +132,7 @@ def loader_rate(folder: Path, repeats: int) -> None:
 
 def grain_start(folder: Path, repeats: int) -> None:
     """The loader over as many records as CXR7 has, each of its true size."""
-    one = shards.read_manifest(folder / "one")
+    one = read_manifest(folder / "one")
     (shard,) = one["splits"]["train"]["shards"]
     many = folder / "many"
     many.mkdir()
@@ -140,7 +141,7 @@ def grain_start(folder: Path, repeats: int) -> None:
         os.link(folder / "one" / shard["file"], many / other["file"])
     examples = len(listed) * SHARD_EXAMPLES
     one["splits"]["train"] |= {"examples": examples, "shards": listed}
-    (many / "manifest.json").write_text(json.dumps(one))
+    write_manifest(many, one)
     told = [_reader(many, 64, 0) for _ in range(repeats)]
     start, first, memory = ([t[key] for t in told] for key in ("start", "first", "MiB"))
     print(f"start: {examples:,} records of {SIZE}² in {len(listed):,} shards: open "

@@ -28,7 +28,8 @@ from data_prep.tables.splits import SPLITS, check_fractions, hashed_split, leaks
 from data_prep.tables.table import Row, Table
 from rfxray.attributes.vocabulary import SOURCES, encode_value
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
-from rfxray.data import radiograph, shards
+from rfxray.data import radiograph
+from rfxray.data.manifest import reasons, summary
 from rfxray.data.plan import Dropped, Plan, make_plan
 from rfxray.data.writing import write_dataset
 from rfxray.errors import ConfigError
@@ -132,7 +133,7 @@ def _build(args: argparse.Namespace) -> None:
             f"used; look into dropped.csv before training on this",
             file=sys.stderr,
         )
-    print(shards.summary(manifest, args.out))
+    print(summary(manifest, args.out))
 
 
 def _report(args: argparse.Namespace, table: Table, plan: Plan) -> Iterator[str]:
@@ -173,7 +174,7 @@ def _report(args: argparse.Namespace, table: Table, plan: Plan) -> Iterator[str]
         )
     if plan.dropped:
         yield "left out: " + ", ".join(
-            f"{reason} × {count:,}" for reason, count in shards.reasons(plan.dropped).items()
+            f"{reason} × {count:,}" for reason, count in reasons(plan.dropped).items()
         )
 
 

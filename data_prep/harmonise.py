@@ -46,9 +46,9 @@ from data_prep.tables import parquet
 from data_prep.tables.splits import SPLITS, check_fractions
 from data_prep.tables.table import Row, Table
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
-from rfxray.data import radiograph, shards, writing
+from rfxray.data import radiograph, writing
+from rfxray.data.manifest import read_ledger, summary
 from rfxray.data.plan import OF_ITEMS, Dropped, Plan, make_plan
-from rfxray.data.shards import read_ledger
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs.files import saving
 
@@ -107,7 +107,7 @@ def _harmonise(args: argparse.Namespace) -> None:
     for name, counts in manifest["notes"]["sets"].items():
         published = f", {n:,} published" if (n := counts["published"]) else ""
         _say(f"{name}: {counts['rows']:,} rows, {counts['kept']:,} kept{published}")
-    print(shards.summary(manifest, args.out))
+    print(summary(manifest, args.out))
 
 
 # ---------------------------------------------------------------------------------------------

@@ -3,13 +3,14 @@
 import argparse
 import contextlib
 import dataclasses
+import importlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from tqdm import tqdm
 
-from rfxray.errors import ConfigError, Preempted, RfxrayError
+from rfxray.errors import ConfigError, Preempted, RfxrayError, first_line
 
 
 def refuse_unread(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
@@ -42,6 +43,30 @@ def local_path(text: str) -> Path:
             f"{text} is not a path; mount the bucket (gcsfuse) and give the folder it is mounted at"
         )
     return Path(text)
+
+
+def require(extra: str, *modules: str) -> None:
+    """Raises a ConfigError unless these modules can be imported.
+
+    A command calls it before it imports what needs them.
+
+    Args:
+      extra: Extra of `setup.cfg` that installs them; several with commas.
+      modules: Names of the modules.
+    """
+    missing, why = [], ""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            missing.append(name)
+        except ImportError as error:  # a library of the system is missing
+            missing.append(name)
+            why = f" ({first_line(error)})"
+    if missing:
+        raise ConfigError(
+            f"{', '.join(missing)} missing{why}: install the extra, pip install 'rfxray[{extra}]'"
+        )
 
 
 class ArgumentParser(argparse.ArgumentParser):

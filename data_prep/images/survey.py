@@ -26,7 +26,7 @@ from data_prep.tables.table import Row
 from rfxray.data import radiograph
 from rfxray.data.radiograph import Refused
 from rfxray.data.writing import Task
-from rfxray.outputs.files import remove_temporary, write_atomically
+from rfxray.outputs.files import remove_temporary, write_whole
 
 THUMBNAIL = 128  # pixels; finer detail than this tells no more of a copy, and 1.2M take 20 GB
 HASH_SIDE = 16  # lowest frequencies each way: 256 bits
@@ -81,7 +81,7 @@ def survey_chunk(rows: Sequence[Row], roots: Mapping[str, str], path: str, advan
         advance()
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(seen, SCHEMA), buffer)
-    write_atomically(Path(path), buffer.getvalue().to_pybytes())
+    write_whole(Path(path), buffer.getvalue().to_pybytes())
 
 
 def perceptual_hash(thumbnail: np.ndarray) -> bytes:

@@ -2,7 +2,7 @@
 
 from data_prep.phantom.causes import descendants, draw_attributes, draw_states, draw_trial, observe
 from data_prep.phantom.draw import draw_images, truth
-from rfxray.evaluate.classifier import mask_markers
+from rfxray.data.markers import mask_markers
 
 __all__ = [
     "descendants",

@@ -9,7 +9,7 @@ import argparse
 from data_prep.phantom.dataset import COMMAND, write
 from data_prep.phantom.sheet import contact_sheet
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
-from rfxray.data.shards import summary
+from rfxray.data.manifest import summary
 from rfxray.errors import ConfigError
 
 SEEDS = 2**63

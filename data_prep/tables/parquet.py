@@ -20,6 +20,7 @@ from data_prep.tables.table import Row, Table
 from rfxray.attributes.states import State
 from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, NUM_ATTRIBUTES
 from rfxray.errors import DataError, first_line
+from rfxray.outputs.files import whole_file
 
 BATCH = 65_536  # rows at once: 40 MiB
 _STATES = pa.array([state.name.lower() for state in State])
@@ -34,16 +35,15 @@ def write(
       splits: final split by key.
       fates: reason by key, of the rows that became no record.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     writer = None
-    for table in tables.values():
-        for start in range(0, len(table.rows), BATCH):
-            rows = table.rows[start : start + BATCH]
-            batch = _batch(rows, table.origins, splits, fates)
-            writer = writer or pq.ParquetWriter(temporary, batch.schema)
-            writer.write_table(batch)
-    writer.close()
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        for table in tables.values():
+            for start in range(0, len(table.rows), BATCH):
+                rows = table.rows[start : start + BATCH]
+                batch = _batch(rows, table.origins, splits, fates)
+                writer = writer or pq.ParquetWriter(temporary, batch.schema)
+                writer.write_table(batch)
+        writer.close()
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -20,7 +20,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from rfxray.data.record import deserialize
 from rfxray.data.writing import Task, run_tasks
 from rfxray.errors import DataError, first_line
-from rfxray.outputs.files import remove_temporary, write_atomically
+from rfxray.outputs.files import remove_temporary, write_whole
 
 # Thresholds, of pictures of 512²; lengths go with the size. Of 151 real radiographs 7 are flagged:
 # 6 carry a word, 1 a hatched plate.
@@ -70,7 +70,7 @@ def scan(out: Path, manifest: Mapping[str, Any], *, workers: int, command: str) 
     done = sum(shard["examples"] for shard in shards) - sum(task.items for task in tasks)
     run_tasks(scan_shard, tasks, workers=workers, folder=folder, command=command, done=done)
     whole = "".join((folder / shard["file"]).read_text(encoding="utf-8") for shard in shards)
-    write_atomically(out / TABLE, f"{','.join(('key', *Line._fields))}\n{whole}")
+    write_whole(out / TABLE, f"{','.join(('key', *Line._fields))}\n{whole}")
     shutil.rmtree(folder)
 
 
@@ -87,7 +87,7 @@ def scan_shard(file: str, folder: str, advance: Callable[[], None]) -> None:
         reader.close()
     except (DataError, RuntimeError, ValueError) as error:
         raise DataError(f"{file} is damaged: {first_line(error)}") from error
-    write_atomically(Path(folder) / Path(file).name, table.getvalue())
+    write_whole(Path(folder) / Path(file).name, table.getvalue())
 
 
 def read(out: Path) -> dict[str, list[Line]] | None:

@@ -1,20 +1,20 @@
 """A data set on disk: its manifest, its records by number, and what is done about damaged ones."""
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 
-import grain
 import numpy as np
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tqdm import tqdm
 
 from rfxray.data import record
 from rfxray.data.faults import Faults
+from rfxray.data.manifest import NAME, read_manifest
 from rfxray.errors import ConfigError, DataError, first_line
+from rfxray.outputs.files import file_sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Dataset:
     """One data set directory as its manifest describes it.
 
     Attributes:
-      path: the directory.
-      size: side of the square pictures, pixels.
-      shards: of each split, in order.
-      examples: number of examples of each split.
-      fingerprint: hash over the content of every example, hex.
+      path: Path of the directory.
+      size: Side of the square images, pixels.
+      shards: Shards of each split, in order.
+      examples: Number of examples of each split.
+      fingerprint: Hash over every field of every example, hex.
     """
 
     path: Path
@@ -54,23 +54,22 @@ def open_dataset(path: str | Path, make: str = "") -> Dataset:
     """Reads the manifest of a data set directory.
 
     Args:
-      path: the directory.
-      make: the command that makes it, shown where it is absent.
+      path: Path of the directory.
+      make: Command that makes it, shown if it is absent.
 
     Raises:
-      ConfigError: for `gs://…` and the like.
-      DataError: where the directory, its manifest or a shard is missing or torn.
+      ConfigError: For `gs://…` and the like.
+      DataError: If the directory, its manifest or a shard is missing or damaged.
     """
     if "://" in str(path):
         raise ConfigError(f"{path} is not a path; mount the bucket (gcsfuse) and name its folder")
     path = Path(path)
-    file = path / "manifest.json"
-    if not file.is_file():
+    manifest = read_manifest(path)
+    if manifest is None:
         hint = f"; make it with: {make}" if make else "; data_prep.build makes one from a folder"
         state = "is not complete (no manifest.json)" if path.is_dir() else "does not exist"
         raise DataError(f"data set {path} {state}{hint}")
     try:
-        manifest = json.loads(file.read_text())
         splits = manifest["splits"]
         names = [field.name for field in dataclasses.fields(Shard)]
         shards = {
@@ -79,11 +78,8 @@ def open_dataset(path: str | Path, make: str = "") -> Dataset:
         }
         examples = {split: about["examples"] for split, about in splits.items()}
         dataset = Dataset(path, manifest["size"], shards, examples, manifest["fingerprint"])
-        total = {split: sum(shard.examples for shard in each) for split, each in shards.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is not a manifest of this version: {error!r}") from error
-    if total != examples:
-        raise DataError(f"{file} is damaged: its shards hold {total} examples, not {examples}")
+        raise DataError(f"{path / NAME} is not a manifest of this version: {error!r}") from error
     for shard in sorted((s for each in shards.values() for s in each), key=lambda s: s.file):
         if not (path / shard.file).is_file():
             raise DataError(f"data set {path} lacks its shard {shard.file}")
@@ -98,8 +94,9 @@ class Records:
     """The records of a split by number, decoded: a random access source for Grain.
 
     Args:
-      dataset, split: which.
-      faults: where damaged records are noted; the next one that is whole stands in for them.
+      dataset: The data set.
+      split: Name of the split.
+      faults: Where damaged records are noted; the next one that is whole stands in for them.
         Without it the first one raises.
     """
 
@@ -107,7 +104,7 @@ class Records:
         self._paths, self._faults = dataset.paths(split), faults
         self._ends = np.cumsum([shard.examples for shard in dataset.shards[split]])
         try:
-            self._source = grain.sources.ArrayRecordDataSource(self._paths)
+            self._source = ArrayRecordDataSource(self._paths)
             found = len(self._source)
         except (RuntimeError, ValueError, OSError) as error:
             raise DataError(
@@ -126,7 +123,7 @@ class Records:
         """The record of that number as `record.deserialize` returns it.
 
         Raises:
-          DataError: with the file and the record, where it is damaged and may not be replaced.
+          DataError: With the file and the record, if it is damaged and may not be replaced.
         """
         for candidate in range(int(number), int(number) + len(self)):
             place = candidate % len(self)
@@ -141,17 +138,20 @@ class Records:
                         f"record {where[1]} of {where[0]} is damaged ({first_line(error)})"
                     ) from error
                 self._faults.add(*where, first_line(error))
-        raise DataError(f"no record of {self._paths[0]} and its fellows is whole")
+        raise DataError(
+            f"every record of this split is damaged (first shard: {self._paths[0]}); restore "
+            "its files"
+        )
 
 
 def _closed(paths: Sequence[str]) -> str:
-    """The first of the shards that does not open; the error of all does not tell which."""
+    """The first of the shards that does not open; the error of all does not say which."""
     for path in paths:
         try:
-            len(grain.sources.ArrayRecordDataSource([path]))
+            len(ArrayRecordDataSource([path]))
         except (RuntimeError, ValueError, OSError):
             return path
-    return f"{paths[0]} or a fellow"
+    return f"{paths[0]} or another shard of the split"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -159,16 +159,17 @@ def _closed(paths: Sequence[str]) -> str:
 
 
 def verify(dataset: Dataset, how: str, host: int = 0, hosts: int = 1) -> None:
-    """Looks whether the shards are what the manifest says, each host at its share of them.
+    """Checks that the shards are what the manifest says; each host checks a share of them.
 
     Args:
-      dataset: whose manifest has been read, so that every file is there with its size.
+      dataset: Data set as `open_dataset` returns it: every file is there with its size.
       how: `full` compares every shard's SHA-256; `sample` opens each and decodes one record of it;
         `none` does nothing.
-      host, hosts: which share.
+      host: Number of this host.
+      hosts: Number of hosts.
 
     Raises:
-      DataError: for the first shard, in order, that is not; with the file and, of a sample, the
+      DataError: For the first shard, in order, that differs; with the file and, of a sample, the
         record.
     """
     if how == "none":
@@ -186,8 +187,7 @@ def verify(dataset: Dataset, how: str, host: int = 0, hosts: int = 1) -> None:
 
 
 def _compare(dataset: Dataset, split: str, shard: Shard) -> None:
-    with (dataset.path / shard.file).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(dataset.path / shard.file)
     if found != shard.sha256:
         raise DataError(
             f"shard {dataset.path / shard.file} is not what was written: its SHA-256 is {found}, "
@@ -197,8 +197,8 @@ def _compare(dataset: Dataset, split: str, shard: Shard) -> None:
 
 def _try_one(dataset: Dataset, split: str, shard: Shard) -> None:
     if shard.examples:
-        alone = dataclasses.replace(dataset, shards={split: (shard,)})
-        records = Records(alone, split)
+        only = dataclasses.replace(dataset, shards={split: (shard,)})
+        records = Records(only, split)
         try:
             # Another record of every shard, the same at every start.
             records[int(shard.sha256[:8], 16) % shard.examples]

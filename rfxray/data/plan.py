@@ -12,12 +12,12 @@ from typing import Any
 from rfxray import __version__
 from rfxray.errors import ConfigError
 
-OF_ITEMS = ("items", "inputs_sha256")  # of a plan's identity, what no option decides
+OF_ITEMS = ("items", "inputs_sha256")  # entries of a plan's identity that no option decides
 
 
 @dataclasses.dataclass(frozen=True)
 class Dropped:
-    """What became no record: its key (or path), and why in a few words."""
+    """Something that did not become a record: its key (or path), and why in a few words."""
 
     key: str
     reason: str
@@ -33,25 +33,25 @@ class Shard:
 
     @property
     def stem(self) -> str:
-        """Of its files in `partial/`."""
+        """Name of its files in `partial/`, without their endings."""
         return f"{self.split}-{self.index:05d}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All that decides the bytes of a data set, but for the function that makes the records.
+    """All that decides the bytes of a data set, except the function that makes the records.
 
     Attributes:
-      name: of the data set and its files; a lower-case identifier.
-      size: side of the square images, pixels.
-      description: one paragraph for whoever opens the directory.
-      options: every option of the command that changes a record; JSON.
-      preprocessing: how a file became a square; JSON, repeated in the manifest.
-      versions: of the libraries that decide pixels, by package; JSON.
-      shard_examples: items per shard.
-      shards: in order, split after split.
-      dropped: what was dropped before any shard is written.
-      notes: counts of the inputs for the manifest; JSON.
+      name: Name of the data set and its files; a lower-case identifier.
+      size: Side of the square images, pixels.
+      description: One paragraph for whoever opens the directory.
+      options: Every option of the command that changes a record; JSON.
+      preprocessing: How a file became a square; JSON, repeated in the manifest.
+      versions: Versions of the libraries that decide pixels, by package; JSON.
+      shard_examples: Items per shard.
+      shards: Shards in order, split after split.
+      dropped: What was dropped before any shard is written.
+      notes: Counts of the inputs for the manifest; JSON.
     """
 
     name: str
@@ -65,9 +65,14 @@ class Plan:
     dropped: tuple[Dropped, ...] = ()
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def all_versions(self) -> dict[str, str]:
+        """Versions of rfxray and of the libraries that decide pixels, by package."""
+        return {"rfxray": __version__, **self.versions}
+
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """What a directory must agree in for this plan to go on in it; JSON, small."""
+        """What a directory must agree in for this plan to continue in it; JSON, small."""
         inputs = hashlib.sha256()
         items = Counter()
         for shard in self.shards:
@@ -82,7 +87,7 @@ class Plan:
             "description": self.description,
             "options": self.options,
             "preprocessing": self.preprocessing,
-            "versions": {"rfxray": __version__, **self.versions},
+            "versions": self.all_versions,
             "shard_examples": self.shard_examples,
             "items": dict(items),
             "inputs_sha256": inputs.hexdigest(),
@@ -108,13 +113,17 @@ def make_plan(
     A `range` is cut into ranges, so a plan of a million drawn images stays small.
 
     Raises:
-      ConfigError: for a name that tfds cannot read back, or shards of no items.
+      ConfigError: If tfds cannot read the name back, or a shard would hold no items.
     """
     for word in (name, *splits):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", word):
-            raise ConfigError(f"{word!r} is no name for a data set or split: use a-z, 0-9 and _")
+            raise ConfigError(
+                f"{word!r} cannot be the name of a data set or split; use a-z, 0-9 and _"
+            )
     if shard_examples < 1 or size < 1:
-        raise ConfigError(f"a shard of {shard_examples} examples of {size} pixels holds nothing")
+        raise ConfigError(
+            f"a shard needs at least 1 example of at least 1 pixel (got {shard_examples} of {size})"
+        )
     shards = tuple(
         Shard(split, index, items[start : start + shard_examples])
         for split, items in splits.items()

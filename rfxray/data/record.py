@@ -2,7 +2,7 @@
 
 A data set is a TensorFlow Datasets directory with `file_format="array_record"`: `features.json`
 describes the fields below, any tfds user can open it, and the trainer reads the same shards through
-Grain. A record is a serialised `tf.train.Example`; `deserialize` reads it with protobuf alone, so
+Grain. A record is a serialised `tf.train.Example`; `deserialize` reads it with protobuf only, so
 training imports neither TensorFlow nor tfds.
 
 | field | type | meaning |
@@ -13,13 +13,16 @@ training imports neither TensorFlow nor tfds.
 | original_bits | int32 | bits stored per pixel in that file |
 | pixel_spacing | float32 [2] | row and column spacing of that file in mm, 0 where not known |
 | laterality | text | `L`, `R` or empty, as the file says |
-| attributes | float32 [19] | as `conditioning.py` encodes them |
+| attributes | float32 [19] | as `attributes/vocabulary.py` encodes them |
 | states | int8 [19] | a `State` per attribute: what is known and how |
 | key | text | `source/patient/study/image` |
 | patient | text | `source/patient`: what a split never divides |
 """
 
+import hashlib
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -42,7 +45,7 @@ def decode_png(data: bytes) -> np.ndarray:
     """The inverse of `encode_png`: [height, width] uint16.
 
     Raises:
-      DataError: where the bytes are no 16-bit greyscale PNG.
+      DataError: If the bytes are not a 16-bit greyscale PNG.
     """
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
@@ -127,8 +130,9 @@ def _example_class():
 _Example = _example_class()
 
 
-# field: (list of the Example, dtype or None for text and bytes, shape)
-_FIELDS = {
+# field: (list of the Example, dtype or None for text and bytes, shape), in the order in which a
+# digest takes them.
+FIELDS = {
     "image": ("bytes_list", None, ()),
     "content_box": ("int64_list", np.int32, (4,)),
     "original_size": ("int64_list", np.int32, (2,)),
@@ -142,20 +146,20 @@ _FIELDS = {
 }
 
 
-def serialize(record: dict) -> bytes:
+def serialize(record: Mapping[str, Any]) -> bytes:
     """A record as the bytes of one ArrayRecord entry.
 
     Args:
-      record: every field of the table above; `image` as [size, size] uint16, text as str, numbers
+      record: Every field of the table above; `image` as [size, size] uint16, text as str, numbers
         as arrays or scalars.
 
     Raises:
-      ValueError: for a field that is missing, unknown or of the wrong shape, or no `State`.
+      ValueError: If a field is missing, unknown or of another shape, or a state does not exist.
     """
-    if record.keys() != _FIELDS.keys():
-        raise ValueError(f"a record has exactly the fields {sorted(_FIELDS)}, not {sorted(record)}")
+    if record.keys() != FIELDS.keys():
+        raise ValueError(f"a record has exactly the fields {sorted(FIELDS)}, not {sorted(record)}")
     example = _Example()
-    for name, (kind, dtype, shape) in _FIELDS.items():
+    for name, (kind, dtype, _) in FIELDS.items():
         value = record[name]
         entry = getattr(example.features.feature[name], kind).value
         if name == "image":
@@ -163,27 +167,49 @@ def serialize(record: dict) -> bytes:
         elif dtype is None:
             entry.append(value.encode())
         else:
-            array = np.asarray(value, dtype)
-            if array.shape != shape:
-                raise ValueError(f"{name} has shape {array.shape}, not {shape}")
-            if name == "states":
-                _check_states(array)
-            entry.extend(array.ravel().tolist())
+            entry.extend(_numbers(name, value).ravel().tolist())
     return example.SerializeToString(deterministic=True)
+
+
+def digest(record: Mapping[str, Any]) -> str:
+    """SHA-256 over every field of a record, hex: the same on every machine.
+
+    Of each field in the order of `FIELDS`: its name, then its content, each behind its length as 8
+    bytes. Text is UTF-8, numbers are little-endian in the type of the field, and the image is its
+    height and width as 8 bytes each, then its pixels as little-endian uint16: how the PNG was
+    compressed does not matter.
+
+    Args:
+      record: As `serialize` takes it, or `deserialize` returns it.
+    """
+    whole = hashlib.sha256()
+    for name, (_, dtype, _) in FIELDS.items():
+        value = record[name]
+        if name == "image":
+            content = np.asarray(np.shape(value), "<i8").tobytes()
+            content += np.ascontiguousarray(value, "<u2").tobytes()
+        elif dtype is None:
+            content = value.encode()
+        else:
+            array = _numbers(name, value)
+            content = array.astype(array.dtype.newbyteorder("<")).tobytes()
+        for part in (name.encode(), content):
+            whole.update(len(part).to_bytes(8, "little") + part)
+    return whole.hexdigest()
 
 
 def deserialize(data: bytes) -> dict:
     """The inverse of `serialize`: `image` [size, size] uint16, text as str, numbers as arrays.
 
     Raises:
-      DataError: where the bytes are not such a record.
+      DataError: If the bytes are not such a record.
     """
     try:
         entries = _Example.FromString(data).features.feature
     except Exception as error:  # protobuf's DecodeError has no stable import path
-        raise DataError(f"an entry is no tf.train.Example: {error}") from error
+        raise DataError(f"an entry is not a tf.train.Example: {error}") from error
     record = {}
-    for name, (kind, dtype, shape) in _FIELDS.items():
+    for name, (kind, dtype, shape) in FIELDS.items():
         if name not in entries:
             raise DataError(f"a record has no field {name!r}; was it written by another version?")
         value = getattr(entries[name], kind).value
@@ -199,6 +225,17 @@ def deserialize(data: bytes) -> dict:
         except (IndexError, OverflowError, ValueError) as error:
             raise DataError(f"the field {name!r} of a record is malformed: {error}") from error
     return record
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    """A field of numbers in its type and shape."""
+    _, dtype, shape = FIELDS[name]
+    array = np.asarray(value, dtype)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, not {shape}")
+    if name == "states":
+        _check_states(array)
+    return array
 
 
 def _check_states(states: np.ndarray) -> None:

@@ -1,12 +1,26 @@
 """Writes a planned data set: over processes of one machine, with progress, resumable.
 
+- A `Plan` says which items go into which shard, in which order. It is data.
+- `shards.make_shard` is one task: it makes the records of a shard and writes it.
+- `manifest.publish` names the shards and writes what describes them.
+
+`write_dataset` is the three in order. It maps the tasks over processes of one machine, or hands
+that to another runner (`beam.py`). What makes its records in one process, in order (`sampling`
+draws them on devices), calls `shards.write_shard` and `manifest.publish` itself.
+
+A caller passes `make(items) -> Iterable[record | Dropped]`, a picklable top-level function (or a
+`functools.partial` of one). It is called once per shard with the items of that shard, gives one
+result for each item in order, and is a pure function of them: so a run that is killed at any moment
+and started again ends in the same bytes, whatever the number of processes. An item is anything that
+pickles and has a `repr` that says all that decides its record.
+
 A directory is claimed by its `plan.json`; a run with another plan, or beside a running one, is
-refused. Killed at any moment, the same command goes on with the shards that have no fragment yet.
+refused. While it is written, it holds `plan.json` and `partial/`; killed at any moment, the same
+command continues with the shards that have no fragment yet.
 """
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import itertools
 import json
@@ -25,10 +39,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rfxray.data.plan import Dropped, Plan, Shard
-from rfxray.data.shards import publish, read_json, read_manifest, write_shard
+from rfxray.data.manifest import publish, read_json, read_manifest
+from rfxray.data.plan import Dropped, Plan
+from rfxray.data.shards import is_written, make_shard
 from rfxray.errors import ConfigError, Preempted
-from rfxray.outputs.files import is_temporary, remove_temporary, saving, write_atomically
+from rfxray.outputs.files import (
+    is_temporary,
+    locked,
+    remove_temporary,
+    saving,
+    write_whole,
+)
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -43,25 +64,25 @@ def write_dataset(
     beside: Collection[str] = (),
     run: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
-    """Writes the data set of `plan` into the directory `out`, going on where a run stopped.
+    """Writes the data set of `plan` into the directory `out`, or continues what a run began.
 
     Args:
-      plan: what to write.
-      make: as the head of `shards.py` says.
-      out: the tfds directory itself; new, empty, or begun with the same plan.
-      workers: processes; 1 works in this one.
-      command: what its lines begin with.
-      beside: names of other things that may lie in `out`.
-      run: another runner in the place of `run_tasks`, which it is called as.
+      plan: What to write.
+      make: Function that makes records, as the head of this file says.
+      out: The tfds directory itself; new, empty, or begun with the same plan.
+      workers: Processes; 1 works in this one.
+      command: What its lines begin with.
+      beside: Names of other things that may lie in `out`.
+      run: Another runner in the place of `run_tasks`, called in the same way.
 
     Returns:
       The manifest.
 
     Raises:
-      ConfigError: where `out` holds something else, or another process writes there.
-      DataError: where no record is left, or what is there is damaged.
-      SaveFailed: where the disk is full, or may not be written.
-      Preempted: on Ctrl-C, or when a worker process died; the same command goes on.
+      ConfigError: If `out` holds something else, or another process writes there.
+      DataError: If no record is left, or what is there is damaged.
+      SaveFailed: If the disk is full, or may not be written.
+      Preempted: On Ctrl-C, or when a worker process died; the same command continues.
     """
     out = Path(out)
     with saving(out), claimed(out, beside):
@@ -81,7 +102,7 @@ def write_claimed(
     refuse_another(out, plan.identity)
     if not (out / "plan.json").exists():
         identity = json.dumps(plan.identity, indent=1, ensure_ascii=False)
-        write_atomically(out / "plan.json", identity)
+        write_whole(out / "plan.json", identity)
     manifest = read_manifest(out)
     if manifest is not None:
         print(f"{command}: {out} is complete already", file=sys.stderr)
@@ -91,17 +112,17 @@ def write_claimed(
     partial.mkdir(exist_ok=True)
     for folder in (out, partial):
         remove_temporary(folder)
-    pending = [shard for shard in plan.shards if not _is_written(partial, shard)]
+    pending = [shard for shard in plan.shards if not is_written(out, shard)]
     finished = len(plan.shards) - len(pending)
     if finished:
-        line = f"{command}: going on in {out}, {finished} of {len(plan.shards)} shards are done"
+        line = f"{command}: continuing in {out}, {finished} of {len(plan.shards)} shards are done"
         print(line, file=sys.stderr)
     there = os.path.abspath(out)  # as a worker elsewhere needs it
     tasks = [Task((s, there, plan.size, make), len(s.items)) for s in pending]
     total = sum(len(shard.items) for shard in plan.shards)
     done = total - sum(task.items for task in tasks)
     run = run or functools.partial(run_tasks, workers=workers)
-    run(write_shard, tasks, folder=partial, command=command, done=done)
+    run(make_shard, tasks, folder=partial, command=command, done=done)
     return publish(plan, out)
 
 
@@ -129,13 +150,16 @@ def run_tasks(
     """Calls `work(*task.arguments, advance)` for every task, over processes, with progress.
 
     Args:
-      work: a top-level function; it calls `advance()` after each item and leaves its result in a
+      work: Top-level function; it calls `advance()` after each item and leaves its result in a
         file, whole or not at all.
-      folder: where it leaves them; other runners keep theirs there.
-      done: items that an earlier run did.
+      tasks: Tasks, in the order in which they are begun.
+      workers: Processes; 1 works in this one.
+      folder: Folder of the results; other runners keep their own files there.
+      command: What its lines begin with.
+      done: Items that an earlier run did.
 
     Raises:
-      Preempted: on Ctrl-C, or when a worker process died.
+      Preempted: On Ctrl-C, or when a worker process died.
     """
     with _Progress(command, done + sum(task.items for task in tasks), done) as progress:
         try:
@@ -146,7 +170,7 @@ def run_tasks(
             else:
                 _run_parallel(work, tasks, workers, progress, done)
         except KeyboardInterrupt:
-            raise Preempted("interrupted; the same command goes on where it was") from None
+            raise Preempted("interrupted; the same command continues where it stopped") from None
 
 
 def _run_parallel(work, tasks, workers, progress, done) -> None:
@@ -177,7 +201,7 @@ _counter = None
 
 
 def _start_worker(counter) -> None:
-    """Readies a worker: it counts its items, and dies with Ctrl-C and with its parent."""
+    """Prepares a worker: it counts its items, and ends with Ctrl-C and with its parent."""
     global _counter
     _counter = counter
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
@@ -228,37 +252,34 @@ class _Progress:
 
 @contextlib.contextmanager
 def claimed(out: Path, beside: Collection[str] = ()):
-    """Makes the directory `out` where there is none, and keeps other processes from it.
+    """Makes the directory `out` if there is none, and keeps other processes from it.
 
     Args:
-      beside: names of other things that may lie in it before a plan does.
+      out: The directory.
+      beside: Names of other things that may lie in it before a plan does.
 
     Raises:
-      ConfigError: where it cannot be made, holds something else, or another process writes there.
+      ConfigError: If it cannot be made, holds something else, or another process writes there.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {out} cannot be made: {error.strerror}") from None
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        _lock(handle, out)
+    with locked(out):
         names = {path.name for path in out.iterdir() if not is_temporary(path)}
         if "plan.json" not in names and names - set(beside):
             raise ConfigError(
-                f"{out} has files in it but no plan.json, so it is not ours to write; give another "
-                f"--out"
+                f"{out} has files in it but no plan.json, so no data set was begun there; give "
+                f"another --out"
             )
         yield
-    finally:
-        os.close(handle)
 
 
 def refuse_another(out: Path, identity: Mapping[str, Any]) -> None:
     """Compares a plan, or as much of its identity as is known by now, with that of a directory.
 
     Raises:
-      ConfigError: where the directory was begun with another.
+      ConfigError: If the directory was begun with another.
     """
     ours = out / "plan.json"
     if ours.exists():
@@ -273,17 +294,8 @@ def refuse_another(out: Path, identity: Mapping[str, Any]) -> None:
             )
 
 
-def _lock(handle: int, out: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(f"another process is writing {out}; wait for it, or end it") from None
-    except OSError:
-        pass  # a network file system without locks: writing twice gives the same bytes anyway
-
-
 def _first_difference(there: Any, here: Any, where: str = "") -> str:
-    """What differs first between two JSON values, in words; empty where they are equal."""
+    """What differs first between two JSON values, in words; empty if they are equal."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in dict.fromkeys((*there, *here)):
             path = f"{where}.{key}" if where else key
@@ -296,9 +308,5 @@ def _first_difference(there: Any, here: Any, where: str = "") -> str:
     if there == here:
         return ""
     if where == "inputs_sha256":
-        return "its inputs were others"
+        return "the inputs differ"
     return f"{where} is {there!r} there and {here!r} here"
-
-
-def _is_written(partial: Path, shard: Shard) -> bool:
-    return (partial / f"{shard.stem}.json").exists()

@@ -1,19 +1,20 @@
 """Files that are written whole or not at all, PNG among them."""
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from rfxray.errors import DataError, SaveFailed
+from rfxray.errors import ConfigError, DataError, SaveFailed
 
 
 @contextlib.contextmanager
@@ -23,18 +24,115 @@ def saving(out: str | Path):
         yield
     except OSError as error:
         raise SaveFailed(
-            f"{out} cannot be written: {error.strerror or error}; make room there, or see that it "
-            f"is writable, and run the same command again"
+            f"{out} cannot be written ({error.strerror or error}); check free space and "
+            f"permissions, then rerun the command"
         ) from error
+
+
+# ---------------------------------------------------------------------------------------------
+# Whole or not at all
+
+
+def write_whole(path: str | Path, content: str | bytes, durable: bool = True) -> None:
+    """Writes a file so that a reader finds the old content or the new, never a part.
+
+    Args:
+      path: Path of the file, in an existing folder of a local file system.
+      content: Bytes, or text to be encoded as UTF-8.
+      durable: Whether the file survives a power cut from here on. Without it nothing waits for
+        the disk: for what is written again and again, such as a heartbeat.
+    """
+    if isinstance(content, str):
+        content = content.encode("utf-8", "backslashreplace")
+    with whole_file(path, durable) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path, durable: bool = True) -> Iterator[Path]:
+    """Like `write_whole`, for content that another library writes or that comes in pieces.
+
+    Yields:
+      Path of a temporary file in the same folder. It becomes `path` when the block ends, and is
+      removed when the block raises an error; a killed process leaves it to `remove_temporary`.
+    """
+    path = Path(path)
+    # The name is unique: two processes may write the same file at the same time.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        if durable:
+            sync(temporary)
+        os.replace(temporary, path)
+    except Exception:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file or folder is one that an unfinished write left behind."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def remove_temporary(folder: Path) -> None:
+    """Removes what killed processes left in a folder; only one process may write there."""
+    for path in filter(is_temporary, folder.iterdir()):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def sync(path: str | Path) -> None:
+    """Waits until the content of a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file, hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path):
+    """Keeps other processes from writing an existing folder.
+
+    Raises:
+      ConfigError: If another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another process is writing {folder}; wait for it, or stop it"
+            ) from None
+        except OSError:
+            pass  # a network file system without locks: writing twice gives the same bytes
+        yield
+    finally:
+        os.close(handle)
+
+
+# ---------------------------------------------------------------------------------------------
+# PNG
 
 
 def save_png(path: Path, image: np.ndarray, text: Mapping[str, object] | None = None) -> None:
     """Writes a greyscale PNG, whole or not at all.
 
     Args:
-      path: of the file.
+      path: Path of the file.
       image: [height, width] uint8 or uint16.
-      text: what the file says of itself, as PNG text chunks.
+      text: What the file says of itself, as PNG text chunks.
     """
     info = PngImagePlugin.PngInfo()
     for key, value in (text or {}).items():
@@ -50,68 +148,13 @@ def read_png(path: Path) -> np.ndarray:
     Grey may be stored as a palette or as three equal channels; what is transparent is black.
 
     Raises:
-      DataError: where it is in colour.
+      DataError: If it is in colour.
     """
-    with Image.open(path) as picture:
-        if picture.mode == "L" or picture.mode.startswith("I"):
-            return np.asarray(picture).astype(np.uint8 if picture.mode == "L" else np.uint16)
-        black = Image.new("RGBA", picture.size, "black")
-        channels = np.asarray(Image.alpha_composite(black, picture.convert("RGBA")))[..., :3]
+    with Image.open(path) as image:
+        if image.mode == "L" or image.mode.startswith("I"):
+            return np.asarray(image).astype(np.uint8 if image.mode == "L" else np.uint16)
+        black = Image.new("RGBA", image.size, "black")
+        channels = np.asarray(Image.alpha_composite(black, image.convert("RGBA")))[..., :3]
     if (channels != channels[..., :1]).any():
-        raise DataError(f"{path} is in colour, where grey is needed")
+        raise DataError(f"{path} is in colour; convert it to greyscale")
     return channels[..., 0]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-
-
-# ---------------------------------------------------------------------------------------------
-# Files
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file so that it is there whole or not at all, after a power cut too."""
-    if isinstance(content, str):
-        content = content.encode("utf-8", "backslashreplace")
-    temporary = _temporary(path)
-    with open(temporary, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _fsync(path.parent)
-
-
-def is_temporary(path: Path) -> bool:
-    """Whether a killed process left this file or folder behind."""
-    return path.name.startswith(".") and path.suffix == ".tmp"
-
-
-def remove_temporary(folder: Path) -> None:
-    """Removes what killed processes left in a folder."""
-    for path in filter(is_temporary, folder.iterdir()):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-
-
-def _fsync(path: str | os.PathLike) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _file_sha256(path: str | os.PathLike) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

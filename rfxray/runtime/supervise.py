@@ -119,7 +119,9 @@ class Reports:
     def _report(self, code: int | None, ended: str | None, step: int | None) -> None:
         status = Status(self._host, self._hosts, self._attempt, code, ended, step, time.time())
         file = self._folder / f"host-{self._host}.json"
-        if "://" in str(file):  # an object is replaced whole; a rename would copy it
+        # Not `outputs.files.write_whole`: the workdir may be a bucket, where nothing is fsynced, an
+        # object is replaced whole as it is, and a rename would copy it.
+        if "://" in str(file):
             file.write_text(status.line())
         else:
             fresh = file.with_suffix(".json.new")

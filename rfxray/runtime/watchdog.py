@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rfxray.errors import Preempted
+from rfxray.outputs.files import write_whole
 
 # Seconds between two heartbeats; an object of a bucket should not be written much more often.
 BEAT = 10.0
@@ -130,10 +131,8 @@ class Watchdog:
             "pid": os.getpid(),
         }
         file = self._folder / f"heartbeat-host-{self._host}.json"
-        fresh = file.with_suffix(".json.new")
         try:
-            fresh.write_text(json.dumps(beat) + "\n")
-            fresh.replace(file)
+            write_whole(file, json.dumps(beat) + "\n", durable=False)
         except OSError as error:  # a full disk is the saving's to report, not a reason to go blind
             print(f"no heartbeat: {error}", file=sys.stderr, flush=True)
 

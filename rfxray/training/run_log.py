@@ -7,6 +7,7 @@ what it alone can know, rates and waiting times.
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from rfxray.command_line import duration
-from rfxray.outputs.files import save_png
+from rfxray.outputs.files import save_png, write_whole
 
 
 class Writer:
@@ -34,6 +35,7 @@ class Writer:
         self._active = jax.process_index() == 0
         if not self._active:
             return
+        self._workdir = workdir
         self._path = workdir / "metrics.jsonl"
         _set_aside_after(self._path, step)
         self._lines = self._path.open("a", buffering=1)
@@ -50,7 +52,7 @@ class Writer:
         print(f"{stamp} {line}", flush=True)
         self._log.write(f"{time.strftime('%Y-%m-%d')} {stamp} {line}\n")
 
-    def scalars(self, step: int, values: dict[str, float]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
         if not self._active:
             return
         self._lines.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
@@ -64,11 +66,22 @@ class Writer:
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def image(self, step: int, name: str, file: Path, image: np.ndarray) -> None:
-        """A picture, [height, width] uint8, to a PNG file and TensorBoard."""
-        if self._active:
+    def findings(
+        self, step: int, scalars: Mapping[str, float], images: Mapping[str, np.ndarray]
+    ) -> None:
+        """What an evaluator found: scalars, and images [height, width] uint8 as PNG files in
+        `workdir/NAME/` and in TensorBoard; with a line for each kind."""
+        if not self._active:
+            return
+        if scalars:
+            self.scalars(step, scalars)
+            self.say(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in scalars.items()))
+        for name, image in images.items():
+            file = self._workdir / name / f"step_{step:08d}.png"
+            file.parent.mkdir(exist_ok=True)
             save_png(file, image)
             self._board.add_image(name, image[None], step)
+            self.say(f"step {step}: {file}")
 
     def close(self) -> None:
         if self._active:
@@ -95,15 +108,13 @@ def _set_aside_after(path: Path, step: int) -> None:
     aside = []
     for line in text.splitlines():
         try:
-            kept.append(line) if json.loads(line)["step"] <= step else aside.append(line)
+            (kept if json.loads(line)["step"] <= step else aside).append(line)
         except (ValueError, KeyError, TypeError):  # torn by a kill
             aside.append(line)
     if aside or not text.endswith("\n"):
         with path.with_suffix(".set_aside.jsonl").open("a") as file:
             file.writelines(line + "\n" for line in aside)
-        replacement = path.with_suffix(".jsonl.new")
-        replacement.write_text("".join(line + "\n" for line in kept))
-        replacement.replace(path)
+        write_whole(path, "".join(line + "\n" for line in kept))
 
 
 def line(step: int, steps: int, values: dict[str, float]) -> str:

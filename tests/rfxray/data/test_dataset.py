@@ -1,4 +1,3 @@
-import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,6 +6,7 @@ import pytest
 from rfxray.data import dataset
 from rfxray.data.dataset import Records, open_dataset, verify
 from rfxray.data.faults import Faults
+from rfxray.data.manifest import read_manifest, write_manifest
 from rfxray.errors import ConfigError, DataError
 
 
@@ -130,15 +130,25 @@ def test_a_sample_that_is_damaged_says_how_to_go_on(copy, damage_record):
 
 
 def test_shards_that_hold_less_than_the_manifest_says_are_refused(copy):
-    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest = read_manifest(copy)
     manifest["splits"]["train"]["shards"][0]["examples"] += 1
-    (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match=r"hold .* examples, not"):
-        open_dataset(copy)
     manifest["splits"]["train"]["examples"] += 1
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(copy, manifest)
     with pytest.raises(DataError, match="hold 50 records instead of 51"):
         Records(open_dataset(copy), "train")
+
+
+def test_a_damaged_manifest_does_not_open(copy):
+    text = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").write_text(text.replace('"size": 32', '"size": 33'))
+    with pytest.raises(DataError, match=r"manifest\.json is damaged: its content and its checksum"):
+        open_dataset(copy)
+
+
+def test_a_manifest_of_another_layout_is_refused(tmp_path):
+    write_manifest(tmp_path, {"size": 32, "splits": 3})
+    with pytest.raises(DataError, match=r"manifest\.json is not a manifest of this version"):
+        open_dataset(tmp_path)
 
 
 def test_a_bucket_is_no_path():

@@ -151,5 +151,5 @@ def test_which_states_train_as_known():
 
 
 def test_the_vocabulary_and_the_schema_are_one():
-    assert record._FIELDS["attributes"][2] == (vocabulary.NUM_ATTRIBUTES,)
-    assert set(record.features(8)) == set(record._FIELDS)
+    assert record.FIELDS["attributes"][2] == (vocabulary.NUM_ATTRIBUTES,)
+    assert set(record.features(8)) == set(record.FIELDS)

@@ -1,0 +1,219 @@
+"""What describes a data set: `manifest.json`, the metadata of tfds, the list of what was dropped.
+
+`publish` gives the shards their final names, now that it is known which are empty of records (those
+vanish, the rest are numbered through: tfds and Grain never meet an empty file), and writes the
+manifest last: a directory with a manifest is complete. The manifest holds a checksum of itself, so
+a damaged one is never read.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rfxray.attributes.vocabulary import ATTRIBUTES
+from rfxray.data.plan import Dropped, Plan, Shard
+from rfxray.data.record import features
+from rfxray.data.shards import fingerprint
+from rfxray.errors import DataError
+from rfxray.outputs.files import sync, write_whole
+
+NAME = "manifest.json"
+
+
+def publish(
+    plan: Plan, out: str | os.PathLike, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Gives the shards their final names and writes what describes them, the manifest last.
+
+    Every shard of `plan` must be written. May be killed and repeated at any point.
+
+    Args:
+      plan: Plan of the data set.
+      out: Directory of the data set.
+      more: Further entries of the manifest; JSON.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      DataError: If no example is left, or a shard is not what its fragment says.
+    """
+    out = Path(out)
+    partial = out / "partial"
+    fragments = [read_json(partial / f"{shard.stem}.json") for shard in plan.shards]
+    dropped = [*plan.dropped, *(Dropped(*d) for fragment in fragments for d in fragment["dropped"])]
+    write_whole(out / "dropped.csv", _dropped_csv(dropped))
+    by_split: dict[str, list] = {}
+    for shard, fragment in zip(plan.shards, fragments, strict=True):
+        if fragment["examples"]:
+            by_split.setdefault(shard.split, []).append((shard, fragment))
+    if not by_split:
+        common = next(iter(reasons(dropped)), "")
+        why = f" (most often: {common})" if common else ""
+        raise DataError(f"no example is left, {len(dropped):,} dropped{why}; see {out}/dropped.csv")
+    for split, written in by_split.items():
+        for index, (shard, fragment) in enumerate(written):
+            fragment["file"] = f"{plan.name}-{split}.array_record-{index:05d}-of-{len(written):05d}"
+            source, target = partial / f"{shard.stem}.array_record", out / fragment["file"]
+            if source.exists():
+                os.replace(source, target)
+            if not target.exists() or target.stat().st_size != fragment["bytes"]:
+                raise DataError(f"{target} is missing or torn; delete {out} and build it again")
+    sync(out)
+    _write_tfds_metadata(plan, out, by_split)
+    manifest = write_manifest(out, {**_content(plan, dropped, by_split), **(more or {})})
+    shutil.rmtree(partial)
+    return manifest
+
+
+def reasons(dropped: Iterable[Dropped]) -> dict[str, int]:
+    """How many were dropped for each reason, most first; a reason's detail follows a colon."""
+    return dict(Counter(drop.reason.partition(":")[0] for drop in dropped).most_common())
+
+
+def read_ledger(out: str | os.PathLike) -> dict[str, str]:
+    """Why each thing in `dropped.csv` was dropped, by key."""
+    with open(Path(out) / "dropped.csv", encoding="utf-8", newline="") as file:
+        return {row["key"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def summary(manifest: Mapping[str, Any], out: str | os.PathLike) -> str:
+    """The closing line of a command that wrote a data set."""
+    counts = ", ".join(f"{s} {split['examples']:,}" for s, split in manifest["splits"].items())
+    dropped = f"{manifest['dropped']:,} dropped"
+    if manifest["dropped"]:
+        dropped += f" (reasons in {Path(out) / 'dropped.csv'})"
+    return f"{out}: {counts} examples of {manifest['size']}², {dropped}"
+
+
+# ---------------------------------------------------------------------------------------------
+# The manifest and its checksum
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest without its entry `checksum`, as JSON with sorted keys, hex."""
+    bare = {key: value for key, value in content.items() if key != "checksum"}
+    canonical = json.dumps(bare, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def write_manifest(out: str | os.PathLike, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes `manifest.json` with its checksum; returns it as it is read back."""
+    manifest = json.loads(json.dumps(content))  # tuples become lists and keys become text
+    manifest["checksum"] = checksum(manifest)
+    write_whole(Path(out) / NAME, json.dumps(manifest, indent=1, ensure_ascii=False))
+    return manifest
+
+
+def read_manifest(out: str | os.PathLike) -> dict[str, Any] | None:
+    """The manifest of a complete data set, or None if there is none.
+
+    Raises:
+      DataError: If it is damaged, or was written by another version.
+    """
+    path = Path(out) / NAME
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError:
+        raise DataError(
+            f"{path} is damaged: it is not JSON; restore it, or build the data set again"
+        ) from None
+    if not isinstance(manifest, dict) or "checksum" not in manifest:
+        raise DataError(
+            f"{path} was written by another version, without a checksum; build the data set again"
+        )
+    if manifest["checksum"] != checksum(manifest):
+        raise DataError(
+            f"{path} is damaged: its content and its checksum differ; restore it, or build the "
+            "data set again"
+        )
+    return manifest
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file of a data set that is being written.
+
+    Raises:
+      DataError: If it is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        raise DataError(f"{path} is damaged; delete {path.parent} and build it again") from None
+
+
+def _content(plan: Plan, dropped: Sequence[Dropped], by_split: Mapping[str, list]) -> dict:
+    splits, digests = {}, {}
+    for split, written in by_split.items():
+        digests[split] = _per_example(written)
+        counts: dict[str, dict] = {a.name: {"values": {}, "states": {}} for a in ATTRIBUTES}
+        for _, fragment in written:
+            for name, kind, which, number in fragment["counts"]:
+                counts[name][kind][which] = counts[name][kind].get(which, 0) + number
+        splits[split] = {
+            "examples": sum(fragment["examples"] for _, fragment in written),
+            "shards": [
+                {key: fragment[key] for key in ("file", "examples", "bytes", "sha256")}
+                for _, fragment in written
+            ],
+            "counts": counts,
+        }
+    return {
+        "name": plan.name,
+        "size": plan.size,
+        "description": plan.description,
+        "versions": plan.all_versions,
+        "fingerprint": fingerprint(digests),
+        "dropped": len(dropped),
+        "dropped_reasons": reasons(dropped),
+        "options": plan.options,
+        "preprocessing": plan.preprocessing,
+        "notes": plan.notes,
+        "splits": splits,
+    }
+
+
+def _per_example(written: Iterable[tuple[Shard, dict]]) -> Iterable[str]:
+    for _, fragment in written:
+        digests = fragment["digests"]
+        yield from (digests[i : i + 64] for i in range(0, len(digests), 64))
+
+
+def _dropped_csv(dropped: Iterable[Dropped]) -> str:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["key", "reason"])
+    writer.writerows((drop.key, drop.reason) for drop in dropped)
+    return table.getvalue()
+
+
+def _write_tfds_metadata(plan: Plan, out: Path, by_split: Mapping[str, list]) -> None:
+    import tensorflow_datasets as tfds
+
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=tfds.core.Path(out), dataset_name=plan.name, filetype_suffix="array_record"
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=os.fspath(out),
+        features=features(plan.size),
+        split_infos=[
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[fragment["examples"] for _, fragment in written],
+                num_bytes=sum(fragment["bytes"] for _, fragment in written),
+                filename_template=template.replace(split=split),
+            )
+            for split, written in by_split.items()
+        ],
+        check_data=False,  # the check imports TensorFlow
+        description=plan.description,
+    )

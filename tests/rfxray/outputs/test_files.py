@@ -1,0 +1,74 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rfxray.errors import ConfigError, SaveFailed
+from rfxray.outputs import files
+
+
+def test_a_written_file_is_whole_and_leaves_nothing_beside_it(tmp_path):
+    path = tmp_path / "notes.txt"
+    for content in ("größer", b"\x00\xff", "a name that is not UTF-8: \udcff"):
+        files.write_whole(path, content)
+    assert path.read_bytes() == rb"a name that is not UTF-8: \udcff"
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_a_failing_write_keeps_the_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "notes.txt"
+    files.write_whole(path, "old")
+
+    def full(handle):
+        assert any(map(files.is_temporary, tmp_path.iterdir()))
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        files.write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+@pytest.mark.parametrize(("durable", "syncs"), [(True, 2), (False, 0)])
+def test_only_a_durable_write_waits_for_the_disk(tmp_path, monkeypatch, durable, syncs):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    files.write_whole(tmp_path / "beat.json", "{}", durable=durable)
+    assert len(synced) == syncs  # the file, then the name in its folder
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    kill = (
+        "import os, sys; from pathlib import Path; from rfxray.outputs import files\n"
+        "with files.whole_file(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half'); os._exit(9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", kill, tmp_path / "notes.txt"])
+    assert killed.returncode == 9
+    (left,) = tmp_path.iterdir()
+    assert files.is_temporary(left)
+    (tmp_path / ".folder.tmp").mkdir()
+    mine = ["notes.tmp", ".notes", "notes.txt"]
+    for name in mine:
+        (tmp_path / name).touch()
+    files.remove_temporary(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(mine)
+
+
+def test_a_folder_is_locked_once(tmp_path):
+    for _ in range(2):
+        with (
+            files.locked(tmp_path),
+            pytest.raises(ConfigError, match="another process is writing"),
+            files.locked(tmp_path),
+        ):
+            pass
+
+
+def test_a_refusal_of_the_disk_is_one_line_to_act_on(tmp_path):
+    out = tmp_path / "none"
+    said = r"none cannot be written \(No such file.*\); check free space"
+    with pytest.raises(SaveFailed, match=said), files.saving(out):
+        files.write_whole(out / "notes.txt", "x")
