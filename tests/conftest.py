@@ -14,6 +14,8 @@ from hypothesis import settings
 # The suite is for CPUs. With libtpu installed for its compiler, JAX would look for a TPU first.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+pytest_plugins = ("tests.skips",)
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Derandomised: a failure is the same on every machine. No deadline: the first call compiles.

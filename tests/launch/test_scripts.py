@@ -220,7 +220,9 @@ def test_every_file_that_the_packages_read_is_installed():
     installed = set()
     for name, patterns in package["options.package_data"].items():
         folder = ROOT / name.replace(".", "/")
-        installed.update(file for pattern in patterns.split() for file in folder.glob(pattern))
+        installed.update(
+            file for pattern in patterns.replace(",", " ").split() for file in folder.glob(pattern)
+        )
     for name in ("rfxray", "data_prep", "configs"):
         files = {file for file in (ROOT / name).rglob("*") if file.is_file()}
         assert {f for f in files if f.suffix not in (".py", ".pyc")} <= installed
