@@ -1,5 +1,6 @@
 """What is in a harmonised data set, counted, and what is odd about it."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import data_prep.needs_prep  # noqa: F401  before what needs it
 from data_prep.images import survey
 from data_prep.sources.mapping import published_prevalence
 from data_prep.sources.sets import SETS
@@ -19,48 +19,85 @@ from rfxray.data import burned_text
 from rfxray.data.dataset import Records, open_dataset
 from rfxray.errors import DataError
 
-SHEET = 10  # pictures a contact sheet
-TEXT_SHEET = 20  # of a set; two rows
-SAMPLED = 64  # records a set whose intensities are counted
+SHEET = 10  # pictures in a contact sheet
+TEXT_SHEET = 20  # pictures with text per set: two rows
+SAMPLED = 64  # records per set that the histogram of intensities is made from
 BINS = 64
 
-
-# A prevalence is flagged beyond this factor of what is published of the set, or beyond that of the
-# lowest and highest published of any set where nothing is. 75% "No Finding" against 10% is 7.5.
+# A prevalence is flagged if it differs by more than this factor from what is published of the set,
+# or, if nothing is, from the lowest and highest that is published of any set. 75% "No Finding"
+# against 10% is a factor of 7.5.
 FACTOR = 3.0
 FEWEST = 200  # kept rows of a set below which its prevalences are not judged
 PRESENT = [s.name.lower() for s in (State.POSITIVE, State.POSITIVE_CLOSED_VOCABULARY)]
 
 
-def gather(out: Path) -> dict[str, Any]:
-    """All that the page shows beside the manifest.
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """What is in a data set. A set is one of the column `source`; its rows are those kept.
+
+    Attributes:
+      rows: Rows of the table, with those that were dropped.
+      kept: set → rows.
+      splits: set → split → rows.
+      categories: "view", "sex", "race" → set → value → rows.
+      ages: set → rows in each five years from 0 to 100; the last has all that are older.
+      states: finding → set → name of a `State` → rows.
+      prevalence: set → finding → (percent that is positive, percent published of the set or None).
+      flags: (set, finding) → sentence about a prevalence that differs from what is published.
+      judged: Prevalences that were judged.
+      rule: What they were judged by, in words.
+      divided_patients: Patients in more than one split.
+      divided_pictures: Pictures that are, pixel for pixel, in more than one split; None if the
+        survey was deleted.
+      sheets: "view", "label", "text" → title → images, each [size, size] of 8 bits.
+      histograms: set → share of the pixels in each of 64 greys.
+      text: set → pictures with a likely line of text; None if nobody looked for it.
+    """
+
+    rows: int
+    kept: dict[str, int]
+    splits: dict[str, dict[str, int]]
+    categories: dict[str, dict[str, dict[str, int]]]
+    ages: dict[str, list[int]]
+    states: dict[str, dict[str, dict[str, int]]]
+    prevalence: dict[str, dict[str, tuple[float, float | None]]]
+    flags: dict[tuple[str, str], str]
+    judged: int
+    rule: str
+    divided_patients: int
+    divided_pictures: int | None
+    sheets: dict[str, dict[str, list[np.ndarray]]]
+    histograms: dict[str, list[float]]
+    text: dict[str, int] | None
+
+
+def gather(out: Path) -> Audit:
+    """Counts what is in a harmonised data set and reads the pictures that the page shows.
 
     Raises:
-      DataError: where a file of the data set is damaged.
+      DataError: if a file of the data set is damaged.
     """
     table = parquet.read(out / "table.parquet")
     kept = table.filter(pc.equal(table["fate"].cast(pa.string()), ""))
-    states = {
-        name: _cross(kept, "source", f"{name}_state")
-        for name in (*FINDING_NAMES, "view", "sex", "race", "age")
-    }
+    states = {name: _cross(kept, "source", f"{name}_state") for name in FINDING_NAMES}
     prevalence = _prevalence(states)
     counts = _counts(kept, "source")
-    return {
-        "rows": len(table),
-        "kept": counts,
-        "splits": _cross(kept, "source", "split"),
-        "categories": {name: _cross(kept, "source", name) for name in ("view", "sex", "race")},
-        "ages": _ages(kept),
-        "states": states,
-        "prevalence": prevalence,
-        "flags": _flags(prevalence, counts),
-        "judged": sum(len(prevalence[name]) for name in prevalence if counts[name] >= FEWEST),
-        "rule": f"a factor of {FACTOR:g} of what is published, in sets of {FEWEST} or more",
-        "divided_patients": _divided_patients(kept),
-        "divided_pictures": _divided_pictures(out, kept),
+    return Audit(
+        rows=len(table),
+        kept=counts,
+        splits=_cross(kept, "source", "split"),
+        categories={name: _cross(kept, "source", name) for name in ("view", "sex", "race")},
+        ages=_ages(kept),
+        states=states,
+        prevalence=prevalence,
+        flags=_flags(prevalence, counts),
+        judged=sum(len(prevalence[name]) for name in prevalence if counts[name] >= FEWEST),
+        rule=f"a factor of {FACTOR:g} of what is published, in sets of {FEWEST} or more",
+        divided_patients=_divided_patients(kept),
+        divided_pictures=_divided_pictures(out, kept),
         **_pictures(out, kept, burned_text.read(out)),
-    }
+    )
 
 
 def _counts(table: pa.Table, column: str) -> dict[str, int]:
@@ -79,14 +116,14 @@ def _cross(table: pa.Table, by: str, column: str) -> dict[str, dict[str, int]]:
 
 
 def _in_order(by_set: dict) -> dict:
-    """As `SETS` has them, then by name: Arrow groups in no order."""
+    """In the order of `SETS`, then by name: the groups of Arrow have no order."""
     return {
         name: by_set[name] for name in dict.fromkeys((*SETS, *sorted(by_set))) if name in by_set
     }
 
 
 def _ages(kept: pa.Table) -> dict[str, list[int]]:
-    """set → rows in each five years from 0 to 100, the last with all that are older."""
+    """set → rows in each five years from 0 to 100; the last has all that are older."""
     ages = {}
     for name in _counts(kept, "source"):
         own = kept.filter(pc.equal(kept["source"].cast(pa.string()), name))["age"].drop_null()
@@ -96,7 +133,7 @@ def _ages(kept: pa.Table) -> dict[str, list[int]]:
 
 
 def _prevalence(states: Mapping) -> dict[str, dict[str, tuple[float, float | None]]]:
-    """set → label → (percent present of all rows, percent published of that set or None)."""
+    """set → finding → (percent that is positive, percent published of the set or None)."""
     published = published_prevalence()
     found: dict[str, dict] = {}
     for name in FINDING_NAMES:
@@ -108,19 +145,23 @@ def _prevalence(states: Mapping) -> dict[str, dict[str, tuple[float, float | Non
     return _in_order(found)
 
 
-def _flags(prevalence: Mapping, rows: Mapping[str, int]) -> list[str]:
-    """Prevalences that no literature would lead one to expect, in words."""
+def _flags(prevalence: Mapping, rows: Mapping[str, int]) -> dict[tuple[str, str], str]:
+    """(set, finding) → sentence, for each prevalence that differs from what is published."""
     published = published_prevalence()
-    flags = []
-    for source, labels in prevalence.items():
-        for name, (share, own) in labels.items() if rows[source] >= FEWEST else ():
+    flags = {}
+    for source, findings in prevalence.items():
+        if rows[source] < FEWEST:
+            continue
+        for name, (share, own) in findings.items():
             known = [p for (_, other), p in published.items() if other == name]
             low, high = (own, own) if own is not None else (min(known), max(known))
             if not low / FACTOR <= share <= high * FACTOR:
                 expected = f"{low:.1f}%" if low == high else f"{low:.1f} to {high:.1f}%"
-                where = "that set" if own is not None else "other sets"
+                origin = "that set" if own is not None else "other sets"
                 label = ATTRIBUTES[INDEX[name]].label
-                flags.append(f"{source}: {label} {share:.1f}%, published of {where} {expected}")
+                flags[source, name] = (
+                    f"{source}: {label} {share:.1f}%, published of {origin} {expected}"
+                )
     return flags
 
 
@@ -131,7 +172,7 @@ def _divided_patients(kept: pa.Table) -> int:
 
 
 def _divided_pictures(out: Path, kept: pa.Table) -> int | None:
-    """Pictures with equal pixels on both sides of a split; None without a survey."""
+    """Pictures that are, pixel for pixel, in more than one split; None without a survey."""
     paths = sorted((out / "survey").glob("*.parquet"))
     if not paths:
         return None
@@ -151,7 +192,7 @@ def _pictures(
     kept: pa.Table,
     text: Mapping[str, Sequence[burned_text.Line]] | None,
 ) -> dict[str, Any]:
-    """Contact sheets by view, label and burned-in text, and intensity histograms."""
+    """The fields `sheets`, `histograms` and `text` of an `Audit`."""
     keys = kept["key"].to_pylist()
     source, view = (
         kept[name].cast(pa.string()).fill_null("unknown").to_numpy(zero_copy_only=False)
@@ -192,7 +233,7 @@ def _pictures(
 
 
 def _cut_out(record: Mapping[str, Any], line: burned_text.Line) -> np.ndarray:
-    """The square around a line of text, as large as the picture allows it to be read."""
+    """The square around a line of text, twice as long as it, within the picture."""
     image = record["image"]
     side = min(len(image), 2 * max(line.width, line.height))
     top = min(max(0, line.top + line.height // 2 - side // 2), len(image) - side)
@@ -201,14 +242,14 @@ def _cut_out(record: Mapping[str, Any], line: burned_text.Line) -> np.ndarray:
 
 
 def _spread(indices: np.ndarray, count: int) -> np.ndarray:
-    """Up to `count` of them, evenly from first to last."""
+    """At most `count` of the indices, evenly spaced from first to last."""
     if len(indices) <= count:
         return indices
     return indices[np.linspace(0, len(indices) - 1, count).astype(int)]
 
 
 def _read(out: Path, kept: pa.Table, rows: Set[int]) -> dict[int, dict]:
-    """The records of some kept rows: they lie split after split in the table's order."""
+    """The records of some kept rows. Each split stores its records in the order of the table."""
     dataset = open_dataset(out)
     splits = kept["split"].cast(pa.string()).to_numpy(zero_copy_only=False)
     records = {}
@@ -223,7 +264,7 @@ def _read(out: Path, kept: pa.Table, rows: Set[int]) -> dict[int, dict]:
 
 
 def _histogram(records: Iterable[dict]) -> list[float]:
-    """Share of the pixels of the radiographs (not of their padding) in each of 64 greys."""
+    """Share of the pixels of the radiographs, without their padding, in each of 64 greys."""
     total = np.zeros(BINS)
     for record in records:
         top, left, height, width = record["content_box"]

@@ -1,4 +1,6 @@
 import base64
+import copy
+import dataclasses
 import io
 import re
 import shutil
@@ -12,8 +14,10 @@ from PIL import Image
 
 from data_prep.audit import __main__ as audit_command
 from data_prep.audit import gather
+from data_prep.audit.page import render
 from data_prep.harmonise import main as harmonise
-from rfxray.data.shards import read_manifest
+from data_prep.sources.sets import SETS, RawSet
+from rfxray.data.manifest import read_manifest
 from tests.data_prep import raw_trees
 
 
@@ -35,32 +39,38 @@ def page(harmonised):
     return (harmonised / "audit.html").read_text(encoding="utf-8")
 
 
-def test_the_page_stands_alone(page):
-    assert not re.search(r"""(?:src|href)=["'](?!data:)""", page)
+def test_the_page_needs_no_other_file(page):
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)
     assert "<script" not in page
-    for title in ("Odd prevalences", "Leakage", "What was dropped", "Terms"):
-        assert f"<h2>{title}</h2>" in page
+    assert "://" not in page
+
+
+def test_its_contents_lead_to_its_sections(page):
+    links = re.findall(r'<a href="#([^"]*)">([^<]*)</a>', page)
+    assert links == re.findall(r'<h2 id="([^"]*)">([^<]*)</h2>', page)
+    titles = [title for _, title in links]
+    assert {"Odd prevalences", "Leakage", "What was dropped", "Terms"} < set(titles)
 
 
 def test_its_pictures_are_pictures(page):
     sheets = re.findall(r"data:image/png;base64,([^\"]+)", page)
-    assert len(sheets) > 5
+    assert len(sheets) > 10
     for sheet in sheets:
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(sheet))))
-        assert picture.shape[0] == 112
+        assert picture.shape == (32, 32)
         assert picture.std() > 20
 
 
 def test_its_numbers_are_those_of_the_data_set(harmonised, page):
     found = gather.gather(harmonised)
-    assert found["kept"] == {"chexpert": 2, "nih": 3, "brax": 2}
-    kept = sum(found["kept"].values())
+    assert found.kept == {"chexpert": 2, "nih": 3, "brax": 2}
+    kept = sum(found.kept.values())
     manifest = read_manifest(harmonised)
     assert kept == sum(split["examples"] for split in manifest["splits"].values())
-    assert found["divided_patients"] == 0
-    assert found["divided_pictures"] == 0
-    for crossed in (*found["categories"].values(), *found["states"].values()):
-        assert {name: sum(values.values()) for name, values in crossed.items()} == found["kept"]
+    assert found.divided_patients == 0
+    assert found.divided_pictures == 0
+    for crossed in (*found.categories.values(), *found.states.values()):
+        assert {name: sum(values.values()) for name, values in crossed.items()} == found.kept
     assert f"{kept} radiographs of 32²" in page
     assert "<td>a strip</td>" in page
     assert "rotated" in page
@@ -68,12 +78,62 @@ def test_its_numbers_are_those_of_the_data_set(harmonised, page):
 
 def test_an_odd_prevalence_is_flagged():
     many = {"chexpert": 10_000, "mimic": 10_000}
-    assert gather._flags({"chexpert": {"no_finding": (9.0, 10.0)}}, many) == []
+    assert gather._flags({"chexpert": {"no_finding": (9.0, 10.0)}}, many) == {}
     odd = {"chexpert": {"no_finding": (75.7, 10.0)}, "mimic": {"edema": (95.0, None)}}
-    first, second = gather._flags(odd, many)
+    flags = gather._flags(odd, many)
+    assert list(flags) == [("chexpert", "no_finding"), ("mimic", "edema")]
+    first, second = flags.values()
     assert first == "chexpert: No Finding 75.7%, published of that set 10.0%"
     assert second.startswith("mimic: Edema 95.0%, published of other sets ")
-    assert gather._flags(odd, {"chexpert": 3, "mimic": 3}) == []  # three films are no prevalence
+    assert gather._flags(odd, {"chexpert": 3, "mimic": 3}) == {}  # three films are no prevalence
+
+
+ATTACK = """"'><script>alert(1)</script>"""
+
+
+def test_no_text_of_a_data_set_reaches_the_page_as_html(harmonised, monkeypatch):
+    """Its name, versions, sets, files, dropped reasons, flags and terms all come from outside."""
+    found = gather.gather(harmonised)
+    picture = np.zeros((32, 32), np.uint16)
+    by_set = ("kept", "splits", "ages", "prevalence", "histograms")
+    renamed = {name: {ATTACK: getattr(found, name)["nih"]} for name in by_set}
+    crossed = {
+        field: {name: {ATTACK: by["nih"]} for name, by in getattr(found, field).items()}
+        for field in ("categories", "states")
+    }
+    found = dataclasses.replace(
+        found,
+        **renamed,
+        **crossed,
+        judged=1,
+        rule=ATTACK,
+        flags={(ATTACK, "no_finding"): ATTACK},
+        text={ATTACK: 3},
+        sheets={kind: {ATTACK: [picture]} for kind in ("view", "label", "text")},
+    )
+    manifest = read_manifest(harmonised)
+    notes = copy.deepcopy(manifest["notes"])
+    notes["sets"] = {ATTACK: notes["sets"]["nih"] | {"dropped": {ATTACK: 1}}}
+    notes["duplicates"]["pairs"] = [[ATTACK, ATTACK, 0.9]]
+    hostile = {"name": ATTACK, "size": ATTACK, "fingerprint": ATTACK, "versions": {ATTACK: ATTACK}}
+    terms = RawSet(None, 100, *[ATTACK] * 5)
+    monkeypatch.setitem(SETS, ATTACK, terms)
+    html = render({**manifest, **hostile, "notes": notes}, found)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") > 20
+    assert not re.search(r"""="[^"]*<""", html)
+
+
+def test_a_set_of_nothing_published_and_an_unsearched_one_are_shown(harmonised):
+    found = dataclasses.replace(
+        gather.gather(harmonised), prevalence={}, divided_pictures=None, text=None
+    )
+    manifest = read_manifest(harmonised)
+    manifest["notes"]["sets"]["nih"]["published"] = None
+    html = render(manifest, found)
+    assert "<td>–</td><td>–</td>" in html
+    assert "survey/ was deleted" in html
+    assert "--audit-text" in html
 
 
 def test_leaks_are_seen(harmonised):
