@@ -1,13 +1,10 @@
 """Measures the smoke run and writes its report: `python benchmarks/smoke_report.py runs/smoke`.
 
 Held-out phantoms and samples are asked to show the same attributes, and the same oracle reads both:
-its figures on the phantoms are the ceiling. Exit status 1 where the figures fall short.
+its figures on the phantoms are the ceiling. Exit status 1 if the figures fall short.
 """
 
-import base64
 import dataclasses
-import html
-import io
 import json
 import sys
 import time
@@ -15,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from einops import rearrange
-from PIL import Image
 from tqdm import tqdm
 
 from data_prep import phantom
@@ -27,7 +23,8 @@ from rfxray.command_line import exit_on_error
 from rfxray.data import pixels
 from rfxray.data.pixels import to_float
 from rfxray.evaluate import classifier
-from rfxray.outputs import contact_sheet
+from rfxray.outputs import contact_sheet, page
+from rfxray.outputs.files import write_whole
 from rfxray.runtime import distributed
 
 SEED = 777  # of phantoms that neither the model nor the oracle was trained on
@@ -130,19 +127,17 @@ def shortfalls(figures: dict) -> list[str]:
 # The page
 
 
-def picture(image: np.ndarray) -> str:
-    """An `<img>` that holds a picture, [height, width] uint8."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", optimize=True)
-    return f'<img src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+def loss_curves(workdir: Path) -> dict:
+    """Training and validation loss over steps in an SVG of 700 × 250, both axes linear.
 
-
-def curve(workdir: Path) -> str:
-    """Training and validation loss over steps as an SVG, both axes linear."""
+    Returns:
+      Dictionary with `lines` (name, colour and points of each), `top` and `bottom` (limits of the
+      vertical axis) and `steps` (limit of the other).
+    """
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     series = {
-        "training loss": ("loss", "#8ab4f8"),
-        "validation loss, EMA": ("validation_loss/ema", "#f6ad55"),
+        "training loss": ("loss", "var(--blue)"),
+        "validation loss, EMA": ("validation_loss/ema", "var(--orange)"),
     }
     points = {
         name: [(line["step"], line[key]) for line in lines if key in line]
@@ -154,51 +149,27 @@ def curve(workdir: Path) -> str:
     top, bottom = max(shown), min(shown)
 
     def place(step, value):
-        return f"{40 + 640 * step / last:.1f},{20 + 200 * (top - value) / (top - bottom):.1f}"
+        height = (top - value) / max(top - bottom, 1e-9)
+        return f"{40 + 640 * step / last:.1f},{20 + 200 * height:.1f}"
 
-    parts = ['<svg viewBox="0 0 700 250" width="700">']
-    for row, (name, values) in enumerate(points.items()):
-        colour = series[name][1]
-        path = " ".join(place(*p) for p in values if p[1] <= top)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<text x="480" y="{30 + 18 * row}" fill="{colour}">{name}</text>')
-    parts.append(f'<text x="0" y="24">{top:.3f}</text><text x="0" y="224">{bottom:.3f}</text>')
-    parts.append(f'<text x="600" y="245">{last} steps</text></svg>')
-    return "".join(parts)
-
-
-PAGE = """<!doctype html><meta charset="utf-8"><title>rfxray smoke report</title>
-<style>
-body {{ background: #14161a; color: #dde; font: 15px/1.5 system-ui, sans-serif; margin: 2em auto;
-  max-width: 1240px; padding: 0 1em }}
-h1, h2 {{ font-weight: 500 }} svg text {{ fill: #aab; font-size: 13px }} code {{ color: #9cf }}
-table {{ border-collapse: collapse }} td, th {{ padding: 2px 14px; text-align: right }}
-td:first-child, th:first-child {{ text-align: left }} tr.good td:last-child {{ color: #7d7 }}
-.pair {{ display: flex; gap: 24px; flex-wrap: wrap }} figure {{ margin: 0 }}
-img {{ max-width: 100% }}
-</style>
-<h1>rfxray smoke report</h1>
-<p>{verdict}</p>
-<p>{about}</p>
-<h2>Phantoms and samples under the same attributes</h2>
-<div class="pair"><figure>{phantoms}<figcaption>procedural phantoms the model has not seen
-</figcaption></figure><figure>{samples}<figcaption>samples of the model (synthetic)</figcaption>
-</figure></div>
-<h2>Loss</h2>{curve}
-<h2>Control</h2>
-<p>Balanced accuracy of an oracle that was trained on other phantoms, {n} pictures; for age the
-mean absolute error in years. <i>Reached</i>: the share of the ceiling's distance above chance. Race
-changes no pixel of a phantom: it belongs at chance.</p>
-<table><tr><th>attribute<th>chance<th>phantoms (ceiling)<th>samples<th>reached</tr>{rows}</table>
-<p>Cardiothoracic ratio, cardiomegaly present against absent on {pairs} matched pairs: phantoms
-+{true:.3f}, samples +{got:.3f}, {share:.2f} of the truth.</p>
-<h2>Control at a glance</h2>{control}
-"""
+    return {
+        "lines": [
+            {
+                "name": name,
+                "colour": series[name][1],
+                "points": " ".join(place(*p) for p in values if p[1] <= top),
+            }
+            for name, values in points.items()
+        ],
+        "top": top,
+        "bottom": bottom,
+        "steps": last,
+    }
 
 
 def control_table(model: sampling.Model) -> np.ndarray:
     """One attribute changed at a time, from the same noise: rows are views."""
-    columns = ["as asked", "cardiomegaly", "pleural_effusion", "pneumothorax", "consolidation"]
+    columns = ["as requested", "cardiomegaly", "pleural_effusion", "pneumothorax", "consolidation"]
     columns += ["support_devices", "age=20", "age=80", "sex=M"]
     base = {"age": 55, "sex": "F", "source": "phantom"}
     base |= dict.fromkeys((*vocabulary.PATHOLOGY_NAMES, "support_devices"), "absent")
@@ -206,7 +177,7 @@ def control_table(model: sampling.Model) -> np.ndarray:
     for view in ("PA", "AP", "lateral"):
         for column in columns:
             name, _, value = column.partition("=")
-            changed = {} if column == "as asked" else {name: value or "present"}
+            changed = {} if column == "as requested" else {name: value or "present"}
             rows.append(vocabulary.encode({**base, "view": view, **changed}))
     values, known = (np.stack(part) for part in zip(*rows, strict=True))
     settings = dataclasses.replace(SETTINGS, seed=3, batch_size=len(rows))
@@ -217,47 +188,52 @@ def control_table(model: sampling.Model) -> np.ndarray:
     return contact_sheet.table(cells, ["PA", "AP", "lateral"], columns)
 
 
+def render(figures: dict, about: str, loss: dict, **images: np.ndarray) -> str:
+    """The page.
+
+    Args:
+      figures: Figures that `measure` returns.
+      about: Sentence about the model, its settings and the time.
+      loss: Curves that `loss_curves` returns.
+      images: `phantoms`, `samples` and `control`, each [height, width] uint8.
+    """
+    rows = figures["attributes"].items()
+    return page.render(
+        Path(__file__).with_suffix(".html"),
+        title="rfxray smoke report",
+        missed=shortfalls(figures),
+        about=about,
+        loss=loss,
+        requests=REQUESTS,
+        attributes=sorted(rows, key=lambda row: -(row[1]["reached"] or 0)),
+        mark=REACHED,
+        ratio=figures["cardiothoracic_ratio"],
+        **{name: page.data_uri(image) for name, image in images.items()},
+    )
+
+
 def report(folder: Path) -> list[str]:
     """Writes `report.html` and `figures.json` into the folder; returns the shortfalls."""
     reader = classifier.load(folder / "oracle.npz")
     model = sampling.load(folder / "train")
     figures, shown = measure(reader, model)
-    missed = shortfalls(figures)
-    (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    rows = []
-    for name, f in sorted(
-        figures["attributes"].items(), key=lambda item: -(item[1]["reached"] or 0)
-    ):
-        share = "–" if f["reached"] is None else f"{f['reached']:.2f}"
-        good = f["reached"] is not None and f["reached"] >= REACHED
-        numbers = "".join(f"<td>{f[k]:.2f}" for k in ("chance", "ceiling", "samples"))
-        rows.append(f'<tr class="{"good" if good else ""}"><td>{name}{numbers}<td>{share}</tr>')
-    ratio = figures["cardiothoracic_ratio"]
+    write_whole(folder / "figures.json", json.dumps(figures, indent=1) + "\n")
     source = model.source
     about = (
         f"Checkpoint {source['checkpoint']} at step {source['step']}, EMA {source['ema']}; "
         f"{SETTINGS.solver}, {SETTINGS.steps} steps, guidance {SETTINGS.guidance:g}. "
         f"Written {time.strftime('%Y-%m-%d %H:%M')}."
     )
-    verdict = (
-        "Everything asked for was reached." if not missed else "Short of: " + "; ".join(missed)
+    html = render(
+        figures,
+        about,
+        loss_curves(folder / "train"),
+        phantoms=contact_sheet.grid(pixels.to_uint8(shown["phantoms"]), 6, least=96),
+        samples=contact_sheet.grid(pixels.to_uint8(shown["samples"]), 6, least=96),
+        control=control_table(model),
     )
-    page = PAGE.format(
-        verdict=html.escape(verdict),
-        about=html.escape(about),
-        phantoms=picture(contact_sheet.grid(pixels.to_uint8(shown["phantoms"]), 6, least=96)),
-        samples=picture(contact_sheet.grid(pixels.to_uint8(shown["samples"]), 6, least=96)),
-        curve=curve(folder / "train"),
-        n=REQUESTS,
-        rows="".join(rows),
-        pairs=ratio["n"],
-        true=ratio["phantoms"],
-        got=ratio["samples"],
-        share=ratio["share"],
-        control=picture(control_table(model)),
-    )
-    (folder / "report.html").write_text(page)
-    return missed
+    write_whole(folder / "report.html", html)
+    return shortfalls(figures)
 
 
 def summary(figures: dict) -> str:

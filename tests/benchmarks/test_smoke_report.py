@@ -1,5 +1,8 @@
 """The marks of the smoke run, on figures that are written down."""
 
+import json
+
+import numpy as np
 import pytest
 
 from benchmarks import smoke_report
@@ -12,7 +15,8 @@ def figures():
     names = ("view", "race", *smoke_report.REQUIRED)
     table = {name: dict(good) for name in names}
     table["race"]["reached"] = None
-    return {"attributes": table, "cardiothoracic_ratio": {"share": 1.0}}
+    ratio = {"share": 1.0, "phantoms": 0.1, "samples": 0.1, "n": 256}
+    return {"attributes": table, "cardiothoracic_ratio": ratio}
 
 
 def test_a_good_run_has_no_shortfalls(figures):
@@ -30,3 +34,42 @@ def test_every_shortfall_is_named(figures):
     assert ratio == "cardiothoracic ratio moves by 0.50 of the truth"
     assert consolidation == "consolidation is not read from phantoms either"
     assert sex == "sex reaches 0.50, not 0.8"
+
+
+@pytest.fixture
+def loss(tmp_path):
+    """Curves of a short run, the first line still that of an untrained network."""
+    lines = [{"step": 1, "loss": 9.0}, {"step": 50, "loss": 0.5}, {"step": 100, "loss": 0.25}]
+    lines[-1]["validation_loss/ema"] = 0.3
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return smoke_report.loss_curves(tmp_path)
+
+
+def test_the_fall_from_the_untrained_network_does_not_flatten_the_curves(loss):
+    assert (loss["top"], loss["bottom"], loss["steps"]) == (0.5, 0.25, 100)
+    training, validation = loss["lines"]
+    assert training["points"] == "360.0,20.0 680.0,220.0"
+    assert validation["points"] == "680.0,180.0"
+
+
+def test_a_constant_loss_is_drawn(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}')
+    training, _ = smoke_report.loss_curves(tmp_path)["lines"]
+    assert training["points"] == "680.0,20.0"
+
+
+def test_the_page_shows_every_figure_and_escapes_every_text(figures, loss):
+    image = np.zeros((4, 4), np.uint8)
+    pictures = dict.fromkeys(("phantoms", "samples", "control"), image)
+    html = smoke_report.render(figures, "a <script> checkpoint", loss, **pictures)
+    assert "Everything that is required was reached." in html
+    assert "a &lt;script&gt; checkpoint" in html
+    assert "<script" not in html
+    assert html.count("data:image/png;base64,") == 3
+    for name in figures["attributes"]:
+        assert f"<td>{name}</td>" in html
+    assert "phantoms +0.100, samples +0.100,\n1.00 of the truth" in html
+    figures["attributes"]["sex"]["reached"] = 0.5
+    assert "Short of: sex reaches 0.50, not 0.8" in smoke_report.render(
+        figures, "", loss, **pictures
+    )
