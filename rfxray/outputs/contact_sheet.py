@@ -1,4 +1,4 @@
-"""Pictures as people look at them: labelled grids, and PNG files that say what they are."""
+"""Labelled tables and grids of images, as one image."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ import numpy as np
 from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 
-_GAP = 2  # pixels between pictures
-_INK = 230
+_GAP = 2  # pixels between images
+_INK = 230  # grey of the labels, of 255
 
 
 def _enlarged(images: np.ndarray, least: int) -> np.ndarray:
-    """Repeats pixels so that small pictures are seen without a magnifying glass."""
+    """Repeats pixels until small images are about `least` pixels wide."""
     factor = max(1, round(least / images.shape[-1]))
     return images.repeat(factor, axis=-2).repeat(factor, axis=-1)
 
@@ -23,16 +23,17 @@ def table(
     title: str = "",
     least: int = 128,
 ) -> np.ndarray:
-    """A labelled table of pictures, wide enough for every label.
+    """Draws a table of images, with columns wide enough for every label.
 
     Args:
-      cells: [rows, columns, height, width] uint8.
-      rows, columns: a label for each, or none.
-      title: a line above.
-      least: pictures narrower than this are enlarged by a whole factor towards it, pixels.
+      cells: Images, [rows, columns, height, width] uint8.
+      rows: Label of each row, or nothing.
+      columns: Label of each column, or nothing.
+      title: Line above the table.
+      least: Width in pixels that smaller images are enlarged towards, by a whole factor.
 
     Returns:
-      [height, width] uint8.
+      Image of the table, [height, width] uint8.
     """
     cells = _enlarged(cells, least)
     font = ImageFont.load_default(13)
@@ -57,7 +58,16 @@ def table(
 
 
 def grid(images: np.ndarray, columns: int = 0, **labels) -> np.ndarray:
-    """Pictures [n, height, width] uint8 in rows, labelled as by `table`: [height, width] uint8."""
+    """Draws images in rows.
+
+    Args:
+      images: Images, [n, height, width] uint8.
+      columns: Images in each row; 0 makes the grid as square as possible.
+      labels: Further arguments of `table`.
+
+    Returns:
+      Image of the grid, [height, width] uint8.
+    """
     columns = columns or int(np.ceil(np.sqrt(len(images))))
     blank = -len(images) % columns
     images = np.pad(images, ((0, blank), (0, 0), (0, 0)))

@@ -1,4 +1,4 @@
-"""DICOM Secondary Capture files of generated pictures, which say in many ways that they are it."""
+"""DICOM Secondary Capture files of generated images, marked as synthetic in several tags."""
 
 import hashlib
 import io
@@ -9,47 +9,44 @@ from pathlib import Path
 import numpy as np
 
 from rfxray import __version__
-from rfxray.errors import ConfigError
+from rfxray.command_line import require
 from rfxray.outputs import files
 
 NOTE = "synthetic radiograph, not of a person"
 EDITED = "edited radiograph: synthetic, not as it was taken"
 
-
-# What makes the patient, of whom there is no other: a study belongs to exactly one.
+# The parts of an entry that identify its invented patient. A study belongs to exactly one patient.
 _PATIENT = ("checkpoint", "step", "ema", "seed", "index", "attributes", "image_sha256")
 
-
-# What a file is called and how it was asked for make no other picture.
+# The parts that do not identify the image: the same image may be requested with other words.
 _WORDING = ("command", "edit_of")
 
 
 def save(path: Path, image: np.ndarray, entry: Mapping[str, object], derived: str = "") -> None:
     """Writes a 16-bit MONOCHROME2 Secondary Capture, whole or not at all.
 
-    Its UIDs follow from `entry` alone (2.25 and a hash), so that the same picture made again is the
-    same object. Patient ID, study and series follow from the model, the seed, the index, the
-    attributes and, of an edit, the picture that was edited: pictures that differ in one of these
-    are of another patient. Tags that say what it is: Synthetic Data (0008,001C) YES, Conversion
-    Type SYN, SYNTHETIC in the Image Type, patient SYNTHETIC^RFXRAY, descriptions, and `entry` as
-    JSON in Image Comments.
+    The UIDs are derived only from `entry` (2.25 and a hash), so the same image generated again is
+    the same object. Patient ID, study and series are derived from the model, the seed, the index,
+    the attributes and, for an edit, the image that was edited: images that differ in one of these
+    belong to different patients. Marked as synthetic are Synthetic Data (0008,001C) YES, Conversion
+    Type SYN, SYNTHETIC in Image Type, patient SYNTHETIC^RFXRAY and the descriptions; Image Comments
+    hold `entry` as JSON.
 
     Args:
-      path: of the file.
-      image: [height, width] uint16.
-      entry: JSON values that reproduce the picture, with `attributes` as `conditioning.decode` has
-        them; sex, age and view become the tags of that name.
-      derived: what was done to which picture, for an edit.
+      path: Path of the file.
+      image: Greyscale image, [height, width] uint16.
+      entry: JSON values that reproduce the image, with `attributes` as `vocabulary.decode` returns
+        them; sex, age and view become the tags of these names.
+      derived: What was done to which image, for an edit.
 
     Raises:
-      ConfigError: where pydicom is not installed.
+      ConfigError: if pydicom is not installed.
     """
-    try:
-        import pydicom
-        from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
-    except ModuleNotFoundError as error:
-        raise ConfigError("DICOM needs pydicom: pip install -e '.[prep]'") from error
-    told = entry.get("attributes", {})
+    require("prep", "pydicom")
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+    attributes = entry.get("attributes", {})
     note = EDITED if derived else NOTE
 
     def digest(*of: object) -> str:
@@ -75,17 +72,17 @@ def save(path: Path, image: np.ndarray, entry: Mapping[str, object], derived: st
     file.PatientName, file.PatientID = "SYNTHETIC^RFXRAY", f"RFXRAY-{patient}"
     file.StudyDescription = file.SeriesDescription = note
     file.DerivationDescription = f"{derived or 'generated'} by rfxray {__version__}: {note}"
-    file.ImageComments = json.dumps(dict(entry))[:10240]  # LT's length
+    file.ImageComments = json.dumps(dict(entry))[:10240]  # the longest value of this type (LT)
     file.Manufacturer, file.ManufacturerModelName = "rfxray", __version__
     file.BurnedInAnnotation = "NO"
 
     file.PatientBirthDate = file.StudyDate = file.StudyTime = ""
     file.AccessionNumber = file.ReferringPhysicianName = file.StudyID = file.Laterality = ""
-    file.PatientSex = told.get("sex", "")
-    if "age" in told:
-        file.PatientAge = f"{int(told['age']):03d}Y"
-    if told.get("view") in ("PA", "AP"):
-        file.ViewPosition = told["view"]
+    file.PatientSex = attributes.get("sex", "")
+    if "age" in attributes:
+        file.PatientAge = f"{int(attributes['age']):03d}Y"
+    if attributes.get("view") in ("PA", "AP"):
+        file.ViewPosition = attributes["view"]
     file.Modality, file.BodyPartExamined = "OT", "CHEST"
     file.SeriesNumber = file.InstanceNumber = 1
     file.PatientOrientation = ""
@@ -103,7 +100,7 @@ def save(path: Path, image: np.ndarray, entry: Mapping[str, object], derived: st
 
 
 def read(path: Path) -> np.ndarray:
-    """The pixels of a file that `save` wrote: [height, width] uint16."""
+    """Reads the pixels of a file that `save` wrote: [height, width] uint16."""
     import pydicom
 
     return pydicom.dcmread(path).pixel_array
