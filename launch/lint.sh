@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# Lint: style, format, who imports whom. Called by test.sh; under a minute.
+# Lint: style, format, who imports whom, the pages. Called by test.sh; under a minute.
+#
+# Not yet part of it: TYPES=1 also checks types, WORDS=1 also looks for words that we do without.
 set -euo pipefail
 source "$(dirname "$0")/venv.sh"
+bin=$(dirname "$python")
 
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-"$(dirname "$python")/lint-imports" --no-logo
+"$bin/lint-imports" --no-logo
+[ -z "${TYPES-}" ] || "$bin/basedpyright" --pythonpath "$python"
+[ -z "${WORDS-}" ] || "$python" -m tests.words
