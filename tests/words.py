@@ -1,4 +1,4 @@
-"""Words that plain technical English does without: `python -m tests.words` names each line with one.
+"""Words that plain technical English avoids: `python -m tests.words` names each line with one.
 
 Lint runs it over every .py, .sh and .md file. A line where the word is meant stands in
 tests/words_allowed.txt as `PATH: LINE`, without the spaces around the line.
