@@ -9,5 +9,6 @@ bin=$(dirname "$python")
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$bin/lint-imports" --no-logo
+NO_MKDOCS_2_WARNING=1 "$bin/mkdocs" build --strict --quiet
 [ -z "${TYPES-}" ] || "$bin/basedpyright" --pythonpath "$python"
 [ -z "${WORDS-}" ] || "$python" -m tests.words

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import rfxray
+
 ROOT = Path(__file__).resolve().parents[1]
 LINTER = "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache'])"
 
@@ -91,3 +93,7 @@ def test_status_needs_the_standard_library_only():
 
 def test_solvers_load_neither_orbax_nor_grain():
     assert not loaded_by("rfxray.sampling.solvers") & {"orbax", "grain"}
+
+
+def test_the_citation_names_the_version_of_the_package():
+    assert f"\nversion: {rfxray.__version__}\n" in (ROOT / "CITATION.cff").read_text()

@@ -15,8 +15,9 @@ pytestmark = pytest.mark.drill
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
     *("model.size=32", "model.patch=8", "model.width=32", "model.depth=2", "model.heads=2"),
-    *("model.mlp_width=48", "model.adaln_rank=4", "batch_size=4", "steps=2", "eval.every=0"),
-    *("samples.every=0", "checkpoint_every=0", "optim.warmup=1", "optim.decay=1", "unroll=1"),
+    *("model.mlp_width=48", "model.adaln_rank=4", "model.unroll=1", "batch_size=4", "steps=2"),
+    *("evaluators.validation_loss.every=0", "evaluators.sample_grid.every=0"),
+    *("checkpoint_every=0", "optim.warmup=1", "optim.decay=1"),
 )
 
 
