@@ -22,7 +22,7 @@ from tqdm import tqdm
 from data_prep import phantom
 from rfxray import sampling
 from rfxray.attributes import vocabulary
-from rfxray.attributes.vocabulary import INDEX
+from rfxray.attributes.vocabulary import INDEX, Attributes, all_known
 from rfxray.command_line import ArgumentParser, exit_on_error
 from rfxray.data import pixels
 from rfxray.data.pixels import to_float
@@ -30,7 +30,7 @@ from rfxray.evaluate import classifier
 from rfxray.outputs import contact_sheet, files
 from rfxray.runtime import distributed
 from rfxray.sampling import editing
-from rfxray.sampling.editing import Condition, EditSettings
+from rfxray.sampling.editing import EditSettings
 
 SEED = 4242  # of patients that neither the model nor the oracle has seen
 WEIGHTS = (1.0, 2.0, 3.0, 4.0, 5.0)  # of samples; edits are tried at the odd ones and at 2
@@ -53,11 +53,7 @@ def switched(attributes: np.ndarray, name: str) -> np.ndarray:
     after[:, INDEX[name]] = 1 - after[:, INDEX[name]]
     known = np.ones(after.shape, bool)
     known[:, INDEX["no_finding"]] = False
-    return vocabulary.derive_no_finding(after, known)[0]
-
-
-def told(attributes: np.ndarray) -> Condition:
-    return Condition(attributes, np.ones(attributes.shape, bool))
+    return vocabulary.derive_no_finding(Attributes(after, known)).values
 
 
 def draw(attributes: np.ndarray, indices: np.ndarray) -> np.ndarray:
@@ -77,7 +73,7 @@ def read(reader, images, attributes, name: str) -> dict:
     what those are told to be, in the oracle's eyes, the mean over them: it still grows where every
     answer is right already, and so tells exaggeration.
     """
-    scores = classifier.scores(reader, images, *dataclasses.astuple(told(attributes)))
+    scores = classifier.scores(reader, images, all_known(attributes))
     others = [k for k in scores if k not in {name, "no_finding", "race", "age"}]
     outputs = reader.outputs(images)
     odds = []
@@ -100,10 +96,9 @@ def read(reader, images, attributes, name: str) -> dict:
 def guidance(model, reader, n: int) -> dict:
     """Oracle scores of samples drawn with guidance 1 to 5, beside phantoms under the same."""
     indices = np.arange(n)
-    asked = phantom.draw_attributes(SEED, indices)
-    known = np.ones(asked.shape, bool)
-    found = {"phantoms": classifier.scores(reader, draw(asked, indices), asked, known)}
-    found["chance"] = classifier.chance(asked, known)
+    asked = all_known(phantom.draw_attributes(SEED, indices))
+    found = {"phantoms": classifier.scores(reader, draw(asked.values, indices), asked)}
+    found["chance"] = classifier.chance(asked)
     findings = tuple(vocabulary.FINDING_NAMES)
     plain = sampling.Settings(seed=SEED, steps=12, solver="heun", batch_size=64)
     ways = {f"plain {w:g}": dataclasses.replace(plain, guidance=w) for w in WEIGHTS}
@@ -114,15 +109,15 @@ def guidance(model, reader, n: int) -> dict:
     ways["rescale 0.7, 3"] = dataclasses.replace(at_three, rescale=0.7)
     ways["optimised, 3"] = dataclasses.replace(at_three, optimised=True)
     for name, settings in tqdm(ways.items(), desc="guidance", disable=None):
-        images = sampling.generate(model, (asked, known), settings=settings).images
-        found[name] = classifier.scores(reader, images, asked, known)
+        images = sampling.generate(model, asked, settings=settings).images
+        found[name] = classifier.scores(reader, images, asked)
     return found
 
 
 def counterfactual(model, reader, n: int) -> dict:
     """Every change, by every kind of guidance and weight, against the truth."""
     indices, before = patients(n)
-    real, source = draw(before, indices), told(before)
+    real, source = draw(before, indices), all_known(before)
     path = editing.abduct(model, real, source, SETTINGS)
     found = {"n": n}
     for name in CHANGES:
@@ -135,13 +130,13 @@ def counterfactual(model, reader, n: int) -> dict:
         cases = [(kind, w) for w in (1.0, 2.0, 3.0, 5.0) for kind in editing.GUIDES]
         for kind, weight in tqdm(cases, desc=name, disable=None):
             how = dataclasses.replace(SETTINGS, guide=kind, guidance=weight)
-            edited = editing.predict(model, path, source, told(after), how)
+            edited = editing.predict(model, path, source, all_known(after), how)
             rows[f"{kind} {weight:g}"] = read(reader, edited, after, name) | distances(
                 edited, true, real
             )
         for weight in (1.0, 2.0, 3.0):
             how = dataclasses.replace(SETTINGS, method="flow", guidance=weight, steps=24)
-            edited = editing.edit(model, real, source, told(after), how)
+            edited = editing.edit(model, real, source, all_known(after), how)
             rows[f"flow {weight:g}"] = read(reader, edited, after, name) | distances(
                 edited, true, real
             )
@@ -158,8 +153,8 @@ def axioms(model, reader, n: int) -> dict:
     """Composition: nothing changed, once and ten times. Reversibility: there and back."""
     n = n // 4  # ten edits one after another
     indices, before = patients(n)
-    real, source = draw(before, indices), told(before)
-    after = told(switched(before, "pleural_effusion"))
+    real, source = draw(before, indices), all_known(before)
+    after = all_known(switched(before, "pleural_effusion"))
     found = {"n": n}
     for kind in editing.GUIDES:
         how = dataclasses.replace(SETTINGS, guide=kind, guidance=3.0)
@@ -180,8 +175,8 @@ def axioms(model, reader, n: int) -> dict:
 def masks(model, reader, n: int) -> dict:
     """One lung may be edited, all else is kept: what happens at the seam."""
     indices, before = patients(n)
-    real, source = draw(before, indices), told(before)
-    after = told(switched(before, "pleural_effusion"))
+    real, source = draw(before, indices), all_known(before)
+    after = all_known(switched(before, "pleural_effusion"))
     inside = np.zeros((64, 64), bool)
     inside[8:60, 34:60] = True  # the patient's left lung and its angle
     found = {"n": n}
@@ -250,13 +245,13 @@ def tables(found: dict) -> str:
 def sheet(model, reader) -> np.ndarray:
     """Four patients: as they are, edited, the truth, for each change."""
     indices, before = patients(4)
-    real, source = draw(before, indices), told(before)
+    real, source = draw(before, indices), all_known(before)
     path = editing.abduct(model, real, source, SETTINGS)
     how = dataclasses.replace(SETTINGS, guidance=2.0)
     rows, labels = [real], ["unedited"]
     for name in CHANGES:  # at guidance 2
         after = switched(before, name)
-        rows += [editing.predict(model, path, source, told(after), how), draw(after, indices)]
+        rows += [editing.predict(model, path, source, all_known(after), how), draw(after, indices)]
         labels += [f"{name}: edited", f"{name}: truth"]
     return contact_sheet.table(pixels.to_uint8(np.stack(rows)), labels)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from rfxray import sampling
 from rfxray.attributes.states import known_from_states
-from rfxray.attributes.vocabulary import INDEX
+from rfxray.attributes.vocabulary import INDEX, Attributes
 from rfxray.command_line import ArgumentParser, exit_on_error
 from rfxray.data import pixels
 from rfxray.data.dataset import open_dataset, stored
@@ -24,7 +24,7 @@ from rfxray.data.pixels import to_float
 from rfxray.outputs import contact_sheet, files
 from rfxray.runtime import distributed
 from rfxray.sampling import editing
-from rfxray.sampling.editing import Condition, EditSettings
+from rfxray.sampling.editing import EditSettings
 
 WAYS = {
     "invert, guidance 1": EditSettings(guidance=1.0, steps=25),
@@ -49,10 +49,10 @@ def main() -> None:
         real = to_float(np.stack([record["image"] for record in records]))
         attributes = np.stack([record["attributes"] for record in records])
         known = np.stack([known_from_states(record["states"]) for record in records])
-        source = Condition(np.where(known, attributes, 0).astype(np.float32), known)
-        other = source.attributes.copy()
+        source = Attributes(np.where(known, attributes, 0).astype(np.float32), known)
+        other = source.values.copy()
         other[:, INDEX["view"]] = 1 - other[:, INDEX["view"]]
-        target = Condition(other, known)
+        target = Attributes(other, known)
 
         def report(name, images):
             error = np.sqrt(np.mean((images - real) ** 2) / np.mean(real**2))
@@ -73,7 +73,7 @@ def main() -> None:
             rows.append(edited)
             labels.append(f"other view, {name}")
         arguments.out.mkdir(parents=True, exist_ok=True)
-        views = ["AP to PA" if row else "PA to AP" for row in source.attributes[:, INDEX["view"]]]
+        views = ["AP to PA" if row else "PA to AP" for row in source.values[:, INDEX["view"]]]
         sheet = contact_sheet.table(pixels.to_uint8(np.stack(rows)), labels, views)
         files.save_png(arguments.out / "edits.png", sheet)
     print(f"{arguments.out}: edits.png")

@@ -18,7 +18,7 @@ from data_prep import phantom
 from data_prep.phantom import oracle
 from rfxray import sampling
 from rfxray.attributes import vocabulary
-from rfxray.attributes.vocabulary import INDEX
+from rfxray.attributes.vocabulary import INDEX, Attributes, all_known
 from rfxray.command_line import exit_on_error
 from rfxray.data import pixels
 from rfxray.data.pixels import to_float
@@ -50,22 +50,24 @@ def with_cardiomegaly(attributes: np.ndarray, present: bool) -> np.ndarray:
     known = np.ones(changed.shape, bool)
     known[:, INDEX["no_finding"]] = False
     changed[:, INDEX["no_finding"]] = 0
-    return vocabulary.derive_no_finding(changed, known)[0]
+    return vocabulary.derive_no_finding(Attributes(changed, known)).values
 
 
 def measure(reader: classifier.Oracle, model: sampling.Model) -> tuple[dict, dict]:
     """The figures, and the pictures that the report shows."""
     indices = np.arange(REQUESTS)
     asked = phantom.draw_attributes(SEED, indices)
-    known = np.ones(asked.shape, bool)
     frontal = np.flatnonzero(asked[:, INDEX["view"]] < 2)[:PAIRS]
     total = REQUESTS + 2 * PAIRS
     with tqdm(total=total, unit="picture", disable=not sys.stderr.isatty()) as bar:
 
         def sample(attributes, indices):
-            told = np.ones(attributes.shape, bool)
             drawn = sampling.generate(
-                model, (attributes, told), indices=indices, settings=SETTINGS, progress=bar.update
+                model,
+                all_known(attributes),
+                indices=indices,
+                settings=SETTINGS,
+                progress=bar.update,
             )
             return drawn.images
 
@@ -82,9 +84,9 @@ def measure(reader: classifier.Oracle, model: sampling.Model) -> tuple[dict, dic
             for name, make in (("phantoms", draw), ("samples", sample))
         }
 
-    ceiling = classifier.scores(reader, phantoms, asked, known)
-    reached = classifier.scores(reader, samples, asked, known)
-    blind = classifier.chance(asked, known)
+    ceiling = classifier.scores(reader, phantoms, all_known(asked))
+    reached = classifier.scores(reader, samples, all_known(asked))
+    blind = classifier.chance(all_known(asked))
     table = {
         name: {
             "chance": blind[name],
@@ -179,10 +181,9 @@ def control_table(model: sampling.Model) -> np.ndarray:
             name, _, value = column.partition("=")
             changed = {} if column == "as requested" else {name: value or "present"}
             rows.append(vocabulary.encode({**base, "view": view, **changed}))
-    values, known = (np.stack(part) for part in zip(*rows, strict=True))
     settings = dataclasses.replace(SETTINGS, seed=3, batch_size=len(rows))
     drawn = sampling.generate(
-        model, (values, known), indices=np.zeros(len(rows), int), settings=settings
+        model, vocabulary.stack(rows), indices=np.zeros(len(rows), int), settings=settings
     )
     cells = rearrange(pixels.to_uint8(drawn.images), "(r c) h w -> r c h w", r=3)
     return contact_sheet.table(cells, ["PA", "AP", "lateral"], columns)

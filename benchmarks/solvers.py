@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 from data_prep import phantom
 from rfxray import sampling
+from rfxray.attributes.vocabulary import all_known
 from rfxray.command_line import ArgumentParser, exit_on_error
 from rfxray.data.pixels import to_float
 from rfxray.runtime import distributed
-from rfxray.sampling import adaptive, editing, guidance, pretrained
-from rfxray.sampling.editing import Condition, EditSettings
+from rfxray.sampling import adaptive, editing, guidance
+from rfxray.sampling.editing import EditSettings
 from rfxray.sampling.sampler import noise
 from rfxray.sampling.solvers import EVALUATIONS, SOLVERS
 
@@ -53,11 +54,11 @@ def distance(images: np.ndarray, reference: np.ndarray) -> float:
 
 def errors(model, attributes, weight: float) -> dict[str, list]:
     """For each solver and time grid, [(evaluations, error), …]."""
-    told = (attributes, np.ones(attributes.shape, bool))
+    asked = all_known(attributes)
 
     def draw(**how):
         settings = sampling.Settings(seed=SEED, guidance=weight, batch_size=32, **how)
-        return sampling.generate(model, told, settings=settings).images
+        return sampling.generate(model, asked, settings=settings).images
 
     reference = draw(solver="rk4", steps=100)
     found: dict[str, list] = {}
@@ -76,19 +77,19 @@ def errors(model, attributes, weight: float) -> dict[str, list]:
         used = steps * EVALUATIONS[solver] - (solver == "heun")
         found.setdefault(solver + name, []).append((used, distance(images, reference)))
     found["adaptive"] = [
-        (used, distance(images, reference)) for used, images in adaptively(model, told, weight)
+        (used, distance(images, reference)) for used, images in adaptively(model, asked, weight)
     ]
     return found
 
 
-def adaptively(model, told, weight: float):
+def adaptively(model, asked, weight: float):
     """For each tolerance (evaluations, samples [n, size, size]), all in one batch."""
-    branches = guidance.classifier_free(*told, weight)
-    x = noise(model.config, SEED, np.arange(len(told[0])))
+    branches = guidance.classifier_free(asked, weight)
+    x = noise(model.shape, SEED, np.arange(len(asked.values)))
 
     @functools.partial(jax.jit, static_argnames="tolerance")
     def draw(params, x, tolerance):
-        network = functools.partial(pretrained.velocity(model.config), params)
+        network = functools.partial(model.velocity, params)
         return adaptive.integrate(guidance.guided(network, branches), x, 1.0, 0.0, tolerance)
 
     for tolerance in tqdm(TOLERANCES, desc="adaptive", disable=None):
@@ -99,15 +100,15 @@ def adaptively(model, told, weight: float):
 
 def round_trips(model, attributes, indices, steps: int) -> dict[str, float]:
     """Relative error of pictures inverted and drawn again, by solver, corrections and floor."""
-    real = to_float(phantom.draw_images(attributes, SEED, indices, model.config.model.size))
-    told = Condition(attributes, np.ones(attributes.shape, bool))
+    real = to_float(phantom.draw_images(attributes, SEED, indices, model.size))
+    shown = all_known(attributes)
     found = {}
     cases = [(*trip, floor) for floor in FLOORS for trip in ROUND_TRIPS]
     for solver, corrections, floor in tqdm(cases, desc="round trips", disable=None):
         plain = EditSettings(solver=solver, steps=steps, guidance=1.0, batch_size=16)
         how = dataclasses.replace(plain, corrections=corrections, floor=floor)
-        path = editing.abduct(model, real, told, how)
-        back = editing.predict(model, path, told, told, how)
+        path = editing.abduct(model, real, shown, how)
+        back = editing.predict(model, path, shown, shown, how)
         found[f"{solver}, {corrections} corrections, floor {floor:g}"] = distance(back, real)
     return found
 

@@ -23,11 +23,13 @@ import ml_collections
 
 from rfxray import command_line, errors
 from rfxray.attributes import vocabulary
+from rfxray.attributes.vocabulary import Attributes
 from rfxray.config import load as configuration
 from rfxray.networks import attention, radit
 from rfxray.perf import flops, roofline, sweep
 from rfxray.perf.topology import Pod, describe
 from rfxray.runtime import compiler_options, sharding
+from rfxray.sampling import pretrained
 from rfxray.sampling.sampler import Settings, make_sampler
 from rfxray.sampling.solvers import EVALUATIONS
 from rfxray.training import state
@@ -68,15 +70,15 @@ def lower_sampler(config, mesh, settings: Settings) -> jax.stages.Lowered:
     params = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), params)
     seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=whole)
     weight = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
-    rows = {
-        "indices": ((n,), jnp.uint32),
-        "attributes": ((n, vocabulary.NUM_ATTRIBUTES), jnp.float32),
-        "known": ((n, vocabulary.NUM_ATTRIBUTES), bool),
-    }
     split = jax.sharding.NamedSharding(mesh, sharding.BATCH)
-    rows = {k: jax.ShapeDtypeStruct(*v, sharding=split) for k, v in rows.items()}
+    indices = jax.ShapeDtypeStruct((n,), jnp.uint32, sharding=split)
+    attributes = Attributes(
+        jax.ShapeDtypeStruct((n, vocabulary.NUM_ATTRIBUTES), jnp.float32, sharding=split),
+        jax.ShapeDtypeStruct((n, vocabulary.NUM_ATTRIBUTES), bool, sharding=split),
+    )
+    draw = make_sampler(pretrained.velocity(config), pretrained.shape(config), settings)
     with jax.set_mesh(mesh):
-        return jax.jit(make_sampler(config, settings)).lower(params, seed, weight, **rows)
+        return jax.jit(draw).lower(params, seed, weight, indices, attributes)
 
 
 def compile_for(lowered: jax.stages.Lowered, options: dict[str, str]) -> jax.stages.Compiled:

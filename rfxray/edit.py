@@ -24,7 +24,7 @@ import numpy as np
 
 from rfxray import sampling
 from rfxray.attributes import vocabulary
-from rfxray.attributes.vocabulary import INDEX, PATHOLOGY_NAMES
+from rfxray.attributes.vocabulary import INDEX, PATHOLOGY_NAMES, Attributes
 from rfxray.causes import logistic
 from rfxray.command_line import ArgumentParser, exit_on_error, refuse_unread, settings_given
 from rfxray.data import pixels
@@ -35,7 +35,7 @@ from rfxray.outputs import contact_sheet, dicom, files
 from rfxray.outputs.files import saving
 from rfxray.runtime import distributed
 from rfxray.sampling import editing
-from rfxray.sampling.editing import Condition, EditSettings
+from rfxray.sampling.editing import EditSettings
 from rfxray.sampling.samples import refuse_folder
 
 STRIPS = {"guidance": (1.0, 2.0, 3.0, 4.0, 5.0), "strength": (0.3, 0.5, 0.7, 0.9, 1.0)}
@@ -91,14 +91,14 @@ def read_mask(path: Path, original: tuple[int, int], size: int) -> np.ndarray:
     return _reader().to_square(mask, size)[0]
 
 
-def conditions(told: dict[str, str], change: dict[str, str]) -> tuple[Condition, Condition]:
+def conditions(told: dict[str, str], change: dict[str, str]) -> tuple[Attributes, Attributes]:
     """(source, target), one row each; No Finding follows where the findings settle it."""
     source = vocabulary.encode(told)
     both = {**told, **change}
     if "no_finding" not in change and _unsettled(told, change):
         both.pop("no_finding", None)
-    target = vocabulary.derive_no_finding(*vocabulary.encode(both))
-    return tuple(Condition(values[None], known[None]) for values, known in (source, target))
+    target = vocabulary.derive_no_finding(vocabulary.encode(both))
+    return vocabulary.stack([source]), vocabulary.stack([target])
 
 
 def _unsettled(told: dict[str, str], change: dict[str, str]) -> bool:
@@ -116,7 +116,7 @@ def _unsettled(told: dict[str, str], change: dict[str, str]) -> bool:
     )
 
 
-def propagated(source: Condition, change: dict[str, str], arguments) -> tuple[Condition, dict]:
+def propagated(source: Attributes, change: dict[str, str], arguments) -> tuple[Attributes, dict]:
     """The target with what descends from the change, and the chance of each descendant.
 
     Raises:
@@ -130,18 +130,16 @@ def propagated(source: Condition, change: dict[str, str], arguments) -> tuple[Co
     model = logistic.fit_dataset(
         logistic.read_graph(arguments.graph or logistic.GRAPH), open_dataset(arguments.propagate)
     )
-    values, known, chances = logistic.counterfactual(
-        model, source.attributes, source.known, do, arguments.seed
-    )
+    target, chances = logistic.counterfactual(model, source, do, arguments.seed)
     told = {
         name: {
             "probability": round(float(chance[0]), 3),
-            "now": vocabulary.decode_value(name, values[0, INDEX[name]], True),
+            "now": vocabulary.decode_value(name, target.values[0, INDEX[name]], True),
         }
         for name, chance in chances.items()
-        if known[0, INDEX[name]]
+        if target.known[0, INDEX[name]]
     }
-    return Condition(values, known), told
+    return target, told
 
 
 # ---------------------------------------------------------------------------------------------
@@ -203,7 +201,7 @@ def edit(arguments: argparse.Namespace) -> None:
     if arguments.propagate:
         target, follows = propagated(source, change, arguments)
     model = sampling.load(arguments.checkpoint, arguments.ema, arguments.step)
-    size = model.config.model.size
+    size = model.size
     original, shape = read_square(arguments.image, size)
     mask, keep, hole = (
         read_mask(path, shape, size) if path else None
@@ -248,7 +246,7 @@ def edit(arguments: argparse.Namespace) -> None:
         "from": told,
         "set": change,
         "follows": follows,
-        "attributes": vocabulary.decode(target.attributes[0], target.known[0]),
+        "attributes": vocabulary.decode(target.rows(0)),
         **dataclasses.asdict(settings),
         **model.source,
         "mean_absolute_change": round(float(np.abs(edited - original).mean() * 127.5), 3),

@@ -194,15 +194,12 @@ def draw_grid(model, arguments, settings, asked, axes, command: str) -> tuple[in
     """n pictures for every cell of a table (cells vary fastest): (how many, images)."""
     _refuse_others(arguments.out, command)
     cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    encoded = [vocabulary.encode({**asked, **cell}) for cell in cells]
-    values, known = (
-        np.tile(np.stack(part), (arguments.n, 1)) for part in zip(*encoded, strict=True)
-    )
+    table = [vocabulary.encode({**asked, **cell}) for cell in cells] * arguments.n
     first = arguments.first_index
     indices = np.repeat(np.arange(first, first + arguments.n), len(cells))
     progress = Progress(len(indices))
     drawn = sampling.generate(
-        model, (values, known), indices=indices, settings=settings, progress=progress
+        model, vocabulary.stack(table), indices=indices, settings=settings, progress=progress
     )
     progress.close()
     (row_name, row_values), *more = axes.items()
@@ -287,7 +284,7 @@ def sample(arguments: argparse.Namespace) -> None:
         step = begun["step"]  # the training run may have gone on since
     model = sampling.load(arguments.checkpoint, arguments.ema, step, weak)
     if trained_on is not None:
-        memorisation.check(trained_on, model.config.model.size)
+        memorisation.check(trained_on, model.size)
     source = model.source
     print(f"rfxray.sample: {source['checkpoint']} at step {source['step']}, EMA {source['ema']}")
     if arguments.compile_only:

@@ -13,6 +13,7 @@ import numpy as np
 from clu import parameter_overview
 
 from rfxray import command_line, errors
+from rfxray.attributes.vocabulary import Attributes
 from rfxray.checkpoints.run import Checkpoints
 from rfxray.checkpoints.weights import ema_name
 from rfxray.config import load as configuration
@@ -25,6 +26,7 @@ from rfxray.perf import chips, flops
 from rfxray.runtime import compiler_options, distributed, sharding
 from rfxray.runtime.preemption import StopRequest
 from rfxray.runtime.watchdog import Watchdog
+from rfxray.sampling import pretrained
 from rfxray.sampling.sampler import Settings, make_sampler
 from rfxray.training import run_log, skip_guard, skip_report, state
 from rfxray.training.metrics import fresh_metrics, scalars
@@ -127,7 +129,10 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
     how = Settings(
         config.seed, config.samples.steps, config.samples.solver, config.samples.guidance
     )
-    draw = jax.jit(make_sampler(config, how), out_shardings=sharding.replicated(mesh))
+    draw = jax.jit(
+        make_sampler(pretrained.velocity(config), pretrained.shape(config), how),
+        out_shardings=sharding.replicated(mesh),
+    )
     profile = ema_name(config.ema_sigmas[0])  # what validation and pictures look at
 
     faults = Faults(workdir / "data_faults.jsonl", config.data.tolerate)
@@ -149,7 +154,8 @@ def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
 
     def sample_grid() -> np.ndarray:
         seed, weight = np.uint32(how.seed), np.float32(how.guidance)
-        images = draw(train_state["ema"][profile], seed, weight, **asked)
+        attributes = Attributes(asked["attributes"], asked["known"])
+        images = draw(train_state["ema"][profile], seed, weight, asked["indices"], attributes)
         return contact_sheet.grid(pixels.to_uint8(np.asarray(images)[..., 0]))
 
     def save() -> float:

@@ -22,6 +22,7 @@ from rfxray.attributes.vocabulary import (
     INDEX,
     NUM_ATTRIBUTES,
     PATHOLOGY_NAMES,
+    all_known,
     derive_no_finding,
     lookup,
 )
@@ -128,7 +129,7 @@ def draw_attributes(
     assign("source", ATTRIBUTES[INDEX["source"]].values.index("phantom"))
     for name in BASE:
         assign(name, _cause(noise, name) < _sigmoid(logit(name, values)))
-    return derive_no_finding(values, np.ones(values.shape, bool))[0]
+    return derive_no_finding(all_known(values)).values
 
 
 def draw_trial(seed: int, indices: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from tqdm import trange
 
 from data_prep import phantom
 from data_prep.phantom.measure import measure
-from rfxray.attributes.vocabulary import INDEX
+from rfxray.attributes.vocabulary import INDEX, all_known
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
 from rfxray.errors import ConfigError
 from rfxray.evaluate.classifier import (
@@ -151,13 +151,12 @@ def ceiling(oracle: Oracle, seed: int, n: int = 2048) -> dict[str, dict[str, flo
     indices = np.arange(n)
     attributes = phantom.draw_attributes(seed, indices)
     images = _draw(attributes, seed, indices, oracle.size)
-    known = np.ones(attributes.shape, bool)
     frontal = attributes[:, INDEX["view"]] < 2
     true = phantom.truth(attributes, seed, indices)["cardiothoracic_ratio"][frontal]
     measured = measure(images[frontal])["cardiothoracic_ratio"]
     return {
-        "ceiling": scores(oracle, images, attributes, known),
-        "chance": chance(attributes, known),
+        "ceiling": scores(oracle, images, all_known(attributes)),
+        "chance": chance(all_known(attributes)),
         "cardiothoracic_ratio": {
             "correlation": float(np.corrcoef(measured, true)[0, 1]),
             "bias": float((measured - true).mean()),

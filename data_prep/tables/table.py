@@ -17,6 +17,7 @@ from rfxray.attributes.vocabulary import (
     NAMES,
     NUM_ATTRIBUTES,
     PATHOLOGY_NAMES,
+    Attributes,
     derive_no_finding,
 )
 from rfxray.data.plan import Dropped
@@ -207,7 +208,7 @@ def settle_no_finding(
     """
     column = INDEX["no_finding"]
     known = known_from_states(states)
-    implied, told = derive_no_finding(attributes, known)
+    implied, told = derive_no_finding(Attributes(attributes, known))
     value, was_known = implied[:, column], known[:, column]
     changed = told[:, column] & (~was_known | (value != attributes[:, column]))
     states = states.copy()

@@ -19,7 +19,7 @@ def embedding_rows(attributes: Attributes) -> jax.Array:
     """The row of the shared table for each attribute, int32 [..., 19].
 
     Every attribute owns `1 + len(values)` consecutive rows of which the first is null; a continuous
-    attribute owns a null row and a "told" row, its number enters beside the table.
+    attribute owns a null row and a "known" row, and its number enters separately.
     """
     continuous = np.array([attribute.continuous for attribute in ATTRIBUTES])
     category = jnp.where(continuous, 0, attributes.values.astype(jnp.int32))
@@ -33,22 +33,22 @@ def embedding_rows(attributes: Attributes) -> jax.Array:
 def drop(
     keys: jax.Array, attributes: Attributes, all_null: float = 0.1, each: float = 0.2
 ) -> Attributes:
-    """Forgets attributes at random, so that one network learns each conditional that guidance asks.
+    """Forgets attributes at random, so that one network learns every conditional of guidance.
 
     A mixture per example: with probability `all_null` everything is forgotten (the unconditional
     velocity of classifier-free guidance); with probability `each` every attribute is forgotten
     with one probability u ~ U(0, 1) drawn for the example, which gives every subset of attributes
     weight (decoupled guidance, arXiv 2506.14399, needs single groups as much as nearly all);
-    otherwise nothing is touched.
+    otherwise nothing changes.
 
     Args:
-      keys: [batch] typed PRNG keys, one per example.
-      attributes: [batch, 19].
-      all_null: share of examples without any condition.
-      each: share of examples with independent dropout.
+      keys: Typed PRNG keys, one per example, [batch].
+      attributes: Attributes of the batch, [batch, 19].
+      all_null: Share of examples without any condition.
+      each: Share of examples with independent dropout.
 
     Returns:
-      The attributes, those forgotten no longer known.
+      Attributes in which the forgotten ones are no longer known.
     """
 
     def one(key, known):

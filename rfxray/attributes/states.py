@@ -10,21 +10,21 @@ class State(enum.IntEnum):
 
     UNLABELLED = 0
     POSITIVE = 1
-    NEGATIVE = 2  # said to be absent, in so many words
+    NEGATIVE = 2  # explicitly labelled as absent
     NEGATIVE_CLOSED_VOCABULARY = 3  # absent because a closed list of findings does not name it
     UNCERTAIN = 4
     STATED = 5  # view, sex, race, age, source: a value is there
-    POSITIVE_CLOSED_VOCABULARY = 6  # No Finding alone: derived from negatives of a closed list
+    POSITIVE_CLOSED_VOCABULARY = 6  # only No Finding: derived from negatives of a closed list
 
 
 def known_from_states(states: np.ndarray, closed_vocabulary_negatives: bool = True) -> np.ndarray:
     """Which attributes train as known, bool like `states`.
 
-    Uncertain and unlabelled are unknown. Explicit negatives alone are far too few for "absent" to
-    be learned (188 for Pleural Other in 1.2M radiographs), so by default the negatives of a closed
-    vocabulary count as absent too, and so does the No Finding that follows from them.
+    Uncertain and unlabelled are unknown. There are far too few explicit negatives for "absent" to
+    be learned from them (188 for Pleural Other in 1.2M radiographs), so by default the negatives of
+    a closed vocabulary count as absent too, and the No Finding that follows from them is known.
     """
-    told = [State.POSITIVE, State.NEGATIVE, State.STATED]
+    stated = [State.POSITIVE, State.NEGATIVE, State.STATED]
     if closed_vocabulary_negatives:
-        told += [State.NEGATIVE_CLOSED_VOCABULARY, State.POSITIVE_CLOSED_VOCABULARY]
-    return np.isin(states, told)
+        stated += [State.NEGATIVE_CLOSED_VOCABULARY, State.POSITIVE_CLOSED_VOCABULARY]
+    return np.isin(states, stated)

@@ -1,9 +1,9 @@
-"""The 19 clinical attributes: vocabulary, encoding, and the dropout that guidance needs.
+"""The 19 clinical attributes: their vocabulary, and values to and from numbers.
 
-An example carries `attributes` float32 [19] beside `known` bool [19]. A categorical attribute holds
-the index of its value, age holds years, a finding holds 0 (absent) or 1 (present). Where `known` is
-False the value is 0 and means nothing: unknown in the data, dropped in training and not asked for
-in sampling are one state, "not told", with one null embedding per attribute.
+An example carries `values` float32 [19] and `known` bool [19], the pair `Attributes`. A categorical
+attribute holds the index of its value, age holds years, a finding holds 0 (absent) or 1 (present).
+If `known` is False the value is 0 and means nothing: unknown in the data, dropped in training and
+not requested in sampling are one state, "unconditioned", with one null embedding per attribute.
 
 Unknown is not missing at random (race is recorded in few sets), so `source` is always known in
 training, and a sample with race left null is drawn from the race-unrecorded mixture, not from an
@@ -32,11 +32,11 @@ class Attribute:
     """One conditioning variable.
 
     Attributes:
-      name: as written on a command line, such as `pleural_effusion`.
-      label: as published (CheXpert's spelling for the findings).
-      values: the categories in index order; empty for a continuous attribute.
-      low, high: the accepted range of a continuous attribute, in `unit`.
-      unit: of a continuous attribute.
+      name: Name on a command line, such as `pleural_effusion`.
+      label: Published name (CheXpert's spelling for the findings).
+      values: Categories in index order; empty for a continuous attribute.
+      low, high: Accepted range of a continuous attribute, in `unit`.
+      unit: Unit of a continuous attribute.
     """
 
     name: str
@@ -54,8 +54,15 @@ class Attribute:
 PRESENCE = ("absent", "present")
 
 SOURCES = (
-    *("mimic", "rexgradient", "chexpert", "padchest", "nih", "brax", "vindr"),
-    *("phantom", "other"),
+    "mimic",
+    "rexgradient",
+    "chexpert",
+    "padchest",
+    "nih",
+    "brax",
+    "vindr",
+    "phantom",
+    "other",
 )
 
 PATHOLOGIES = (
@@ -96,24 +103,44 @@ FINDING_NAMES = (*PATHOLOGY_NAMES, "support_devices", "no_finding")
 NUM_ATTRIBUTES = len(ATTRIBUTES)
 UNKNOWN = "unknown"
 
+# Attribute to value as a person writes them: {"view": "PA", "age": 63}.
+Values: TypeAlias = Mapping[str, str | float | None]
+
 
 class Attributes(NamedTuple):
     """The attributes of some examples, and which of them are known.
 
+    A pytree of two arrays. An index selects a field, as of any tuple; `rows` selects examples.
+
     Attributes:
-      values: float32 [..., 19], encoded; 0 where not known.
-      known: bool [..., 19].
+      values: Encoded values, float32 [..., 19]; 0 where not known.
+      known: Which values are known, bool [..., 19].
     """
 
     values: Array
     known: Array
+
+    def rows(self, index: int | slice | Array) -> Attributes:
+        """The examples that an index selects from the first dimension."""
+        return Attributes(self.values[index], self.known[index])
+
+
+def stack(examples: Sequence[Attributes]) -> Attributes:
+    """Examples [...] as one `Attributes` of NumPy arrays [examples, ...]."""
+    values, known = zip(*examples, strict=True)
+    return Attributes(np.stack(values), np.stack(known))
+
+
+def all_known(values: np.ndarray) -> Attributes:
+    """Encoded values [..., 19] of which every one is known."""
+    return Attributes(values, np.ones(values.shape, bool))
 
 
 def lookup(name: str) -> Attribute:
     """The attribute of that name, in any case and with spaces or hyphens for underscores.
 
     Raises:
-      ConfigError: naming the nearest attributes, where there is none.
+      ConfigError: if there is none; it names the nearest ones.
     """
     key = name.strip().lower().replace(" ", "_").replace("-", "_")
     if key in INDEX:
@@ -162,7 +189,7 @@ def decode_value(name: str, number: float, known: bool) -> str | float | None:
     return float(number) if attribute.continuous else attribute.values[int(number)]
 
 
-def encode(values: Mapping[str, str | float | None]) -> Attributes:
+def encode(values: Values) -> Attributes:
     """A mapping of attribute to value as `Attributes` of one example, [19].
 
     What the mapping does not name is not known.
@@ -170,19 +197,21 @@ def encode(values: Mapping[str, str | float | None]) -> Attributes:
     Raises:
       ConfigError: for a wrong name, a wrong value, or findings that contradict each other.
     """
-    attributes = np.zeros(NUM_ATTRIBUTES, np.float32)
+    numbers = np.zeros(NUM_ATTRIBUTES, np.float32)
     known = np.zeros(NUM_ATTRIBUTES, bool)
     for name, value in values.items():
         i = INDEX[lookup(name).name]
-        attributes[i], known[i] = encode_value(name, value)
-    _refuse_contradiction(attributes, known)
-    return Attributes(attributes, known)
+        numbers[i], known[i] = encode_value(name, value)
+    attributes = Attributes(numbers, known)
+    _refuse_contradiction(attributes)
+    return attributes
 
 
-def decode(attributes: np.ndarray, known: np.ndarray) -> dict[str, str | float]:
-    """The inverse of `encode`, with only what is known."""
-    pairs = zip(NAMES, attributes, known, strict=True)
-    return {name: decode_value(name, number, True) for name, number, is_known in pairs if is_known}
+def decode(attributes: Attributes) -> dict[str, str | float]:
+    """The inverse of `encode`: what is known of one example, [19]."""
+    triples = zip(NAMES, attributes.values, attributes.known, strict=True)
+    decoded = ((name, decode_value(name, number, known)) for name, number, known in triples)
+    return {name: value for name, value in decoded if value is not None}
 
 
 def parse(assignments: Sequence[str]) -> dict[str, str]:
@@ -206,33 +235,29 @@ def parse(assignments: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def derive_no_finding(attributes: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """No Finding as the other findings imply it, on arrays [..., 19].
+def derive_no_finding(attributes: Attributes) -> Attributes:
+    """The attributes [..., 19], No Finding as the other findings imply it.
 
-    It is absent where any of the 12 pathologies is present, present where all 12 are known to be
-    absent, and left as it is where neither is told.
+    It is absent if any of the 12 pathologies is present, present if all 12 are known to be absent,
+    and left as it is otherwise. The given arrays are not changed.
     """
     columns = [INDEX[name] for name in PATHOLOGY_NAMES]
     last = INDEX["no_finding"]
-    told, value = known[..., columns], attributes[..., columns]
-    any_present = (told & (value > 0.5)).any(-1)
-    all_absent = (told & (value < 0.5)).all(-1)
-    attributes, known = attributes.copy(), known.copy()
-    attributes[..., last] = np.where(
-        any_present, 0.0, np.where(all_absent, 1.0, attributes[..., last])
-    )
+    values, known = np.array(attributes.values), np.array(attributes.known)
+    any_present = (known[..., columns] & (values[..., columns] > 0.5)).any(-1)
+    all_absent = (known[..., columns] & (values[..., columns] < 0.5)).all(-1)
+    values[..., last] = np.where(any_present, 0.0, np.where(all_absent, 1.0, values[..., last]))
     known[..., last] |= any_present | all_absent
-    return attributes, known
+    return Attributes(values, known)
 
 
-def _refuse_contradiction(attributes: np.ndarray, known: np.ndarray) -> None:
-    last = INDEX["no_finding"]
+def _refuse_contradiction(attributes: Attributes) -> None:
+    last, (values, known) = INDEX["no_finding"], attributes
     if not known[last]:
         return
-    implied, _ = derive_no_finding(attributes, known)
-    if implied[last] == attributes[last]:
+    if derive_no_finding(attributes).values[last] == values[last]:
         return
-    if attributes[last]:
-        present = [n for n in PATHOLOGY_NAMES if known[INDEX[n]] and attributes[INDEX[n]]]
+    if values[last]:
+        present = [n for n in PATHOLOGY_NAMES if known[INDEX[n]] and values[INDEX[n]]]
         raise ConfigError(f"no_finding=present contradicts {present[0]}=present; leave one out")
     raise ConfigError("no_finding=absent contradicts all 12 pathologies absent; leave one out")

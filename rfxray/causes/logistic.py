@@ -5,8 +5,8 @@ u < p, u ~ U(0, 1) its own noise and p = sigmoid(b + Σ w·parent) fitted to a d
 Abduction is exact: given what was observed, u is uniform below p (present) or above it (absent),
 and nothing else is known of it. An intervention leaves every u as it is and changes the p of what
 descends from it, so a finding can only change in the direction in which its p moved. What was not
-known stays not known, but where No Finding told of all 12 pathologies that they are absent; view,
-source and No Finding (derived) are nobody's children.
+known stays unknown, except if No Finding is present, which says that all 12 pathologies are absent.
+View, source and No Finding (which is derived) are the children of no attribute.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from rfxray.attributes.vocabulary import (
     FINDING_NAMES,
     INDEX,
     PATHOLOGY_NAMES,
+    Attributes,
     derive_no_finding,
     lookup,
 )
@@ -32,8 +33,8 @@ from rfxray.errors import ConfigError, DataError
 GRAPH = Path(vocabulary.__file__).with_name("graph.json")
 
 
-# A pull of the logits' weights towards 0, as if this many rows spoke for no effect: without it an
-# effect that a small table never contradicts would be infinite.
+# Penalty that pulls the weights of the logits towards 0, like so many rows that show no effect. An
+# effect that a small table never contradicts would be infinite without it.
 _RIDGE = 1.0
 
 
@@ -42,8 +43,8 @@ class Graph:
     """Which attribute acts on which.
 
     Attributes:
-      name: of the graph.
-      parents: child to parents, in causal order.
+      name: Name of the graph.
+      parents: Parents of each child, in causal order.
     """
 
     name: str
@@ -62,19 +63,22 @@ def read_graph(path: str | Path = GRAPH) -> Graph:
     """A graph from its file: {"name": …, "parents": {child: [parent, …]}}.
 
     Raises:
-      ConfigError: where it does not parse, names no attribute, gives parents to something other
-        than a finding, takes No Finding (derived), view or source (exogenous) as a child or No
-        Finding as a parent, or has a cycle.
+      ConfigError: if it does not parse, names something that is not an attribute, gives parents
+        to anything except a finding, has No Finding (derived) as a child or a parent, or has a
+        cycle.
     """
     try:
         tree = json.loads(Path(path).read_text())
         given = {str(c): tuple(map(str, p)) for c, p in tree["parents"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} is no causal graph of attributes: {error}") from error
+        raise ConfigError(f"{path} is not a causal graph of attributes: {error}") from error
     given = {lookup(c).name: tuple(lookup(p).name for p in ps) for c, ps in given.items()}
     for child, parents in given.items():
         if child not in FINDING_NAMES or child == "no_finding" or "no_finding" in parents:
-            raise ConfigError(f"{path}: only findings but no_finding have parents, not {child}")
+            raise ConfigError(
+                f"{path}: only findings except no_finding may have parents, and no_finding has no "
+                f"children (got {child}: {', '.join(parents)})"
+            )
     ordered: dict[str, tuple[str, ...]] = {}
     while len(ordered) < len(given):
         ready = [
@@ -93,58 +97,57 @@ class StructuralModel:
     """The fitted mechanisms.
 
     Attributes:
-      graph: of the attributes.
-      weights: for each child, of its `design` columns.
-      rows: how many rows spoke for each child.
+      graph: Graph of the attributes.
+      weights: For each child, weights of its `design` columns.
+      rows: For each child, number of rows in which it was known.
     """
 
     graph: Graph
     weights: dict[str, np.ndarray]
     rows: dict[str, int]
 
-    def probability(self, child: str, attributes: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """P(child present | its parents), [n], from attributes and known [n, 19]."""
-        columns = design(self.graph.parents[child], attributes, known)
+    def probability(self, child: str, attributes: Attributes) -> np.ndarray:
+        """P(child present | its parents), [n] float64, from attributes [n, 19]."""
+        columns = design(self.graph.parents[child], attributes)
         return _sigmoid(columns @ self.weights[child])
 
 
-def design(parents: Iterable[str], attributes: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The parents as columns of a logistic regression, [n, columns] float64.
+def design(parents: Iterable[str], attributes: Attributes) -> np.ndarray:
+    """The parents as columns of a logistic regression, [n, columns] float64, of attributes [n, 19].
 
-    A constant; for each parent its value (age in decades from 50, a finding as 0 or 1, categories a
-    column each but the first) where it is known, and 1 in a column of its own where it is not.
+    A constant; for each parent its value if known (age in decades from 50, a finding as 0 or 1, a
+    column for each category except the first), and 1 in a column of its own if unknown.
     """
-    columns = [np.ones(len(attributes))]
+    columns = [np.ones(len(attributes.values))]
     for name in parents:
         attribute, i = ATTRIBUTES[INDEX[name]], INDEX[name]
-        told, value = known[:, i], attributes[:, i].astype(np.float64)
+        known, value = attributes.known[:, i], attributes.values[:, i].astype(np.float64)
         if attribute.continuous:
-            columns.append(np.where(told, (value - 50) / 10, 0.0))
+            columns.append(np.where(known, (value - 50) / 10, 0.0))
         else:
-            columns += [told & (value == k) for k in range(1, len(attribute.values))]
-        columns.append(~told)
+            columns += [known & (value == k) for k in range(1, len(attribute.values))]
+        columns.append(~known)
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def fit(graph: Graph, attributes: np.ndarray, known: np.ndarray) -> StructuralModel:
+def fit(graph: Graph, attributes: Attributes) -> StructuralModel:
     """Every mechanism by penalised maximum likelihood (Newton's method).
 
     Args:
-      graph: of the attributes.
-      attributes, known: [n, 19], the table of a data set.
+      graph: Graph of the attributes.
+      attributes: Table of a data set, [n, 19].
 
     Raises:
-      DataError: where nobody is known to have, or not to have, a finding.
+      DataError: if a finding is present in all rows in which it is known, or in none.
     """
     weights, rows = {}, {}
     for child, parents in graph.parents.items():
-        told = known[:, INDEX[child]]
-        present = attributes[told, INDEX[child]] > 0.5
+        known = attributes.rows(attributes.known[:, INDEX[child]])
+        present = known.values[:, INDEX[child]] > 0.5
         if present.all() or not present.any():
-            raise DataError(f"the table cannot tell what {child} depends on: it never varies there")
-        columns = design(parents, attributes[told], known[told])
-        weights[child] = _logistic(columns, present)
-        rows[child] = int(told.sum())
+            raise DataError(f"the table cannot show what {child} depends on: it never varies there")
+        weights[child] = _logistic(design(parents, known), present)
+        rows[child] = len(present)
     return StructuralModel(graph, weights, rows)
 
 
@@ -152,36 +155,34 @@ def fit_dataset(graph: Graph, dataset: Dataset, split: str = "train") -> Structu
     """`fit` to the table of a data set; reads every record of the split.
 
     Raises:
-      ConfigError: where there is no such split.
+      ConfigError: if there is no such split.
     """
     if split not in dataset.shards:
         raise ConfigError(f"data set {dataset.path} has no split {split!r}")
-    rows = [(record["attributes"], record["states"]) for record in stored(dataset, split)]
-    attributes, states = (np.stack(part) for part in zip(*rows, strict=True))
-    return fit(graph, attributes, known_from_states(states))
+    records = [
+        Attributes(record["attributes"], known_from_states(record["states"]))
+        for record in stored(dataset, split)
+    ]
+    return fit(graph, vocabulary.stack(records))
 
 
 def counterfactual(
-    model: StructuralModel,
-    attributes: np.ndarray,
-    known: np.ndarray,
-    do: Mapping[str, float],
-    seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    model: StructuralModel, observed: Attributes, do: Mapping[str, float], seed: int = 0
+) -> tuple[Attributes, dict[str, np.ndarray]]:
     """Abducts the noise of every finding, intervenes, and lets the descendants follow.
 
-    An intervention that says what was observed changes nothing. No Finding is derived anew where a
-    pathology became another, or known, and left as observed elsewhere.
+    An intervention that sets what was observed changes nothing. No Finding is derived again if a
+    pathology changed, or became known, and is left as observed otherwise.
 
     Args:
-      model: from `fit`.
-      attributes, known: [n, 19], what was observed.
-      do: interventions, attribute to encoded value.
-      seed: of the draw of u from what the observation leaves open.
+      model: Model from `fit`.
+      observed: Observed attributes, [n, 19].
+      do: Interventions, attribute to encoded value.
+      seed: Seed of the draw of u from what the observation leaves open.
 
     Returns:
-      attributes and known [n, 19] after the intervention, and for each descendant the probability
-      that it is present then, given all that was observed and every ancestor's new value: [n].
+      Attributes [n, 19] after the intervention, and for each descendant the probability [n] that it
+      is then present, given all that was observed and the new value of every ancestor.
 
     Raises:
       ConfigError: for an intervention on No Finding, which is derived.
@@ -189,39 +190,39 @@ def counterfactual(
     if "no_finding" in do:
         raise ConfigError("no_finding follows from the 12 pathologies; set those and propagate")
     pathologies, last = [INDEX[name] for name in PATHOLOGY_NAMES], INDEX["no_finding"]
-    given, known = known, known.copy()
-    known[:, pathologies] |= (known[:, last] & (attributes[:, last] > 0.5))[:, None]
-    after, told = attributes.copy(), known.copy()
+    before = Attributes(observed.values, observed.known.copy())
+    none_present = observed.known[:, last] & (observed.values[:, last] > 0.5)
+    before.known[:, pathologies] |= none_present[:, None]
+    after = Attributes(before.values.copy(), before.known.copy())
     for name, value in do.items():
-        after[:, INDEX[name]], told[:, INDEX[name]] = value, True
+        after.values[:, INDEX[name]], after.known[:, INDEX[name]] = value, True
     rng = np.random.default_rng(seed)
     # Drawn for every child in one order: the noise of a finding does not depend on what is done.
-    draws = {child: rng.random(len(attributes)) for child in model.graph.parents}
+    draws = {child: rng.random(len(observed.values)) for child in model.graph.parents}
     chances = {}
     for child in model.graph.descendants(do):
         i = INDEX[child]
-        before = model.probability(child, attributes, known)
-        now = model.probability(child, after, told)
-        present = attributes[:, i] > 0.5
+        was, now = model.probability(child, before), model.probability(child, after)
+        present = before.values[:, i] > 0.5
         # u | observed is uniform on [0, p) or [p, 1).
-        u = np.where(present, draws[child] * before, before + draws[child] * (1 - before))
-        after[:, i] = np.where(told[:, i], u < now, 0)
+        u = np.where(present, draws[child] * was, was + draws[child] * (1 - was))
+        after.values[:, i] = np.where(after.known[:, i], u < now, 0)
         chances[child] = np.where(
-            present, np.minimum(now, before) / before, np.maximum(now - before, 0) / (1 - before)
+            present, np.minimum(now, was) / was, np.maximum(now - was, 0) / (1 - was)
         )
-    moved = (told != known) | (told & (after != attributes))
+    moved = (after.known != before.known) | (after.known & (after.values != before.values))
     rows = moved[:, pathologies].any(1)
-    told[rows, last], after[rows, last] = False, 0
-    after[rows], told[rows] = derive_no_finding(after[rows], told[rows])
+    after.known[rows, last], after.values[rows, last] = False, 0
+    after.values[rows], after.known[rows] = derive_no_finding(after.rows(rows))
     for name in do:
         moved[:, INDEX[name]] = True
-    # What No Finding alone told of is not told by itself, but where it became another.
-    told[:, pathologies] &= (given | moved)[:, pathologies]
-    return after, told, chances
+    # Hide again findings that were known only through No Finding, unless they changed.
+    after.known[:, pathologies] &= (observed.known | moved)[:, pathologies]
+    return after, chances
 
 
 def _logistic(columns: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Weights [columns]; the constant's is not pulled towards 0."""
+    """Weights [columns]; only that of the constant is not pulled towards 0."""
     pull = _RIDGE * np.eye(columns.shape[1])
     pull[0, 0] = 0
     weights = np.zeros(columns.shape[1])

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 from einops import rearrange, reduce
 from flax import nnx
 
-from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX
+from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX, Attribute, Attributes
 from rfxray.data.markers import mask_markers
 from rfxray.errors import ConfigError, DataError
 
@@ -54,7 +55,7 @@ class Reader(nnx.Module):
         return self.heads(jnp.concatenate([placed, anywhere], -1))
 
 
-def _width(attribute) -> int:
+def _width(attribute: Attribute) -> int:
     return 1 if attribute.continuous else len(attribute.values)
 
 
@@ -78,12 +79,12 @@ class Oracle:
     """A trained reader.
 
     Attributes:
-      size: side of the pictures it reads, pixels.
-      weights: its parameters, a pure dict.
+      size: Side of the images it reads, pixels.
+      weights: Parameters, a nested dict of arrays.
     """
 
     size: int
-    weights: dict
+    weights: Mapping[str, object]
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """What the network says of pictures [n, size, size] in [-1, 1].
@@ -173,33 +174,32 @@ def _masked(images: np.ndarray) -> np.ndarray:
 # Scores
 
 
-def scores(
-    oracle: Oracle, images: np.ndarray, attributes: np.ndarray, known: np.ndarray
-) -> dict[str, float]:
-    """How well the oracle reads from pictures what they were asked to show.
+def scores(oracle: Oracle, images: np.ndarray, attributes: Attributes) -> dict[str, float]:
+    """How well the oracle reads from images what was requested.
 
     Args:
-      images: [n, size, size] in [-1, 1].
-      attributes, known: [n, 19], what was asked for.
+      oracle: Trained reader.
+      images: Images, [n, size, size] in [-1, 1].
+      attributes: Requested attributes, [n, 19].
 
     Returns:
-      attribute to balanced accuracy (the mean over the classes that occur of the share read right),
-      or for age to the mean absolute error in years; what is never known is left out.
+      Balanced accuracy of each attribute (the mean over the classes that occur of the share read
+      right), or for age the mean absolute error in years; what is never known is left out.
     """
     read = oracle.predict(images)
-    return _figures(attributes, known, lambda name, rows: read[name][rows])
+    return _figures(attributes, lambda name, rows: read[name][rows])
 
 
-def chance(attributes: np.ndarray, known: np.ndarray) -> dict[str, float]:
+def chance(attributes: Attributes) -> dict[str, float]:
     """The same figures for a reader that sees nothing: 1 / the number of classes that occur, and
     for age the mean distance to the median age."""
 
     def blind(name, rows):
-        # The lower median is a class that occurs; the mean of two middle ones is none.
-        told = attributes[rows, INDEX[name]]
-        return np.full(rows.sum(), np.quantile(told, 0.5, method="lower"))
+        # The lower median is a class that occurs; the mean of the two middle ones may not be.
+        requested = attributes.values[rows, INDEX[name]]
+        return np.full(rows.sum(), np.quantile(requested, 0.5, method="lower"))
 
-    return _figures(attributes, known, blind)
+    return _figures(attributes, blind)
 
 
 def reached(score: float, ceiling: float, chance: float) -> float:
@@ -208,17 +208,19 @@ def reached(score: float, ceiling: float, chance: float) -> float:
     return (score - chance) / (ceiling - chance)
 
 
-def _figures(attributes, known, answer) -> dict[str, float]:
+def _figures(
+    attributes: Attributes, answer: Callable[[str, np.ndarray], np.ndarray]
+) -> dict[str, float]:
     figures = {}
     for attribute in READ:
-        rows = known[:, INDEX[attribute.name]]
+        rows = attributes.known[:, INDEX[attribute.name]]
         if not rows.any():
             continue
-        told = attributes[rows, INDEX[attribute.name]]
+        requested = attributes.values[rows, INDEX[attribute.name]]
         read = answer(attribute.name, rows)
         if attribute.continuous:
-            figures[attribute.name] = float(np.abs(read - told).mean())
+            figures[attribute.name] = float(np.abs(read - requested).mean())
         else:
-            right = [(read[told == value] == value).mean() for value in np.unique(told)]
+            right = [(read[requested == value] == value).mean() for value in np.unique(requested)]
             figures[attribute.name] = float(np.mean(right))
     return figures

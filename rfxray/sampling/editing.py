@@ -1,16 +1,16 @@
-"""Editing: one thing changed in a given radiograph, the rest left alone.
+"""Editing: one thing changed in a given radiograph, everything else kept.
 
-Three ways put a picture onto the path to noise and bring it back under another condition:
+Three methods put an image onto the path to noise and bring it back under another condition:
 
 - `invert` abducts its own noise by running the ODE backwards under what is observed, intervenes,
-  and integrates again (abduct, intervene, predict: a counterfactual). A network explains a picture
-  but for a residual of fine grain, and near t = 0, where v = (x − x̂)/t, the ODE blows that up into
-  noise like no other. So the path begins at a small time, `floor`, from the picture with a little
-  noise of a fixed seed, and what x̂ left unexplained there is put aside and back at the end:
-  x' = x + x̂(x'_floor, target) − x̂(x_floor, source);
+  and integrates again (abduct, intervene, predict: a counterfactual). A network explains an image
+  except for a residual of fine grain, and near t = 0, where v = (x − x̂)/t, the ODE amplifies that
+  into noise unlike any it was trained on. So the path begins at a small time, `floor`, from the
+  image with a little noise of a fixed seed, and what x̂ does not explain there is put aside and
+  added again at the end: x' = x + x̂(x'_floor, target) − x̂(x_floor, source);
 - `noise` adds noise instead (SDEdit, Meng et al. 2022, arXiv 2108.01073), which with a keep mask is
-  inpainting, and without one paints everything anew, also outside of an edit mask;
-- `flow` walks from picture to picture along the difference of two velocities, without inversion
+  inpainting, and without one redraws everything, also outside of an edit mask;
+- `flow` walks from image to image along the difference of two velocities, without inversion
   (FlowEdit, Kulikov et al. 2025, arXiv 2412.08629): the fast one.
 
 Two masks, after RadEdit (Pérez-García et al. 2024, arXiv 2312.12865). Within the *edit mask* the
@@ -22,40 +22,45 @@ code pastes one time late), so that at t = 0 these pixels are the original's to 
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+from rfxray.attributes.vocabulary import Attributes
 from rfxray.errors import ConfigError
 from rfxray.objectives import flow
 from rfxray.runtime import sharding
 from rfxray.sampling import guidance as guide
-from rfxray.sampling import pretrained, solvers
+from rfxray.sampling import solvers
+from rfxray.sampling.guidance import ParametricVelocity
 from rfxray.sampling.pretrained import Model
-from rfxray.sampling.sampler import blocks, finite, keys_of, noise
+from rfxray.sampling.sampler import Shape, blocks, finite, keys_of, noise
 
 METHODS = ("invert", "noise", "flow")
 GUIDES = ("contrast", "factored", "plain")
+Progress: TypeAlias = Callable[[int], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class EditSettings:
-    """How pictures are edited.
+    """How images are edited.
 
     Attributes:
-      method: one of `METHODS`.
-      guidance: weight of what is changed; 1 is none.
-      unchanged: weight of what is not changed, for `factored` guidance.
+      method: One of `METHODS`.
+      guidance: Weight of the changed attributes; 1 is none.
+      unchanged: Weight of the other attributes, for `factored` guidance.
       guide: `contrast` (the changed attributes given the others), `factored` (each of the two
-        groups against nothing told) or `plain` (everything told, exaggerated alike).
-      strength: time up to which the picture is taken towards noise; 1 is the whole way.
-      floor: time at which an inversion begins and ends; 0 is the bare ODE, without a residual.
-      steps, solver: of the way back, and for `invert` of the way there; see `solvers`.
-      corrections: fixed-point rounds for each step of the inversion.
-      seed: of the noise, for `noise` and `flow`.
-      batch_size: pictures at once.
+        groups against no condition) or `plain` (all known attributes, exaggerated equally).
+      strength: Time up to which the image is taken towards noise; 1 is the whole way.
+      floor: Time at which an inversion begins and ends; 0 is the bare ODE, without a residual.
+      steps: Solver steps of the way back, and for `invert` of the way to noise.
+      solver: Key of `solvers.SOLVERS`.
+      corrections: Fixed-point rounds for each step of the inversion.
+      seed: Seed of the noise.
+      batch_size: Images per call of the network (times the branches of guidance).
     """
 
     method: str = "invert"
@@ -73,7 +78,7 @@ class EditSettings:
     def __post_init__(self):
         for value, among in ((self.method, METHODS), (self.guide, GUIDES)):
             if value not in among:
-                raise ConfigError(f"no way to edit {value!r}, only {', '.join(among)}")
+                raise ConfigError(f"no way to edit {value!r}; choose one of {', '.join(among)}")
         for name in ("guidance", "unchanged"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name}={getattr(self, name)} must be a number of at least 0")
@@ -86,11 +91,13 @@ class EditSettings:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed={self.seed} must lie in [0, 2³²)")
         if solvers.find(self.solver).memory and self.method == "invert":
-            raise ConfigError(f"{self.solver} remembers its past and cannot be inverted; take heun")
+            raise ConfigError(
+                f"{self.solver} is a multistep solver and cannot be inverted; use heun"
+            )
 
     @property
     def low(self) -> float:
-        """Where the path ends. What is drawn anew has no grain of its own to be put back."""
+        """Time at which the path ends. A redrawn image has no grain of its own to add again."""
         return self.floor if self.method == "invert" else 0.0
 
     def program(self) -> "EditSettings":
@@ -100,52 +107,39 @@ class EditSettings:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Condition:
-    """What pictures are said to show: `attributes` [n, 19] float32, `known` [n, 19] bool."""
-
-    attributes: np.ndarray
-    known: np.ndarray
-
-    def __getitem__(self, rows) -> "Condition":
-        return Condition(self.attributes[rows], self.known[rows])
-
-    def __len__(self) -> int:
-        return len(self.attributes)
-
-
-def changed(source: Condition, target: Condition) -> np.ndarray:
-    """Which attributes an intervention touches, bool [n, 19]."""
+def changed(source: Attributes, target: Attributes) -> np.ndarray | jax.Array:
+    """Which attributes an intervention changes, bool [n, 19]."""
     return (source.known != target.known) | (
-        source.known & target.known & (source.attributes != target.attributes)
+        source.known & target.known & (source.values != target.values)
     )
 
 
 def abduct(
-    model: Model, images: np.ndarray, source: Condition, settings: EditSettings = EditSettings()
+    model: Model, images: np.ndarray, source: Attributes, settings: EditSettings = EditSettings()
 ) -> np.ndarray:
-    """The path on which the model comes to these pictures, given what they show.
+    """The path on which the model comes to these images, given what they show.
 
     Args:
-      model: from `sampling.load`.
-      images: [n, size, size] float32 in [−1, 1].
-      source: what they show, as far as it is known.
-      settings: `invert` inverts the very steps of the solver, `noise` mixes with noise instead;
-        strength, steps, solver, corrections, seed.
+      model: Model from `sampling.load`.
+      images: Images, [n, size, size] float32 in [−1, 1].
+      source: What they show, as far as it is known, [n, 19].
+      settings: Settings of which method, strength, floor, steps, solver, corrections and seed are
+        read. `invert` inverts the very steps of the solver, `noise` mixes with noise instead.
 
     Returns:
-      [n, states, size, size] float32: from t = strength down to the pictures themselves, the last.
+      Path [n, states, size, size] float32, from t = strength down to the images themselves, which
+      come last.
 
     Raises:
-      ConfigError: for pictures that are not of the model's size, or `flow`, which has no such path.
+      ConfigError: for images that are not of the model's size, or `flow`, which has no such path.
     """
     if settings.method == "flow":
-        raise ConfigError("FlowEdit abducts nothing; take invert or noise")
-    _refuse_size(model, pictures=images)
-    run = _ascent(model.config, settings.program(), model.velocity)
+        raise ConfigError("FlowEdit has no path to abduct; use invert or noise")
+    _refuse_size(model, images=images)
+    run = _ascent(model.velocity, model.shape, settings.program())
 
     def one(rows):
-        batch = _placed(model, images=images[rows], source=source[rows], rows=rows)
+        batch = _placed(model, images=images[rows], source=source.rows(rows), rows=rows)
         return run(model.params, _numbers(settings), **batch)
 
     return _in_batches(model, settings, one, len(images))
@@ -154,45 +148,44 @@ def abduct(
 def predict(
     model: Model,
     path: np.ndarray,
-    source: Condition,
-    target: Condition,
+    source: Attributes,
+    target: Attributes,
     settings: EditSettings = EditSettings(),
     mask: np.ndarray | None = None,
     keep: np.ndarray | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
-    """From the start of a path to the pictures it leads to under other attributes.
+    """From the start of a path to the images it leads to under other attributes.
 
     Args:
-      model, settings: as `abduct` was given them, but for the guidance.
-      path: from `abduct`.
-      source: what the pictures show, as far as it is known.
-      target: what they shall show.
-      mask: [size, size] or [n, size, size] in [0, 1], where to edit; everywhere when None.
-      keep: likewise bool, pixels that are not to be touched at all; nowhere when None.
-      progress: called with the number of pictures that each batch added.
+      model: Model that `abduct` was given.
+      path: Path from `abduct`, [n, states, size, size].
+      source: What the images show, as far as it is known, [n, 19].
+      target: What they are to show, [n, 19].
+      settings: Settings that `abduct` was given, except for the guidance.
+      mask: Where to edit, [size, size] or [n, size, size] in [0, 1]; everywhere when None.
+      keep: Pixels that must not change at all, bool of these shapes; none when None.
+      progress: Function called with the number of images that each batch added.
 
     Returns:
-      [n, size, size] float32, in [−1, 1] but for kept pixels, which are as they came.
+      Images [n, size, size] float32 in [−1, 1], except for kept pixels, which are as given.
 
     Raises:
       ConfigError: for masks that are not of the model's size, or that the method has no use for.
-      NonFiniteError: where a picture comes out as no picture.
+      NonFiniteError: if an edited image is not finite.
     """
     refuse_masks(settings, mask is not None, keep is not None)
-    run = _descent(
-        model.config, settings.program(), model.velocity, mask is not None, keep is not None
-    )
+    run = _descent(model.velocity, settings.program(), mask is not None, keep is not None)
     masks = _masks(model, len(path), mask, keep)
     if keep is None:
-        path = path[:, [0, -2, -1]]  # the rest of the way serves kept pixels alone
+        path = path[:, [0, -2, -1]]  # the rest of the path serves only kept pixels
 
     def one(rows):
         there = _placed(
             model,
             path=path[rows],
-            source=source[rows],
-            target=target[rows],
+            source=source.rows(rows),
+            target=target.rows(rows),
             masks=tuple(m[rows] for m in masks),
         )
         return run(model.params, _numbers(settings), **there)
@@ -204,30 +197,30 @@ def predict(
 def edit(
     model: Model,
     images: np.ndarray,
-    source: Condition,
-    target: Condition,
+    source: Attributes,
+    target: Attributes,
     settings: EditSettings = EditSettings(),
     mask: np.ndarray | None = None,
     keep: np.ndarray | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
-    """Pictures as they would look under other attributes: `abduct` and `predict`, or the fast way.
+    """Images as they would look under other attributes: `abduct` and `predict`, or FlowEdit.
 
-    Arguments, result and errors are theirs.
+    Arguments, result and errors are those of the two.
     """
     if settings.method != "flow":
         path = abduct(model, images, source, settings)
         return predict(model, path, source, target, settings, mask, keep, progress)
-    _refuse_size(model, pictures=images)
-    run = _walk(model.config, settings.program(), model.velocity)
+    _refuse_size(model, images=images)
+    run = _walk(model.velocity, settings.program())
     masks = _masks(model, len(images), mask, keep)
 
     def one(rows):
         there = _placed(
             model,
             images=images[rows],
-            source=source[rows],
-            target=target[rows],
+            source=source.rows(rows),
+            target=target.rows(rows),
             rows=rows,
             masks=tuple(m[rows] for m in masks),
         )
@@ -242,32 +235,31 @@ def edit(
 
 
 def refuse_masks(settings: EditSettings, masked: bool, keeping: bool) -> None:
-    """Raises a ConfigError for an edit mask alone, outside of which `noise` keeps nothing."""
+    """Raises a ConfigError for an edit mask without a keep mask, for a method that redraws all."""
     if settings.method == "noise" and masked and not keeping:
         raise ConfigError(
-            "noise paints anew outside of an edit mask too; say what stays by --keep, or what is "
-            "drawn anew by --inpaint"
+            "--method noise also redraws outside of an edit mask; add --keep, or use --inpaint"
         )
 
 
 def _refuse_size(model: Model, **arrays) -> None:
-    size = model.config.model.size
+    wanted = model.shape[:2]
     for what, array in arrays.items():
-        if array is not None and np.shape(array)[-2:] != (size, size):
-            shape = " × ".join(map(str, np.shape(array)[-2:]))
-            raise ConfigError(f"{what} of {shape} for a model of {size} × {size} pixels")
+        if array is not None and (found := np.shape(array)[-2:]) != wanted:
+            given, size = (" × ".join(map(str, shape)) for shape in (found, wanted))
+            raise ConfigError(f"{what} of {given} pixels for a model of {size}")
 
 
 def _masks(model: Model, n: int, mask, keep) -> tuple[np.ndarray, np.ndarray]:
-    """Both masks as [n, size, size] float32; a mask may be one for all pictures."""
+    """Both masks as [n, size, size] float32; one mask may serve all images."""
     _refuse_size(model, **{"an edit mask": mask, "a keep mask": keep})
-    size = model.config.model.size
     given = (1.0 if mask is None else mask, 0.0 if keep is None else keep)
-    return tuple(np.broadcast_to(np.asarray(a, np.float32), (n, size, size)) for a in given)
+    shape = (n, *model.shape[:2])
+    return tuple(np.broadcast_to(np.asarray(a, np.float32), shape) for a in given)
 
 
-def _numbers(settings: EditSettings) -> dict:
-    """What a sweep changes without compiling anew."""
+def _numbers(settings: EditSettings) -> dict[str, np.ndarray | np.generic]:
+    """What a sweep changes without compiling again."""
     return {
         "seed": np.uint32(settings.seed),
         "strength": np.float32(settings.strength),
@@ -276,10 +268,7 @@ def _numbers(settings: EditSettings) -> dict:
 
 
 def _placed(model: Model, **batch) -> dict:
-    """Rows of arrays, conditions and masks, split over the devices."""
-    batch = {
-        k: (v.attributes, v.known) if isinstance(v, Condition) else v for k, v in batch.items()
-    }
+    """Rows of arrays, attributes and masks, split over the devices."""
     rows = jax.sharding.NamedSharding(model.mesh, sharding.BATCH)
     return jax.tree.map(lambda a: jax.device_put(np.asarray(a), rows), batch)
 
@@ -301,15 +290,15 @@ def _in_batches(model, settings, one, n: int, progress=None) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def _ascent(config, settings: EditSettings, velocity):
+def _ascent(velocity: ParametricVelocity, shape: Shape, settings: EditSettings):
     def run(params, numbers, images, source, rows):
         times = _times(settings, numbers)
-        images, straight = images[..., None], noise(config, numbers["seed"], rows)
+        images, straight = images[..., None], noise(shape, numbers["seed"], rows)
         if settings.method == "noise":
             path = jnp.stack([flow.interpolate(images, straight, t[None]) for t in times])
         else:
-            network = functools.partial(velocity or pretrained.velocity(config), params)
-            observed = guide.guided(network, guide.unguided(*source))
+            network = functools.partial(velocity, params)
+            observed = guide.guided(network, guide.unguided(source))
             low = flow.interpolate(images, straight, times[-1:])
             path = solvers.invert(observed, low, times, settings.solver, settings.corrections)
         if settings.low:
@@ -320,9 +309,9 @@ def _ascent(config, settings: EditSettings, velocity):
 
 
 @functools.lru_cache(maxsize=16)
-def _descent(config, settings: EditSettings, velocity, masked: bool, keeping: bool):
+def _descent(velocity: ParametricVelocity, settings: EditSettings, masked: bool, keeping: bool):
     def run(params, numbers, path, source, target, masks):
-        network = functools.partial(velocity or pretrained.velocity(config), params)
+        network = functools.partial(velocity, params)
         times = _times(settings, numbers)
         mask, keep = (m[..., None] for m in masks)
         path = rearrange(path, "n steps h w -> steps n h w 1")
@@ -330,9 +319,11 @@ def _descent(config, settings: EditSettings, velocity, masked: bool, keeping: bo
         if masked:
             # Where the mask is 0 the velocity is that of the source: one branch more, and weights
             # that vary in space.
-            told = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), source, branches[:2])
+            conditions = jax.tree.map(
+                lambda a, b: jnp.concatenate([a[None], b]), source, branches.attributes
+            )
             weights = [1 - mask, *(mask * w for w in branches.weights)]
-            branches = guide.Branches(*told, weights)
+            branches = guide.Branches(conditions, weights)
 
         def arrive(x, k):
             return jnp.where(keep > 0.5, path[k], x)
@@ -341,7 +332,7 @@ def _descent(config, settings: EditSettings, velocity, masked: bool, keeping: bo
         x = solvers.integrate(dx_dt, path[0], times, settings.solver, arrive if keeping else None)
         if settings.low:
             t, low, images = times[-1], path[-2], path[-1]
-            observed = guide.guided(network, guide.unguided(*source))
+            observed = guide.guided(network, guide.unguided(source))
             x = images + (x - t * dx_dt(x, t)) - (low - t * observed(low, t))
         return rearrange(x, "n h w 1 -> n h w")
 
@@ -349,26 +340,27 @@ def _descent(config, settings: EditSettings, velocity, masked: bool, keeping: bo
 
 
 @functools.lru_cache(maxsize=16)
-def _walk(config, settings: EditSettings, velocity):
+def _walk(velocity: ParametricVelocity, settings: EditSettings):
     """dz = [v_target(z + x_t − x) − v_source(x_t)] dt, with fresh noise in every x_t."""
 
     def run(params, numbers, images, source, target, rows, masks):
-        network = functools.partial(velocity or pretrained.velocity(config), params)
+        network = functools.partial(velocity, params)
         times = _times(settings, numbers)
         images, keys = images[..., None], keys_of(numbers["seed"], rows)
         mask, keep = (m[..., None] for m in masks)
         branches = _branches(settings.guide, source, target, numbers["weights"])
-        told = jax.tree.map(lambda a, b: jnp.concatenate([b, a[None]]), source, branches[:2])
-        every = guide.Branches(*told, branches.weights)
+        conditions = jax.tree.map(
+            lambda a, b: jnp.concatenate([b, a[None]]), source, branches.attributes
+        )
 
         def step(z, interval):
             t, dt, k = interval
             draw = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, k), z.shape[1:]))
             here = flow.interpolate(images, draw(keys), t[None])
             there = z + here - images
-            asked = jnp.stack([there] * len(branches.known) + [here])
-            *told, base, observed = guide.ask(network, asked, t, every)
-            z = z + dt * mask * (guide.affine(told, base, branches.weights, t) - observed)
+            states = jnp.stack([there] * len(branches.attributes.known) + [here])
+            *others, base, observed = guide.evaluate_branches(network, states, t, conditions)
+            z = z + dt * mask * (guide.affine(others, base, branches.weights, t) - observed)
             return jnp.where(keep > 0.5, images, z), None
 
         intervals = (times[:-1], jnp.diff(times), jnp.arange(1, len(times)))
@@ -382,12 +374,11 @@ def _times(settings: EditSettings, numbers: dict) -> jax.Array:
     return settings.low + (numbers["strength"] - settings.low) * solvers.time_grid(settings.steps)
 
 
-def _branches(kind: str, source, target, weights) -> guide.Branches:
-    attributes, known = target
-    moved = changed(Condition(*source), Condition(*target))
+def _branches(kind: str, source: Attributes, target: Attributes, weights) -> guide.Branches:
+    moved = changed(source, target)
     if kind == "plain":
-        return guide.classifier_free(attributes, known, weights[0])
+        return guide.classifier_free(target, weights[0])
     if kind == "factored":
-        # Which attributes are changed differs from picture to picture: groups are [batch, 19].
-        return guide.factored(attributes, known, jnp.stack([moved, ~moved]), weights)
-    return guide.contrast(attributes, known, moved, weights[0])
+        # Which attributes are changed differs from image to image: groups are [batch, 19].
+        return guide.factored(target, jnp.stack([moved, ~moved]), weights)
+    return guide.contrast(target, moved, weights[0])

@@ -1,10 +1,10 @@
 """Guidance: velocities under several conditions, combined into the one that is integrated.
 
-Every guidance is an affine combination of branches, v = v₀ + Σ_m w_m·(v_m − v₀): what the branches
-are told makes the kind (`classifier_free`, `factored`, `contrast`, `alike` for autoguidance), and a
-rule says how they are combined (`affine`, alone or inside `within`, `rescaled`, `optimised`):
+Every guidance is an affine combination of branches, v = v₀ + Σ_m w_m·(v_m − v₀): the conditions of
+the branches make the kind (`classifier_free`, `factored`, `contrast`, `alike` for autoguidance),
+and a rule says how they are combined (`affine`, by itself or in `within`, `rescaled`, `optimised`):
 
-    branches = factored(attributes, known, groups, weights)
+    branches = factored(attributes, groups, weights)
     velocity = guided(network, branches, rescaled(within(affine, 0.1, 0.9), 0.7))
 
 All branches of a step go through the network as one batch. A weight may be a number or an array
@@ -12,92 +12,104 @@ over pixels, which is all that an edit mask is (editing.py).
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from rfxray.attributes.vocabulary import INDEX, NAMES, NUM_ATTRIBUTES, lookup
+from rfxray.attributes.vocabulary import INDEX, NAMES, NUM_ATTRIBUTES, Attributes, lookup
 from rfxray.errors import ConfigError
 from rfxray.sampling.solvers import Velocity
 
-# (x [n, ...], t [n], attributes [n, 19], known [n, 19]) → dx/dt, shaped like x
-Network = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+Array: TypeAlias = np.ndarray | jax.Array
 
-# (told, base, weights, t) → velocity: what is made of the branches of one step. `told` is a list of
-# velocities, `weights` a list as long of numbers or arrays that broadcast against them.
-Rule = Callable[[list[jax.Array], jax.Array, list[jax.Array], jax.Array], jax.Array]
+# The nested dict of a network's parameters.
+Params: TypeAlias = Mapping[str, "jax.Array | Params"]
+
+# (params, x [n, ...], t [n], attributes [n, 19]) → dx/dt, shaped like x
+ParametricVelocity: TypeAlias = Callable[[Params, jax.Array, jax.Array, Attributes], jax.Array]
+
+# The same with the parameters given: (x [n, ...], t [n], attributes [n, 19]) → dx/dt
+Network: TypeAlias = Callable[[jax.Array, jax.Array, Attributes], jax.Array]
+
+# A number, or an array that broadcasts against the velocity.
+Weight: TypeAlias = float | Array
+
+# (others, base, weights, t) → velocity: how the branches of one step are combined. `others` are the
+# velocities of every branch except the base, and there are as many weights.
+Rule: TypeAlias = Callable[[Sequence[jax.Array], jax.Array, Sequence[Weight], jax.Array], jax.Array]
 
 
 class Branches(NamedTuple):
-    """The conditions under which each picture's velocity is asked, the base last.
+    """The conditions under which the velocity of each image is evaluated, the base last.
 
     Attributes:
-      attributes, known: [branches, batch, 19].
-      weights: of every branch but the base.
+      attributes: Condition of each branch, [branches, batch, 19].
+      weights: Weights of all branches except the base.
     """
 
-    attributes: jax.Array
-    known: jax.Array
-    weights: list[jax.Array]
+    attributes: Attributes
+    weights: list[Weight]
 
 
 # ---------------------------------------------------------------------------------------------
-# What the branches are told
+# The conditions of the branches
 
 
-def unguided(attributes: jax.Array, known: jax.Array) -> Branches:
-    """The plain conditional velocity."""
-    return Branches(attributes[None], known[None], [])
+def unguided(attributes: Attributes) -> Branches:
+    """The plain conditional velocity, of attributes [batch, 19]."""
+    return _stack([attributes], [])
 
 
-def classifier_free(attributes: jax.Array, known: jax.Array, weight) -> Branches:
+def classifier_free(attributes: Attributes, weight: Weight) -> Branches:
     """v(∅) + w·(v(c) − v(∅)) (Ho and Salimans 2022, arXiv 2207.12598).
 
-    Weight 1 is the plain conditional velocity, above 1 exaggerates everything that is told.
+    Weight 1 is the plain conditional velocity, above 1 exaggerates every known attribute.
     """
-    return _stack([(attributes, known), (attributes, jnp.zeros_like(known))], [weight])
+    return _stack([attributes, _unconditioned(attributes)], [weight])
 
 
-def factored(attributes: jax.Array, known: jax.Array, groups: np.ndarray, weights) -> Branches:
-    """v(∅) + Σ_m w_m·(v(c⁽ᵐ⁾) − v(∅)), c⁽ᵐ⁾ told group m alone (arXiv 2506.14399).
+def factored(attributes: Attributes, groups: Array, weights: Sequence[Weight] | Array) -> Branches:
+    """v(∅) + Σ_m w_m·(v(c⁽ᵐ⁾) − v(∅)), where c⁽ᵐ⁾ knows only group m (arXiv 2506.14399).
 
     Args:
-      attributes, known: [batch, 19].
-      groups: [groups, 19] bool, from `group_masks`.
-      weights: one for each group.
+      attributes: The whole condition c, [batch, 19].
+      groups: Attributes of each group, bool [groups, 19] from `group_masks`, or
+        [groups, batch, 19].
+      weights: One weight for each group.
     """
-    told = [(attributes, known & mask) for mask in groups]
-    return _stack([*told, (attributes, jnp.zeros_like(known))], list(weights))
+    parts = [attributes._replace(known=attributes.known & mask) for mask in groups]
+    return _stack([*parts, _unconditioned(attributes)], list(weights))
 
 
-def contrast(attributes: jax.Array, known: jax.Array, changed: np.ndarray, weight) -> Branches:
+def contrast(attributes: Attributes, changed: Array, weight: Weight) -> Branches:
     """v(c∖m) + w·(v(c) − v(c∖m)): guided along one group given all the others.
 
-    Weight 1 is the plain conditional velocity exactly, which `factored` is only where groups act
-    independently; and the base stays within what is told, so nothing else is exaggerated.
+    Weight 1 is the plain conditional velocity exactly, which `factored` is only if the groups act
+    independently; and the base knows all the other attributes, so none of them is exaggerated.
 
     Args:
-      attributes, known: [batch, 19].
-      changed: [19] or [batch, 19] bool, the group m.
-      weight: of it.
+      attributes: The whole condition c, [batch, 19].
+      changed: The group m, bool [19] or [batch, 19].
+      weight: Weight of the group.
     """
-    return _stack([(attributes, known), (attributes, known & ~changed)], [weight])
+    rest = attributes._replace(known=attributes.known & ~changed)
+    return _stack([attributes, rest], [weight])
 
 
-def alike(attributes: jax.Array, known: jax.Array, weight) -> Branches:
-    """Both branches told the same, for a network of two: see `autoguided`."""
-    return _stack([(attributes, known)] * 2, [weight])
+def alike(attributes: Attributes, weight: Weight) -> Branches:
+    """Both branches under the same condition, for a network of two: see `autoguided`."""
+    return _stack([attributes] * 2, [weight])
 
 
 def group_masks(groups: Sequence[Sequence[str]]) -> np.ndarray:
-    """Groups of attribute names as [groups + 1, 19] bool; what none names is the last group.
+    """Groups of attribute names as bool [groups + 1, 19]; the last group is all the others.
 
     Raises:
-      ConfigError: for an attribute that is not there or stands in two groups.
+      ConfigError: for an unknown attribute, or one in two groups.
     """
     masks = np.zeros((len(groups) + 1, NUM_ATTRIBUTES), bool)
     for mask, names in zip(masks, groups, strict=False):
@@ -109,27 +121,32 @@ def group_masks(groups: Sequence[Sequence[str]]) -> np.ndarray:
     return masks
 
 
-def _stack(conditions, weights) -> Branches:
-    attributes, known = (jnp.stack(part) for part in zip(*conditions, strict=True))
-    return Branches(attributes, known, weights)
+def _unconditioned(attributes: Attributes) -> Attributes:
+    return attributes._replace(known=jnp.zeros_like(attributes.known))
+
+
+def _stack(conditions: Sequence[Attributes], weights: list[Weight]) -> Branches:
+    return Branches(jax.tree.map(lambda *parts: jnp.stack(parts), *conditions), weights)
 
 
 # ---------------------------------------------------------------------------------------------
 # How they are combined
 
 
-def affine(told, base, weights, t):
-    """v₀ + Σ_m w_m·(v_m − v₀)."""
-    terms = [weight * (v - base) for v, weight in zip(told, weights, strict=True)]
+def affine(
+    others: Sequence[jax.Array], base: jax.Array, weights: Sequence[Weight], t: jax.Array
+) -> jax.Array:
+    """v₀ + Σ_m w_m·(v_m − v₀): the plain `Rule`."""
+    terms = [weight * (v - base) for v, weight in zip(others, weights, strict=True)]
     return functools.reduce(jnp.add, terms, base)
 
 
 def within(rule: Rule, low: float, high: float) -> Rule:
     """Every weight is 1 outside of low ≤ t ≤ high (Kynkäänniemi et al. 2024, arXiv 2404.07724)."""
 
-    def combine(told, base, weights, t):
+    def combine(others, base, weights, t):
         inside = (t >= low) & (t <= high)
-        return rule(told, base, [jnp.where(inside, weight, 1.0) for weight in weights], t)
+        return rule(others, base, [jnp.where(inside, weight, 1.0) for weight in weights], t)
 
     return combine
 
@@ -137,12 +154,12 @@ def within(rule: Rule, low: float, high: float) -> Rule:
 def rescaled(rule: Rule, share: float) -> Rule:
     """Takes back that share of the contrast that guidance adds (Lin et al. 2023, arXiv 2305.08891).
 
-    The standard deviation of each picture's velocity is brought towards that of weight 1.
+    The standard deviation of each image's velocity is brought towards that of weight 1.
     """
 
-    def combine(told, base, weights, t):
-        guided = rule(told, base, weights, t)
-        plain = rule(told, base, [jnp.ones_like(weight) for weight in weights], t)
+    def combine(others, base, weights, t):
+        guided = rule(others, base, weights, t)
+        plain = rule(others, base, [jnp.ones_like(weight) for weight in weights], t)
         axes = tuple(range(1, base.ndim))
         wanted, found = (v.std(axes, keepdims=True) for v in (plain, guided))
         return guided * (1 + share * (wanted / found - 1))
@@ -151,18 +168,18 @@ def rescaled(rule: Rule, share: float) -> Rule:
 
 
 def optimised(rule: Rule) -> Rule:
-    """Scales the base to where it lies nearest to the told velocity.
+    """Scales the base so that it lies as near as possible to the conditional velocity.
 
-    The one half of CFG-Zero* (Fan et al. 2025, arXiv 2503.18886): s = ⟨v₁, v₀⟩ / |v₀|² for each
-    picture. The other, resting in the first step, is of the time grid (`generate.flow_to_data`).
-    With several told branches s is of their mean.
+    One half of CFG-Zero* (Fan et al. 2025, arXiv 2503.18886): s = ⟨v₁, v₀⟩ / |v₀|² for each image.
+    The other half, skipping the first interval, belongs to the time grid (`sampler.flow_to_data`).
+    With several conditional branches s is taken of their mean.
     """
 
-    def combine(told, base, weights, t):
-        mean = functools.reduce(jnp.add, told) / len(told)
+    def combine(others, base, weights, t):
+        mean = functools.reduce(jnp.add, others) / len(others)
         axes = tuple(range(1, base.ndim))
         scale = (mean * base).sum(axes, keepdims=True) / (base**2).sum(axes, keepdims=True)
-        return rule(told, scale * base, weights, t)
+        return rule(others, scale * base, weights, t)
 
     return combine
 
@@ -171,45 +188,51 @@ def optimised(rule: Rule) -> Rule:
 # The velocity that is integrated
 
 
-def ask(network: Network, x: jax.Array, t: jax.Array, branches: Branches) -> list[jax.Array]:
+def evaluate_branches(
+    network: Network, x: jax.Array, t: jax.Array, attributes: Attributes
+) -> list[jax.Array]:
     """The velocity of every branch, from one call of the network.
 
     Args:
-      x: [branches, batch, ...], where each is asked.
-      t: scalar.
+      network: `(x [n, ...], t [n], attributes [n, 19]) → dx/dt`.
+      x: State at which each branch is evaluated, [branches, batch, ...].
+      t: Time, a scalar.
+      attributes: Condition of each branch, [branches, batch, 19].
 
     Returns:
-      a list of [batch, ...], as long as there are branches.
+      List of velocities [batch, ...], one for each branch.
     """
-    rows = [rearrange(a, "m n ... -> (m n) ...") for a in (x, branches.attributes, branches.known)]
-    velocities = network(rows[0], jnp.full(len(rows[0]), t), rows[1], rows[2])
-    return jnp.split(velocities, len(x))
+    rows, conditions = jax.tree.map(lambda a: rearrange(a, "m n ... -> (m n) ..."), (x, attributes))
+    return jnp.split(network(rows, jnp.full(len(rows), t), conditions), len(x))
 
 
 def guided(network: Network, branches: Branches, rule: Rule = affine) -> Velocity:
     """The combined velocity as a function of (x [batch, ...], t scalar)."""
 
     def velocity(x, t):
-        *told, base = ask(network, jnp.stack([x] * len(branches.known)), t, branches)
-        return rule(told, base, branches.weights, t) if told else base
+        copies = jnp.stack([x] * len(branches.attributes.known))
+        *others, base = evaluate_branches(network, copies, t, branches.attributes)
+        return rule(others, base, branches.weights, t) if others else base
 
     return velocity
 
 
-def autoguided(apply, params, weak) -> Network:
-    """Two networks of one shape as one: the first half of the rows asks `params`, the other `weak`.
+def autoguided(velocity: ParametricVelocity, params: Params, weak: Params) -> Network:
+    """Two networks of one shape as one: `params` serve the first half of the rows, `weak` the rest.
 
     With `alike` this is autoguidance, v = v_weak + w·(v − v_weak) (Karras et al. 2024,
     arXiv 2406.02507): away from the errors that a less trained network makes more of.
 
     Args:
-      apply: `(params, x, t, attributes, known) → dx/dt`.
-      params, weak: parameters of the same tree.
+      velocity: `(params, x, t [n], attributes [n, 19]) → dx/dt`.
+      params, weak: Parameters of both networks, trees of the same structure.
     """
     both = jax.tree.map(lambda *pair: jnp.stack(pair), params, weak)
 
-    def network(*rows):
-        halves = [rearrange(a, "(two n) ... -> two n ...", two=2) for a in rows]
-        return rearrange(jax.vmap(apply)(both, *halves), "two n ... -> (two n) ...")
+    def network(x, t, attributes):
+        halves = jax.tree.map(
+            lambda a: rearrange(a, "(two n) ... -> two n ...", two=2), (x, t, attributes)
+        )
+        return rearrange(jax.vmap(velocity)(both, *halves), "two n ... -> (two n) ...")
 
     return network

@@ -1,17 +1,17 @@
-"""What pictures are asked to be: one row of attributes a picture, from a table or by a plan."""
+"""What images are requested: one row of attributes for each image, from a table or by a plan."""
 
 import csv
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rfxray.attributes import vocabulary
 from rfxray.attributes.states import known_from_states
-from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX
+from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX, Attributes, Values
 from rfxray.data.dataset import Dataset, Records
 from rfxray.errors import ConfigError, DataError
 
@@ -20,56 +20,54 @@ DECADES = tuple(range(20, 90, 10))  # of `age_decade`: adults, to where the sets
 
 @dataclasses.dataclass(frozen=True)
 class Requests:
-    """Rows of attributes; picture k is asked row k, and what comes after the last starts again.
+    """Rows of attributes: image k is requested with row k, and after the last row again the first.
 
     Attributes:
-      attributes: [rows, 19] float32.
-      known: [rows, 19] bool.
-      first: the picture that is asked the first row.
-      ages: seed of years 0 to 9 that are added to each picture's age; None adds nothing.
+      attributes: The rows, [rows, 19].
+      first: Index of the image that is requested with the first row.
+      ages: Seed of the years, 0 to 9, that are added to the age of each image; None adds none.
     """
 
-    attributes: np.ndarray
-    known: np.ndarray
+    attributes: Attributes
     first: int = 0
     ages: int | None = None
 
-    def rows(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(attributes, known) of those pictures, each [n, 19]."""
-        places = (np.asarray(numbers) - self.first) % len(self.attributes)
-        attributes, known = self.attributes[places], self.known[places]
+    def rows(self, numbers: np.ndarray) -> Attributes:
+        """The attributes of these images, [n, 19], from their indices [n]."""
+        places = (np.asarray(numbers) - self.first) % len(self.attributes.values)
+        rows = self.attributes.rows(places)
         if self.ages is not None:
-            # By a counter, so that no picture needs those before it.
-            attributes[:, INDEX["age"]] += [
+            # By a counter, so that no image needs those before it.
+            rows.values[:, INDEX["age"]] += [
                 np.random.Generator(np.random.Philox(key=self.ages, counter=int(k))).integers(10)
                 for k in numbers
             ]
-        return attributes, known
+        return rows
 
     def fingerprint(self) -> str:
-        """sha256 of all that decides what is asked, hex."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.attributes, "<f4"))
-        digest.update(np.ascontiguousarray(self.known))
+        """sha256 of all that decides what is requested, hex."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.attributes.values, "<f4"))
+        digest.update(np.ascontiguousarray(self.attributes.known))
         if self.ages is not None:
             digest.update(str(self.ages).encode())
         return digest.hexdigest()
 
 
-def alike(asked: Mapping[str, object]) -> Requests:
-    """The same for every picture."""
+def alike(asked: Values) -> Requests:
+    """The same attributes for every image."""
     return _encoded([asked])
 
 
-def from_csv(path: str | Path, asked: Mapping[str, object]) -> Requests:
-    """A row of a CSV file a picture; its header names attributes, an empty cell is not told.
+def from_csv(path: str | Path, asked: Values) -> Requests:
+    """A row of a CSV file for each image; the header names attributes, an empty cell requests none.
 
     Args:
-      path: of the file.
-      asked: what every picture is told besides.
+      path: Path of the file.
+      asked: Further attributes, the same for every image.
 
     Raises:
-      DataError: where the file cannot be read or has no row.
-      ConfigError: for a column that is no attribute or is in `asked` too, a wrong value, or
+      DataError: if the file cannot be read or has no row.
+      ConfigError: for a column that is not an attribute or is also in `asked`, a wrong value, or
         findings that contradict each other, with the line.
     """
     try:
@@ -78,44 +76,45 @@ def from_csv(path: str | Path, asked: Mapping[str, object]) -> Requests:
             lines = [(reader.line_num, row) for row in reader]
             header = reader.fieldnames or ()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no table that can be read: {error}") from error
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
     if not lines:
-        raise DataError(f"{path} holds no row below its header")
+        raise DataError(f"{path} has no row below its header")
     names = {column: vocabulary.lookup(column).name for column in header}
     if len(set(names.values())) < len(header):
-        raise ConfigError(f"{path}: two columns of its header name one attribute: {list(header)}")
+        raise ConfigError(f"{path}: two columns of the header name one attribute: {list(header)}")
     if both := [name for name in names.values() if name in asked]:
-        raise ConfigError(f"{path} has a column {both[0]}, which --set says too; leave one out")
+        raise ConfigError(f"{path} has a column {both[0]}, which --set gives too; leave one out")
     rows = []
     for number, line in lines:
         if None in line or None in line.values():
             raise ConfigError(f"{path}, line {number}: not the {len(header)} cells of the header")
-        told = {names[column]: cell for column, cell in line.items() if cell.strip()}
+        cells = {names[column]: cell for column, cell in line.items() if cell.strip()}
         try:
-            rows.append(vocabulary.encode({**asked, **told}))
+            rows.append(vocabulary.encode({**asked, **cells}))
         except ConfigError as error:
             raise ConfigError(f"{path}, line {number}: {error}") from None
-    return _stacked(rows)
+    return Requests(vocabulary.stack(rows))
 
 
 def from_dataset(
     dataset: Dataset,
     split: str,
-    asked: Mapping[str, object],
+    asked: Values,
     n: int | None = None,
     first: int = 0,
 ) -> Requests:
     """What each radiograph of a data set is known to show, in its stored order.
 
     Args:
-      dataset, split: of radiographs.
-      asked: what every picture is told instead.
-      n: only pictures first … first + n − 1 will be asked for, so no others are read; all are where
-        it is None.
-      first: see n.
+      dataset: Data set of radiographs.
+      split: Name of its split.
+      asked: Attributes that replace those of the radiograph, the same for every image.
+      n: Number of images: only first … first + n − 1 will be requested, so only their records are
+        read; every record is read when None.
+      first: Index of the first image, see n.
 
     Raises:
-      ConfigError: where there is no such split, or `asked` contradicts a row.
+      ConfigError: if there is no such split, or `asked` contradicts a row.
     """
     if not dataset.examples.get(split):
         raise ConfigError(f"data set {dataset.path} has no split {split!r}")
@@ -125,45 +124,41 @@ def from_dataset(
     rows = []
     for number in range(first, first + n):
         record = records[number % len(records)]
-        known = known_from_states(record["states"])
-        told = vocabulary.decode(record["attributes"], known)
+        shown = Attributes(record["attributes"], known_from_states(record["states"]))
+        values = vocabulary.decode(shown)
         if set(asked) & set(vocabulary.PATHOLOGY_NAMES):
-            # It follows from what was found there, not from what is asked.
-            told.pop("no_finding", None)
-        rows.append(vocabulary.encode({**told, **asked}))
-    return dataclasses.replace(_stacked(rows), first=first)
+            # It follows from what was found there, not from what is requested.
+            values.pop("no_finding", None)
+        rows.append(vocabulary.encode({**values, **asked}))
+    return Requests(vocabulary.stack(rows), first)
 
 
-def balanced(names: Sequence[str], asked: Mapping[str, object], seed: int = 0) -> Requests:
-    """Every combination of subgroups alike often (±1), one after another.
+def balanced(names: Sequence[str], asked: Values, seed: int = 0) -> Requests:
+    """Every combination of subgroups equally often (±1), one after another.
 
     Args:
-      names: of categorical attributes, and `age_decade`: an age drawn evenly within a decade
-        from 20 to 89.
-      asked: what every picture is told besides.
-      seed: of the ages.
+      names: Names of categorical attributes, and `age_decade`: an age drawn uniformly within a
+        decade from 20 to 89.
+      asked: Further attributes, the same for every image.
+      seed: Seed of the ages.
 
     Raises:
-      ConfigError: for an attribute that has no categories, is named twice, or is in `asked` too.
+      ConfigError: for an attribute that has no categories, is named twice, or is also in `asked`.
     """
-    axes = {}
+    axes: dict[str, tuple[str, ...] | tuple[int, ...]] = {}
     for name in names:
         name = "age_decade" if name == "age_decade" else vocabulary.lookup(name).name
         values = DECADES if name == "age_decade" else ATTRIBUTES[INDEX[name]].values
-        told = "age" if name == "age_decade" else name
+        attribute = "age" if name == "age_decade" else name
         if not values:
-            raise ConfigError(f"--balance {name} has no categories; for age it is age_decade")
-        if told in axes or told in asked:
+            raise ConfigError(f"--balance {name} has no categories; for age use age_decade")
+        if attribute in axes or attribute in asked:
             raise ConfigError(f"--balance {name} is given twice, or by --set too")
-        axes[told] = values
+        axes[attribute] = values
     cells = [dict(zip(axes, cell, strict=True)) for cell in itertools.product(*axes.values())]
     table = _encoded([{**asked, **cell} for cell in cells])
     return dataclasses.replace(table, ages=seed if "age" in axes else None)
 
 
-def _encoded(rows: Sequence[Mapping[str, object]]) -> Requests:
-    return _stacked([vocabulary.encode(row) for row in rows])
-
-
-def _stacked(rows) -> Requests:
-    return Requests(*(np.stack(part) for part in zip(*rows, strict=True)))
+def _encoded(rows: Sequence[Values]) -> Requests:
+    return Requests(vocabulary.stack([vocabulary.encode(row) for row in rows]))

@@ -1,43 +1,56 @@
-"""From noise to radiographs: the settings, the one pure function, and the loop over batches."""
+"""From noise to images: the settings, the one pure function, and the loop over batches."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rfxray.attributes import vocabulary
+from rfxray.attributes.vocabulary import Attributes, Values
 from rfxray.errors import ConfigError, NonFiniteError
 from rfxray.runtime import compiler_options, sharding
-from rfxray.sampling import adaptive, pretrained, solvers, stochastic
+from rfxray.sampling import adaptive, solvers, stochastic
 from rfxray.sampling import guidance as guide
+from rfxray.sampling.guidance import ParametricVelocity, Params
 from rfxray.sampling.pretrained import Model
+
+Shape: TypeAlias = tuple[int, int, int]  # height, width and channels of one example
+
+# `(params, weak, x, seed, weights, indices, attributes) → images`
+Integration: TypeAlias = Callable[
+    [Params, Params | None, jax.Array, jax.Array, jax.Array, jax.Array, Attributes], jax.Array
+]
+
+# `(params, seed, weight, indices, attributes) → images`
+Sampler: TypeAlias = Callable[[Params, jax.Array, jax.Array, jax.Array, Attributes], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How pictures are drawn from a model.
+    """How images are drawn from a model.
 
     Attributes:
-      seed: picture i of a seed starts from the same noise, whatever else is asked.
-      steps: intervals of the time grid.
-      solver: a key of `solvers.SOLVERS`, or `adaptive`, which chooses its steps by `tolerance`. The
-        default has the least error on an even grid (docs/sampling.md).
-      guidance: classifier-free weight w; 1 is none.
-      shift: of the time grid, see `flow.shift_timestep`.
-      batch_size: pictures per call of the network (times the branches of guidance).
-      spacing: of the time grid, one of `solvers.SPACINGS`.
-      times: a grid of one's own, falling from 1 to 0, in place of steps, shift and spacing.
-      weights: factored guidance, ((attribute names, weight), …); `guidance` is then the weight of
+      seed: Seed of the noise; image i of a seed starts from the same noise for any request.
+      steps: Number of intervals of the time grid.
+      solver: Key of `solvers.SOLVERS`, or `adaptive`, which chooses its steps by `tolerance`. The
+        default has the least error on a uniform grid (docs/sampling.md).
+      guidance: Classifier-free weight w; 1 is none.
+      shift: Shift of the time grid, see `flow.shift_timestep`.
+      batch_size: Images per call of the network (times the branches of guidance).
+      spacing: Spacing of the time grid, one of `solvers.SPACINGS`.
+      times: Custom grid, falling from 1 to 0, in place of steps, shift and spacing.
+      weights: Factored guidance, ((attribute names, weight), …); `guidance` is then the weight of
         the attributes that no group names.
-      interval: times within which there is guidance.
-      rescale: share of the contrast added by guidance that is taken back, 0 to 1.
-      optimised: the base scaled and the first interval of the grid at rest, as CFG-Zero* has it.
-      churn: above 0 the stochastic sampler, see `stochastic.integrate`; 1 is w = σ_t of SiT's
-        equation, 2 what its public code does by default.
-      tolerance: of the adaptive solver.
+      interval: Times within which there is guidance.
+      rescale: Share of the contrast added by guidance that is taken back, 0 to 1.
+      optimised: Whether to scale the base and skip the first interval of the grid, as CFG-Zero*.
+      churn: Strength of the stochastic sampler, 0 is the ODE, see `stochastic.integrate`; 1 is
+        w = σ_t of SiT's equation, 2 the default of its public code.
+      tolerance: Error tolerance of the adaptive solver.
     """
 
     seed: int = 0
@@ -81,7 +94,7 @@ class Settings:
             raise ConfigError(f"churn={self.churn} is for the euler solver, not {self.solver}")
         guide.group_masks([names for names, _ in self.weights])
         if len(self.grid()) < 3 and self.optimised:
-            raise ConfigError("optimised rests in the first step, and there is no other")
+            raise ConfigError("optimised skips the first step, so it needs at least 2")
 
     def grid(self) -> np.ndarray:
         """The times, [steps + 1] float32 from 1 to 0."""
@@ -96,7 +109,7 @@ class Settings:
         return guide.within(rule, *self.interval) if self.interval != (0.0, 1.0) else rule
 
     def traced_weights(self) -> np.ndarray:
-        """What a sweep over weights changes without compiling anew: a scalar, or one a group."""
+        """What a sweep over weights changes without compiling again: a scalar, or [groups]."""
         if not self.weights:
             return np.float32(self.guidance)
         return np.array([*(weight for _, weight in self.weights), self.guidance], np.float32)
@@ -114,66 +127,73 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """Generated pictures and all that made them.
+    """Generated images and everything that made them.
 
     Attributes:
-      images: [n, height, width] float32 in [−1, 1].
-      attributes, known: [n, 19], what each was asked to be.
-      indices: [n] int, which noise of the seed each started from.
-      settings: as they were drawn.
-      source: of the model.
+      images: Images, [n, height, width] float32 in [−1, 1].
+      attributes: Requested attributes of each, [n, 19].
+      indices: Index of the noise of the seed that each started from, [n] int.
+      settings: Settings that they were drawn with.
+      source: `Model.source` of the model that drew them.
     """
 
     images: np.ndarray
-    attributes: np.ndarray
-    known: np.ndarray
+    attributes: Attributes
     indices: np.ndarray
     settings: Settings
-    source: dict[str, object]
+    source: Mapping[str, object]
 
 
 # ---------------------------------------------------------------------------------------------
 # The integration as a pure function
 
 
-def keys_of(seed, indices: jax.Array) -> jax.Array:
-    """The randomness of picture i of a seed: [batch] typed PRNG keys."""
+def keys_of(seed: int | jax.Array, indices: jax.Array) -> jax.Array:
+    """The randomness of image i of a seed: [batch] typed PRNG keys."""
     key = jax.random.key(seed)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
 
 
-def noise(config, seed, indices: jax.Array) -> jax.Array:
-    """What picture i of a seed starts from: [batch, height, width, channels] float32."""
-    m = config.model
+def noise(shape: Shape, seed: int | jax.Array, indices: jax.Array) -> jax.Array:
+    """What image i of a seed starts from: [batch, height, width, channels] float32.
+
+    Args:
+      shape: Height, width and channels of one example.
+      seed: Seed of the noise, a scalar.
+      indices: Which images of the seed, [batch] uint32.
+    """
     keys = keys_of(seed, indices)
-    return jax.vmap(lambda k: jax.random.normal(k, (m.size, m.size, m.channels)))(keys)
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
-def flow_to_data(config, settings: Settings, velocity: Callable | None = None) -> Callable:
+def flow_to_data(velocity: ParametricVelocity, settings: Settings) -> Integration:
     """The integration from given noise, to be jitted.
 
+    Args:
+      velocity: `(params, x, t [n], attributes [n, 19]) → dx/dt`.
+      settings: Settings of which only `program()` is read.
+
     Returns:
-      `(params, weak, x, seed, weights, indices, attributes, known) → images`; `weak` is None but
-      for autoguidance, `weights` is `settings.traced_weights()`, seed and indices key the noise
-      that a stochastic sampler adds.
+      `(params, weak, x, seed, weights, indices, attributes) → images`, of which `weak` is None
+      except for autoguidance and `weights` is `settings.traced_weights()`; seed and indices key the
+      noise that a stochastic sampler adds.
     """
-    velocity = velocity or pretrained.velocity(config)
     times = settings.grid()
     if settings.optimised:
-        times = times[1:]  # to rest in a step is not to take it, whatever the solver remembers
+        times = times[1:]  # skipping the first interval is the same for every solver
 
-    def integrate(params, weak, x, seed, weights, indices, attributes, known):
+    def integrate(params, weak, x, seed, weights, indices, attributes):
         network = functools.partial(velocity, params)
         if weak is not None:
             network = guide.autoguided(velocity, params, weak)
-            branches = guide.alike(attributes, known, weights)
+            branches = guide.alike(attributes, weights)
         elif settings.weights:
             groups = guide.group_masks([names for names, _ in settings.weights])
-            branches = guide.factored(attributes, known, groups, weights)
+            branches = guide.factored(attributes, groups, weights)
         elif settings.guidance == 1:
-            branches = guide.unguided(attributes, known)
+            branches = guide.unguided(attributes)
         else:
-            branches = guide.classifier_free(attributes, known, weights)
+            branches = guide.classifier_free(attributes, weights)
         dx_dt = guide.guided(network, branches, settings.rule())
         if settings.churn:
             return stochastic.integrate(dx_dt, x, times, keys_of(seed, indices), settings.churn)
@@ -184,23 +204,24 @@ def flow_to_data(config, settings: Settings, velocity: Callable | None = None) -
     return integrate
 
 
-def make_sampler(config, settings: Settings) -> Callable:
+def make_sampler(velocity: ParametricVelocity, shape: Shape, settings: Settings) -> Sampler:
     """Noise and integration as one pure function, to be jitted.
 
     Args:
-      config: of the run that trained the network.
-      settings: of which `seed` is not read, and `guidance` only for whether it is 1 (none).
+      velocity: `(params, x, t [n], attributes [n, 19]) → dx/dt`.
+      shape: Height, width and channels of one example.
+      settings: Settings of which only `program()` is read.
 
     Returns:
-      `(params, seed, weight, indices [batch] uint32, attributes, known) → images [batch, height,
-      width, channels] float32`, where seed and weight stand for those of the settings (so that a
-      sweep over them compiles once) and picture i starts from noise keyed by (seed, i) alone.
+      `(params, seed, weight, indices [batch] uint32, attributes [batch, 19]) → images [batch,
+      height, width, channels] float32`, where seed and weight stand for those of the settings (so
+      that a sweep over them compiles once) and image i starts from noise keyed only by (seed, i).
     """
-    integrate = flow_to_data(config, settings)
+    integrate = flow_to_data(velocity, settings)
 
-    def sample(params, seed, weight, indices, attributes, known):
-        x = noise(config, seed, indices)
-        return integrate(params, None, x, seed, weight, indices, attributes, known)
+    def sample(params, seed, weight, indices, attributes):
+        x = noise(shape, seed, indices)
+        return integrate(params, None, x, seed, weight, indices, attributes)
 
     return sample
 
@@ -210,12 +231,12 @@ def make_sampler(config, settings: Settings) -> Callable:
 
 
 class Batches:
-    """A model and settings, compiled for one shape of batch: once, whatever is asked of it.
+    """A model and settings, compiled once for one shape of batch.
 
     Args:
-      model: from `load`.
-      settings: how pictures are drawn.
-      size: pictures in a batch, rounded up to a multiple of the devices.
+      model: Model from `load`.
+      settings: Settings that images are drawn with.
+      size: Number of images in a batch, rounded up to a multiple of the devices.
 
     Raises:
       ConfigError: for autoguidance together with factored weights.
@@ -227,46 +248,49 @@ class Batches:
         self.model, self.settings = model, settings
         self.size = size + -size % model.mesh.size
         self._start, self._integrate = _programs(
-            model.config, settings.program(), model.velocity, model.mesh
+            model.velocity, model.shape, settings.program(), model.mesh
         )
 
-    def __call__(self, indices: np.ndarray, attributes: np.ndarray, known: np.ndarray) -> jax.Array:
+    def __call__(self, indices: np.ndarray, attributes: Attributes) -> jax.Array:
         """Draws one batch: [size, height, width, channels] float32, still on the devices."""
         settings, model = self.settings, self.model
-        batch = {"i": indices.astype(np.uint32), "a": attributes, "k": known}
+        batch = {"indices": indices.astype(np.uint32), **attributes._asdict()}
         batch = sharding.global_batch(model.mesh, batch)
+        indices, attributes = batch.pop("indices"), Attributes(**batch)
         seed, weights = jnp.uint32(settings.seed), jnp.asarray(settings.traced_weights())
         with jax.set_mesh(model.mesh):  # so that attention kernels run on each device's own rows
-            x = self._start(seed, batch["i"])
-            return self._integrate(
-                model.params, model.weak, x, seed, weights, batch["i"], batch["a"], batch["k"]
-            )
+            x = self._start(seed, indices)
+            return self._integrate(model.params, model.weak, x, seed, weights, indices, attributes)
 
     def compile(self) -> None:
         """Compiles without drawing anything; the persistent cache keeps the result."""
-        settings, model, m = self.settings, self.model, self.model.config.model
+        settings, model = self.settings, self.model
         rows = jax.sharding.NamedSharding(model.mesh, sharding.BATCH)
 
         def batch(dtype, *shape):
             return jax.ShapeDtypeStruct((self.size, *shape), dtype, sharding=rows)
 
-        indices, x = batch(jnp.uint32), batch(jnp.float32, m.size, m.size, m.channels)
-        told = [batch(dtype, vocabulary.NUM_ATTRIBUTES) for dtype in (jnp.float32, bool)]
+        indices, x = batch(jnp.uint32), batch(jnp.float32, *model.shape)
+        attributes = Attributes(
+            batch(jnp.float32, vocabulary.NUM_ATTRIBUTES), batch(bool, vocabulary.NUM_ATTRIBUTES)
+        )
         seed, weights = jnp.uint32(settings.seed), jnp.asarray(settings.traced_weights())
         with jax.set_mesh(model.mesh):
             self._start.lower(seed, indices).compile()
             self._integrate.lower(
-                model.params, model.weak, x, seed, weights, indices, *told
+                model.params, model.weak, x, seed, weights, indices, attributes
             ).compile()
 
 
 @functools.lru_cache(maxsize=8)
-def _programs(config, settings: Settings, velocity, mesh):
+def _programs(
+    velocity: ParametricVelocity, shape: Shape, settings: Settings, mesh: jax.sharding.Mesh
+):
     rows = jax.sharding.NamedSharding(mesh, sharding.BATCH)
-    start = jax.jit(functools.partial(noise, config), out_shardings=rows)
-    # The noise is given up: the pictures come to lie where it lay.
+    start = jax.jit(functools.partial(noise, shape), out_shardings=rows)
+    # Donate the noise: the images reuse its buffer.
     integrate = jax.jit(
-        flow_to_data(config, settings, velocity),
+        flow_to_data(velocity, settings),
         donate_argnames="x",
         out_shardings=rows,
         compiler_options=compiler_options.options_for(mesh.devices.flat[0].device_kind),
@@ -275,15 +299,15 @@ def _programs(config, settings: Settings, velocity, mesh):
 
 
 def finite(images: np.ndarray) -> np.ndarray:
-    """The images as they came, where all of them are finite.
+    """The images, unchanged, if all of them are finite.
 
     Raises:
-      NonFiniteError: where one is not.
+      NonFiniteError: if one is not.
     """
     if wrong := int((~np.isfinite(images)).reshape(len(images), -1).any(1).sum()):
         raise NonFiniteError(
-            f"{wrong} of {len(images)} pictures came out not finite: take less guidance, another "
-            "solver or more steps, or another checkpoint"
+            f"{wrong} of {len(images)} images are not finite: take less guidance, another solver "
+            "or more steps, or another checkpoint"
         )
     return images
 
@@ -299,50 +323,53 @@ def blocks(n: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
 
 def generate(
     model: Model,
-    attributes: Mapping[str, object] | tuple[np.ndarray, np.ndarray],
+    attributes: Values | Attributes,
     n: int | None = None,
     indices: Sequence[int] | None = None,
     settings: Settings = Settings(),
     progress: Callable[[int], None] | None = None,
 ) -> Pictures:
-    """Draws radiographs.
+    """Draws images.
 
     Args:
-      model: from `load`.
-      attributes: a mapping such as `{"view": "PA", "age": 63}` for every picture alike, or
-        (`attributes`, `known`), each [n, 19], one row a picture; what is not told is null.
-      n: how many; may be left out where `attributes` has rows or `indices` are given.
-      indices: which pictures of the seed; 0 … n − 1 when None. The same index under other
-        attributes starts from the same noise.
-      settings: seed, solver and guidance.
-      progress: called with the number of pictures that each batch added.
+      model: Model from `load`.
+      attributes: Mapping such as `{"view": "PA", "age": 63}`, the same for every image, or
+        `Attributes` [n, 19], one row for each image; what is not requested is unconditioned.
+      n: Number of images; may be left out if `attributes` has rows or `indices` are given.
+      indices: Which images of the seed; 0 … n − 1 when None. The same index under other attributes
+        starts from the same noise.
+      settings: Seed, solver and guidance.
+      progress: Function called with the number of images that each batch added.
 
     Returns:
-      `Pictures` in the order asked.
+      `Pictures` in the order requested.
 
     Raises:
       ConfigError: for a wrong attribute, or numbers that do not fit each other.
-      NonFiniteError: where a picture comes out as no picture.
+      NonFiniteError: if a generated image is not finite.
     """
     if isinstance(attributes, Mapping):
-        row, told = vocabulary.encode(attributes)
         if n is None:
             n = 1 if indices is None else len(indices)
-        values, known = np.tile(row, (max(0, n), 1)), np.tile(told, (max(0, n), 1))
+        attributes = vocabulary.stack([vocabulary.encode(attributes)]).rows(
+            np.zeros(max(0, n), int)
+        )
     else:
-        values, known = (np.asarray(a) for a in attributes)
-        n = len(values) if n is None else n
+        attributes = Attributes(*map(np.asarray, attributes))
+        n = len(attributes.values) if n is None else n
     indices = np.arange(n) if indices is None else np.asarray(indices)
-    if not len(values) == len(known) == len(indices) == n or n < 1:
-        raise ConfigError(f"{len(values)} rows of attributes, {len(indices)} indices and n={n}")
+    rows = len(attributes.values)
+    if not rows == len(attributes.known) == len(indices) == n or n < 1:
+        raise ConfigError(f"{rows} rows of attributes, {len(indices)} indices and n={n}")
     if indices.min() < 0 or indices.max() >= 2**32:
         raise ConfigError("indices must lie in [0, 2³²)")
 
     draw = Batches(model, settings, min(settings.batch_size, max(1, n)))
     images = []
     for rows, new in blocks(n, draw.size):
-        images.append(finite(np.asarray(draw(indices[rows], values[rows], known[rows]))[:new]))
+        drawn = np.asarray(draw(indices[rows], attributes.rows(rows)))
+        images.append(finite(drawn[:new]))
         if progress:
             progress(new)
     images = np.clip(np.concatenate(images), -1.0, 1.0)[..., 0]
-    return Pictures(images, values, known, indices, settings, model.source)
+    return Pictures(images, attributes, indices, settings, model.source)

@@ -20,7 +20,7 @@ def describe(drawn: Pictures, i: int) -> dict[str, object]:
     return {
         "synthetic": True,
         "index": int(drawn.indices[i]),
-        "attributes": vocabulary.decode(drawn.attributes[i], drawn.known[i]),
+        "attributes": vocabulary.decode(drawn.attributes.rows(i)),
         **dataclasses.asdict(drawn.settings),
         **drawn.source,
     }

@@ -24,7 +24,7 @@ from data_prep.sources.sets import SETS
 from data_prep.tables.splits import hashed_split
 from data_prep.tables.table import TableBuilder
 from rfxray.attributes.states import State, known_from_states
-from rfxray.attributes.vocabulary import FINDING_NAMES, decode
+from rfxray.attributes.vocabulary import FINDING_NAMES, Attributes, decode
 from rfxray.data import writing
 from rfxray.data.record import deserialize
 from tests.data_prep import raw_trees
@@ -85,7 +85,7 @@ def test_every_row_and_file_is_a_record_or_in_the_ledger(harmonised):
 def test_attributes_are_exactly_those_of_the_trees(harmonised):
     for _, record in records(harmonised):
         known = known_from_states(record["states"], closed_vocabulary_negatives=False)
-        told = decode(record["attributes"], known)
+        told = decode(Attributes(record["attributes"], known))
         assert told.pop("source") == record["key"].partition("/")[0]
         expected = dict(word.split("=") for word in raw_trees.KEPT[record["key"]][1].split())
         age = expected.pop("age", None)

@@ -185,7 +185,7 @@ def test_descendants_follow_on_request(trained, radiograph, tiny_data, tmp_path,
 )
 def test_no_finding_is_forgotten_where_the_change_can_alter_it(told, change, no_finding):
     _, target = edit.conditions(told, change)
-    decoded = vocabulary.decode(target.attributes[0], target.known[0])
+    decoded = vocabulary.decode(target.rows(0))
     assert decoded.get("no_finding") == no_finding
 
 

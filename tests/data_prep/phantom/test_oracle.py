@@ -7,7 +7,14 @@ import pytest
 
 from data_prep import phantom
 from data_prep.phantom import oracle
-from rfxray.attributes.vocabulary import FINDING_NAMES, INDEX, NUM_ATTRIBUTES, PATHOLOGY_NAMES
+from rfxray.attributes.vocabulary import (
+    FINDING_NAMES,
+    INDEX,
+    NUM_ATTRIBUTES,
+    PATHOLOGY_NAMES,
+    Attributes,
+    all_known,
+)
 from rfxray.errors import ConfigError, DataError
 from rfxray.evaluate import classifier
 
@@ -74,12 +81,12 @@ def reader():
 def unseen():
     indices = np.arange(600)
     attributes = phantom.draw_attributes(SEED, indices)
-    return pictures(attributes, indices, 32), attributes, np.ones(attributes.shape, bool)
+    return pictures(attributes, indices, 32), all_known(attributes)
 
 
 def test_a_small_reader_reads_what_is_plain_and_race_not_at_all(reader, unseen):
     figures = classifier.scores(reader, *unseen)
-    blind = classifier.chance(*unseen[1:])
+    blind = classifier.chance(unseen[1])
     assert figures.keys() == blind.keys() == set(INDEX) - {"source"}
     assert figures["view"] > 0.9
     assert figures["cardiomegaly"] > 0.7
@@ -152,17 +159,16 @@ def test_scores_are_balanced_and_skip_the_unknown():
         "edema": np.array([1, 0, 0, 0, 0, 0, 0, 1], np.float32),
         "age": np.full(8, 20, np.float32),
     }
-    figures = classifier.scores(_Known(read), None, attributes, known)
+    figures = classifier.scores(_Known(read), None, Attributes(attributes, known))
     assert figures == {"edema": 0.75, "age": pytest.approx(20 / 3)}
-    blind = classifier.chance(attributes, known)
+    blind = classifier.chance(Attributes(attributes, known))
     assert blind == {"edema": 0.5, "age": pytest.approx(20 / 3)}
 
 
 def test_chance_is_that_of_a_class_whatever_lies_in_the_middle():
     attributes = np.zeros((4, NUM_ATTRIBUTES), np.float32)
     attributes[:, INDEX["race"]] = [0, 1, 2, 3]
-    known = np.ones(attributes.shape, bool)
-    assert classifier.chance(attributes, known)["race"] == pytest.approx(1 / 4)
+    assert classifier.chance(all_known(attributes))["race"] == pytest.approx(1 / 4)
 
 
 def test_reached_is_one_at_the_ceiling_and_zero_at_chance():

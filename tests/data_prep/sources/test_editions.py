@@ -9,7 +9,7 @@ import pytest
 from data_prep.sources import brax, chexpert, mimic, padchest, rexgradient, vindr
 from data_prep.tables.csv_table import MISFIT
 from rfxray.attributes.states import State, known_from_states
-from rfxray.attributes.vocabulary import INDEX, decode
+from rfxray.attributes.vocabulary import INDEX, Attributes, decode
 from rfxray.errors import ConfigError, DataError
 from tests.data_prep import raw_trees
 from tests.data_prep.raw_trees import LABELS, labels, table
@@ -17,7 +17,9 @@ from tests.data_prep.raw_trees import LABELS, labels, table
 
 def told(row):
     states = np.frombuffer(row.states, np.int8)
-    values = decode(np.frombuffer(row.attributes, np.float32), known_from_states(states))
+    values = decode(
+        Attributes(np.frombuffer(row.attributes, np.float32), known_from_states(states))
+    )
     values.pop("source")
     return values
 

@@ -8,7 +8,7 @@ from data_prep.tables.columns import parse_columns, parse_map
 from data_prep.tables.csv_table import MISFIT
 from data_prep.tables.table import make_key
 from rfxray.attributes.states import State, known_from_states
-from rfxray.attributes.vocabulary import INDEX, PATHOLOGY_NAMES, decode
+from rfxray.attributes.vocabulary import INDEX, PATHOLOGY_NAMES, Attributes, decode
 from rfxray.errors import ConfigError, DataError
 
 
@@ -27,7 +27,7 @@ def read(folder, table, columns=("image=image",), mapped=(), source="other"):
 
 def attributes(row):
     states = np.frombuffer(row.states, np.int8)
-    return decode(np.frombuffer(row.attributes, np.float32), known_from_states(states))
+    return decode(Attributes(np.frombuffer(row.attributes, np.float32), known_from_states(states)))
 
 
 @pytest.fixture

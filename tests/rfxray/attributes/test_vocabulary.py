@@ -48,11 +48,11 @@ def test_encode_and_decode_are_inverse_or_refuse_a_contradiction(values):
         with pytest.raises(ConfigError, match="no_finding"):
             vocabulary.encode(values)
         return
-    attributes, known = vocabulary.encode(values)
-    assert (attributes.dtype, known.dtype) == (np.float32, bool)
-    assert attributes.shape == known.shape == (K,)
-    assert vocabulary.decode(attributes, known) == values
-    assert not attributes[~known].any()
+    attributes = vocabulary.encode(values)
+    assert (attributes.values.dtype, attributes.known.dtype) == (np.float32, bool)
+    assert attributes.values.shape == attributes.known.shape == (K,)
+    assert vocabulary.decode(attributes) == values
+    assert not attributes.values[~attributes.known].any()
 
 
 @given(described.filter(lambda values: not contradicts(values)))
@@ -106,16 +106,32 @@ def test_a_wrong_assignment_gets_one_line_with_the_nearest(texts, parts):
 @example(["absent"] * 11 + [None])
 def test_no_finding_is_derived_from_the_twelve(found):
     values = dict(zip(vocabulary.PATHOLOGY_NAMES, found, strict=True))
-    attributes, known = vocabulary.encode(values)
-    before = attributes.copy(), known.copy()
-    new, told = vocabulary.derive_no_finding(np.stack([attributes] * 2), np.stack([known] * 2))
-    derived = vocabulary.decode(new[1], told[1]).get("no_finding")
+    attributes = vocabulary.stack([vocabulary.encode(values)] * 2)
+    before = attributes.values.copy(), attributes.known.copy()
+    derived = vocabulary.derive_no_finding(attributes).rows(1)
+    derived = vocabulary.decode(derived).get("no_finding")
     expected = "absent" if "present" in found else None
     if found == ["absent"] * 12:
         expected = "present"
     assert derived == expected
-    np.testing.assert_array_equal(attributes, before[0])  # the arguments are left alone
-    np.testing.assert_array_equal(known, before[1])
+    np.testing.assert_array_equal(attributes.values, before[0])  # the argument is not changed
+    np.testing.assert_array_equal(attributes.known, before[1])
+
+
+def test_rows_selects_examples_of_a_stack():
+    asked = [{"view": "PA"}, {}, {"age": 63}]
+    table = vocabulary.stack(list(map(vocabulary.encode, asked)))
+    assert table.values.shape == table.known.shape == (3, K)
+    assert vocabulary.decode(table.rows(2)) == {"age": 63.0}
+    for index in (slice(1, None), np.array([1, 2]), [1, 2]):
+        some = table.rows(index)
+        assert [vocabulary.decode(some.rows(i)) for i in range(2)] == [{}, {"age": 63.0}]
+
+
+def test_every_one_of_all_known_attributes_is_known():
+    values = np.zeros((2, K), np.float32)
+    assert vocabulary.all_known(values).known.all()
+    assert len(vocabulary.decode(vocabulary.all_known(values).rows(0))) == K
 
 
 # ---------------------------------------------------------------------------------------------

@@ -6,7 +6,14 @@ import pytest
 from data_prep import phantom
 from data_prep.phantom import causes
 from rfxray.attributes.states import known_from_states
-from rfxray.attributes.vocabulary import INDEX, PATHOLOGY_NAMES, encode
+from rfxray.attributes.vocabulary import (
+    INDEX,
+    PATHOLOGY_NAMES,
+    Attributes,
+    all_known,
+    encode,
+    stack,
+)
 from rfxray.causes import logistic
 from rfxray.data.dataset import open_dataset
 from rfxray.errors import ConfigError, DataError
@@ -16,12 +23,19 @@ MANY = np.arange(20_000)
 
 @pytest.fixture(scope="module")
 def population():
-    return phantom.draw_attributes(0, MANY)
+    return all_known(phantom.draw_attributes(0, MANY))
+
+
+@pytest.fixture(scope="module")
+def recorded(population):
+    """The population as records have it, some attributes unknown."""
+    states = phantom.draw_states(0, MANY, population.values)
+    return Attributes(phantom.observe(population.values, states), known_from_states(states))
 
 
 @pytest.fixture(scope="module")
 def fitted(population):
-    return logistic.fit(logistic.read_graph(), population, np.ones(population.shape, bool))
+    return logistic.fit(logistic.read_graph(), population)
 
 
 def test_the_graph_is_the_phantoms():
@@ -35,106 +49,92 @@ def test_the_graph_is_the_phantoms():
 
 
 def test_the_mechanisms_are_found_from_a_table(fitted, population):
-    known = np.ones(population.shape, bool)
     for child in fitted.graph.parents:
-        true = 1 / (1 + np.exp(-causes.logit(child, population)))
-        found = fitted.probability(child, population, known)
+        true = 1 / (1 + np.exp(-causes.logit(child, population.values)))
+        found = fitted.probability(child, population)
         assert np.abs(found - true).mean() < 0.02
-        assert fitted.rows[child] == len(population)
+        assert fitted.rows[child] == len(MANY)
 
 
-def test_what_nobody_recorded_is_a_category_of_its_own(population):
-    states = phantom.draw_states(0, MANY, population)
-    known = known_from_states(states)
-    model = logistic.fit(logistic.read_graph(), phantom.observe(population, states), known)
+def test_an_unrecorded_parent_is_a_category_of_its_own(population, recorded):
+    model = logistic.fit(logistic.read_graph(), recorded)
     assert all(0 < model.rows[child] < len(MANY) for child in model.weights)
-    nobody = model.probability("cardiomegaly", population[:1], np.zeros((1, 19), bool))
-    share = population[:, INDEX["cardiomegaly"]].mean()
-    assert nobody[0] == pytest.approx(share, abs=0.15)
+    nothing = model.probability("cardiomegaly", stack([encode({})]))
+    share = population.values[:, INDEX["cardiomegaly"]].mean()
+    assert nothing[0] == pytest.approx(share, abs=0.15)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_counterfactuals_are_those_of_the_true_model(fitted, population, value):
     """The share of patients in whom a descendant appears or vanishes, against the exact answer."""
     do = {"pleural_effusion": value}
-    known = np.ones(population.shape, bool)
-    after, told, chances = logistic.counterfactual(fitted, population, known, do, seed=1)
-    true = phantom.draw_attributes(0, MANY, do)
-    assert told.all()
+    (after, known), chances = logistic.counterfactual(fitted, population, do, seed=1)
+    before, true = population.values, phantom.draw_attributes(0, MANY, do)
+    assert known.all()
     assert set(chances) == {"support_devices", "atelectasis", "lung_opacity", "lung_lesion"}
     for name in chances:
         i = INDEX[name]
         for direction in (1, -1):
-            found = (after[:, i] - population[:, i] == direction).mean()
-            exact = (true[:, i] - population[:, i] == direction).mean()
+            found = (after[:, i] - before[:, i] == direction).mean()
+            exact = (true[:, i] - before[:, i] == direction).mean()
             assert found == pytest.approx(exact, abs=0.012)
         assert chances[name].mean() == pytest.approx(after[:, i].mean(), abs=0.02)
     untouched = [i for n, i in INDEX.items() if n not in {*do, *chances, "no_finding"}]
-    np.testing.assert_array_equal(after[:, untouched], population[:, untouched])
+    np.testing.assert_array_equal(after[:, untouched], before[:, untouched])
 
 
 @pytest.mark.parametrize("name", ["age", "sex", "fracture", "pleural_effusion"])
-def test_an_intervention_that_says_what_was_observed_changes_nothing(fitted, population, name):
-    """Neither in patients of whom all is known nor in those whom a record leaves half told."""
-    states = phantom.draw_states(0, MANY, population)
-    for table, known in (
-        (population, np.ones(population.shape, bool)),
-        (phantom.observe(population, states), known_from_states(states)),
-    ):
-        rows = known[:, INDEX[name]]
-        some, told = table[rows], known[rows]
-        after, known_after, _ = logistic.counterfactual(
-            fitted, some, told, {name: some[:, INDEX[name]]}
-        )
-        np.testing.assert_array_equal(after, some)
-        np.testing.assert_array_equal(known_after, told)
+def test_setting_what_was_observed_changes_nothing(fitted, population, recorded, name):
+    """Neither if everything is known of the patients nor if the records leave gaps."""
+    for table in (population, recorded):
+        some = table.rows(table.known[:, INDEX[name]])
+        after, _ = logistic.counterfactual(fitted, some, {name: some.values[:, INDEX[name]]})
+        np.testing.assert_array_equal(after.values, some.values)
+        np.testing.assert_array_equal(after.known, some.known)
 
 
 def test_no_finding_says_of_every_pathology_that_it_is_absent(fitted):
     """So an effusion that is put in lets others appear, and none of them was there before."""
-    values, known = encode({"age": 80, "no_finding": "present"})
-    many = (np.tile(values, (500, 1)), np.tile(known, (500, 1)))
-    after, told, chances = logistic.counterfactual(fitted, *many, {"pleural_effusion": 1.0})
+    many = stack([encode({"age": 80, "no_finding": "present"})] * 500)
+    (after, known), chances = logistic.counterfactual(fitted, many, {"pleural_effusion": 1.0})
     i = INDEX["atelectasis"]
     before, now = (
-        fitted.probability("atelectasis", *spelled_out(**change))[0]
+        fitted.probability("atelectasis", spelled_out(**change))[0]
         for change in ({}, {"pleural_effusion": "present"})
     )
     exact = (now - before) / (1 - before)
     assert chances["atelectasis"] == pytest.approx(exact)
     assert after[:, i].mean() == pytest.approx(exact, abs=0.08)  # 3.5 standard errors of 500
-    np.testing.assert_array_equal(told[:, i], after[:, i] > 0.5)  # the others are not told anew
-    assert told[:, INDEX["no_finding"]].all()
+    np.testing.assert_array_equal(known[:, i], after[:, i] > 0.5)  # the others stay unknown
+    assert known[:, INDEX["no_finding"]].all()
     assert not after[:, INDEX["no_finding"]].any()
 
 
 def spelled_out(**change):
-    """A patient of 80 years with every pathology told: [1, 19] each."""
+    """A patient of 80 years of whom every pathology is known, [1, 19]."""
     absent = dict.fromkeys(PATHOLOGY_NAMES, "absent")
-    return tuple(part[None] for part in encode({"age": 80, **absent, **change}))
+    return stack([encode({"age": 80, **absent, **change})])
 
 
-def test_findings_move_with_their_chance_alone(fitted, population):
+def test_findings_move_only_with_their_probability(fitted, population):
     """Every effect of the phantom is monotone: with an effusion put in, nothing below it goes."""
-    known = np.ones(population.shape, bool)
-    after, _, _ = logistic.counterfactual(fitted, population, known, {"pleural_effusion": 1.0})
+    after, _ = logistic.counterfactual(fitted, population, {"pleural_effusion": 1.0})
     for name in ("support_devices", "atelectasis"):
-        assert (after[:, INDEX[name]] >= population[:, INDEX[name]]).all()
+        assert (after.values[:, INDEX[name]] >= population.values[:, INDEX[name]]).all()
 
 
 def test_the_unknown_stays_unknown_and_no_finding_follows(fitted):
-    values, known = encode({"view": "PA", "pneumonia": "absent", "no_finding": "present"})
-    after, told, chances = logistic.counterfactual(
-        fitted, values[None], known[None], {"pneumonia": 1.0}
-    )
-    assert told[0].nonzero()[0].tolist() == sorted(
+    asked = {"view": "PA", "pneumonia": "absent", "no_finding": "present"}
+    observed = stack([encode(asked)])
+    (after, known), chances = logistic.counterfactual(fitted, observed, {"pneumonia": 1.0})
+    assert known[0].nonzero()[0].tolist() == sorted(
         [INDEX["view"], INDEX["pneumonia"], INDEX["no_finding"]]
     )
     assert after[0, INDEX["no_finding"]] == 0
     assert "consolidation" in chances
     assert set(chances) < set(PATHOLOGY_NAMES) | {"support_devices"}
     with pytest.raises(ConfigError, match="no_finding follows"):
-        logistic.counterfactual(fitted, values[None], known[None], {"no_finding": 1.0})
+        logistic.counterfactual(fitted, observed, {"no_finding": 1.0})
 
 
 def test_a_dataset_is_fitted_from_its_records(tiny_data, tmp_path):
@@ -152,8 +152,8 @@ def test_a_dataset_is_fitted_from_its_records(tiny_data, tmp_path):
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("{", "no causal graph"),
-        ("[]", "no causal graph"),
+        ("{", "not a causal graph"),
+        ("[]", "not a causal graph"),
         ('{"parents": {"edemma": ["age"]}}', "'edemma'"),
         ('{"parents": {"edema": ["ag"]}}', "'ag'"),
         ('{"parents": {"age": ["sex"]}}', "only findings"),

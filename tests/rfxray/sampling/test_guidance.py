@@ -4,26 +4,27 @@ import numpy as np
 import pytest
 
 from rfxray.attributes import vocabulary
-from rfxray.attributes.vocabulary import INDEX
+from rfxray.attributes.vocabulary import INDEX, Attributes
 from rfxray.errors import ConfigError
 from rfxray.sampling import guidance as guide
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 4)).astype(np.float32)
-TOLD = RNG.random((3, 19)).astype(np.float32)
-KNOWN = RNG.random((3, 19)) < 0.7
+ASKED = Attributes(RNG.random((3, 19)).astype(np.float32), RNG.random((3, 19)) < 0.7)
+KNOWN = ASKED.known
 T = 0.3
 
 
-def network(x, t, attributes, known):
+def network(x, t, attributes):
     """A velocity that depends on everything, and not linearly."""
-    assert x.shape[:1] == t.shape == attributes.shape[:1] == known.shape[:1]
-    condition = jnp.where(known, attributes, -1.0).sum(1)[:, None]
+    values, known = attributes
+    assert x.shape[:1] == t.shape == values.shape[:1] == known.shape[:1]
+    condition = jnp.where(known, values, -1.0).sum(1)[:, None]
     return jnp.tanh(x * condition) + t[:, None]
 
 
 def plain(known) -> np.ndarray:
-    return np.asarray(network(X, np.full(3, T, np.float32), TOLD, known))
+    return np.asarray(network(X, np.full(3, T, np.float32), ASKED._replace(known=known)))
 
 
 def combined(branches, rule=guide.affine, t=T) -> np.ndarray:
@@ -31,12 +32,12 @@ def combined(branches, rule=guide.affine, t=T) -> np.ndarray:
 
 
 def test_without_guidance_it_is_the_conditional_velocity():
-    np.testing.assert_allclose(combined(guide.unguided(TOLD, KNOWN)), plain(KNOWN), rtol=1e-6)
+    np.testing.assert_allclose(combined(guide.unguided(ASKED)), plain(KNOWN), rtol=1e-6)
 
 
 def test_classifier_free_guidance_is_its_formula():
     told, null = plain(KNOWN), plain(KNOWN & False)
-    found = combined(guide.classifier_free(TOLD, KNOWN, 2.5))
+    found = combined(guide.classifier_free(ASKED, 2.5))
     np.testing.assert_allclose(found, null + 2.5 * (told - null), rtol=1e-5)
 
 
@@ -46,7 +47,7 @@ def test_factored_guidance_is_its_formula():
     assert groups.sum(0).tolist() == [1] * 19
     null = plain(KNOWN & False)
     parts = [plain(KNOWN & mask) - null for mask in groups]
-    found = combined(guide.factored(TOLD, KNOWN, groups, [2.0, 0.5, 1.0]))
+    found = combined(guide.factored(ASKED, groups, [2.0, 0.5, 1.0]))
     exact = null + 2.0 * parts[0] + 0.5 * parts[1] + parts[2]
     np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-5)
 
@@ -54,38 +55,38 @@ def test_factored_guidance_is_its_formula():
 def test_contrast_guides_one_group_given_the_others():
     changed = guide.group_masks([["age"]])[0]
     without, told = plain(KNOWN & ~changed), plain(KNOWN)
-    found = combined(guide.contrast(TOLD, KNOWN, changed, 3.0))
+    found = combined(guide.contrast(ASKED, changed, 3.0))
     np.testing.assert_allclose(found, without + 3 * (told - without), rtol=1e-4, atol=1e-5)
     # At weight 1, and where nothing is changed, it is the conditional velocity itself.
     for mask, weight in ((changed, 1.0), (changed & False, 5.0)):
-        same = combined(guide.contrast(TOLD, KNOWN, mask, weight))
+        same = combined(guide.contrast(ASKED, mask, weight))
         np.testing.assert_allclose(same, told, rtol=1e-5, atol=1e-6)
 
 
 def test_all_branches_go_through_the_network_as_one_batch():
     calls = []
 
-    def counting(x, t, attributes, known):
+    def counting(x, t, attributes):
         calls.append(len(x))
-        return network(x, t, attributes, known)
+        return network(x, t, attributes)
 
     groups = guide.group_masks([["view"], ["sex"]])
-    guide.guided(counting, guide.factored(TOLD, KNOWN, groups, [1.0, 1.0, 1.0]))(X, T)
+    guide.guided(counting, guide.factored(ASKED, groups, [1.0, 1.0, 1.0]))(X, T)
     assert calls == [4 * 3]
 
 
 @pytest.mark.parametrize(("t", "inside"), [(0.05, False), (0.1, True), (0.5, True), (0.95, False)])
 def test_outside_of_the_interval_every_weight_is_1(t, inside):
-    branches = guide.classifier_free(TOLD, KNOWN, 3.0)
+    branches = guide.classifier_free(ASKED, 3.0)
     found = combined(branches, guide.within(guide.affine, 0.1, 0.9), t)
     weight = 3.0 if inside else 1.0
-    exact = combined(guide.classifier_free(TOLD, KNOWN, weight), t=t)
+    exact = combined(guide.classifier_free(ASKED, weight), t=t)
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
 
 
 def test_rescaled_guidance_has_the_contrast_of_none():
-    branches = guide.classifier_free(TOLD, KNOWN, 4.0)
-    told = combined(guide.classifier_free(TOLD, KNOWN, 1.0))
+    branches = guide.classifier_free(ASKED, 4.0)
+    told = combined(guide.classifier_free(ASKED, 1.0))
     guided = combined(branches)
     assert not np.allclose(guided.std(1), told.std(1), rtol=0.05)
     np.testing.assert_allclose(
@@ -97,7 +98,7 @@ def test_rescaled_guidance_has_the_contrast_of_none():
 
 
 def test_optimised_guidance_is_its_formula():
-    branches = guide.classifier_free(TOLD, KNOWN, 3.0)
+    branches = guide.classifier_free(ASKED, 3.0)
     told, null = plain(KNOWN), plain(KNOWN & False)
     scale = (told * null).sum(1, keepdims=True) / (null**2).sum(1, keepdims=True)
     found = combined(branches, guide.optimised(guide.affine))
@@ -106,26 +107,26 @@ def test_optimised_guidance_is_its_formula():
 
 def test_rules_are_put_into_each_other():
     rule = guide.within(guide.rescaled(guide.optimised(guide.affine), 0.7), 0.2, 0.8)
-    branches = guide.classifier_free(TOLD, KNOWN, 3.0)
+    branches = guide.classifier_free(ASKED, 3.0)
     outside = combined(branches, rule, 0.9)
-    exact = combined(guide.classifier_free(TOLD, KNOWN, 1.0), t=0.9)
+    exact = combined(guide.classifier_free(ASKED, 1.0), t=0.9)
     np.testing.assert_allclose(outside, exact, rtol=1e-4, atol=1e-5)
     assert np.abs(combined(branches, rule, 0.5) - combined(branches, t=0.5)).max() > 1e-3
 
 
 def test_a_weight_may_vary_in_space():
     mask = jnp.array([[0.0, 1.0, 0.0, 1.0]])
-    found = combined(guide.classifier_free(TOLD, KNOWN, mask * 2.0))
+    found = combined(guide.classifier_free(ASKED, mask * 2.0))
     null, told = plain(KNOWN & False), plain(KNOWN)
     np.testing.assert_allclose(found, np.where(mask > 0, null + 2 * (told - null), null), rtol=1e-4)
 
 
 def test_autoguidance_leads_away_from_the_weak_network():
-    def scaled(params, x, t, attributes, known):
-        return params["scale"] * network(x, t, attributes, known)
+    def scaled(params, x, t, attributes):
+        return params["scale"] * network(x, t, attributes)
 
     both = guide.autoguided(scaled, {"scale": jnp.float32(1.0)}, {"scale": jnp.float32(0.6)})
-    branches = guide.alike(TOLD, KNOWN, 2.0)
+    branches = guide.alike(ASKED, 2.0)
     found = np.asarray(jax.jit(guide.guided(both, branches))(X, T))
     strong = plain(KNOWN)
     np.testing.assert_allclose(found, 0.6 * strong + 2 * 0.4 * strong, rtol=1e-4, atol=1e-6)

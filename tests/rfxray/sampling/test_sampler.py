@@ -11,12 +11,14 @@ from PIL import Image
 
 from rfxray import sample, sampling
 from rfxray.attributes import vocabulary
+from rfxray.attributes.vocabulary import Attributes
 from rfxray.data.dataset import open_dataset
 from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError, DataError, NonFiniteError
 from rfxray.evaluate.memorisation import nearest
 from rfxray.networks import radit
 from rfxray.runtime import sharding
+from rfxray.sampling import pretrained
 from rfxray.sampling.pretrained import Model
 from rfxray.sampling.sampler import Batches, _programs
 
@@ -31,7 +33,8 @@ def network(make_config, randomise):
     _, shapes, _ = radit.abstract(radit.model_config(config))
     params = randomise(jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes))
     source = {"checkpoint": "none", "step": 0, "ema": 0.05}
-    return Model(params, config, sharding.make_mesh(1, 1, 1), source)
+    how = (pretrained.velocity(config), pretrained.shape(config))
+    return Model(params, *how, sharding.make_mesh(1, 1, 1), source)
 
 
 def test_an_index_is_the_same_picture_in_any_batch(network):
@@ -61,8 +64,8 @@ def test_the_seed_changes_every_picture_and_repeats_itself(network):
 
 def test_rows_of_attributes_are_followed_one_by_one(network):
     rows = [{"view": "PA"}, {}, ASKED]
-    values, known = (np.stack(a) for a in zip(*map(vocabulary.encode, rows), strict=True))
-    mixed = sampling.generate(network, (values, known), indices=[7, 7, 7], settings=FAST)
+    table = vocabulary.stack([vocabulary.encode(row) for row in rows])
+    mixed = sampling.generate(network, table, indices=[7, 7, 7], settings=FAST)
     for image, row in zip(mixed.images, rows, strict=True):
         alone = sampling.generate(network, row, indices=[7, 7], settings=FAST)
         np.testing.assert_allclose(image, alone.images[0], atol=2e-6)
@@ -151,19 +154,19 @@ def test_every_way_to_draw_makes_its_own_pictures_and_repeats_them(network, how)
     ("solver", "guidance"),
     [*((name, 3.0) for name in (*sampling.SOLVERS, "adaptive", "churn")), ("ab2", 1.0)],
 )
-def test_at_rest_in_the_first_step_the_network_is_not_asked(make_config, solver, guidance):
-    """Nor is anything remembered of it, by any solver and without guidance too."""
+def test_a_skipped_first_step_does_not_evaluate_the_network(solver, guidance):
+    """Nor does any solver remember anything of it, with or without guidance."""
 
-    def late(params, x, t, attributes, known):
+    def late(params, x, t, attributes):
         return jnp.where((t < 1)[:, None, None, None], 1.5 * x - 0.2, jnp.nan)
 
     churn = {"solver": "euler", "churn": 1.0} if solver == "churn" else {"solver": solver}
     settings = sampling.Settings(steps=4, guidance=guidance, optimised=True, **churn)
-    model = Model({}, make_config(), sharding.make_mesh(1, 1, 1), {}, velocity=late)
+    model = Model({}, late, (32, 32, 1), sharding.make_mesh(1, 1, 1), {})
     drawn = sampling.generate(model, ASKED, n=1, settings=settings)
     assert np.isfinite(drawn.images).all()
     moving = dataclasses.replace(settings, optimised=False)
-    with pytest.raises(NonFiniteError, match="1 of 1 pictures"):
+    with pytest.raises(NonFiniteError, match="1 of 1 images"):
         sampling.generate(model, ASKED, n=1, settings=moving)
 
 
@@ -174,18 +177,18 @@ def test_a_sweep_over_weights_and_seeds_compiles_once(network):
         sampling.generate(network, ASKED, n=2, settings=settings)
     assert _programs.cache_info().misses == 1
     (start, integrate) = _programs(
-        network.config, settings.program(), network.velocity, network.mesh
+        network.velocity, network.shape, settings.program(), network.mesh
     )
     assert (start._cache_size(), integrate._cache_size()) == (1, 1)
 
 
 def test_the_noise_is_given_up_to_the_pictures(network):
     draw = Batches(network, FAST, 2)
-    attributes, known = np.zeros((2, 19), np.float32), np.zeros((2, 19), bool)
+    attributes = Attributes(np.zeros((2, 19), np.float32), np.zeros((2, 19), bool))
     x = draw._start(jnp.uint32(0), jnp.arange(2, dtype=jnp.uint32))
     draw._integrate(
         *(network.params, None, x, jnp.uint32(0), jnp.float32(1)),
-        *(jnp.arange(2, dtype=jnp.uint32), attributes, known),
+        *(jnp.arange(2, dtype=jnp.uint32), attributes),
     )
     assert x.is_deleted()
 
@@ -198,7 +201,7 @@ def test_the_noise_is_given_up_to_the_pictures(network):
         {"attributes": {}, "n": 2, "indices": [1]},
         {"attributes": {}, "indices": [-1]},
         {"attributes": {}, "indices": [2**32]},
-        {"attributes": (np.zeros((2, 19)), np.zeros((2, 19), bool)), "n": 3},
+        {"attributes": Attributes(np.zeros((2, 19)), np.zeros((2, 19), bool)), "n": 3},
     ],
 )
 def test_requests_that_do_not_fit_are_refused(network, wrong):
@@ -250,11 +253,19 @@ def test_the_weak_network_is_of_the_same_step_or_an_earlier_one(trained):
         sampling.load(trained, 0.05, 6, (0.1, 12))
 
 
-def test_a_kernel_named_for_training_is_not_asked_of_another_machine(trained, tmp_path):
+def test_a_run_trained_with_the_kernel_of_another_machine_is_sampled_here(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
-    told = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**told, "attention": "splash"}))
-    assert sampling.load(run).config.attention == "auto"
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "attention": "splash"}))
+    drawn = [sampling.generate(sampling.load(w), ASKED, settings=FAST) for w in (run, trained)]
+    np.testing.assert_array_equal(drawn[0].images, drawn[1].images)
+
+
+def test_two_loads_of_a_run_share_their_compiled_programs(trained):
+    first, second = sampling.load(trained), sampling.load(trained, 0.1)
+    assert first.velocity is second.velocity
+    assert first.shape == (32, 32, 1)
+    assert first.size == 32
 
 
 def test_the_nearest_training_picture_is_found(tiny_data, tiny_records):
