@@ -87,8 +87,9 @@ def test_importing_what_must_start_at_once_loads_no_jax(module):
     assert not loaded_by(module) & {"jax", "flax", "grain", "orbax"}
 
 
-def test_status_needs_the_standard_library_only():
-    assert "rfxray" in loaded_by("rfxray.runtime.status", "-S")
+@pytest.mark.parametrize("module", ["rfxray.runtime.babysit", "rfxray.runtime.status"])
+def test_what_runs_where_nothing_is_installed_needs_the_standard_library_only(module):
+    assert "rfxray" in loaded_by(module, "-S")
 
 
 def test_solvers_load_neither_orbax_nor_grain():

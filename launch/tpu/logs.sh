@@ -3,7 +3,7 @@
 #
 #   bash launch/tpu/logs.sh [HOST]            of the last attempts, from the bucket (default: host 0)
 #   bash launch/tpu/logs.sh --follow [HOST]   as it is written, from the worker
-#   bash launch/tpu/logs.sh --status          the report of every host, one JSON a line
+#   bash launch/tpu/logs.sh --status          the report of every host, one JSON a line; none: nothing
 #
 # --dry-run prints the command instead.
 source "$(dirname "$0")/gcloud.sh"
@@ -26,7 +26,7 @@ settle host '[0-9]{1,5}' 'the number of a host'
 
 case $what in
   bucket) retry "$TRIES" storage cat "$BUCKET/$RUN/logs/*/host-$host.log" ;;
-  status) retry "$TRIES" storage cat "$BUCKET/$RUN/status/host-*.json" ;;
+  status) answer='matched no objects' retry "$TRIES" storage cat "$BUCKET/$RUN/status/host-*.json" ;;
   worker)
     call compute tpus tpu-vm ssh "$NAME" "${place[@]}" --worker="$host" \
       --command="tail -n 100 -F rfxray/supervisor.log"

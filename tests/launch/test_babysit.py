@@ -188,3 +188,25 @@ def test_the_pauses_grow(cloud):
     assert time.monotonic() - begin >= 3
     assert "try 2 of 3 in 1 s" in done.stderr
     assert "try 3 of 3 in 2 s" in done.stderr
+
+
+def test_reports_of_an_earlier_version_are_judged(cloud):
+    """The line as the first release wrote it: a pod outlives an update of this checkout."""
+    cloud.play(slice="READY", attempts=[{"code": 0, "step": 2000}])
+    (cloud.folder / "status").mkdir()
+    (cloud.folder / "status" / "host-0.json").write_text(
+        '{"host": 0, "hosts": 1, "attempt": "20200101T000000Z", "code": null, "ended": null, '
+        f'"step": 3, "time": {time.time()}}}\n'
+    )
+    done = cloud.run("babysit", *FLAGS, STALE="2", POLL="1")
+    assert done.returncode == 0, done.stderr
+    assert "goes on with attempt 20200101T000000Z" in done.stdout
+
+
+def test_reports_that_cannot_be_read_start_nothing(cloud):
+    cloud.play(slice="READY", attempts=[{"code": 0}])
+    report(cloud, version=2)
+    done = cloud.run("babysit", *FLAGS)
+    assert done.returncode == 78
+    assert "another version of rfxray wrote them" in done.stdout.splitlines()[-1]
+    assert attempts(cloud) == []

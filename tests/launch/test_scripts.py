@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TPU = ROOT / "launch" / "tpu"
-SCRIPTS = ("create", "setup", "run", "babysit", "logs", "delete")
+SCRIPTS = ("create", "slice", "setup", "run", "babysit", "logs", "delete")
 FLAGS = ("--", "--config", "configs/radit_xl.py")
 # Every script of the project.
 SHELL = (
