@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
 [ -x .venv/bin/python ] && python=${PYTHON:-.venv/bin/python}
-config=${CONFIG:-configs/radit_xl.py:space=latent}
+config=${CONFIG:-radit:size=xl,space=latent}
 out=${OUT:-benchmarks/RESULTS.md}
 mesh=(--config.mesh.fsdp=1)
 
@@ -20,7 +20,7 @@ for batch in ${BATCHES:-64 48 32 24 16 8}; do
     echo "benchmarks: $config, batch $batch, remat $remat"
     code=0
     "$python" -m benchmarks.train_step --config "$config" --batch "$batch" --out "$out" \
-      "${mesh[@]}" --config.remat="$remat" "$@" || code=$?
+      "${mesh[@]}" --config.model.remat="$remat" "$@" || code=$?
     if [ "$code" != 69 ]; then exit "$code"; fi # 69: it does not fit
   done
 done

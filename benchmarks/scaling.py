@@ -1,6 +1,6 @@
 """What a device has to do and hold as devices are added: a train step compiled, not run.
 
-    python -m benchmarks.scaling --config configs/radit_xl.py --out docs/scaling.png
+    python -m benchmarks.scaling --config radit:size=xl --out docs/scaling.png
 
 The step of one global batch is compiled for 8 … 512 devices that this CPU pretends to have, sharded
 over fsdp up to `--fsdp` ways and over data beyond. Per device, read from the compiled module: the

@@ -1,6 +1,6 @@
 """Our train step beside a PyTorch SiT under torch.compile, on one device, in one run.
 
-    python -m benchmarks.train_step --config configs/radit_xl.py --batch 32       on a GPU
+    python -m benchmarks.train_step --config radit:size=xl --batch 32       on a GPU
     python -m benchmarks.train_step --config configs/smoke.py --rounds 3          anywhere
 
 Prints tokens/s, MFU where the device's peak is known, and the peak of memory, for ours and (but for

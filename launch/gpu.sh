@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on every GPU of this host, supervised: resumes by itself after a fault.
 #
-#   bash launch/gpu.sh [--dry-run] --workdir DIR --config configs/radit_b.py:space=pixel …
+#   bash launch/gpu.sh [--dry-run] --workdir DIR --config radit:size=b,space=pixel …
 #
 # The flags are those of rfxray.train. Needs `python3 -m venv .venv && .venv/bin/pip install -e
 # '.[cuda]'` (PYTHON names another interpreter). SIGTERM and Ctrl-C save and end with 75; the same

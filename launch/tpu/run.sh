@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts training on every worker, detached, or resumes it.
 #
-#   bash launch/tpu/run.sh [--dry-run] -- --config configs/radit_xl.py:space=pixel …
+#   bash launch/tpu/run.sh [--dry-run] -- --config radit:size=xl,space=pixel …
 #
 # After -- stand the flags of rfxray.train, all but --workdir, which is RUN in the bucket. Logs and
 # status are collected there. A run that is still going on the workers is asked to save and stops

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-FLAGS = ("--", "--config", "configs/radit_xl.py")
+FLAGS = ("--", "--config", "radit:size=xl")
 PREEMPTED = {"preempt": True}
 
 

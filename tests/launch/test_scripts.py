@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TPU = ROOT / "launch" / "tpu"
 SCRIPTS = ("create", "slice", "setup", "run", "babysit", "logs", "delete")
-FLAGS = ("--", "--config", "configs/radit_xl.py")
+FLAGS = ("--", "--config", "radit:size=xl")
 # Every script of the project.
 SHELL = (
     *(*ROOT.glob("launch/**/*.sh"), *ROOT.glob("benchmarks/*.sh")),
@@ -125,7 +125,7 @@ def host(cloud):
 
 @pytest.mark.parametrize("evil", EVIL)
 def test_a_config_flag_reaches_the_hosts_as_it_is_and_is_executed_nowhere(host, evil):
-    flags = ["--config", "configs/radit_xl.py", f"--config.data.make={evil}", evil]
+    flags = ["--config", "radit:size=xl", f"--config.data.make={evil}", evil]
     done = host.run("run", "--", *flags)
     assert done.returncode == 0, done.stderr
     words = (host.folder / "home" / "words").read_bytes().decode().split("\0")

@@ -234,8 +234,8 @@ def test_a_run_goes_on_with_the_same_losses_on_another_mesh(found, name):
 def test_a_state_is_born_sharded_in_the_memory_that_it_takes(tmp_path, environment):
     # XL's width with 6 of its 24 layers, 7.5 GB: the whole state would be 27 GB. Of compiling the
     # program itself no more than a layer (0.2 GB) may be seen.
-    xl = Path(__file__).resolve().parents[3] / "configs" / "radit_xl.py"
-    config = configuration.load_config(str(xl), ["model.depth=6", "mesh.data=1", "mesh.fsdp=8"])
+    overrides = ["model.depth=6", "mesh.data=1", "mesh.fsdp=8"]
+    config = configuration.load_config("radit:size=xl", overrides)
     subprocess.run(
         [sys.executable, __file__, config.to_json_best_effort(), str(tmp_path), "memory"],
         env=environment(8),
