@@ -17,7 +17,6 @@ Rates are per second of processor time of one process, which a busy neighbour ch
 lie in the page cache. Each is taken `--repeats` times: the median, and in brackets all.
 """
 
-import argparse
 import csv
 import hashlib
 import json
@@ -39,7 +38,7 @@ import pydicom
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from data_prep import decide, harmonise
+from data_prep import decide, raw_sets
 from data_prep.images import survey
 from data_prep.images.decoder import Decoder
 from data_prep.phantom import draw_attributes, draw_images
@@ -164,16 +163,24 @@ def table_cost(folder: Path, repeats: int) -> None:
 
     tables = {"chexpert": SETS["chexpert"].read(root)}
     lap(f"{len(tables['chexpert'].rows):,} rows read")
-    tables = {name: harmonise.locate(name, table, root) for name, table in tables.items()}
+    tables = {name: raw_sets.locate(name, table, root) for name, table in tables.items()}
     rows = tables["chexpert"].rows
     lap(f"{len(rows):,} files found")
     splits = decide.assign_splits(tables, 0.02, 0.02)
     fates, found = decide.decide(rows, splits, seen)
     lap(f"duplicates sought, {found['near_candidates_between_patients']:,} candidates")
-    args = argparse.Namespace(
-        name="cxr7", size=512, shard_examples=1024, validation=0.02, test=0.02
+    options = raw_sets.Options(
+        roots={"chexpert": root},
+        own={},
+        name="cxr7",
+        size=512,
+        out=folder / "cxr7",
+        validation=0.02,
+        test=0.02,
+        shard_examples=1024,
+        workers=1,
     )
-    plan = harmonise.plan_shards(tables, splits, fates, found, args, {})
+    plan = raw_sets.plan_shards(tables, splits, fates, found, options)
     lap(f"{len(plan.shards):,} shards planned, {plan.identity['inputs_sha256'][:8]}")
     parquet.write(folder / "table.parquet", tables, splits, fates)
     lap("table.parquet written")

@@ -15,8 +15,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rfxray.command_line import require
 from rfxray.data.writing import Task
-from rfxray.errors import ConfigError
 
 
 def run_tasks(
@@ -28,19 +28,19 @@ def run_tasks(
     command: str,
     done: int = 0,
 ) -> None:
-    """`processes.run_tasks` as a Beam pipeline.
+    """`writing.run_tasks` as a Beam pipeline.
 
     Args:
-      options: of the pipeline, as on a command line; empty runs it on this machine.
+      work, tasks, folder, command, done: As for `writing.run_tasks`.
+      options: Options of the pipeline, as on a command line; empty runs it on this machine.
 
     Raises:
-      ConfigError: where Apache Beam is not installed.
+      ConfigError: If Apache Beam is not installed.
     """
-    try:
-        import apache_beam
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ModuleNotFoundError:
-        raise ConfigError("--beam needs Apache Beam: pip install -e '.[prep,beam]'") from None
+    require("prep,beam", "apache_beam")
+    import apache_beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     if not tasks:
         return
     items = sum(task.items for task in tasks)

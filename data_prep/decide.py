@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-import data_prep.needs_prep  # noqa: F401  before what needs it
 from data_prep.images import duplicates, quality, survey
 from data_prep.tables.splits import HELD_OUT_FIRST, hashed_split, leaks
 from data_prep.tables.table import Row, Table
@@ -52,7 +53,8 @@ def decide(
         kept, copy = rows[alive[pair.first]], rows[alive[pair.second]]
         kind = "the same pixels as" if pair.correlation == 1 else "nearly the same picture as"
         fates.setdefault(copy.key, f"a duplicate: {kind} {kept.key}")
-    tied = _tie_patients(rows, alive, (*exact, *near))
+    both = [(rows[alive[p.first]].patient, rows[alive[p.second]].patient) for p in (*exact, *near)]
+    tied = tie_patients(both) if both else []
     leaked = leaks([row for row in rows if row.key not in fates], splits, tied)
     found = {
         "exact_duplicates": len(exact),
@@ -110,15 +112,19 @@ def _near_pairs(rows, alive, hashes, copies, seen) -> tuple[list[duplicates.Pair
     return confirmed, len(pairs)
 
 
-def _tie_patients(rows, alive, pairs) -> list[list[str]]:
-    """Patients who share a picture are taken for one person: groups of two or more."""
-    names = sorted({rows[alive[i]].patient for pair in pairs for i in (pair.first, pair.second)})
-    number = {name: i for i, name in enumerate(names)}
-    edges = [
-        (number[rows[alive[pair.first]].patient], number[rows[alive[pair.second]].patient])
-        for pair in pairs
-    ]
+def tie_patients(pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """Patients who share an image, directly or through others, are taken for one person.
+
+    Args:
+      pairs: Patients of the two images of each duplicate; they may be the same.
+
+    Returns:
+      Groups of two or more, each sorted, in the order of their first names.
+    """
+    names, ends = np.unique(np.array(pairs, str).reshape(-1, 2), return_inverse=True)
+    first, second = ends.reshape(-1, 2).T
+    edges = coo_array((np.ones(len(first)), (first, second)), (len(names), len(names)))
     tied: dict[int, list[str]] = {}
-    for name, group in zip(names, duplicates.groups(len(names), edges), strict=True):
-        tied.setdefault(int(group), []).append(name)
+    for name, group in zip(names.tolist(), connected_components(edges)[1].tolist(), strict=True):
+        tied.setdefault(group, []).append(name)
     return [group for group in tied.values() if len(group) > 1]

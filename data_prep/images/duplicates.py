@@ -17,7 +17,7 @@ within a patient.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -91,22 +91,6 @@ def registered_correlation(one: np.ndarray, other: np.ndarray) -> float:
     """The highest correlation of the detail of two [128, 128] uint8 over shifts; in [-1, 1]."""
     inner = _detail(other)[SHIFT:-SHIFT, SHIFT:-SHIFT]
     return float(cv2.matchTemplate(_detail(one), inner, cv2.TM_CCOEFF_NORMED).max())
-
-
-def groups(size: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
-    """The connected components of `pairs` over `size` things: the lowest member of each, [size]."""
-    parent = list(range(size))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for one, other in pairs:
-        low, high = sorted((root(one), root(other)))
-        parent[high] = low
-    return np.array([root(i) for i in range(size)])
 
 
 def _detail(thumbnail: np.ndarray) -> np.ndarray:

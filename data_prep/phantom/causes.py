@@ -4,7 +4,7 @@ Every attribute is a function of its parents and of its own noise, so the true e
 intervention is known and counterfactuals are exact: draw the same (seed, indices) again under `do`,
 and only what descends from the changed attribute can change.
 
-A finding is present where u < sigmoid(BASE + Σ of the logits of EDGES), u ~ U(0, 1) its noise: all
+A finding is present where u < expit(BASE + Σ of the logits of EDGES), u ~ U(0, 1) its noise: all
 effects are monotone. View and source are exogenous, No Finding is derived, race acts on two
 findings and on no pixel. The edges are those of RadiT's expert graph (arXiv 2606.19460); the
 logits are ours: strong enough to be found in some thousand patients, and no estimate of medicine.
@@ -13,6 +13,7 @@ logits are ours: strong enough to be found in some thousand patients, and no est
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.special import expit
 
 from data_prep.phantom.noise import Noise
 from rfxray.attributes.states import State, known_from_states
@@ -128,7 +129,7 @@ def draw_attributes(
     assign("age", np.interp(_cause(noise, "age"), *AGE_QUANTILES))
     assign("source", ATTRIBUTES[INDEX["source"]].values.index("phantom"))
     for name in BASE:
-        assign(name, _cause(noise, name) < _sigmoid(logit(name, values)))
+        assign(name, _cause(noise, name) < expit(logit(name, values)))
     return derive_no_finding(all_known(values)).values
 
 
@@ -198,7 +199,3 @@ def observe(attributes: np.ndarray, states: np.ndarray) -> np.ndarray:
 
 def _cause(noise: Noise, name: str) -> np.ndarray:
     return noise.uniform(f"cause/{name}")
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))

@@ -1,5 +1,6 @@
 """Phantoms as a data set: the records, and the directory of shards that the trainer reads."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from rfxray.errors import ConfigError
 
 COMMAND = "data_prep.phantom"
 SHARD_EXAMPLES = 2048  # 9 MiB at 64²
+SEEDS = 2**63
 _DRAWN_AT_ONCE = 64
 _BITS = 16
 
@@ -51,17 +53,42 @@ def records(indices: Sequence[int], seed: int, size: int) -> Iterator[dict]:
             }
 
 
-def write(out: Path, n: int, size: int, seed: int, validation: float, workers: int) -> dict:
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which phantoms to draw.
+
+    Attributes:
+      out: Directory of the data set.
+      n: Number of patients.
+      size: Side of the images, pixels.
+      seed: Seed of the population.
+      validation: Share of patients held out.
+      workers: Processes.
+    """
+
+    out: Path
+    n: int
+    size: int
+    seed: int
+    validation: float
+    workers: int
+
+
+def write(options: Options) -> dict:
     """Writes the phantoms of indices 0 to n − 1 as a data set; returns its manifest.
 
     Raises:
-      ConfigError: for numbers that make no data set, or an `out` that holds something else.
+      ConfigError: If the numbers make no data set, or `out` holds something else.
     """
-    if n < 1 or seed < 0:
-        raise ConfigError(f"--n {n} phantoms of --seed {seed}: give at least 1, and a seed from 0")
+    n, size, seed, validation = options.n, options.size, options.seed, options.validation
+    if n < 1 or not 0 <= seed < SEEDS:
+        raise ConfigError(
+            f"--n {n} phantoms of --seed {seed}: give at least 1, and a seed from 0 to {SEEDS - 1}"
+        )
     if not SIZES[0] <= size <= SIZES[1]:
         raise ConfigError(f"--size {size} is not {SIZES[0]} to {SIZES[1]} pixels")
     check_fractions(validation, 0.0)
+    print(f"{COMMAND}: {n:,} phantoms of {size}², seed {seed}, to {options.out}")
     splits: dict[str, list[int]] = {"train": [], "validation": []}
     for index in range(n):
         splits[hashed_split(patient(index), validation, 0.0)].append(index)
@@ -76,4 +103,4 @@ def write(out: Path, n: int, size: int, seed: int, validation: float, workers: i
         versions={"numpy": np.__version__},
     )
     make = functools.partial(records, seed=seed, size=size)
-    return write_dataset(planned, make, out, workers=workers, command=COMMAND)
+    return write_dataset(planned, make, options.out, workers=options.workers, command=COMMAND)

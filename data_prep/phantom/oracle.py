@@ -16,10 +16,12 @@ and writes it beside as FILE.json.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +46,9 @@ from rfxray.evaluate.classifier import (
     chance,
     scores,
 )
+from rfxray.outputs.files import saving, write_whole
 
+COMMAND = "data_prep.phantom.oracle"
 _BATCH = 32
 
 
@@ -169,45 +173,77 @@ def ceiling(oracle: Oracle, seed: int, n: int = 2048) -> dict[str, dict[str, flo
 # Command line
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to train, and where to keep it.
+
+    Attributes:
+      out: FILE.npz of the weights; the figures go to FILE.json.
+      size: Side of the phantoms, pixels.
+      n: Phantoms to learn from.
+      seed: Seed of those phantoms; the next one is that of the unseen.
+      unseen: Phantoms to be judged by.
+      epochs: Passes over the phantoms to learn from.
+    """
+
+    out: Path
+    size: int
+    n: int
+    seed: int
+    unseen: int
+    epochs: int
+
+
 def main(argv: list[str] | None = None) -> None:
-    with exit_on_error("data_prep.phantom.oracle"):
-        _train_and_judge(_parser().parse_args(argv))
+    with exit_on_error(COMMAND):
+        train_and_judge(Options(**vars(_parser().parse_args(argv))))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
-        prog="python -m data_prep.phantom.oracle",
+        prog=f"python -m {COMMAND}",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=local_path, required=True, help="FILE.npz of the weights")
-    parser.add_argument("--size", type=int, default=64, help="pixels a side (64)")
-    parser.add_argument("--n", type=int, default=8192, help="phantoms to learn from (8192)")
-    parser.add_argument("--seed", type=int, default=1, help="of those phantoms (1)")
-    parser.add_argument("--unseen", type=int, default=2048, help="phantoms to be judged by (2048)")
-    parser.add_argument("--epochs", type=int, default=8, help="passes over them (8)")
+    add = parser.add_argument
+    add("--out", type=local_path, required=True, help="FILE.npz of the weights")
+    add("--size", type=int, default=64, help="pixels a side (%(default)s)")
+    add("--n", type=int, default=8192, help="phantoms to learn from (%(default)s)")
+    add("--seed", type=int, default=1, help="seed of those phantoms (%(default)s)")
+    add("--unseen", type=int, default=2048, help="phantoms to be judged by (%(default)s)")
+    add("--epochs", type=int, default=8, help="passes over them (%(default)s)")
     return parser
 
 
-def _train_and_judge(flags: argparse.Namespace) -> None:
-    if flags.out.suffix != ".npz" or not flags.out.parent.is_dir():
-        raise ConfigError(f"--out {flags.out} is not FILE.npz in a directory that exists")
-    print(f"reading {flags.n:,} phantoms of {flags.size}², seed {flags.seed}", file=sys.stderr)
+def train_and_judge(options: Options) -> None:
+    """Trains an oracle, saves it with its figures, and prints them.
+
+    Raises:
+      ConfigError: If the options cannot work.
+      SaveFailed: If the disk is full.
+    """
+    out = options.out
+    if out.suffix != ".npz" or not out.parent.is_dir():
+        raise ConfigError(f"--out {out} is not FILE.npz in a directory that exists")
+    print(
+        f"reading {options.n:,} phantoms of {options.size}², seed {options.seed}", file=sys.stderr
+    )
     start = time.monotonic()
-    oracle = train(flags.seed, flags.n, flags.size, flags.epochs)
-    oracle.save(flags.out)
-    figures = {"size": flags.size, "n": flags.n, "seed": flags.seed, "epochs": flags.epochs}
+    oracle = train(options.seed, options.n, options.size, options.epochs)
+    figures = {name: getattr(options, name) for name in ("size", "n", "seed", "epochs")}
     figures |= {"train_seconds": round(time.monotonic() - start, 1)}
-    figures |= ceiling(oracle, flags.seed + 1, flags.unseen)
-    beside = flags.out.with_suffix(".json")
-    beside.write_text(json.dumps(figures, indent=1))
+    figures |= ceiling(oracle, options.seed + 1, options.unseen)
+    beside = out.with_suffix(".json")
+    with saving(out):
+        oracle.save(out)
+        write_whole(beside, json.dumps(figures, indent=1))
     print(f"{'attribute':28s} {'ceiling':>8s} {'chance':>8s}")
     for name, value in figures["ceiling"].items():
         unit = " years, mean absolute error" if name == "age" else ""
         print(f"{name:28s} {value:8.3f} {figures['chance'][name]:8.3f}{unit}")
     ratio = ", ".join(f"{k} {v:.3f}" for k, v in figures["cardiothoracic_ratio"].items())
     print(f"cardiothoracic ratio, measured against geometry: {ratio}")
-    print(f"{flags.out}: the oracle; {beside}: its figures")
+    print(f"{out}: the oracle; {beside}: its figures")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
 """One patient under many attributes, side by side: what each attribute is meant to look like."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageDraw
 
 from data_prep.phantom.causes import draw_attributes
+from data_prep.phantom.dataset import SEEDS
 from data_prep.phantom.draw import draw_images
 from rfxray.attributes.vocabulary import PATHOLOGY_NAMES, encode_value
+from rfxray.errors import ConfigError
+from rfxray.outputs.files import saving, whole_file
 
 COLUMNS = 7
 _CAPTION = 16  # pixels
@@ -32,6 +38,32 @@ TILES: tuple[tuple[str, dict], ...] = (
     ("lateral, no finding", {"view": "lateral"}),
     *((name.replace("_", " "), {name: "present", "view": "lateral"}) for name in _FINDINGS),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which sheet to draw: the PNG file, the side of a tile in pixels, the patient's seed."""
+
+    file: Path
+    size: int
+    seed: int
+
+
+def save(options: Options) -> str:
+    """Draws the sheet into its file; returns the closing line.
+
+    Raises:
+      ConfigError: If it cannot be drawn, or the folder of the file does not exist.
+    """
+    file = options.file
+    if file.suffix != ".png" or not file.parent.is_dir():
+        raise ConfigError(f"--contact-sheet {file} is not FILE.png in a directory that exists")
+    if not 0 <= options.seed < SEEDS:
+        raise ConfigError(f"--seed {options.seed} is not from 0 to {SEEDS - 1}")
+    sheet = contact_sheet(options.size, options.seed)
+    with saving(file), whole_file(file) as temporary:
+        sheet.save(temporary, "PNG", optimize=True)
+    return f"{file}: {sheet.width} × {sheet.height}"
 
 
 def contact_sheet(size: int = 256, seed: int = 0, index: int = 3) -> Image.Image:

@@ -19,8 +19,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pydicom
-
 from data_prep.sources.mapping import ClosedList, closed_list
 from data_prep.tables.csv_table import find, header, require
 from data_prep.tables.table import Table, TableBuilder, Value
@@ -108,9 +106,14 @@ def _boxes(
 
 
 def _header(builder: TableBuilder, path: Path) -> dict[str, Value]:
-    """Age and sex as the DICOM header has them; empty where there is no file or no such tag."""
+    """Age and sex as the DICOM header has them; empty if there is no file or no such tag."""
+    import pydicom  # here, so that the names of the sets are known without the extra `prep`
+
     tags = {"age": "PatientAge", "sex": "PatientSex"}
-    with contextlib.suppress(Exception), warnings.catch_warnings():  # ingest will say what is wrong
+    with (
+        contextlib.suppress(Exception),
+        warnings.catch_warnings(),
+    ):  # reading will say what is wrong
         warnings.simplefilter("ignore")
         told = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags.values()))
         values = {}

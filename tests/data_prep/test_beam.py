@@ -16,7 +16,7 @@ def roots(tmp_path_factory):
 def test_without_beam_it_says_which_extra(roots, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     argv = [*arguments(roots, tmp_path / "out"), "--beam="]
-    assert "pip install -e '.[prep,beam]'" in fails(argv, 78, capsys)
+    assert "pip install 'rfxray[prep,beam]'" in fails(argv, 78, capsys)
 
 
 def test_a_beam_pipeline_gives_the_same_bytes(roots, tmp_path):

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import data_prep
-from data_prep import harmonise
+from data_prep import raw_sets
 from data_prep.audit import __main__ as audit_command
 from data_prep.decide import assign_splits
-from data_prep.harmonise import locate, main
+from data_prep.harmonise import main
+from data_prep.raw_sets import locate
 from data_prep.sources.sets import SETS
 from data_prep.tables.splits import hashed_split
 from data_prep.tables.table import TableBuilder
@@ -287,10 +288,10 @@ def test_bad_input_is_one_line_and_a_code(roots, tmp_path, capsys):
 def test_an_out_that_will_not_do_is_refused_before_a_picture_is_decoded(
     roots, harmonised, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(harmonise.survey, "survey", pytest.fail)
+    monkeypatch.setattr(raw_sets.survey, "survey", pytest.fail)
     nih = {"nih": roots["nih"]}
     foreign = raw_trees.put(tmp_path / "foreign/thesis.tex", "x").parent
-    assert "not ours to write" in fails(arguments(nih, foreign), 78, capsys)
+    assert "no data set was begun there" in fails(arguments(nih, foreign), 78, capsys)
     assert os.listdir(foreign) == ["thesis.tex"]
     under = foreign / "thesis.tex" / "out"
     assert "cannot be made: Not a directory" in fails(arguments(nih, under), 78, capsys)
@@ -354,7 +355,7 @@ def test_another_table_is_another_plan(roots, tmp_path, capsys):
     before = hashes(out)
     table = root / "Data_Entry_2017.csv"
     table.write_text(table.read_text().replace("Hernia", "Edema"))
-    assert "its inputs were others" in fails(arguments({"nih": root}, out), 78, capsys)
+    assert "the inputs differ" in fails(arguments({"nih": root}, out), 78, capsys)
     assert {k: v for k, v in hashes(out).items() if "survey" not in k} == {
         k: v for k, v in before.items() if "survey" not in k
     }
@@ -404,19 +405,21 @@ def test_a_folder_of_ones_own_joins_the_sets(roots, tmp_path, capsys):
     assert (notes["rows"], notes["kept"], notes["published"]) == (3, 1, None)
     assert "mine: 3 rows, 1 kept" in capsys.readouterr().err
     assert "needs its table" in fails([*arguments({}, out), *own[:2]], 78, capsys)
-    assert "none of mimic" in fails([*arguments({}, out), "--folder", "nih=x"], 78, capsys)
+    assert "other than mimic" in fails([*arguments({}, out), "--folder", "nih=x"], 78, capsys)
 
 
 def test_a_missing_extra_is_one_line(tmp_path):
-    for command in ("build", "harmonise", "audit"):
+    build = ["--images", "x", "--metadata", "x.csv", "--size", "32", "--out", "x"]
+    harmonise = ["--set", "nih=x", "--size", "32", "--out", "x"]
+    for command, flags in (("build", build), ("harmonise", harmonise), ("audit", ["x"])):
         hidden = "import sys, runpy; sys.modules['cv2'] = None; "
         run = f"runpy.run_module('data_prep.{command}', run_name='__main__', alter_sys=True)"
         done = subprocess.run(
-            [sys.executable, "-c", hidden + run], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, "-c", hidden + run, *flags], cwd=ROOT, capture_output=True, text=True
         )
-        assert done.returncode == 78
         said = f"data_prep.{command}: error: cv2 missing: install the extra, pip install "
-        assert done.stderr == f"{said}-e '.[prep]'\n"
+        assert done.stderr == f"{said}'rfxray[prep]'\n"
+        assert done.returncode == 78
 
 
 def test_two_rows_of_one_key_are_one(tmp_path):

@@ -61,10 +61,6 @@ def test_candidates_find_what_comparing_all_finds():
     assert duplicates.candidates(hashes[:1]).shape == (0, 2)
 
 
-def test_groups_are_the_connected_components():
-    assert duplicates.groups(6, [(4, 5), (1, 2), (2, 4)]).tolist() == [0, 1, 1, 3, 1, 1]
-
-
 def test_registration_forgives_a_shift_and_nothing_else():
     one, other = (thumbnail(raw_trees.pictures()[i]) for i in (0, 2))
     shifted = np.roll(one, (duplicates.SHIFT - 1, -duplicates.SHIFT + 1), (0, 1))

@@ -1,0 +1,107 @@
+"""What a CSV table of one's own says, as the flags of a command describe it."""
+
+import argparse
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from data_prep.tables.columns import parse_columns, parse_map
+from data_prep.tables.table import Table
+from rfxray.attributes.vocabulary import SOURCES, encode_value
+from rfxray.command_line import local_path
+from rfxray.errors import ConfigError
+
+FLAGS = ("metadata", "column", "map", "set_source")
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a table says.
+
+    Attributes:
+      metadata: Path of the table.
+      columns: Our name of a column → its header in the table.
+      mapped: (our name, cell) → the value that the cell is read as.
+      source: Attribute `source` of every image without a column for it.
+    """
+
+    metadata: Path
+    columns: Mapping[str, str]
+    mapped: Mapping[tuple[str, str], str]
+    source: str
+
+    @property
+    def options(self) -> dict:
+        """What of it decides a record, for the plan; JSON."""
+        return {
+            "columns": self.columns,
+            "map": {f"{name}:{cell}": value for (name, cell), value in self.mapped.items()},
+            "set_source": self.source,
+        }
+
+
+def describe(
+    name: str,
+    metadata: Path,
+    column: Sequence[str] = (),
+    map: Sequence[str] = (),
+    set_source: str | None = None,
+) -> Description:
+    """The description that the flags of `add_arguments` give, checked.
+
+    Args:
+      name: Name of the set.
+      metadata, column, map, set_source: The flags.
+
+    Raises:
+      ConfigError: If they do not go together.
+    """
+    columns, mapped = parse_columns(column), parse_map(map)
+    for attribute, cell in mapped:
+        if attribute not in columns:
+            raise ConfigError(
+                f"--map {attribute}:{cell}=… reads no column; name it: --column {attribute}=HEADER"
+            )
+    source = set_source or (name if name in SOURCES else "other")
+    if not encode_value("source", source)[1]:
+        raise ConfigError(f"--set-source {source}: the source of an image is always known")
+    return Description(metadata, columns, mapped, source)
+
+
+def add_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Adds the flags that say what a CSV table means."""
+    add = parser.add_argument
+    add(
+        "--metadata",
+        type=local_path,
+        metavar="FILE.csv",
+        required=required,
+        help="table with one row per image; may be .csv.gz",
+    )
+    add(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=HEADER",
+        help="what a column of the table is: image, patient, study, split, or one of the 19 "
+        "attributes (view, sex, race, age, source, cardiomegaly, …); repeat for each",
+    )
+    add(
+        "--map",
+        action="append",
+        default=[],
+        metavar="NAME:CELL=VALUE",
+        help="read a cell of that --column as this value, such as view:frontal=AP",
+    )
+    add(
+        "--set-source",
+        metavar="SOURCE",
+        help="attribute `source` of every image (default: the name of the set if that is one of "
+        "the known sources, else other)",
+    )
+
+
+def contradictions(table: Table) -> Iterator[str]:
+    """A line if rows of a table contradict each other."""
+    if count := table.notes["contradicting"]:
+        yield f"WARNING: {count:,} rows contradict another row of their image; see dropped.csv"
