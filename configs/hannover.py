@@ -7,7 +7,7 @@ The COVID-19 Image Repository of Hannover Medical School (CC BY 3.0), as the REA
 The network of configs/smoke.py; about six minutes on two cores.
 """
 
-from configs import smoke
+from rfxray.configs import smoke
 
 
 def get_config():
@@ -16,5 +16,5 @@ def get_config():
     c.optim.decay = 1500
     c.data.dirs = ("runs/hannover/data",)
     c.data.make = "python -m data_prep.build --source folder … (README.md, Real radiographs)"
-    c.eval.batches = 1  # 15 pictures are held out
+    c.evaluators.validation_loss.batches = 1  # 15 pictures are held out
     return c

@@ -6,13 +6,13 @@ The network of configs/smoke.py and its phantoms, seen 2.4 times as often: 9,000
 twenty minutes on two cores, forty on one. Resumable; run the same command again.
 """
 
-from configs import smoke
+from rfxray.configs import smoke
 
 
 def get_config():
     c = smoke.get_config()
     c.steps = 9000
     c.optim.decay = 4500
-    c.eval.every = 3000
-    c.samples.every = 3000
+    c.evaluators.validation_loss.every = 3000
+    c.evaluators.sample_grid.every = 3000
     return c

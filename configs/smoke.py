@@ -30,8 +30,8 @@ def get_config():
 
     # Predicting x in pixel space does best with more weight on noise; 0.4 keeps enough of the end
     # near data for a run of minutes (0.8 left pictures soft, 0 left findings unlearned).
-    c.flow.prediction = "x"
-    c.flow.t_mean = 0.4
+    c.objective.prediction = "x"
+    c.objective.t_mean = 0.4
 
     # Small batches and many steps; half of them under a falling rate, where most is gained.
     c.optim.learning_rate = 2e-3
@@ -39,10 +39,10 @@ def get_config():
     c.optim.schedule = "wsd"
     c.optim.decay = 1900
 
-    c.unroll = 4
+    c.model.unroll = 4
     c.log_every = 200
     c.checkpoint_every = 1000
-    c.eval.every = 1000
-    c.eval.batches = 16
-    c.samples.every = 1000
+    c.evaluators.validation_loss.every = 1000
+    c.evaluators.validation_loss.batches = 16
+    c.evaluators.sample_grid.every = 1000
     return c

@@ -1,9 +1,9 @@
 """Compiles a run for a TPU pod that is not there, and says what it would need and take.
 
-    python -m rfxray.compile_pod --config configs/radit_xl.py --topology v5p:4x4x8
-    python -m rfxray.compile_pod … --sweep      which remat, mesh and accumulation are best there
-    python -m rfxray.compile_pod … --slices 2   several slices, joined along the data axis
-    python -m rfxray.compile_pod … --sampler    the sampler of that config instead of its training
+    rfxray compile-pod --config radit:size=xl --topology v5p:4x4x8
+    rfxray compile-pod … --sweep      which remat, mesh and accumulation are best there
+    rfxray compile-pod … --slices 2   several slices, joined along the data axis
+    rfxray compile-pod … --sampler    the sampler of that config instead of its training
 
 The real TPU compiler (`pip install libtpu`, no TPU needed) compiles the very step that
 `rfxray.train` runs; nothing is executed. Exit code 1: it does not fit. Any key of the config is set
@@ -11,6 +11,7 @@ with `--config.KEY=VALUE`.
 """
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
@@ -21,62 +22,69 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from rfxray import command_line, errors
-from rfxray.attributes import vocabulary
-from rfxray.attributes.vocabulary import Attributes
-from rfxray.config import load as configuration
-from rfxray.networks import attention, radit
+from rfxray.attributes.vocabulary import NUM_ATTRIBUTES, Attributes
+from rfxray.command_line import ArgumentParser, exit_on_error
+from rfxray.config.load import load_config, override, overrides
+from rfxray.errors import ConfigError, RfxrayError, first_line
+from rfxray.networks import radit
 from rfxray.perf import flops, roofline, sweep
 from rfxray.perf.topology import Pod, describe
-from rfxray.runtime import compiler_options, sharding
-from rfxray.sampling import pretrained
+from rfxray.runtime import sharding
+from rfxray.runtime.compiler_options import options_for
 from rfxray.sampling.sampler import Settings, make_sampler
 from rfxray.sampling.solvers import EVALUATIONS
+from rfxray.training import recipe as recipes
 from rfxray.training import state
-from rfxray.training.metrics import TrainMetrics
 from rfxray.training.step import abstract_batch, train_step
 
 
-class DoesNotFit(errors.RfxrayError):
+class DoesNotFit(RfxrayError):
     """The compiler needs more memory than a chip has."""
 
 
-def for_tpu(config) -> ml_collections.ConfigDict:
+def for_tpu(config: ml_collections.FrozenConfigDict) -> ml_collections.FrozenConfigDict:
     """The config with what `auto` leaves open decided for a TPU instead of for this machine."""
-    shape = radit.model_config(config)
-    if config.attention != "auto":
+    if config.model.get("attention") != "auto":
         return config
-    kernel = attention.choose("tpu", shape.tokens, shape.head_dim, shape.dtype)
-    return configuration.override(config, {"attention": kernel})
+    return override(config, {"model.attention": radit.kernel_for(config.model, "tpu")})
 
 
-def lower_step(config, mesh) -> jax.stages.Lowered:
-    """The train step of a config over a mesh, as `rfxray.train` jits it."""
+def lower_step(recipe: recipes.Recipe, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+    """The train step of a recipe over a mesh, as `rfxray.train` jits it."""
     whole = sharding.replicated(mesh)
     metrics = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole),
-        jax.eval_shape(TrainMetrics.empty),
+        jax.eval_shape(recipe.metrics.empty),
     )
-    arguments = state.abstract(config, mesh), metrics, abstract_batch(config, mesh)
+    arguments = state.abstract(recipe, mesh), metrics, abstract_batch(recipe, mesh)
     with jax.set_mesh(mesh):
-        return jax.jit(train_step(config), donate_argnums=0).lower(*arguments)
+        return jax.jit(train_step(recipe), donate_argnums=0).lower(*arguments)
 
 
-def lower_sampler(config, mesh, settings: Settings) -> jax.stages.Lowered:
-    """The sampler of a config, `settings.batch_size` pictures over a mesh, parameters whole on each
-    device as `rfxray.sample` has them."""
+def lower_sampler(
+    recipe: recipes.Recipe, mesh: jax.sharding.Mesh, settings: Settings
+) -> jax.stages.Lowered:
+    """The sampler of a recipe, `settings.batch_size` samples over a mesh, with the parameters whole
+    on every device as `rfxray.sample` has them.
+
+    Raises:
+      ConfigError: If its objective learns no velocity.
+    """
+    if recipe.objective.velocity is None:
+        raise ConfigError("the objective learns no velocity, so there is no sampler to compile")
     whole, n = sharding.replicated(mesh), settings.batch_size
-    params = radit.abstract(radit.model_config(config))[1]
-    params = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), params)
+    params = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), state.averaged(recipe)
+    )
     seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=whole)
     weight = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
     split = jax.sharding.NamedSharding(mesh, sharding.BATCH)
     indices = jax.ShapeDtypeStruct((n,), jnp.uint32, sharding=split)
     attributes = Attributes(
-        jax.ShapeDtypeStruct((n, vocabulary.NUM_ATTRIBUTES), jnp.float32, sharding=split),
-        jax.ShapeDtypeStruct((n, vocabulary.NUM_ATTRIBUTES), bool, sharding=split),
+        jax.ShapeDtypeStruct((n, NUM_ATTRIBUTES), jnp.float32, sharding=split),
+        jax.ShapeDtypeStruct((n, NUM_ATTRIBUTES), bool, sharding=split),
     )
-    draw = make_sampler(pretrained.velocity(config), pretrained.shape(config), settings)
+    draw = make_sampler(recipe.objective.velocity, recipe.model.input_shape, settings)
     with jax.set_mesh(mesh):
         return jax.jit(draw).lower(params, seed, weight, indices, attributes)
 
@@ -92,7 +100,7 @@ def compile_for(lowered: jax.stages.Lowered, options: dict[str, str]) -> jax.sta
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        reason = errors.first_line(error)
+        reason = first_line(error)
         sizes = re.findall(r"\d[\d.]*[KMG]", reason)
         raise DoesNotFit(
             f"it does not fit: it needs {sizes[0]} of the {sizes[1]} of a chip; recompute more "
@@ -156,12 +164,18 @@ def report(compiled: jax.stages.Compiled, pod: Pod, mesh, model_flops: float) ->
     }
 
 
-def whole_run(config, found: dict, price: float | None) -> dict:
-    """Chip-hours and dollars of all steps at the expected rate, without interruptions."""
-    hours = config.steps * found["seconds"]["expected"] * found["chips"] / 3600
-    tokens = config.steps * config.batch_size * radit.model_config(config).tokens
+def whole_run(steps: int, step_tokens: int, found: dict, price: float | None) -> dict[str, float]:
+    """Chip-hours and dollars of all steps at the expected rate, without interruptions.
+
+    Args:
+      steps: Steps of the run.
+      step_tokens: Tokens of a step.
+      found: Report on the step.
+      price: Dollars per chip-hour, if known.
+    """
+    hours = steps * found["seconds"]["expected"] * found["chips"] / 3600
     dollars = {} if price is None else {"dollars": hours * price}
-    return {"steps": config.steps, "tokens": tokens, "chip_hours": hours, **dollars}
+    return {"steps": steps, "tokens": steps * step_tokens, "chip_hours": hours, **dollars}
 
 
 def lines(found: dict) -> list[str]:
@@ -221,23 +235,27 @@ def compile_run(
       DoesNotFit, ConfigError
     """
     config = for_tpu(config)
+    recipe = recipes.build(config)
     mesh = sharding.make_mesh(**config.mesh, devices=pod.devices)
-    sharding.check_batch(mesh, config.batch_size, config.accumulate)
+    sharding.check_batch(mesh, recipe.batch_size, recipe.accumulate)
+    for network in recipe.networks.values():
+        sharding.check_axes(mesh, network.sizes)
     begin = time.perf_counter()
-    compiled = compile_for(lower_step(config, mesh), options)
+    compiled = compile_for(lower_step(recipe, mesh), options)
     took = time.perf_counter() - begin
     if hlo:
         hlo.write_text(compiled.as_text())
-    found = report(compiled, pod, mesh, flops.train_step(config))
-    each = config.batch_size // mesh.size
-    found["run"] = (
-        f"batch {config.batch_size} ({each} a chip), remat {config.remat}, "
-        f"accumulate {config.accumulate}, attention {config.attention}"
-    )
-    found["remat"], found["accumulate"] = config.remat, config.accumulate
-    found["parameters"] = parameters(config)
+    found = report(compiled, pod, mesh, recipes.model_flops(config))
+    each = recipe.batch_size // mesh.size
+    found["run"] = f"batch {recipe.batch_size} ({each} a chip), accumulate {recipe.accumulate}"
+    if "remat" in config.model:
+        found["run"] += f", remat {config.model.remat}, attention {config.model.attention}"
+        found["remat"] = config.model.remat
+    found["accumulate"] = recipe.accumulate
+    found["parameters"] = recipe.parameters
     found["compile_seconds"] = took
-    found["whole_run"] = whole_run(config, found, price)
+    tokens = recipe.batch_size * recipe.model.tokens
+    found["whole_run"] = whole_run(config.steps, tokens, found, price)
     return found
 
 
@@ -246,28 +264,47 @@ def compile_sampler(
 ) -> dict:
     """Compiles the sampler of a config for a pod and reports on it; arguments as `compile_run`."""
     config = for_tpu(config)
+    recipe = recipes.build(config)
     mesh = sharding.make_mesh(len(pod.devices), 1, 1, devices=pod.devices)
     sharding.check_batch(mesh, settings.batch_size)
-    compiled = compile_for(lower_sampler(config, mesh, settings), options)
+    compiled = compile_for(lower_sampler(recipe, mesh, settings), options)
     if hlo:
         hlo.write_text(compiled.as_text())
-    # Heun's last step is one of Euler; without guidance the network sees each picture once.
+    # Heun's last step is one of Euler; without guidance the network sees each sample once.
     evaluations = EVALUATIONS[settings.solver] * settings.steps - (settings.solver == "heun")
-    pictures = settings.batch_size * (1 if settings.guidance == 1 else 2)
-    model_flops = evaluations * pictures * flops.forward(radit.model_config(config))
+    samples = settings.batch_size * (1 if settings.guidance == 1 else 2)
+    plain = radit.build(override(config, {"model.attention": "xla"}).model)
+    model_flops = evaluations * samples * flops.of_velocity(plain)
     found = report(compiled, pod, mesh, model_flops)
     found["run"] = (
-        f"{settings.batch_size} pictures, {settings.solver} in {settings.steps} steps, guidance "
-        f"{settings.guidance:g}, attention {config.attention}"
+        f"{settings.batch_size} samples, {settings.solver} in {settings.steps} steps, guidance "
+        f"{settings.guidance:g}, attention {config.model.attention}"
     )
-    found["parameters"] = parameters(config)
+    found["parameters"] = recipe.parameters
     return found
 
 
-def parameters(config) -> int:
-    """How many the network of a config has."""
-    shapes = radit.abstract(radit.model_config(config))[1]
-    return sum(s.size for s in jax.tree.leaves(shapes))
+def workload(config: ml_collections.FrozenConfigDict) -> sweep.Workload:
+    """What the ranking reads of a config.
+
+    Raises:
+      ConfigError: If its network is not a RadiT, the only one that the ranking knows.
+    """
+    if config.model.kind != "radit":
+        raise ConfigError(f"--sweep ranks only model.kind=radit (got {config.model.kind})")
+    recipe, m = recipes.build(config), config.model
+    return sweep.Workload(
+        m.width,
+        m.depth,
+        m.heads,
+        m.mlp_width,
+        recipe.model.tokens,
+        recipe.parameters,
+        len(recipe.sigmas),
+        recipe.batch_size,
+        recipes.model_flops(config),
+        config.mesh.sequence,
+    )
 
 
 def compile_best(config, pod: Pod, options: dict[str, str], price: float | None) -> dict:
@@ -281,13 +318,13 @@ def compile_best(config, pod: Pod, options: dict[str, str], price: float | None)
         print(line, file=sys.stderr, flush=True)
 
     slices = len({getattr(d, "slice_index", 0) for d in pod.devices})
-    ranked = sweep.rank(config, len(pod.devices), pod.chip, parameters(config), slices)
+    ranked = sweep.rank(workload(config), len(pod.devices), pod.chip, slices)
     say(f"{len(ranked)} candidates should fit; the ten that should be fastest:")
     for candidate in ranked[:10]:
         say(f"  {candidate}")
     fitting = []
     for candidate in ranked[:3]:
-        chosen = configuration.override(config, candidate.keys())
+        chosen = override(config, candidate.keys())
         try:
             found = compile_run(chosen, pod, options, price=price)
         except DoesNotFit as error:
@@ -302,51 +339,117 @@ def compile_best(config, pod: Pod, options: dict[str, str], price: float | None)
     return min(fitting, key=lambda found: found["seconds"]["expected"])
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = command_line.ArgumentParser(
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What the flags say; see `parser`."""
+
+    config: str
+    overrides: tuple[str, ...]
+    topology: str
+    slices: int
+    sweep: bool
+    sampler: bool
+    samples: int
+    price: float | None
+    options: dict[str, str]
+    hlo: Path | None
+    json: bool
+
+    def __post_init__(self):
+        if self.sweep and self.sampler:
+            raise ConfigError("--sweep searches for training; leave it out with --sampler")
+        if self.sweep and self.hlo:
+            raise ConfigError("--sweep compiles several modules; --hlo writes only one of them")
+        if self.sampler and self.price is not None:
+            raise ConfigError("--price is for a whole run; a sampler has no number of steps")
+
+
+def parser() -> ArgumentParser:
+    p = ArgumentParser(
         prog="python -m rfxray.compile_pod",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/")
-    parser.add_argument("--topology", required=True, help="such as v5p:4x4x8, in chips")
-    parser.add_argument("--slices", type=int, default=1, help="of that topology, joined by DCN")
-    parser.add_argument("--sweep", action="store_true", help="search remat, mesh, accumulation")
-    parser.add_argument("--sampler", action="store_true", help="compile sampling, not training")
-    parser.add_argument("--pictures", type=int, default=8, help="per chip, with --sampler")
-    parser.add_argument("--price", type=float, help="dollars per chip-hour, for the whole run")
-    parser.add_argument(
+    p.add_argument(
+        "--config", required=True, metavar="FILE", help="config file or name, as of rfxray.train"
+    )
+    p.add_argument(
+        "--topology",
+        required=True,
+        help="generation and shape in chips, such as v5p:4x4x8 or v5e:16x16",
+    )
+    p.add_argument(
+        "--slices", type=int, default=1, help="number of such slices, joined by DCN (default: 1)"
+    )
+    p.add_argument(
+        "--sweep",
+        action="store_true",
+        help="search remat, mesh and accumulation (default: those of the config)",
+    )
+    p.add_argument(
+        "--sampler", action="store_true", help="compile sampling (default: the train step)"
+    )
+    p.add_argument(
+        "--samples", type=int, default=8, help="samples per chip, with --sampler (default: 8)"
+    )
+    p.add_argument(
+        "--price", type=float, help="dollars per chip-hour, to price the whole run (default: none)"
+    )
+    p.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="of XLA, in place of what training sets (rfxray/runtime/compiler_options.py)",
+        help="XLA option in place of what training sets, see rfxray/runtime/compiler_options.py "
+        "(repeatable)",
     )
-    parser.add_argument("--hlo", type=Path, help="also writes the compiled module's text there")
-    parser.add_argument("--json", action="store_true", help="prints the report as JSON")
-    arguments, rest = parser.parse_known_args(argv)
-    with command_line.exit_on_error("rfxray.compile_pod"):
-        config = configuration.load_config(arguments.config, configuration.overrides(rest))
-        pod = describe(arguments.topology, arguments.slices)
-        if wrong := [option for option in arguments.option if "=" not in option]:
-            raise errors.ConfigError(f"--option {wrong[0]} has no value; write NAME=VALUE")
-        if arguments.sweep and arguments.sampler:
-            raise errors.ConfigError("--sweep is for training; a sampler has but --pictures")
-        if arguments.sweep and arguments.hlo:
-            raise errors.ConfigError("--sweep compiles several modules; --hlo is for one of them")
-        if arguments.sampler and arguments.price is not None:
-            raise errors.ConfigError("--price is for a whole run; a sampler has no number of steps")
-        given = dict(option.split("=", 1) for option in arguments.option)
-        options = compiler_options.options_for(pod.devices[0].device_kind) | given
-        if arguments.sampler:
-            pictures = arguments.pictures * len(pod.devices)
-            settings = Settings(guidance=2.0, batch_size=pictures)
-            found = compile_sampler(config, pod, options, settings, arguments.hlo)
-        elif arguments.sweep:
-            found = compile_best(config, pod, options, arguments.price)
-        else:
-            found = compile_run(config, pod, options, arguments.hlo, arguments.price)
-        print(json.dumps(found, indent=1) if arguments.json else "\n".join(lines(found)))
+    p.add_argument(
+        "--hlo",
+        type=Path,
+        metavar="FILE",
+        help="file for the text of the compiled module (default: none)",
+    )
+    p.add_argument("--json", action="store_true", help="print the report as JSON")
+    return p
+
+
+def compile_command(command: Command) -> dict:
+    """The report that a command asks for.
+
+    Raises:
+      DoesNotFit, ConfigError
+    """
+    config = load_config(command.config, command.overrides)
+    pod = describe(command.topology, command.slices)
+    options = options_for(pod.devices[0].device_kind) | command.options
+    if command.sampler:
+        settings = Settings(guidance=2.0, batch_size=command.samples * len(pod.devices))
+        return compile_sampler(config, pod, options, settings, command.hlo)
+    if command.sweep:
+        return compile_best(config, pod, options, command.price)
+    return compile_run(config, pod, options, command.hlo, command.price)
+
+
+def main(argv: list[str] | None = None) -> None:
+    flags, rest = parser().parse_known_args(argv)
+    with exit_on_error("rfxray.compile_pod"):
+        if wrong := [option for option in flags.option if "=" not in option]:
+            raise ConfigError(f"--option {wrong[0]} has no value; write NAME=VALUE")
+        command = Command(
+            config=flags.config,
+            overrides=tuple(overrides(rest)),
+            topology=flags.topology,
+            slices=flags.slices,
+            sweep=flags.sweep,
+            sampler=flags.sampler,
+            samples=flags.samples,
+            price=flags.price,
+            options=dict(option.split("=", 1) for option in flags.option),
+            hlo=flags.hlo,
+            json=flags.json,
+        )
+        found = compile_command(command)
+        print(json.dumps(found, indent=1) if command.json else "\n".join(lines(found)))
 
 
 if __name__ == "__main__":

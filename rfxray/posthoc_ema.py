@@ -10,6 +10,7 @@ but for 0.0007 of the profile, 0.03 but for 0.008, and 0.01 is not (0.14).
 
 import argparse
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -19,10 +20,11 @@ import numpy as np
 from rfxray.checkpoints.store import Store
 from rfxray.checkpoints.weights import ema_item, ema_name, read_config
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
-from rfxray.config import load as configuration
+from rfxray.config.load import from_json
 from rfxray.errors import ConfigError, DataError
 from rfxray.runtime import distributed, sharding
-from rfxray.training import ema, state
+from rfxray.training import recipe, state
+from rfxray.training.ema import ema_gamma
 
 
 def inner_product(step, gamma, other_step, other_gamma) -> np.ndarray:
@@ -50,8 +52,8 @@ def coefficients(steps, sigmas, step: int, sigma: float) -> tuple[np.ndarray, fl
       a share of the norm of the one that is wanted.
     """
     steps = np.asarray(steps, np.float64)
-    gammas = np.array([ema.ema_gamma(s) for s in sigmas])
-    gamma = ema.ema_gamma(sigma)
+    gammas = np.array([ema_gamma(s) for s in sigmas])
+    gamma = ema_gamma(sigma)
     gram = inner_product(steps[:, None], gammas[:, None], steps, gammas)
     target = inner_product(steps, gammas, step, gamma)
     # Scaled to a diagonal of 1: early snapshots have profiles that are narrow and high.
@@ -63,13 +65,16 @@ def coefficients(steps, sigmas, step: int, sigma: float) -> tuple[np.ndarray, fl
     return weights, float(np.sqrt(max(0.0, missed)))
 
 
-def reconstruct(workdir: Path, sigma: float, step: int | None = None) -> tuple[Path, float]:
+def reconstruct(
+    workdir: Path, sigma: float, step: int | None = None, allow_kinds: Sequence[str] = ()
+) -> tuple[Path, float]:
     """Writes the average of that width into `workdir/posthoc/`.
 
     Args:
       workdir: of a run that keeps snapshots.
       sigma: relative width of the profile.
       step: of one of the snapshots; the newest when None.
+      allow_kinds: Foreign kinds that the run's config may name, see `config.kinds`.
 
     Returns:
       (where it lies, the error of the fit).
@@ -81,7 +86,7 @@ def reconstruct(workdir: Path, sigma: float, step: int | None = None) -> tuple[P
     """
     if not 0 < sigma <= 0.25:
         raise ConfigError(f"--sigma {sigma} must lie in (0, 0.25]")
-    config = configuration.from_json(read_config(workdir))
+    config = from_json(read_config(workdir), allow_kinds)
     name, kept = ema_name(sigma), [ema_name(s) for s in config.ema_sigmas]
     if name in kept:
         raise ConfigError(f"{workdir} keeps the profile {name} itself; sample with --ema {sigma}")
@@ -95,7 +100,8 @@ def reconstruct(workdir: Path, sigma: float, step: int | None = None) -> tuple[P
         raise ConfigError(f"{workdir / 'ema'} has no snapshot of step {step}, only {there}")
     pairs = [(n, width) for n in there if n <= step for width in config.ema_sigmas]
     weights, error = coefficients(*zip(*pairs, strict=True), step, sigma)
-    abstract = state.abstract(config, sharding.make_mesh(1, jax.device_count(), 1))["params"]
+    mesh = sharding.make_mesh(1, jax.device_count(), 1)
+    abstract = state.abstract(recipe.build(config), mesh)["ema"][kept[0]]
     total = None
     for (n, width), weight in zip(pairs, weights, strict=True):
         item, meta = ema_item(ema_name(width)), snapshots.meta(n)
@@ -129,10 +135,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workdir", required=True, type=local_path, help="of rfxray.train")
     parser.add_argument("--sigma", required=True, type=float, help="relative width, up to 0.25")
     parser.add_argument("--step", type=int, help="of a snapshot; the newest by default")
+    parser.add_argument(
+        "--allow-kind",
+        action="append",
+        default=[],
+        metavar="MODULE:NAME",
+        help="code outside of rfxray that the run's config may use (repeatable; default: none)",
+    )
     arguments = parser.parse_args(argv)
     with exit_on_error("rfxray.posthoc_ema"):
         distributed.start()
-        folder, error = reconstruct(arguments.workdir, arguments.sigma, arguments.step)
+        folder, error = reconstruct(
+            arguments.workdir, arguments.sigma, arguments.step, tuple(arguments.allow_kind)
+        )
         print(f"rfxray.posthoc_ema: the profile is met but for {error:.1e} of it; {folder}")
 
 

@@ -1,316 +1,401 @@
-"""Trains a RadiT: `python -m rfxray.train --config configs/smoke.py --workdir runs/smoke/train`.
+"""Trains what a config describes: `rfxray train --config smoke --workdir runs/smoke/train`.
 
 Any key of the config is set with `--config.KEY=VALUE`. Running the same command again resumes the
 run; a finished run says so and exits. Exit codes: see errors.py.
 """
 
+import dataclasses
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
+import clu.metrics
 import jax
-import numpy as np
+import ml_collections
 from clu import parameter_overview
 
-from rfxray import command_line, errors
-from rfxray.attributes.vocabulary import Attributes
+from rfxray import command_line
 from rfxray.checkpoints.run import Checkpoints
-from rfxray.checkpoints.weights import ema_name
-from rfxray.config import load as configuration
 from rfxray.config.identity import identity_of
-from rfxray.data import batches, dataset, pixels
+from rfxray.config.load import load_config, overrides
+from rfxray.data import batches, dataset
 from rfxray.data.faults import Faults
-from rfxray.networks import attention, radit
-from rfxray.outputs import contact_sheet, files
-from rfxray.perf import chips, flops
-from rfxray.runtime import compiler_options, distributed, sharding
+from rfxray.errors import ConfigError, Preempted
+from rfxray.outputs.files import write_whole
+from rfxray.perf import chips
+from rfxray.runtime import distributed, sharding
+from rfxray.runtime.compiler_options import options_for
 from rfxray.runtime.preemption import StopRequest
 from rfxray.runtime.watchdog import Watchdog
-from rfxray.sampling import pretrained
-from rfxray.sampling.sampler import Settings, make_sampler
-from rfxray.training import run_log, skip_guard, skip_report, state
-from rfxray.training.metrics import fresh_metrics, scalars
-from rfxray.training.optimizer import schedule
+from rfxray.training import recipe as recipes
+from rfxray.training import state as states
+from rfxray.training.evaluators import kinds as evaluation
+from rfxray.training.evaluators.evaluator import Context
+from rfxray.training.metrics import fresh, scalars
 from rfxray.training.profile import Trace
 from rfxray.training.rates import Goodput, Meter
-from rfxray.training.step import abstract_batch, train_step, validation_step
+from rfxray.training.run_log import Writer, line
+from rfxray.training.skip_report import SkipReport
+from rfxray.training.step import abstract_batch, train_step
 
 # Steps the host may run ahead of the device: enough to keep it busy, few enough that batches do not
 # pile up in its memory. Waiting for a step this far back never leaves the device idle.
 RUN_AHEAD = 8
 
 
-def train(config, workdir: Path, allow: tuple[str, ...] = ()) -> None:
+@dataclasses.dataclass
+class Current:
+    """Where a run is.
+
+    Attributes:
+      step: Optimizer steps taken.
+      position: Examples seen: the place in the order of the data.
+      state: The train state.
+      metrics: What was accumulated since the last log step.
+    """
+
+    step: int
+    position: int
+    state: states.State
+    metrics: clu.metrics.Collection
+
+
+def train(
+    config: ml_collections.FrozenConfigDict, workdir: Path, allow: tuple[str, ...] = ()
+) -> None:
     """Runs or resumes a training to its last step.
 
     Args:
-      config: of the run, checked.
-      workdir: where it keeps its files.
-      allow: identity keys in which a checkpoint may differ from the config.
+      config: Config of the run, checked.
+      workdir: Folder where the run keeps its files.
+      allow: Identity keys in which a checkpoint may differ from the config.
 
     Raises:
-      RfxrayError: of the kind that says why it ended early.
+      RfxrayError: Of the kind that says why it ended early.
     """
-    # ----- Setup: devices, data, model -------------------------------------------------------
+    # =============================================================================================
+    # What is trained, on what, from which data
+    # =============================================================================================
     stop = StopRequest(config.stop_seconds)
+    host, hosts = jax.process_index(), jax.process_count()
+    recipe = recipes.build(config)
     mesh = sharding.make_mesh(**config.mesh)
-    sharding.check_batch(mesh, config.batch_size, config.accumulate)
-    shape = radit.model_config(config)
-    attention.refuse_elsewhere(config.attention, jax.default_backend(), shape.head_dim, shape.dtype)
-    hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
-    datasets = batches.open_datasets(config)
-    for each in datasets:
-        dataset.verify(each, config.data.verify, **hosts)
-    identity = identity_of(config, batches.fingerprint(datasets))
+    sharding.check_batch(mesh, recipe.batch_size, recipe.accumulate)
+    for network in recipe.networks.values():
+        sharding.check_axes(mesh, network.sizes)
+        network.refuse(jax.default_backend())
 
+    mixture = open_data(config, recipe.model.input_shape)
+    for each in mixture.datasets:
+        dataset.verify(each, config.data.verify, host=host, hosts=hosts)
+    identity = identity_of(config, mixture.fingerprint)
+
+    # =============================================================================================
+    # The state: fresh, or the newest checkpoint that is whole
+    # =============================================================================================
     make_workdir(workdir)
-    abstract = state.abstract(config, mesh)
-    metrics = fresh_metrics(sharding.replicated(mesh))
-    checkpoints = Checkpoints(workdir, config, identity, abstract, metrics, allow)
-
-    # ----- State: fresh, or the newest checkpoint that is whole ------------------------------
-    begun = checkpoints.resume()
-    if begun is None:
-        step, position, train_state, found = 0, 0, state.init(config, mesh), []
+    abstract = states.abstract(recipe, mesh)
+    no_metrics = fresh(recipe.metrics, sharding.replicated(mesh))
+    checkpoints = Checkpoints(workdir, config, identity, abstract, no_metrics, allow)
+    resumed = checkpoints.resume()
+    if resumed is None:
+        set_aside = []
+        current = Current(0, 0, states.init(recipe, mesh), no_metrics)
     else:
-        step, (train_state, metrics, position), found = begun
-    saved = step
-    skips = skip_guard.Watch(int(train_state["guard"]["skipped"]))
-    if jax.process_index() == 0:
-        told = config.to_json_best_effort(indent=1) + "\n"
-        files.write_whole(workdir / "config.json", told.encode())
+        step, (state, metrics, position), set_aside = resumed
+        current = Current(step, position, state, metrics)
+    saved = current.step
 
-    writer = run_log.Writer(workdir, step)
+    # =============================================================================================
+    # What is said about it
+    # =============================================================================================
+    if host == 0:
+        write_whole(workdir / "config.json", config.to_json_best_effort(indent=1) + "\n")
+    writer = Writer(workdir, current.step)
     goodput = Goodput(workdir)  # from here on, so that compiling counts as lost
     say = writer.say
-    rate = schedule(config)
-    count = parameter_overview.count_parameters(abstract["params"])
     say(f"rfxray.train → {workdir}")
     say(f"{mesh.size} {jax.devices()[0].device_kind} device(s), mesh {dict(mesh.shape)}")
-    if begun is None:
+    if resumed is None:
         overview = parameter_overview.get_parameter_overview(
             abstract["params"], include_stats=False
         )
-        for line in overview.split("\n"):
-            say(line)
-    say(f"{count:,} parameters, {shape.tokens} tokens a picture")
-    for each in datasets:
+        for row in overview.split("\n"):
+            say(row)
+    say(f"{recipe.parameters:,} parameters, {recipe.model.tokens} tokens an image")
+    for each in mixture.datasets:
         counts = ", ".join(f"{split} {n:,}" for split, n in each.examples.items())
-        say(f"data {each.path}: pictures of {each.size}², {counts}")
-    for line in found + checkpoints.changes:
-        say(line)
-    say(f"resumed at step {step}" if begun is not None else "a fresh run")
-    if begun and config.ema_every and (step % config.ema_every == 0 or step == config.steps):
-        checkpoints.snapshot(step, train_state, position)  # a kill may have cut it off
-    if step >= config.steps:
-        say(f"finished {step} steps: {workdir}")
+        say(f"data {each.path}: images of {each.size}², {counts}")
+    for row in set_aside + checkpoints.changes:
+        say(row)
+    say("a new run" if resumed is None else f"resumed at step {current.step}")
+    if resumed and due(config.ema_every, current.step, current.step == config.steps):
+        # A kill may have cut this snapshot off.
+        checkpoints.snapshot(current.step, current.state, current.position)
+    if current.step >= config.steps:
+        say(f"finished {current.step} steps: {workdir}")
         checkpoints.close()
         writer.close()
         return
 
-    # ----- Steps: training, validation, sample grid ------------------------------------------
-    watch = Watchdog(workdir, writer.alarm, step=step, **hosts, **config.watchdog)
+    # =============================================================================================
+    # Compile the step
+    # =============================================================================================
+    watch = Watchdog(
+        workdir, writer.alarm, host=host, hosts=hosts, step=current.step, **config.watchdog
+    )
     watch.doing("compiling")
-    options = compiler_options.options_for(jax.devices()[0].device_kind)
     begin = time.perf_counter()
     with jax.set_mesh(mesh):
         take_step = (
             jax.jit(
-                train_step(config),
+                train_step(recipe),
                 donate_argnums=0,
-                out_shardings=(state.shardings(config, mesh), sharding.replicated(mesh)),
-                compiler_options=options,
+                out_shardings=(states.shardings(abstract), sharding.replicated(mesh)),
+                compiler_options=options_for(jax.devices()[0].device_kind),
             )
-            .lower(train_state, metrics, abstract_batch(config, mesh))
+            .lower(current.state, current.metrics, abstract_batch(recipe, mesh))
             .compile()
         )
     say(f"compiled after {command_line.duration(time.perf_counter() - begin)}")
-    validate = jax.jit(validation_step(config))
-    how = Settings(
-        config.seed, config.samples.steps, config.samples.solver, config.samples.guidance
-    )
-    draw = jax.jit(
-        make_sampler(pretrained.velocity(config), pretrained.shape(config), how),
-        out_shardings=sharding.replicated(mesh),
-    )
-    profile = ema_name(config.ema_sigmas[0])  # what validation and pictures look at
 
+    # =============================================================================================
+    # Data, evaluators, rates
+    # =============================================================================================
     faults = Faults(workdir / "data_faults.jsonl", config.data.tolerate)
-    loader = batches.train_batches(config, datasets, position, **hosts, faults=faults)
-    fixed = []
-    if config.eval.every:
-        held_out = batches.validation_batches(config, datasets, **hosts, faults=faults)
-        fixed = [sharding.global_batch(mesh, batch) for batch in held_out]
-    asked = batches.requests(
-        config, datasets, multiple=mesh.shape["data"] * mesh.shape["fsdp"], faults=faults
+    mixture = dataclasses.replace(mixture, faults=faults)
+    reading = batches.Reading(config.data.threads, config.data.workers, config.data.prefetch)
+    loader = batches.train_batches(
+        mixture, recipe.batch_size, reading, current.position, host, hosts
     )
-
-    def validation_losses() -> dict[str, float]:
-        weights = {"params": train_state["params"], "ema": train_state["ema"][profile]}
-        losses = {name: [validate(p, batch) for batch in fixed] for name, p in weights.items()}
-        return {
-            f"validation_loss/{k}": float(np.mean(jax.device_get(v))) for k, v in losses.items()
-        }
-
-    def sample_grid() -> np.ndarray:
-        seed, weight = np.uint32(how.seed), np.float32(how.guidance)
-        attributes = Attributes(asked["attributes"], asked["known"])
-        images = draw(train_state["ema"][profile], seed, weight, asked["indices"], attributes)
-        return contact_sheet.grid(pixels.to_uint8(np.asarray(images)[..., 0]))
-
-    def save() -> float:
-        tell_skips()  # so that every skip which a checkpoint counts stands in the log
-        return checkpoints.save(step, train_state, metrics, position)
-
-    def tell_skips() -> None:
-        seen = jax.device_get(train_state["guard"])
-        new = skips.new(seen)
-        for skip in new:
-            say(skip_report.line(config, datasets, skip, faults))
-        if skip_guard.too_many(seen, new, config.skip.limit, config.skip.window):
-            checkpoints.save(step, train_state, metrics, position)
-            checkpoints.close()
-            raise errors.NonFiniteError(
-                f"{config.skip.limit} steps or more within {config.skip.window} had a gradient "
-                f"that is not finite or explodes; saved at step {step}; look at "
-                f"{skip_report.keep(workdir, config, datasets, seen, step, faults)}"
-            )
-
-    # ----- The loop --------------------------------------------------------------------------
+    evaluators = evaluation.build(config.evaluators, Context(recipe, mixture, mesh, host, hosts))
+    skips = SkipReport(
+        workdir,
+        mixture,
+        recipe.batch_size,
+        config.skip.limit,
+        config.skip.window,
+        seen=int(current.state["guard"]["skipped"]),
+    )
     chip = chips.find(jax.devices()[0].device_kind)
     meter = Meter(
-        *(step, config.steps, config.batch_size, shape.tokens),
-        flops=flops.train_step(config),
+        current.step,
+        config.steps,
+        recipe.batch_size,
+        recipe.model.tokens,
+        flops=recipes.model_flops(config),
         devices=mesh.size,
         peak=chip and chip.flops,
     )
     trace = Trace(workdir, config.profile.first, config.profile.steps)
-    bar = command_line.Bar(step, config.steps, hosts["host"])
-    ahead = deque()
+    bar = command_line.Progress(
+        "rfxray.train", config.steps, current.step, "step", seconds=None, shown=host == 0
+    )
+    ahead: deque[jax.Array] = deque()
     first, saved_at = True, time.perf_counter()
-    waited = 0.0  # for checkpoints, since the last log step
+    waited = 0.0  # seconds for checkpoints since the last log step
     distributed.barrier("the first step")  # hosts compile at their own pace
 
+    # =============================================================================================
+    # The loop
+    # =============================================================================================
     with watch, jax.set_mesh(mesh):
-        while step < config.steps and not stop.agreed(step):
+        while current.step < config.steps and not stop.agreed(current.step):
+            # ----- One step ----------------------------------------------------------------------
             watch.doing("data")
             batch = sharding.global_batch(mesh, meter.wait(loader))
             watch.doing("the device")
-            trace.before(step + 1)
+            trace.before(current.step + 1)
             with jax.transfer_guard("disallow"):
-                train_state, metrics = take_step(train_state, metrics, batch)
-            step += 1
-            position = loader.get_state()["global_next_index"]
+                current.state, current.metrics = take_step(current.state, current.metrics, batch)
+            current.step += 1
+            current.position = loader.get_state()["global_next_index"]
+            step, last = current.step, current.step == config.steps
             bar.advance()
-            ahead.append(metrics.loss.count)
+            ahead.append(current.metrics.loss.count)
             if len(ahead) > RUN_AHEAD:
                 ahead.popleft().block_until_ready()
             if first:  # the first step of this process, kept out of the rates
-                metrics.loss.count.block_until_ready()
+                current.metrics.loss.count.block_until_ready()
                 say(f"step {step} is the first of this process")
                 meter.restart(step)
                 first = False
             watch.done(step)
-            if line := trace.after(step, metrics.loss.count, last=step == config.steps):
-                say(line)
+            if text := trace.after(step, current.metrics.loss.count, last=last):
+                say(text)
             checkpoints.check()
 
-            last = step == config.steps
+            # ----- A line of metrics -------------------------------------------------------------
             overdue = False
-
-            def due(every, step=step, last=last):
-                return every and (step % every == 0 or last)
-
-            if due(config.log_every):
-                values = scalars(metrics)
-                metrics = fresh_metrics(sharding.replicated(mesh))
-                rates = meter.read(step)
-                values |= rates | {"tokens_seen": float(position * shape.tokens)}
-                values |= {"save_wait": waited / (waited + meter.seconds)}
+            if due(config.log_every, step, last):
+                values = scalars(current.metrics)
+                current.metrics = fresh(recipe.metrics, sharding.replicated(mesh))
+                values |= meter.read(step)
+                values["tokens_seen"] = float(current.position * recipe.model.tokens)
+                values["save_wait"] = waited / (waited + meter.seconds)
                 waited = 0.0
                 values |= goodput.read(meter.seconds)
-                for line in faults.new():
-                    say(line)
-                skipped = int(train_state["guard"]["skipped"])
-                values |= {"skipped": skipped, "replaced_records": faults.count}
-                values |= {"learning_rate": float(rate(step - 1 - skipped))}
+                for row in faults.new():
+                    say(row)
+                skipped = int(current.state["guard"]["skipped"])
+                values["skipped"], values["replaced_records"] = skipped, faults.count
+                values["learning_rate"] = float(recipe.learning_rate(step - 1 - skipped))
                 writer.scalars(step, values)
-                say(run_log.line(step, config.steps, values))
-                tell_skips()
+                say(line(step, config.steps, values))
+                report_skips(current, skips, checkpoints, say)
                 limit = 60 * config.checkpoint_minutes
-                overdue = limit and distributed.first_says(time.perf_counter() - saved_at > limit)
+                overdue = bool(
+                    limit and distributed.first_says(time.perf_counter() - saved_at > limit)
+                )
 
-            pauses = config.eval.every, config.samples.every, config.checkpoint_every
-            if overdue or any(map(due, (*pauses, config.ema_every))):
-                jax.block_until_ready(metrics)  # the steps under way are training still
+            # ----- Evaluators and checkpoints ----------------------------------------------------
+            intervals = [every for every, _ in evaluators.values()]
+            intervals += [config.checkpoint_every, config.ema_every]
+            if overdue or any(due(every, step, last) for every in intervals):
+                jax.block_until_ready(current.metrics)  # steps under way still count as training
             begin = time.perf_counter()
-            if due(config.eval.every):
-                watch.doing("validation")
-                losses = validation_losses()
-                writer.scalars(step, losses)
-                say(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))
-            if due(config.samples.every):
-                watch.doing("samples")
-                grid = sample_grid()
-                file = workdir / "samples" / f"step_{step:08d}.png"
-                writer.image(step, "samples", file, grid)
-                say(f"step {step}: {file}")
-            if last or overdue or due(config.checkpoint_every):
+            for name, (every, evaluate) in evaluators.items():
+                if due(every, step, last):
+                    watch.doing(name)
+                    findings = evaluate(current.state)
+                    writer.findings(step, findings.scalars, findings.images)
+            if last or overdue or due(config.checkpoint_every, step, last):
                 watch.doing("the checkpoint")
-                waited += save()
+                waited += save(current, skips, checkpoints, say)
                 saved, saved_at = step, time.perf_counter()
                 say(f"step {step}: saving a checkpoint")
-            if due(config.ema_every):
+            if due(config.ema_every, step, last):
                 watch.doing("the snapshot")
-                waited += checkpoints.snapshot(step, train_state, position)
+                waited += checkpoints.snapshot(step, current.state, current.position)
             meter.aside(begin)
 
-        # ----- The end -----------------------------------------------------------------------
+        # =========================================================================================
+        # The end: all steps taken, or asked to stop
+        # =========================================================================================
         bar.close()
-        if line := trace.after(step, metrics.loss.count, last=True):  # stopped in its middle
-            say(line)
+        if text := trace.after(current.step, current.metrics.loss.count, last=True):
+            say(text)
         watch.doing("the last checkpoint")
-        if saved != step:  # asked to stop between two saves
-            save()
+        if saved != current.step:  # asked to stop between two saves
+            save(current, skips, checkpoints, say)
         checkpoints.close()
     stop.saved()
-    finished = step >= config.steps
-    say(f"{'finished' if finished else 'stopped after'} {step} steps: {workdir}")
+    finished = current.step >= config.steps
+    say(f"{'finished' if finished else 'stopped after'} {current.step} steps: {workdir}")
     writer.close()
     if not finished:
-        raise errors.Preempted(f"saved at step {step}; run the same command again to go on")
+        raise Preempted(f"saved at step {current.step}; run the same command again to go on")
+
+
+def open_data(
+    config: ml_collections.FrozenConfigDict, shape: tuple[int, int, int]
+) -> batches.Mixture:
+    """The data of a run, checked against the shape that its network takes.
+
+    Raises:
+      DataError: If a data set is missing or damaged.
+      ConfigError: If its images do not fit, or it lacks a split that is read.
+    """
+    data = config.data
+    mixture = batches.open_mixture(
+        data.dirs,
+        data.weights,
+        data.split,
+        config.seed,
+        data.closed_vocabulary_negatives,
+        data.make,
+    )
+    mixture.require_shape(shape)
+    for name, section in config.evaluators.items():
+        if section.every and "split" in section:
+            key = f"config.evaluators.{name}"
+            mixture.require_split(section.split, f"{key}.split, or {key}.every=0")
+    return mixture
 
 
 def make_workdir(workdir: Path) -> None:
-    """Creates the folders of a run; a ConfigError where that is not possible."""
+    """Creates the folders of a run; a ConfigError if that is not possible."""
     try:
         for name in ("checkpoints", "samples"):
             (workdir / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise errors.ConfigError(f"--workdir {workdir} cannot be made: {error}") from error
+        raise ConfigError(f"--workdir {workdir} cannot be made: {error}") from error
 
 
-def main(argv=None) -> None:
-    parser = command_line.ArgumentParser(prog="python -m rfxray.train", description=__doc__)
-    parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/")
-    parser.add_argument(
+def due(every: int, step: int, last: bool) -> bool:
+    """Whether something that happens every so many steps (0: never) happens at this one."""
+    return bool(every) and (last or step % every == 0)
+
+
+def report_skips(
+    current: Current, skips: SkipReport, checkpoints: Checkpoints, say: Callable[[str], None]
+) -> None:
+    """Says which steps were skipped; a NonFiniteError, the state saved, if they are too many."""
+    guard = jax.device_get(current.state["guard"])
+    lines, too_many = skips.new(guard)
+    for text in lines:
+        say(text)
+    if too_many:
+        checkpoints.save(current.step, current.state, current.metrics, current.position)
+        checkpoints.close()
+        raise skips.too_many(guard, current.step)
+
+
+def save(
+    current: Current, skips: SkipReport, checkpoints: Checkpoints, say: Callable[[str], None]
+) -> float:
+    """Starts a checkpoint and returns the seconds that it made the loop wait."""
+    report_skips(current, skips, checkpoints, say)  # the log has every skip that is saved
+    return checkpoints.save(current.step, current.state, current.metrics, current.position)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What the flags say; see `parser`."""
+
+    config: str
+    workdir: Path
+    overrides: tuple[str, ...]
+    allow_change: tuple[str, ...]
+
+
+def parser() -> command_line.ArgumentParser:
+    p = command_line.ArgumentParser(prog="python -m rfxray.train", description=__doc__)
+    p.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="Python file with get_config(), or the name of a config that comes with the project "
+        "(smoke); NAME:ARGUMENT hands it a string",
+    )
+    p.add_argument(
         "--workdir",
         required=True,
         type=command_line.local_path,
-        help="where the run keeps its files",
+        metavar="DIR",
+        help="folder where the run keeps its files; a run that is there is resumed",
     )
-    parser.add_argument(
+    p.add_argument(
         "--allow-change",
         action="append",
         default=[],
         metavar="KEY",
-        help="resume although this key differs from what the checkpoint was made with (repeatable)",
+        help="resume although this config key differs from what the checkpoint was made with "
+        "(repeatable; default: none)",
     )
-    arguments, rest = parser.parse_known_args(argv)
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    flags, rest = parser().parse_known_args(argv)
     with distributed.leaving(), command_line.exit_on_error("rfxray.train"):
-        config = configuration.load_config(arguments.config, configuration.overrides(rest))
+        command = Command(
+            flags.config, flags.workdir, tuple(overrides(rest)), tuple(flags.allow_change)
+        )
+        config = load_config(command.config, command.overrides)
         distributed.start()
-        train(config, arguments.workdir, tuple(arguments.allow_change))
+        train(config, command.workdir, command.allow_change)
 
 
 if __name__ == "__main__":

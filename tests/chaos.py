@@ -189,7 +189,10 @@ def command(workdir: Path, data: Path, *overrides: str) -> list[str]:
     keys = (
         *conftest.TINY,
         *(f"data.dirs={data}", f"steps={STEPS}", f"checkpoint_every={SAVE}", f"log_every={LOG}"),
-        *("eval.every=60", "eval.batches=1", "ema_every=80", *overrides),
+        "evaluators.validation_loss.every=60",
+        "evaluators.validation_loss.batches=1",
+        "ema_every=80",
+        *overrides,
     )
     return [
         *(sys.executable, "-m", "rfxray.train", "--config", "configs/smoke.py"),

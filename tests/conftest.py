@@ -29,10 +29,24 @@ TRAIN, VALIDATION = 50, 20
 
 # A network that compiles in seconds; every dimension that a mesh may split is a multiple of 8 or 2.
 TINY = (
-    *("model.size=32", "model.patch=8", "model.width=32", "model.depth=2", "model.heads=2"),
-    *("model.mlp_width=48", "model.adaln_rank=4", "unroll=1", "batch_size=8", "steps=12"),
-    *("optim.schedule=constant", "optim.warmup=2", "optim.decay=0", "optim.learning_rate=2e-3"),
-    *("log_every=4", "checkpoint_every=6", "eval.every=0", "samples.every=0"),
+    "model.size=32",
+    "model.patch=8",
+    "model.width=32",
+    "model.depth=2",
+    "model.heads=2",
+    "model.mlp_width=48",
+    "model.adaln_rank=4",
+    "model.unroll=1",
+    "batch_size=8",
+    "steps=12",
+    "optim.schedule=constant",
+    "optim.warmup=2",
+    "optim.decay=0",
+    "optim.learning_rate=2e-3",
+    "log_every=4",
+    "checkpoint_every=6",
+    "evaluators.validation_loss.every=0",
+    "evaluators.sample_grid.every=0",
 )
 
 
@@ -184,8 +198,12 @@ def keep_signal_handlers():
 def trained(tmp_path_factory, make_config, tiny_data, run_training) -> Path:
     """The workdir of an uninterrupted run of 12 steps, with checkpoints 6 and 12. Do not write."""
     config = make_config(
-        *(f"data.dirs={tiny_data}", "eval.every=12", "eval.batches=2"),
-        *("samples.every=12", "samples.n=4", "samples.steps=2"),
+        f"data.dirs={tiny_data}",
+        "evaluators.validation_loss.every=12",
+        "evaluators.validation_loss.batches=2",
+        "evaluators.sample_grid.every=12",
+        "evaluators.sample_grid.n=4",
+        "evaluators.sample_grid.steps=2",
     )
     return run_training(config, tmp_path_factory.mktemp("trained") / "run")
 

@@ -7,6 +7,11 @@ from rfxray.checkpoints.store import Store
 from rfxray.errors import ConfigError, DataError
 
 
+def ema_name(sigma: float) -> str:
+    """The name under which an EMA profile is stored and asked for: 0.05 → "0.050"."""
+    return f"{sigma:.3f}"
+
+
 def ema_item(name: str) -> str:
     """The item of a step that holds the EMA profile of that name."""
     return f"ema_{name}"
@@ -28,11 +33,11 @@ def read_config(workdir: Path) -> dict:
 
 
 def restore_ema(workdir: Path, abstract: dict, name: str, step: int | None = None):
-    """The parameters of one EMA profile: (params, step).
+    """The averaged parts of one EMA profile: (params by part, step).
 
     Args:
-      workdir: of a run.
-      abstract: the parameters as `jax.ShapeDtypeStruct` with the sharding to restore to.
+      workdir: Path of a run.
+      abstract: The parts as `jax.ShapeDtypeStruct` with the sharding to restore to, by name.
       name: of the profile, such as `0.050`: one of the run's, or one of `rfxray.posthoc_ema`.
       step: which, of the checkpoints or the snapshots; the newest checkpoint when None.
 
@@ -66,12 +71,3 @@ def restore_ema(workdir: Path, abstract: dict, name: str, step: int | None = Non
     finally:
         for store in stores:
             store.close()
-
-
-# ---------------------------------------------------------------------------------------------
-# Power-function EMA (Karras et al. 2024, arXiv 2312.02696, §3.1)
-
-
-def ema_name(sigma: float) -> str:
-    """The name under which an EMA profile is stored and asked for: 0.05 → "0.050"."""
-    return f"{sigma:.3f}"

@@ -1,29 +1,38 @@
-"""What of a config is a run's identity."""
+"""What of a config is the identity of a run: what a checkpoint must agree with."""
 
 import ml_collections
 
-from rfxray.config.schema import RUNTIME, flatten
+from rfxray.config.schema import flatten, keys_of
 
 
 def identity_of(config: ml_collections.ConfigDict, data_fingerprint: str) -> dict[str, object]:
-    """What a checkpoint must agree with, as flat JSON values.
+    """The identity of a run as flat JSON values.
 
-    Everything but the runtime keys, with the data sets by content instead of by path; `steps`
-    counts where the learning rate before the end depends on it.
+    Every key that is not runtime, with the data sets by content instead of by path; `steps` counts
+    if the learning rate before the end depends on it.
     """
-    same = {
+    keys = keys_of(config)
+    same: dict[str, object] = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in flatten(config).items()
-        if not any(key == r or key.startswith(r + ".") for r in RUNTIME)
+        if not keys[key].runtime
     }
-    if config.optim.schedule == "cosine":
+    if any(optim.schedule == "cosine" for optim in _optims(config)):
         same["steps"] = config.steps
     same["data.fingerprint"] = data_fingerprint
     return same
 
 
-def decays_otherwise(config, steps: int, step: int) -> bool:
+def decays_otherwise(config: ml_collections.ConfigDict, steps: int, step: int) -> bool:
     """Whether the first `step` steps of a run of `steps` had another learning rate than they have
     under this config: wsd may be lengthened or shortened only until one of the decays begins."""
-    begin = min(steps, config.steps) - config.optim.decay
-    return config.optim.schedule == "wsd" and steps != config.steps and step - 1 > begin
+    if steps == config.steps:
+        return False
+    return any(
+        optim.schedule == "wsd" and step - 1 > min(steps, config.steps) - optim.decay
+        for optim in _optims(config)
+    )
+
+
+def _optims(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
+    return [config.optim, *(part.optim for part in config.parts.values())]

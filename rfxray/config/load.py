@@ -2,37 +2,41 @@
 
 import ast
 import difflib
+import importlib.resources
 import importlib.util
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
 
-from rfxray.config.schema import ATTENTION, REMEMBERED_SKIPS, SOLVERS, defaults, flatten
+from rfxray.config import kinds
+from rfxray.config.schema import (
+    REMEMBERED_SKIPS,
+    Key,
+    Value,
+    defaults,
+    flatten,
+    keys_of,
+    kinds_of,
+)
 from rfxray.errors import ConfigError
 
-
-def _nearest(key: str, keys: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, list(keys), n=2, cutoff=0.5)
-    return (
-        f"; did you mean {' or '.join(near)}?"
-        if near
-        else "; rfxray/config/schema.py lists them all"
-    )
+SHIPPED = "rfxray.configs"  # the configs that come with the project
 
 
 def overrides(arguments: Sequence[str]) -> list[str]:
     """`--config.KEY=VALUE` or `--config.KEY VALUE` arguments as `KEY=VALUE`.
 
     Raises:
-      ConfigError: for any other argument.
+      ConfigError: For any other argument.
     """
     found, rest = [], list(arguments)
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("--config."):
-            raise ConfigError(f"no flag {argument}; a config key is set by --config.KEY=VALUE")
+            raise ConfigError(f"unknown flag {argument}; set a config key with --config.KEY=VALUE")
         argument = argument.removeprefix("--config.")
         if "=" not in argument and rest and not rest[0].startswith("--"):
             argument += "=" + rest.pop(0)
@@ -40,23 +44,21 @@ def overrides(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def load_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.FrozenConfigDict:
     """The checked config of a file with overrides applied.
 
     Args:
-      file: a Python file with `get_config()`; `file.py:argument` hands it a string.
+      name: Path of a Python file with `get_config()`, or the name of a config that comes with the
+        project (`smoke`). `NAME:argument` hands `get_config` a string.
       overrides: `model.width=256` and the like; a value is read as the type of the key's default.
 
     Raises:
-      ConfigError: in one line, for a missing file, an unknown key, a wrong type or value, or a
-        combination that cannot be built.
+      ConfigError: In one line, for a missing file, an unknown key, a wrong type or value, or keys
+        that cannot go together.
     """
-    path, _, argument = file.partition(":")
-    if not (Path(path).is_file() and path.endswith(".py")):
-        raise ConfigError(
-            f"no config file {path} (of Python); configs/ has those that come with the project"
-        )
-    spec = importlib.util.spec_from_file_location("rfxray_config", path)
+    path, _, argument = name.partition(":")
+    file = _find(path)
+    spec = importlib.util.spec_from_file_location("rfxray_config", file)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -64,9 +66,9 @@ def load_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{path} fails: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{file} fails: {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):
-        raise ConfigError(f"get_config() of {path} returns no ConfigDict but {config!r}")
+        raise ConfigError(f"get_config() of {file} must return a ConfigDict, not {config!r}")
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -75,10 +77,35 @@ def load_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     return check_config(config)
 
 
+def _find(path: str) -> Path:
+    """The file of a config, by its path or by its name among those that come with the project."""
+    if Path(path).is_file() and path.endswith(".py"):
+        return Path(path)
+    shipped = _shipped()
+    if path in shipped:
+        return shipped[path]
+    raise ConfigError(
+        f"no config file {path}; give the path of a Python file, or one of {', '.join(shipped)}"
+    )
+
+
+def _shipped() -> dict[str, Path]:
+    try:
+        folder = Path(str(importlib.resources.files(SHIPPED)))
+    except ModuleNotFoundError:  # a checkout that is not installed
+        folder = Path(__file__).resolve().parents[2] / "configs"
+    return {file.stem: file for file in sorted(folder.glob("[!_]*.py"))}
+
+
 def _set(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     keys = flatten(config)
     if key not in keys:
         raise ConfigError(f"no config key {key!r}{_nearest(key, keys)}")
+    if key.endswith(".kind") and text != keys[key]:
+        raise ConfigError(
+            f"{key} cannot be set by a flag, because its other keys come with it; write a config "
+            "file that starts from rfxray.config.schema.defaults(...)"
+        )
     default = keys[key]
     if isinstance(default, str):
         value = text
@@ -96,147 +123,160 @@ def _set(config: ml_collections.ConfigDict, key: str, text: str) -> None:
         config[last] = value
 
 
-def check_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config, frozen, after every key, type and combination was checked.
+def _nearest(key: str, keys: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(keys), n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else "; rfxray/config/schema.py lists all"
+
+
+# ---------------------------------------------------------------------------------------------
+# Checks
+
+
+def check_config(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
+    """The config, frozen, after every key was checked, and those of the loop together.
+
+    What the keys of a network, an objective or an optimizer mean together is checked when it is
+    built.
 
     Raises:
-      ConfigError: as `load`.
+      ConfigError: As `load_config`.
     """
-    base = flatten(defaults())
-    values = flatten(config)
-    for key in values.keys() - base.keys():
-        raise ConfigError(f"no config key {key!r}{_nearest(key, base)}")
-    for key in base.keys() - values.keys():
-        raise ConfigError(f"config key {key!r} is missing; start from rfxray/config/schema.py")
-    for key, default in base.items():
-        value, kind = values[key], type(default)
-        right = isinstance(value, kind) or (kind is float and isinstance(value, int))
-        if not right or (isinstance(value, bool) and kind is not bool):
-            raise ConfigError(f"{key}={value!r} is not of type {kind.__name__}")
-        inner = str if kind is tuple and isinstance(default[0], str) else (int, float)
-        if kind is tuple and not all(isinstance(v, inner) for v in value):
-            raise ConfigError(f"{key}={value!r} does not hold what its default {default!r} holds")
-
-        for number in value if kind is tuple else (value,):
-            if isinstance(number, float) and not math.isfinite(number):
-                raise ConfigError(f"{key}={value!r} is not finite")
-
-    def require(condition, line):
-        if not condition:
-            raise ConfigError(line.format(**config))
-
-    def choice(key, *allowed):
-        require(values[key] in allowed, f"{key}={{{key}}} is none of {', '.join(allowed)}")
-
-    choice("flow.prediction", "v", "x")
-    choice("optim.schedule", "constant", "cosine", "wsd")
-    choice("attention", *ATTENTION)
-    choice("remat", "none", "dots", "attention", "full")
-    choice("model.dtype", "float32", "bfloat16")
-    choice("samples.solver", *SOLVERS)
-    choice("data.verify", "none", "sample", "full")
-    counts = ["steps", "batch_size", "log_every", "checkpoint_keep", "unroll", "stop_seconds"]
-    counts += ["data.threads", "data.prefetch", "eval.batches", "samples.n", "samples.steps"]
-    counts += ["mesh.fsdp", "accumulate", "profile.steps", "skip.limit", "skip.window"]
-    counts += [key for key in base if key.startswith("model.") and key != "model.rope_theta"]
-    for key in counts:
-        require(not isinstance(base[key], int) or values[key] >= 1, key + " must be at least 1")
-    whole = ["eval.every", "samples.every", "data.workers", "data.tolerate", "profile.first"]
-    whole += ["checkpoint_every", "checkpoint_minutes", "checkpoint_keep_every", "ema_every"]
-    whole += ["skip.factor", "watchdog.seconds", "watchdog.give_up", "samples.guidance"]
-    for key in whole:
-        require(values[key] >= 0, key + " must be at least 0")
-    require(
-        config.skip.limit <= REMEMBERED_SKIPS,
-        f"skip.limit={{skip.limit}} must be at most {REMEMBERED_SKIPS}, as many as are remembered",
-    )
-    require(config.watchdog.factor > 1, "watchdog.factor={watchdog.factor} must be above 1")
-    require(0 <= config.seed < 2**32, "seed={seed} must lie in [0, 2³²)")
-
-    require(
-        config.steps * config.batch_size < 2**32,
-        "steps={steps} of batch_size={batch_size} are more than the 2³² examples that are counted",
-    )
-    require(
-        config.profile.first <= config.steps,
-        "profile.first={profile.first} comes after steps={steps}",
-    )
-    require(
-        config.mesh.data == -1 or config.mesh.data >= 1,
-        "mesh.data={mesh.data} is neither −1 nor at least 1",
-    )
-
-    m, o, n = config.model, config.optim, config.dropout
-    require(m.rope_theta > 1, "model.rope_theta={model.rope_theta} must be above 1")
-    require(0 <= o.b1 < 1 and 0 <= o.b2 < 1, "optim.b1={optim.b1}, optim.b2={optim.b2}: in [0, 1)")
-    require(o.eps > 0, "optim.eps={optim.eps} must be above 0")
-    require(o.weight_decay >= 0, "optim.weight_decay={optim.weight_decay} must be at least 0")
-    require(
-        m.size % m.patch == 0, "model.patch={model.patch} does not divide model.size={model.size}"
-    )
-    require(
-        m.width % (4 * m.heads) == 0,
-        "model.width={model.width} is not model.heads={model.heads} times a multiple of 4, "
-        "as axial rotary embedding needs",
-    )
-    for key in ("heads", "mlp_width"):
-        line = f"mesh.tensor={{mesh.tensor}} does not divide model.{key}={{model.{key}}}"
-        require(config.mesh.tensor >= 1 and m[key] % config.mesh.tensor == 0, line)
-    require(
-        config.mesh.sequence >= 1 and (m.size // m.patch) ** 2 % config.mesh.sequence == 0,
-        "mesh.sequence={mesh.sequence} does not divide the (model.size / model.patch)² tokens",
-    )
-    require(o.clip > 0, "optim.clip={optim.clip} must be above 0")
-    require(o.learning_rate > 0, "optim.learning_rate={optim.learning_rate} must be above 0")
-    require(o.warmup >= 0, "optim.warmup={optim.warmup} must be at least 0")
-    require(
-        o.schedule != "wsd" or 0 < o.decay <= config.steps - o.warmup,
-        "optim.schedule=wsd needs 0 < optim.decay={optim.decay} <= steps={steps} - "
-        "optim.warmup={optim.warmup}",
-    )
-    require(
-        o.schedule != "cosine" or o.warmup < config.steps,
-        "optim.warmup={optim.warmup} leaves the cosine no step of steps={steps}",
-    )
-    require(config.flow.t_std > 0, "flow.t_std={flow.t_std} must be above 0")
-    require(config.flow.shift > 0, "flow.shift={flow.shift} must be above 0")
-    require(
-        min(n.all_null, n.each) >= 0 and n.all_null + n.each <= 1,
-        "dropout.all_null={dropout.all_null} and dropout.each={dropout.each} are shares of a whole",
-    )
-    require(
-        0 < len(config.data.dirs) == len(config.data.weights),
-        "data.dirs={data.dirs} and data.weights={data.weights} differ in length, or are empty",
-    )
-    require(min(config.data.weights) > 0, "data.weights={data.weights} must be above 0")
-    require(
-        config.ema_sigmas and all(0 < sigma <= 0.25 for sigma in config.ema_sigmas),
-        "ema_sigmas={ema_sigmas} must lie in (0, 0.25]",
-    )
-    require(
-        len({f"{sigma:.3f}" for sigma in config.ema_sigmas}) == len(config.ema_sigmas),
-        "ema_sigmas={ema_sigmas} are told apart by three decimals",
-    )
+    for section in ("model", "objective", "evaluators", "parts"):
+        if not isinstance(config.get(section), ml_collections.ConfigDict):
+            raise ConfigError(
+                f"config key {section!r} is missing; start from rfxray.config.schema.defaults()"
+            )
+    keys, values = keys_of(config), flatten(config)
+    for key in values.keys() - keys.keys():
+        raise ConfigError(f"no config key {key!r}{_nearest(key, keys)}")
+    for key in keys.keys() - values.keys():
+        raise ConfigError(
+            f"config key {key!r} is missing; start from rfxray.config.schema.defaults()"
+        )
+    for key, about in keys.items():
+        check_value(key, values[key], about)
+    _check_together(config)
     config.lock()
     return ml_collections.FrozenConfigDict(config)
 
 
-def override(config: ml_collections.ConfigDict, values: dict[str, object]):
+def check_value(name: str, value: Value, key: Key) -> None:
+    """Raises a ConfigError if a value is not of the type, or in the range, of its key."""
+    kind = type(key.default)
+    right = isinstance(value, kind) or (kind is float and isinstance(value, int))
+    if not right or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{name} must be of type {kind.__name__} (got {value!r})")
+    if isinstance(value, tuple):
+        inner = str if isinstance(key.default[0], str) else (int, float)
+        if not all(isinstance(v, inner) and not isinstance(v, bool) for v in value):
+            raise ConfigError(
+                f"{name} must hold values like those of its default {key.default!r} (got {value!r})"
+            )
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"{name} must be finite (got {value!r})")
+    if key.choices and value not in key.choices:
+        raise ConfigError(f"{name} must be one of {', '.join(key.choices)} (got {value})")
+    if key.least is not None and value < key.least:
+        raise ConfigError(f"{name} must be at least {key.least:g} (got {value})")
+    if key.above is not None and value <= key.above:
+        raise ConfigError(f"{name} must be above {key.above:g} (got {value})")
+
+
+def _check_together(config: ml_collections.ConfigDict) -> None:
+    """The keys of the loop, the data and the mesh."""
+
+    def require(condition: bool, line: str) -> None:
+        if not condition:
+            raise ConfigError(line.format(**config))
+
+    require(config.seed < 2**32, "seed must lie in [0, 2³²) (got {seed})")
+    require(
+        config.steps * config.batch_size < 2**32,
+        "steps={steps} of batch_size={batch_size} are more than the 2³² examples that a run counts",
+    )
+    require(
+        config.skip.limit <= REMEMBERED_SKIPS,
+        f"skip.limit must be at most {REMEMBERED_SKIPS}, the number of skips that are remembered "
+        "(got {skip.limit})",
+    )
+    require(
+        config.profile.first <= config.steps,
+        "profile.first must be at most steps={steps} (got {profile.first})",
+    )
+    require(
+        config.mesh.data == -1 or config.mesh.data >= 1,
+        "mesh.data must be -1 or at least 1 (got {mesh.data})",
+    )
+    require(
+        0 < len(config.data.dirs) == len(config.data.weights),
+        "data.dirs={data.dirs} and data.weights={data.weights} must have the same length, at least "
+        "one",
+    )
+    require(min(config.data.weights) > 0, "data.weights must be above 0 (got {data.weights})")
+    require(
+        bool(config.ema_sigmas) and all(0 < sigma <= 0.25 for sigma in config.ema_sigmas),
+        "ema_sigmas must lie in (0, 0.25] (got {ema_sigmas})",
+    )
+    require(
+        len({f"{sigma:.3f}" for sigma in config.ema_sigmas}) == len(config.ema_sigmas),
+        "ema_sigmas must differ when rounded to three decimals (got {ema_sigmas})",
+    )
+    for name in (*config.evaluators, *config.parts):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ConfigError(f"{name!r} must be a lower-case word to name an evaluator or a part")
+    require("model" not in config.parts, "parts.model is the name of the network itself")
+
+
+# ---------------------------------------------------------------------------------------------
+# Configs that exist already
+
+
+def override(
+    config: ml_collections.ConfigDict, values: Mapping[str, Value]
+) -> ml_collections.FrozenConfigDict:
     """A checked config with some keys (`mesh.fsdp`) replaced, checked again."""
     changed = ml_collections.ConfigDict(config)
     changed.update_from_flattened_dict(values)
     return check_config(changed)
 
 
-def from_json(tree: dict) -> ml_collections.FrozenConfigDict:
+def from_json(
+    tree: Mapping[str, object], allow_kinds: Sequence[str] = ()
+) -> ml_collections.FrozenConfigDict:
     """The config of a run from its `config.json`; keys that it did not know have their default.
 
+    Args:
+      tree: What `config.json` holds.
+      allow_kinds: Foreign kinds that the user has named; others are refused.
+
     Raises:
-      ConfigError: as `load`.
+      ConfigError: As `load_config`, and for a foreign kind that was not allowed.
     """
-    config = defaults()
+    given = with_tuples(ml_collections.ConfigDict(tree, convert_dict=True))
+    try:
+        wanted = kinds_of(given)
+    except (AttributeError, TypeError) as error:
+        raise ConfigError(
+            "config.json was written by another version: it names no model, objective, evaluators "
+            "and parts"
+        ) from error
+    for kind in allow_kinds:
+        kinds.allow(kind)
+    foreign = [kind for kind in wanted if kinds.is_foreign(kind) and kind not in allow_kinds]
+    if foreign:
+        raise ConfigError(
+            f"this run uses {foreign[0]}, which is code outside of rfxray; add "
+            f"--allow-kind {foreign[0]} if you trust it"
+        )
+    config = defaults(
+        given.model.kind,
+        given.objective.kind,
+        {name: section.kind for name, section in given.evaluators.items()},
+        {name: part.model.kind for name, part in given.parts.items()},
+    )
     with config.unlocked(), config.ignore_type():
-        config.update(with_tuples(ml_collections.ConfigDict(tree, convert_dict=True)))
+        config.update(given)
     return check_config(config)
 
 

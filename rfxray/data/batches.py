@@ -7,6 +7,7 @@ number of hosts reads the same global batches and the position is one integer, s
 A damaged record may be replaced by the next of its shards, the same one on any number of hosts.
 """
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -16,44 +17,98 @@ from collections.abc import Iterator, Sequence
 import grain
 import numpy as np
 
-from rfxray.attributes import states
+from rfxray.attributes.states import known_from_states
 from rfxray.data.dataset import Dataset, Records, open_dataset
 from rfxray.data.faults import Faults
 from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError, Preempted
 
+FIELDS = ("image", "attributes", "known", "index")  # of a batch
 
-def open_datasets(config) -> tuple[Dataset, ...]:
-    """The data sets of a run's config, checked against its model.
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """What a run reads: data sets, and the order of their examples.
+
+    Attributes:
+      datasets: In the order of their directories.
+      weights: Share of each, any positive scale.
+      split: Split to train on.
+      seed: Seed of the order.
+      closed_vocabulary_negatives: Whether what a closed list does not name is known to be absent.
+      faults: Where damaged records are noted; without it the first one raises.
+    """
+
+    datasets: tuple[Dataset, ...]
+    weights: tuple[float, ...]
+    split: str
+    seed: int
+    closed_vocabulary_negatives: bool
+    faults: Faults | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What the data is, by content, in the order of the mixture."""
+        return "+".join(dataset.fingerprint for dataset in self.datasets)
+
+    def require_split(self, split: str, remedy: str) -> None:
+        """Raises a ConfigError if a data set lacks a split; `remedy` says what to set."""
+        for dataset in self.datasets:
+            if not dataset.examples.get(split):
+                have = ", ".join(dataset.examples) or "none"
+                raise ConfigError(
+                    f"data set {dataset.path} has no split {split!r}, only {have}; set {remedy}"
+                )
+
+    def require_shape(self, shape: tuple[int, int, int]) -> None:
+        """Raises a ConfigError unless the images have a shape: height, width, channels."""
+        for dataset in self.datasets:
+            if (dataset.size, dataset.size, 1) != tuple(shape):
+                what = "set config.model.size, or build the data set at that size"
+                if shape[2] != 1:
+                    what = "latents cannot be trained on yet, so use a config of pixels"
+                raise ConfigError(
+                    f"data set {dataset.path} holds images of {dataset.size} × {dataset.size} × 1 "
+                    f"and the network takes {' × '.join(map(str, shape))}; {what}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a host reads: reader threads, worker processes (0: none), batches read ahead."""
+
+    threads: int = 2
+    workers: int = 0
+    prefetch: int = 4
+
+
+def open_mixture(
+    dirs: Sequence[str],
+    weights: Sequence[float],
+    split: str,
+    seed: int,
+    closed_vocabulary_negatives: bool,
+    make: str = "",
+) -> Mixture:
+    """The data sets of some directories as one mixture.
+
+    Args:
+      dirs: The directories.
+      weights, split, seed, closed_vocabulary_negatives: As in `Mixture`.
+      make: Command that makes the data, shown if it is absent.
 
     Raises:
-      DataError: where one is missing.
-      ConfigError: where its pictures are not what the model takes, or it lacks the split.
+      DataError: If a data set is missing or damaged.
+      ConfigError: If one lacks the split.
     """
-    datasets = tuple(open_dataset(d, config.data.make) for d in config.data.dirs)
-    for dataset in datasets:
-        if dataset.size != config.model.size or config.model.channels != 1:
-            what = "set config.model.size, or build the data set at that size"
-            if config.model.channels != 1:
-                what = "no encoder of latents is here yet, so take a config of pixels (space=pixel)"
-            raise ConfigError(
-                f"data set {dataset.path} holds {dataset.size}² × 1 pictures and the model takes "
-                f"{config.model.size}² × {config.model.channels}; {what}"
-            )
-        for key, split in (("data", config.data.split), ("eval", config.eval.split)):
-            if (key == "data" or config.eval.every) and not dataset.examples.get(split):
-                have = ", ".join(dataset.examples) or "none"
-                off = "" if key == "data" else ", or config.eval.every=0"
-                raise ConfigError(
-                    f"data set {dataset.path} has no split {split!r}, only {have}; "
-                    f"set config.{key}.split{off}"
-                )
-    return datasets
+    datasets = tuple(open_dataset(folder, make) for folder in dirs)
+    mixture = Mixture(datasets, tuple(weights), split, seed, closed_vocabulary_negatives)
+    mixture.require_split(split, "config.data.split")
+    return mixture
 
 
-def fingerprint(datasets: tuple[Dataset, ...]) -> str:
-    """What the data of a run is, by content, in the order of the mixture."""
-    return "+".join(dataset.fingerprint for dataset in datasets)
+# ---------------------------------------------------------------------------------------------
+# Examples
 
 
 class _Decoder:
@@ -63,7 +118,7 @@ class _Decoder:
         self._closed = closed_vocabulary_negatives
 
     def __call__(self, index: int, example: dict) -> dict[str, np.ndarray]:
-        known = states.known_from_states(example["states"], self._closed)
+        known = known_from_states(example["states"], self._closed)
         return {
             "image": to_float(example["image"])[..., None],
             "attributes": np.where(known, example["attributes"], 0).astype(np.float32),
@@ -71,16 +126,21 @@ class _Decoder:
             "index": np.uint32(index),
         }
 
-    def __setstate__(self, state):
-        # Grain's worker processes unpickle what they run, and say nothing else of their birth.
-        self.__dict__.update(state)
-        if multiprocessing.parent_process() is not None:
-            _live_as_long_as_the_trainer()
+    def __reduce__(self):
+        # Grain has no other hook for the start of a worker process than unpickling what it runs.
+        return _decoder_of_a_worker, (self._closed,)
+
+
+def _decoder_of_a_worker(closed_vocabulary_negatives: bool) -> _Decoder:
+    """A decoder; in a worker process, whose life is tied to that of the trainer first."""
+    if multiprocessing.parent_process() is not None:
+        _live_as_long_as_the_trainer()
+    return _Decoder(closed_vocabulary_negatives)
 
 
 def _live_as_long_as_the_trainer() -> None:
-    """What stops a job is often sent to all of its processes: the trainer alone answers it, since
-    it needs its readers until it has saved. Where it was killed they end too."""
+    """What stops a job is often sent to all of its processes. Only the trainer answers it, since it
+    needs its readers until it has saved. If the trainer is killed, they end too."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     trainer = multiprocessing.parent_process()
@@ -92,118 +152,102 @@ def _live_as_long_as_the_trainer() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _order(config, datasets, split: str, shuffle: bool, faults=None) -> grain.MapDataset:
+def _order(mixture: Mixture, split: str, shuffle: bool) -> grain.MapDataset:
     """The endless order of records, as a dataset that maps a position to a record."""
     parts = []
-    for number, dataset in enumerate(datasets):
-        part = grain.MapDataset.source(Records(dataset, split, faults))
+    for number, dataset in enumerate(mixture.datasets):
+        part = grain.MapDataset.source(Records(dataset, split, mixture.faults))
         if shuffle:
-            part = part.seed(config.seed + number).shuffle()
+            part = part.seed(mixture.seed + number).shuffle()
         parts.append(part.repeat())
-    return grain.MapDataset.mix(parts, config.data.weights) if len(parts) > 1 else parts[0]
+    return grain.MapDataset.mix(parts, mixture.weights) if len(parts) > 1 else parts[0]
 
 
-def _examples(config, datasets, split: str, shuffle: bool, faults=None) -> grain.MapDataset:
+def _examples(mixture: Mixture, split: str, shuffle: bool) -> grain.MapDataset:
     """The same order, of what the train step takes."""
-    decoder = _Decoder(config.data.closed_vocabulary_negatives)
-    return _order(config, datasets, split, shuffle, faults).map_with_index(decoder)
+    decoder = _Decoder(mixture.closed_vocabulary_negatives)
+    return _order(mixture, split, shuffle).map_with_index(decoder)
 
 
-def records_at(
-    config, datasets: tuple[Dataset, ...], positions: Sequence[int], faults: Faults | None = None
-) -> list[dict]:
+def records_at(mixture: Mixture, positions: Sequence[int]) -> list[dict]:
     """The training records at some places of the endless order, keys and states included."""
-    order = _order(config, datasets, config.data.split, shuffle=True, faults=faults)
+    order = _order(mixture, mixture.split, shuffle=True)
     return [order[int(position)] for position in positions]
 
 
+def first_examples(mixture: Mixture, split: str, n: int) -> dict[str, np.ndarray]:
+    """The first n examples of a split in their stored order, repeated if there are fewer.
+
+    Returns:
+      `image` [n, size, size, 1], `attributes`, `known` [n, 19], `index` [n], as `train_batches`.
+    """
+    examples = _examples(mixture, split, shuffle=False)
+    return _stacked([examples[i] for i in range(n)])
+
+
+# ---------------------------------------------------------------------------------------------
+# Batches
+
+
 def train_batches(
-    config,
-    datasets: tuple[Dataset, ...],
+    mixture: Mixture,
+    batch_size: int,
+    reading: Reading = Reading(),
     position: int = 0,
     host: int = 0,
     hosts: int = 1,
-    faults: Faults | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """This host's rows of every global batch, from a position on, for ever.
 
     Args:
-      config, datasets: of the run.
-      position: examples that the run has seen.
-      host, hosts: whose rows.
-      faults: lets records stand in for damaged ones; without it the first one raises.
+      mixture: What is read.
+      batch_size: Examples of a global batch.
+      reading: Threads, processes and batches read ahead.
+      position: Examples that the run has seen.
+      host, hosts: Which host this is, of how many.
 
     Returns:
-      an iterator of `image` [rows, size, size, 1] float32 in [−1, 1], `attributes` [rows, 19]
+      An iterator of `image` [rows, size, size, 1] float32 in [−1, 1], `attributes` [rows, 19]
       float32, `known` [rows, 19] bool, `index` [rows] uint32; rows = batch_size / hosts. Its
       `get_state()` is the data position, the same on every host.
     """
-    workers = config.data.workers
-    if workers:
+    processes = None
+    if reading.workers:
         # Grain's worker processes read absl flags, which no absl program has parsed here.
         from absl import flags
 
         flags.FLAGS.mark_as_parsed()
+        processes = grain.MultiprocessingOptions(num_workers=reading.workers)
     iterator = iter(
         grain.experimental.ElasticIterator(
-            _examples(config, datasets, config.data.split, shuffle=True, faults=faults),
-            config.batch_size,
+            _examples(mixture, mixture.split, shuffle=True),
+            batch_size,
             grain.sharding.ShardOptions(host, hosts),
             # The default buffer counts up to 500 batches, which is no bound on memory.
             read_options=grain.ReadOptions(
-                num_threads=config.data.threads, prefetch_buffer_size=config.data.prefetch
+                num_threads=reading.threads, prefetch_buffer_size=reading.prefetch
             ),
-            multiprocessing_options=grain.MultiprocessingOptions(num_workers=workers)
-            if workers
-            else None,
+            multiprocessing_options=processes,
         )
     )
     iterator.set_state({"global_next_index": position})
     return iterator
 
 
-def validation_batches(
-    config,
-    datasets: tuple[Dataset, ...],
-    host: int = 0,
-    hosts: int = 1,
-    faults: Faults | None = None,
+def fixed_batches(
+    mixture: Mixture, split: str, batch_size: int, count: int, host: int = 0, hosts: int = 1
 ) -> list[dict[str, np.ndarray]]:
-    """This host's rows of the `eval.batches` batches that every validation loss is taken on.
+    """This host's rows of `count` batches that are always the same.
 
-    The first examples of the validation split in their stored order, repeated where there are
-    fewer; the place in that order is the `index`, so a repeated picture meets another noise.
+    The first examples of a split in their stored order, repeated if there are fewer; the place in
+    that order is the `index`, so a repeated image meets another noise.
     """
-    examples = _examples(config, datasets, config.eval.split, shuffle=False, faults=faults)
-    size = config.batch_size
+    examples = _examples(mixture, split, shuffle=False)
     return [
-        {
-            key: np.stack([rows[key] for rows in batch])
-            for key in ("image", "attributes", "known", "index")
-        }
-        for start in range(0, config.eval.batches * size, size)
-        for batch in [[examples[i] for i in range(start + host, start + size, hosts)]]
+        _stacked([examples[i] for i in range(start + host, start + batch_size, hosts)])
+        for start in range(0, count * batch_size, batch_size)
     ]
 
 
-def requests(
-    config, datasets: tuple[Dataset, ...], multiple: int = 1, faults: Faults | None = None
-) -> dict[str, np.ndarray]:
-    """What the sample grid asks for: the attributes of the first held-out examples.
-
-    Of the training split where there is no validation.
-
-    Args:
-      config, datasets: of the run.
-      multiple: `samples.n` is rounded up to one of it.
-      faults: as for `batches`.
-
-    Returns:
-      `indices` [n] uint32, `attributes` [n, 19] float32, `known` [n, 19] bool.
-    """
-    split = config.eval.split if config.eval.every else config.data.split
-    examples = _examples(config, datasets, split, shuffle=False, faults=faults)
-    n = config.samples.n + -config.samples.n % multiple
-    rows = [examples[i] for i in range(n)]
-    told = {key: np.stack([row[key] for row in rows]) for key in ("attributes", "known")}
-    return {"indices": np.arange(n, dtype=np.uint32), **told}
+def _stacked(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {field: np.stack([row[field] for row in rows]) for field in FIELDS}

@@ -9,11 +9,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jax.sharding import PartitionSpec as P
 
+from rfxray.config.schema import ATTENTION
 from rfxray.errors import ConfigError
 from rfxray.runtime.sharding import RULES, constrain
-
-IMPLEMENTATIONS = ("auto", "xla", "cudnn", "splash")
-
 
 # The name of what the splash kernel keeps for its backward pass (output and log-sum-exp), by which
 # a remat policy saves it instead of running the kernel twice.
@@ -62,8 +60,8 @@ def resolve(implementation: str, tokens: int, head_dim: int, dtype) -> str:
     Raises:
       ConfigError: for an unknown name, or heads that the kernel of TPUs does not take.
     """
-    if implementation not in IMPLEMENTATIONS:
-        raise ConfigError(f"no attention {implementation!r}, only {', '.join(IMPLEMENTATIONS)}")
+    if implementation not in ATTENTION:
+        raise ConfigError(f"no attention {implementation!r}, only {', '.join(ATTENTION)}")
     if implementation == "splash" and head_dim % 128:
         raise ConfigError(f"attention=splash takes heads of 128, not of {head_dim}; use xla")
     if implementation != "auto":

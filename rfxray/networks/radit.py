@@ -4,28 +4,32 @@ patchify → blocks (RMSNorm, joint self-attention with QK-RMSNorm and axial rot
 each modulated by time and attributes, gates zero at the start) → unpatchify. The layout follows DiT
 (Peebles and Xie 2023, arXiv 2212.09748) with the parts that later work found to train better.
 
-The modules are Flax NNX. Every parameter names its dimensions (`axes`, see partition.py); the
-blocks are one module whose parameters carry a leading `layers` dimension, and are run by a scan.
+The modules are Flax NNX. Every parameter names its dimensions (`axes`, see runtime/sharding.py);
+the blocks are one module whose parameters carry a leading `layers` dimension, run by a scan.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 from einops import rearrange
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from rfxray.attributes.vocabulary import Attributes
+from rfxray.errors import ConfigError
 from rfxray.networks import attention
 from rfxray.networks.layers import Condition, gradients_once, parameter, places
+from rfxray.networks.network import Network
 from rfxray.networks.rotary import axial_angles, norm_rotate, norm_rotate_kernel, rms_norm
 from rfxray.runtime.sharding import constrain
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The shape of the network; rfxray/config/schema.py says what each field means."""
+    """The shape of the network; rfxray/config/schema.py has the meaning of each field."""
 
     size: int
     channels: int
@@ -194,16 +198,6 @@ class RadiT(nnx.Module):
         )
 
 
-def model_config(config) -> ModelConfig:
-    """The `model` part of a run's config."""
-    return ModelConfig(**config.model)
-
-
-def execution(config) -> Execution:
-    """The runtime keys of a run's config that the network reads."""
-    return Execution(config.attention, config.remat, config.unroll)
-
-
 def init(config: ModelConfig, key: jax.Array) -> dict:
     """Fresh parameters, a nested dict of float32 arrays. Trace it under jit to place them."""
     return nnx.to_pure_dict(nnx.state(RadiT(config, nnx.Rngs(params=key))))
@@ -236,3 +230,45 @@ def apply(config: ModelConfig, how: Execution):
         return nnx.merge(graph, params)(x, t, attributes, how)
 
     return network
+
+
+def build(section: ml_collections.ConfigDict) -> Network:
+    """The network of a config's `model` section.
+
+    Raises:
+      ConfigError: If the patch does not divide the size, or the heads the width.
+    """
+    keys = dict(section)
+    keys.pop("kind")
+    how = Execution(**{field.name: keys.pop(field.name) for field in dataclasses.fields(Execution)})
+    shape = ModelConfig(**keys)
+    if shape.size % shape.patch:
+        raise ConfigError(f"model.patch must divide model.size={shape.size} (got {shape.patch})")
+    if shape.width % (4 * shape.heads):
+        raise ConfigError(
+            f"model.width must be model.heads={shape.heads} times a multiple of 4, as axial rotary "
+            f"embedding needs (got {shape.width})"
+        )
+    _, shapes, axes = abstract(shape)
+
+    def refuse(backend: str) -> None:
+        attention.refuse_elsewhere(how.attention, backend, shape.head_dim, shape.dtype)
+
+    return Network(
+        init=functools.partial(init, shape),
+        apply=apply(shape, how),
+        shapes=shapes,
+        axes=axes,
+        input_shape=(shape.size, shape.size, shape.channels),
+        tokens=shape.tokens,
+        sizes={"heads": shape.heads, "mlp": shape.mlp_width, "tokens": shape.tokens},
+        refuse=refuse,
+    )
+
+
+def kernel_for(section: ml_collections.ConfigDict, backend: str) -> str:
+    """The attention kernel of a `model` section on a backend: what `auto` stands for there."""
+    if section.attention != "auto":
+        return section.attention
+    tokens, head_dim = (section.size // section.patch) ** 2, section.width // section.heads
+    return attention.choose(backend, tokens, head_dim, section.dtype)

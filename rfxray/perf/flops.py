@@ -1,48 +1,48 @@
-"""Model FLOPs: the operations of the matrix products that one step of a config asks for.
+"""Model FLOPs: the operations of the matrix products that a program asks for.
 
-Counted from the traced network, two a multiply-add, attention over all pairs of tokens included;
-a backward pass takes twice the forward one. What is computed again under remat does not count (it
-is the machine's affair), nor do element-wise operations.
+Counted from the traced program, two per multiply-add, attention over all pairs of tokens and
+convolutions included. What is computed again under remat does not count (it is the machine's
+business), nor do element-wise operations.
 """
 
-import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.extend
 import jax.numpy as jnp
 
-from rfxray.attributes import vocabulary
-from rfxray.attributes.vocabulary import Attributes
-from rfxray.networks import radit
+from rfxray.attributes.vocabulary import NUM_ATTRIBUTES, Attributes
+from rfxray.networks.network import Network
 
 
-def of_jaxpr(jaxpr) -> float:
-    """Operations of every `dot_general` of a jaxpr, the body of a scan as often as it runs."""
+def of_jaxpr(jaxpr: jax.extend.core.Jaxpr) -> float:
+    """Operations of every product of a jaxpr, the body of a scan as often as it runs."""
     total = 0.0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             lhs, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
             total += 2.0 * math.prod(out) * math.prod(lhs[d] for d in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+            channels_out = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            total += 2.0 * math.prod(out) * math.prod(kernel) / channels_out
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
             total += times * of_jaxpr(inner)
     return total
 
 
-@functools.lru_cache
-def forward(shape: radit.ModelConfig) -> float:
-    """Of one picture through the network once."""
-    network = radit.apply(shape, radit.Execution(attention="xla"))
-    picture = jax.ShapeDtypeStruct((1, shape.size, shape.size, shape.channels), jnp.float32)
-    attributes = jax.ShapeDtypeStruct((1, vocabulary.NUM_ATTRIBUTES), jnp.float32)
-    known = jax.ShapeDtypeStruct(attributes.shape, bool)
+def of_call(function: Callable, *arguments: object) -> float:
+    """Operations of a call; the arguments may be trees of `jax.ShapeDtypeStruct`."""
+    return of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def of_velocity(network: Network) -> float:
+    """Operations of one evaluation of a network `(params, x, t, attributes)` for one example."""
+    x = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
-    arguments = (radit.abstract(shape)[1], picture, t, Attributes(attributes, known))
-    return of_jaxpr(jax.make_jaxpr(network)(*arguments).jaxpr)
-
-
-def train_step(config) -> float:
-    """Of one optimizer step of a config, over all devices."""
-    return 3.0 * config.batch_size * forward(radit.model_config(config))
+    values = jax.ShapeDtypeStruct((1, NUM_ATTRIBUTES), jnp.float32)
+    known = jax.ShapeDtypeStruct((1, NUM_ATTRIBUTES), jnp.bool)
+    return of_call(network.apply, network.shapes, x, t, Attributes(values, known))

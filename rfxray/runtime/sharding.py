@@ -116,6 +116,25 @@ def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
         )
 
 
+def check_axes(mesh: Mesh, sizes: Mapping[str, int]) -> None:
+    """Refuses a mesh that does not divide a network.
+
+    Args:
+      mesh: The mesh.
+      sizes: Sizes of logical axes, such as `heads`, that must be divided.
+
+    Raises:
+      ConfigError: With the axis that is not divided.
+    """
+    for name, size in sizes.items():
+        axis = RULES[name]
+        if isinstance(axis, str) and size % mesh.shape[axis]:
+            raise ConfigError(
+                f"mesh.{axis} must divide the {size} {name} of the network "
+                f"(got {mesh.shape[axis]})"
+            )
+
+
 def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
     """Pins an activation to its place under `jax.set_mesh`; outside of one it does nothing."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -11,8 +11,9 @@ import ml_collections
 from rfxray.checkpoints import weights
 from rfxray.config import load as configuration
 from rfxray.errors import ConfigError
-from rfxray.networks import radit
-from rfxray.objectives import flow
+from rfxray.networks import kinds as networks
+from rfxray.objectives import kinds as objectives
+from rfxray.objectives.objective import Objective
 from rfxray.runtime import sharding
 from rfxray.sampling.guidance import ParametricVelocity, Params
 
@@ -69,13 +70,15 @@ def load(
       DataError: if there is no checkpoint, or it is damaged.
     """
     workdir = Path(workdir)
-    config = configuration.from_json(weights.read_config(workdir))
-    # The attention kernel that a run was trained with may not exist on this machine.
-    config = configuration.override(config, {"attention": "auto"})
+    config = configuration.from_json(weights.read_config(workdir), allow_kinds)
+    if "attention" in config.model:
+        # The attention kernel that a run was trained with may not exist on this machine.
+        config = configuration.override(config, {"model.attention": "auto"})
     mesh = sharding.make_mesh(-1, 1, 1)
     whole = sharding.replicated(mesh)
-    shapes = radit.abstract(radit.model_config(config))[1]
-    shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), shapes)
+    shapes = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), averaged(config)
+    )
 
     def restore(ema, step):
         return weights.restore_ema(workdir, shapes, weights.ema_name(ema), step)
@@ -96,15 +99,36 @@ def load(
 
 def shape(config: ml_collections.FrozenConfigDict) -> tuple[int, int, int]:
     """Height, width and channels of one example of a config."""
-    return config.model.size, config.model.size, config.model.channels
+    return networks.build(config.model).input_shape
+
+
+def averaged(config: ml_collections.FrozenConfigDict) -> Params:
+    """The parts that an EMA profile of a config holds, as `jax.ShapeDtypeStruct`, by name."""
+    sections = _sections(config)
+    return {name: networks.build(sections[name]).shapes for name in _objective(config).averaged}
 
 
 @functools.lru_cache(maxsize=8)
 def velocity(config: ml_collections.FrozenConfigDict) -> ParametricVelocity:
-    """The network of a config as `(params, x, t [n], attributes [n, 19]) → dx/dt`, float32."""
-    network = radit.apply(radit.model_config(config), radit.execution(config))
+    """The velocity of a config as `(params, x, t [n], attributes [n, 19]) → dx/dt`, float32; the
+    params are those of the averaged parts, by name.
 
-    def dx_dt(params, x, t, attributes):
-        return flow.velocity(network(params, x, t, attributes), x, t, config.flow.prediction)
+    Raises:
+      ConfigError: If its objective learns none.
+    """
+    found = _objective(config).velocity
+    if found is None:
+        raise ConfigError(
+            f"objective.kind={config.objective.kind} learns no velocity, so there is nothing to "
+            "sample from by an ODE"
+        )
+    return found
 
-    return dx_dt
+
+def _sections(config: ml_collections.FrozenConfigDict) -> dict[str, ml_collections.ConfigDict]:
+    return {"model": config.model} | {name: part.model for name, part in config.parts.items()}
+
+
+def _objective(config: ml_collections.FrozenConfigDict) -> Objective:
+    applies = {name: networks.build(part).apply for name, part in _sections(config).items()}
+    return objectives.build(config.objective, applies)

@@ -1,63 +1,40 @@
 """What the train step accumulates on the device between two log steps."""
 
 import clu.metrics
-import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-# The loss is also kept by timestep, in equal bins of t: a mean hides which end of the path learns.
-T_BINS = 4
+from rfxray.objectives.objective import Objective
 
 
-@flax.struct.dataclass
-class LossByTimestep(clu.metrics.Metric):
-    """Mean loss in each of `T_BINS` equal bins of t: [T_BINS] float32."""
+def collection(objective: Objective) -> type[clu.metrics.Collection]:
+    """The class of a run's accumulators.
 
-    total: jax.Array
-    count: jax.Array
-
-    @classmethod
-    def empty(cls):
-        return cls(jnp.zeros(T_BINS), jnp.zeros(T_BINS))
-
-    @classmethod
-    def from_model_output(cls, loss_by_t, **_):
-        loss, t = loss_by_t
-        within = jax.nn.one_hot(jnp.minimum((t * T_BINS).astype(jnp.int32), T_BINS - 1), T_BINS)
-        return cls(loss @ within, within.sum(0))
-
-    def merge(self, other):
-        return type(self)(self.total + other.total, self.count + other.count)
-
-    def compute(self):
-        return self.total / jnp.maximum(self.count, 1.0)
+    Mean loss, gradient norm and update norm of `model`, and what its loss observes; of every other
+    part `NAME_loss` and `NAME_grad_norm`.
+    """
+    means = ["loss", "grad_norm", "update_norm"]
+    for part in objective.losses:
+        if part != "model":
+            means += [f"{part}_loss", f"{part}_grad_norm"]
+    averages = {name: clu.metrics.Average.from_output(name) for name in means}
+    return clu.metrics.Collection.create(**averages, **objective.metrics)
 
 
-@flax.struct.dataclass
-class TrainMetrics(clu.metrics.Collection):
-    """What the train step accumulates between two log steps."""
-
-    loss: clu.metrics.Average.from_output("loss")
-    loss_by_t: LossByTimestep
-    grad_norm: clu.metrics.Average.from_output("grad_norm")
-    update_norm: clu.metrics.Average.from_output("update_norm")
+def fresh(
+    metrics: type[clu.metrics.Collection], place: jax.sharding.Sharding
+) -> clu.metrics.Collection:
+    """Empty accumulators on the devices of a sharding."""
+    return jax.device_put(metrics.empty(), place)
 
 
-def fresh_metrics(place: jax.sharding.Sharding) -> TrainMetrics:
-    """Empty accumulators at that place."""
-    return jax.device_put(TrainMetrics.empty(), place)
-
-
-def scalars(metrics: TrainMetrics) -> dict[str, float]:
-    """Fetched accumulators as named numbers; what saw no example is left out."""
+def scalars(metrics: clu.metrics.Collection) -> dict[str, float]:
+    """Accumulators, fetched, as named numbers; what saw no example is left out."""
     metrics = jax.device_get(metrics)
     if not metrics.loss.count:  # every step was skipped
         return {}
-    values = metrics.compute()
-    by_t = values.pop("loss_by_t")
-    named = {name: float(value) for name, value in values.items()}
-    for i, value in enumerate(np.asarray(by_t)):
-        if metrics.loss_by_t.count[i]:
-            named[f"loss_t/{i / T_BINS:.2f}-{(i + 1) / T_BINS:.2f}"] = float(value)
+    named: dict[str, float] = {}
+    for name, value in metrics.compute().items():
+        several = value if isinstance(value, dict) else {name: value}
+        named |= {key: float(number) for key, number in several.items() if not np.isnan(number)}
     return named

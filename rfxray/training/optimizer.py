@@ -1,49 +1,83 @@
-"""The optimizer, its schedules, and power-function averages of the parameters."""
+"""The optimizer and its learning rate."""
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
 
+from rfxray.errors import ConfigError
 
-def schedule(config) -> optax.Schedule:
+
+def schedule(optim: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
     """Learning rate by step: linear warm-up, then constant, cosine to 0, or warm-up-stable-decay.
 
-    wsd stays at its peak until the last `optim.decay` steps and falls along 1 − √(progress)
-    (Hägele et al. 2024, arXiv 2405.18392), so that a run can be lengthened until the decay begins.
+    wsd stays at its peak until the last `decay` steps and falls along 1 − √(progress)
+    (Hägele et al. 2024, arXiv 2405.18392), so a run can be lengthened until the decay begins.
+
+    Args:
+      optim: Section of the config.
+      steps: Steps of the whole run.
+
+    Raises:
+      ConfigError: If warm-up or decay do not fit into the run.
     """
-    o, steps = config.optim, config.steps
-    if o.schedule == "cosine":
-        body = optax.cosine_decay_schedule(o.learning_rate, steps - o.warmup)
-    elif o.schedule == "wsd":
-        begin = steps - o.warmup - o.decay
+    peak, warmup, decay = optim.learning_rate, optim.warmup, optim.decay
+    if optim.schedule == "cosine":
+        if warmup >= steps:
+            raise ConfigError(
+                f"optim.warmup must be below steps={steps} to leave the cosine a step "
+                f"(got {warmup})"
+            )
+        body = optax.cosine_decay_schedule(peak, steps - warmup)
+    elif optim.schedule == "wsd":
+        if not 0 < decay <= steps - warmup:
+            raise ConfigError(
+                f"optim.schedule=wsd needs optim.decay from 1 to steps={steps} minus "
+                f"optim.warmup={warmup} (got {decay})"
+            )
+        begin = steps - warmup - decay
 
         def body(step):
-            progress = jnp.clip((step - begin) / o.decay, 0.0, 1.0)
-            return o.learning_rate * (1.0 - jnp.sqrt(progress))
+            progress = jnp.clip((step - begin) / decay, 0.0, 1.0)
+            return peak * (1.0 - jnp.sqrt(progress))
 
     else:
-        body = optax.constant_schedule(o.learning_rate)
+        body = optax.constant_schedule(peak)
+    if not warmup:
+        return body
     # From 1/warmup, not 0: the first step should move.
-    warmup = optax.linear_schedule(o.learning_rate / max(1, o.warmup), o.learning_rate, o.warmup)
-    return optax.join_schedules([warmup, body], [o.warmup]) if o.warmup else body
+    rise = optax.linear_schedule(peak / warmup, peak, warmup)
+    return optax.join_schedules([rise, body], [warmup])
 
 
-def optimizer(config, axes: dict) -> optax.GradientTransformation:
+def build(
+    optim: ml_collections.ConfigDict, steps: int, axes: optax.Params
+) -> optax.GradientTransformation:
     """AdamW under a clipped global gradient norm (arXiv 1711.05101).
 
     Args:
-      config: a run's config.
-      axes: a tree like the parameters; weight decay leaves those named `…scale` and `…bias` alone.
+      optim: Section of the config.
+      steps: Steps of the whole run.
+      axes: Tree like the parameters; weight decay spares those named `…scale` and `…bias`.
+
+    Raises:
+      ConfigError: As `schedule`, and for moments that do not decay.
     """
-    o = config.optim
+    if optim.b1 >= 1 or optim.b2 >= 1:
+        raise ConfigError(f"optim.b1 and optim.b2 must be below 1 (got {optim.b1} and {optim.b2})")
     matrices = jax.tree_util.tree_map_with_path(
         lambda path, _: not path[-1].key.endswith(("scale", "bias")),
         axes,
         is_leaf=lambda leaf: isinstance(leaf, tuple),
     )
     return optax.chain(
-        optax.clip_by_global_norm(o.clip),
+        optax.clip_by_global_norm(optim.clip),
         optax.adamw(
-            schedule(config), o.b1, o.b2, o.eps, weight_decay=o.weight_decay, mask=matrices
+            schedule(optim, steps),
+            optim.b1,
+            optim.b2,
+            optim.eps,
+            weight_decay=optim.weight_decay,
+            mask=matrices,
         ),
     )

@@ -12,34 +12,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Skipped steps that are remembered: the largest skip.limit.
-REMEMBERED = 16
-
+from rfxray.config.schema import REMEMBERED_SKIPS
 
 # Good steps before a gradient can be called larger than usual: the first ones fall tenfold.
 WARM = 100
 
 
-def fresh() -> dict:
+# The part of the train state below, or a tree like it.
+Guard = dict[str, jax.Array]
+
+
+def fresh() -> Guard:
     """A guard that has seen nothing.
 
     `usual`: running mean of the gradient norm over good steps, float32. `good`, `skipped`: int32
-    counts. `steps` int32, `norms` float32, `firsts` and `worst` uint32, each [REMEMBERED], the
-    newest last: the steps skipped (0 where none was), their gradient norms, and of their examples,
+    counts. `steps` int32, `norms` float32, `firsts` and `worst` uint32, each [REMEMBERED_SKIPS],
+    the newest last: the steps skipped (0 if none was), their gradient norms, and of their examples,
     by place in the order of the data, the first and the one with the largest loss.
     """
     return {
         "usual": jnp.zeros((), jnp.float32),
         "good": jnp.zeros((), jnp.int32),
         "skipped": jnp.zeros((), jnp.int32),
-        "steps": jnp.zeros(REMEMBERED, jnp.int32),
-        "norms": jnp.zeros(REMEMBERED, jnp.float32),
-        "firsts": jnp.zeros(REMEMBERED, jnp.uint32),
-        "worst": jnp.zeros(REMEMBERED, jnp.uint32),
+        "steps": jnp.zeros(REMEMBERED_SKIPS, jnp.int32),
+        "norms": jnp.zeros(REMEMBERED_SKIPS, jnp.float32),
+        "firsts": jnp.zeros(REMEMBERED_SKIPS, jnp.uint32),
+        "worst": jnp.zeros(REMEMBERED_SKIPS, jnp.uint32),
     }
 
 
-def judge(guard: dict, norm: jax.Array, losses: jax.Array, factor: float) -> jax.Array:
+def judge(guard: Guard, norm: jax.Array, losses: jax.Array, factor: float) -> jax.Array:
     """Whether a step may count: a scalar bool.
 
     Args:
@@ -54,7 +56,14 @@ def judge(guard: dict, norm: jax.Array, losses: jax.Array, factor: float) -> jax
     return finite & ((guard["good"] < WARM) | (norm <= factor * guard["usual"]))
 
 
-def remember(guard: dict, good: jax.Array, step, norm, losses, index) -> dict:
+def remember(
+    guard: Guard,
+    good: jax.Array,
+    step: jax.Array,
+    norm: jax.Array,
+    losses: jax.Array,
+    index: jax.Array,
+) -> Guard:
     """The guard after a step.
 
     Args:
@@ -90,31 +99,14 @@ class Skip:
     worst: int
 
 
-@dataclasses.dataclass
-class Watch:
-    """What the host makes of the guard at log steps.
-
-    Attributes:
-      skipped: total that has been seen.
-    """
-
-    skipped: int
-
-    def new(self, guard: dict) -> list[Skip]:
-        """The steps skipped since the last call, oldest first; of very many the last ones."""
-        count = int(guard["skipped"]) - self.skipped
-        self.skipped += count
-        return remembered(guard)[-count:] if count else []
-
-
-def remembered(guard: dict) -> list[Skip]:
+def remembered(guard: Guard) -> list[Skip]:
     """The skipped steps that a fetched guard remembers, oldest first."""
     columns = (np.asarray(guard[key]).tolist() for key in ("steps", "norms", "firsts", "worst"))
     rows = zip(*columns, strict=True)
     return [Skip(*row) for row in rows if row[0]]
 
 
-def too_many(guard: dict, new: list[Skip], limit: int, window: int) -> bool:
+def too_many(guard: Guard, new: list[Skip], limit: int, window: int) -> bool:
     """Whether one of the new skips is the last of `limit` or more within `window` steps."""
     steps = [skip.step for skip in remembered(guard)]
     return any(sum(s.step - window < step <= s.step for step in steps) >= limit for s in new)

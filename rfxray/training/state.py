@@ -1,64 +1,105 @@
-"""The train state: what a run is made of besides its data, and how it comes to lie on the mesh.
+"""The train state: what a run is made of besides its data, and how it is placed on the mesh.
 
-A nested dict: `params`, `optimizer` (optax), `ema` (a copy of the parameters per profile), `guard`
-(see guard.py) and `step` (int32, steps taken). It is born sharded: no device ever holds more than
-its part.
+A nested dict of named parts:
+
+- `params`: parameters of every part, by its name (`model`, and what else the objective trains);
+- `optimizer`: the state of every trained part's optimizer (optax), by the part's name;
+- `ema`: for every profile a copy of the averaged parts;
+- `guard`: see skip_guard.py;
+- `step`: int32, steps taken.
+
+It is created sharded: no device ever holds more than its part.
 """
+
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from rfxray.checkpoints import weights
-from rfxray.networks import radit
+from rfxray.checkpoints.weights import ema_name
+from rfxray.objectives.objective import Parts
 from rfxray.runtime import sharding
-from rfxray.training import optimizer, skip_guard
+from rfxray.training import skip_guard
+from rfxray.training.recipe import Recipe
 
 
-def shardings(config, mesh) -> dict:
-    """The place of every array of the state, a tree of `NamedSharding`."""
-    _, shapes, axes = radit.abstract(radit.model_config(config))
-    params = jax.tree.map(lambda s, names: sharding.sharding(mesh, s.shape, names), shapes, axes)
+class State(TypedDict):
+    """The train state; or a tree like it, of shapes or of shardings."""
+
+    params: dict[str, optax.Params]
+    optimizer: dict[str, optax.OptState]
+    ema: dict[str, dict[str, optax.Params]]
+    guard: skip_guard.Guard
+    step: jax.Array
+
+
+def _place(recipe: Recipe, mesh: jax.sharding.Mesh) -> State:
+    """The sharding of every array of the state."""
     whole = sharding.replicated(mesh)
-    transformation = optimizer.optimizer(config, axes)
-    moments = optax.tree_map_params(
-        transformation,
-        lambda _, place: place,
-        jax.eval_shape(transformation.init, shapes),
-        params,
-        transform_non_params=lambda _: whole,
-    )
-    ema = {weights.ema_name(sigma): params for sigma in config.ema_sigmas}
-    watched = jax.tree.map(lambda _: whole, jax.eval_shape(skip_guard.fresh))
-    return {"params": params, "optimizer": moments, "ema": ema, "guard": watched, "step": whole}
-
-
-def _fresh(config, key: jax.Array) -> dict:
-    shape = radit.model_config(config)
-    params = radit.init(shape, key)
+    params, moments = {}, {}
+    for name, network in recipe.networks.items():
+        place = jax.tree.map(
+            lambda s, axes: sharding.sharding(mesh, s.shape, axes), network.shapes, network.axes
+        )
+        params[name] = place
+        if name in recipe.optimizers:
+            moments[name] = optax.tree_map_params(
+                recipe.optimizers[name],
+                lambda _, place: place,
+                jax.eval_shape(recipe.optimizers[name].init, network.shapes),
+                place,
+                transform_non_params=lambda _: whole,
+            )
+    averaged = {name: params[name] for name in recipe.objective.averaged}
     return {
         "params": params,
-        "optimizer": optimizer.optimizer(config, radit.abstract(shape)[2]).init(params),
-        "ema": {weights.ema_name(s): jax.tree.map(jnp.copy, params) for s in config.ema_sigmas},
+        "optimizer": moments,
+        "ema": {ema_name(sigma): averaged for sigma in recipe.sigmas},
+        "guard": jax.tree.map(lambda _: whole, jax.eval_shape(skip_guard.fresh)),
+        "step": whole,
+    }
+
+
+def _fresh(recipe: Recipe, key: jax.Array) -> State:
+    params = {
+        # The first part takes the key itself, so that adding a part changes no other.
+        name: network.init(jax.random.fold_in(key, number) if number else key)
+        for number, (name, network) in enumerate(recipe.networks.items())
+    }
+    averaged = {name: params[name] for name in recipe.objective.averaged}
+    return {
+        "params": params,
+        "optimizer": {name: opt.init(params[name]) for name, opt in recipe.optimizers.items()},
+        "ema": {ema_name(s): jax.tree.map(jnp.copy, averaged) for s in recipe.sigmas},
         "guard": skip_guard.fresh(),
         "step": jnp.zeros((), jnp.int32),
     }
 
 
-def init(config, mesh) -> dict:
-    """A fresh state from `config.seed`, every array created where it stays."""
-    place = shardings(config, mesh)
+def init(recipe: Recipe, mesh: jax.sharding.Mesh) -> State:
+    """A fresh state from the seed of the recipe, every array created where it stays."""
     with jax.set_mesh(mesh):
-        return jax.jit(lambda key: _fresh(config, key), out_shardings=place)(
-            jax.random.key(config.seed)
+        return jax.jit(lambda key: _fresh(recipe, key), out_shardings=_place(recipe, mesh))(
+            jax.random.key(recipe.seed)
         )
 
 
-def abstract(config, mesh) -> dict:
+def abstract(recipe: Recipe, mesh: jax.sharding.Mesh) -> State:
     """The state as `jax.ShapeDtypeStruct` with shardings: what a checkpoint is restored into."""
-    shapes = jax.eval_shape(lambda key: _fresh(config, key), jax.random.key(config.seed))
+    shapes = jax.eval_shape(lambda key: _fresh(recipe, key), jax.random.key(recipe.seed))
     return jax.tree.map(
         lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
         shapes,
-        shardings(config, mesh),
+        _place(recipe, mesh),
     )
+
+
+def shardings(state: State) -> State:
+    """The sharding of every array of a state, real or abstract."""
+    return jax.tree.map(lambda leaf: leaf.sharding, state)
+
+
+def averaged(recipe: Recipe) -> Parts:
+    """The parts that a profile holds, as `jax.ShapeDtypeStruct`."""
+    return {name: recipe.networks[name].shapes for name in recipe.objective.averaged}

@@ -1,4 +1,4 @@
-"""The train step and the validation step: one optimizer update, one loss on fixed draws.
+"""The train step: one update of every trained part.
 
 Whatever is drawn for an example (t, noise, dropout) is keyed by the run's seed and the example's
 place in the endless global order, never by device, host or row, so that a run on any mesh, or
@@ -6,142 +6,133 @@ resumed on another, draws the same. A step that the guard does not let pass chan
 number.
 """
 
+import functools
+from collections.abc import Callable, Mapping
+
+import clu.metrics
 import jax
 import jax.numpy as jnp
 import optax
 from einops import rearrange
 
-from rfxray.attributes import conditioning, vocabulary
-from rfxray.attributes.vocabulary import Attributes
-from rfxray.checkpoints import weights
-from rfxray.networks import radit
-from rfxray.objectives import flow
+from rfxray.checkpoints.weights import ema_name
+from rfxray.objectives.objective import Batch, Loss, Outcome, Parts, batch_shapes
 from rfxray.runtime.sharding import BATCH, constrain
-from rfxray.training import optimizer, skip_guard
+from rfxray.training import skip_guard
 from rfxray.training.ema import ema_update
-from rfxray.training.metrics import TrainMetrics
+from rfxray.training.recipe import Recipe
+from rfxray.training.state import State
+
+TRAINING, VALIDATION = 0, 1  # streams of randomness, which never share a key
+
+Step = Callable[[State, clu.metrics.Collection, Batch], tuple[State, clu.metrics.Collection]]
 
 
-def _example_keys(seed: int, stream: int, index: jax.Array) -> jax.Array:
-    """[batch] PRNG keys; streams (0 training, 1 validation) never share one."""
+def example_keys(seed: int, stream: int, index: jax.Array) -> jax.Array:
+    """The randomness of examples: [batch] typed PRNG keys from their places in the order."""
     key = jax.random.fold_in(jax.random.key(seed), stream)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
-def _losses(config, network, params, batch, keys, dropout: bool):
-    """(loss, t), each [batch] float32."""
-    x = batch["image"]
-    for_t, for_noise, for_drop = jax.vmap(lambda key: jax.random.split(key, 3))(keys).swapaxes(0, 1)
-    t = flow.sample_timestep(for_t, config.flow.t_mean, config.flow.t_std, config.flow.shift)
-    noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(for_noise)
-    attributes = Attributes(batch["attributes"], batch["known"])
-    if dropout:
-        attributes = conditioning.drop(
-            for_drop, attributes, config.dropout.all_null, config.dropout.each
-        )
-    x_t = flow.interpolate(x, noise, t)
-    output = network(params, x_t, t, attributes)
-    return flow.loss(flow.velocity(output, x_t, t, config.flow.prediction), x, noise), t
+def _gradient(
+    recipe: Recipe, part: str, loss: Loss, params: Parts, batch: Batch
+) -> tuple[optax.Params, Outcome]:
+    """The gradient of a part's mean loss over its own parameters, and what was seen, [batch].
 
+    The batch is taken in `recipe.accumulate` pieces, one after another.
+    """
 
-def _gradient(config, network, params, batch):
-    """(gradient of the mean loss, losses [batch], t [batch]), the batch taken part by part."""
+    def of(rows: Batch) -> tuple[optax.Params, Outcome]:
+        keys = example_keys(recipe.seed, TRAINING, rows["index"])
 
-    def of(rows):
-        keys = _example_keys(config.seed, 0, rows["index"])
+        def mean(own: optax.Params) -> tuple[jax.Array, Outcome]:
+            outcome = loss({**params, part: own}, rows, keys, True)
+            return outcome.losses.mean(), outcome
 
-        def objective(params):
-            losses, t = _losses(config, network, params, rows, keys, dropout=True)
-            return losses.mean(), (losses, t)
+        gradient, outcome = jax.grad(mean, has_aux=True)(params[part])
+        return gradient, outcome
 
-        (_, aux), gradient = jax.value_and_grad(objective, has_aux=True)(params)
-        return gradient, aux
+    pieces = recipe.accumulate
+    if pieces == 1:
+        return of(batch)
 
-    parts = config.accumulate
-    if parts == 1:
-        gradient, (losses, t) = of(batch)
-        return gradient, losses, t
-
-    def split(x):
-        # Every part takes some of each device's rows, so that nothing moves.
-        x = rearrange(x, "(b a) ... -> a b ...", a=parts)
+    def split(x: jax.Array) -> jax.Array:
+        # Every piece takes some of each device's rows, so that nothing moves.
+        x = rearrange(x, "(b a) ... -> a b ...", a=pieces)
         return constrain(x, None, "batch", *(None,) * (x.ndim - 2))
 
-    def add(total, rows):
-        gradient, aux = of(rows)
-        return jax.tree.map(jnp.add, total, gradient), aux
+    def add(total: optax.Params, rows: Batch) -> tuple[optax.Params, Outcome]:
+        gradient, outcome = of(rows)
+        return jax.tree.map(jnp.add, total, gradient), outcome
 
-    zero = jax.tree.map(jnp.zeros_like, params)
-    total, (losses, t) = jax.lax.scan(add, zero, jax.tree.map(split, batch))
-    losses, t = (rearrange(x, "a b -> (b a)") for x in (losses, t))  # as the batch has its rows
-    return jax.tree.map(lambda g: g / parts, total), losses, t
+    zero = jax.tree.map(jnp.zeros_like, params[part])
+    total, outcome = jax.lax.scan(add, zero, jax.tree.map(split, batch))
+    # The rows in the order of the batch again.
+    outcome = jax.tree.map(lambda x: rearrange(x, "a b ... -> (b a) ..."), outcome)
+    return jax.tree.map(lambda g: g / pieces, total), outcome
 
 
-def train_step(config):
-    """The function `(state, metrics, batch) → (state, metrics)`, to be jitted under a mesh.
+def _observe(
+    recipe: Recipe,
+    outcomes: Mapping[str, Outcome],
+    gradients: Mapping[str, optax.Params],
+    updates: Mapping[str, optax.Params],
+) -> clu.metrics.Collection:
+    """What one step adds to the metrics."""
+    seen = {}
+    for part, outcome in outcomes.items():
+        prefix = "" if part == "model" else f"{part}_"
+        seen[f"{prefix}loss"] = outcome.losses.mean()
+        seen[f"{prefix}grad_norm"] = optax.tree.norm(gradients[part])
+    return recipe.metrics.single_from_model_output(
+        update_norm=optax.tree.norm(updates["model"]), **seen, **outcomes["model"].observed
+    )
 
-    Args (of the function):
-      state: as state.py.
-      metrics: `telemetry.TrainMetrics`, accumulated on the device.
-      batch: `image` [batch, size, size, channels] float32, `attributes` [batch, 19] float32,
-        `known` [batch, 19] bool, `index` [batch] uint32.
-    """
-    shape = radit.model_config(config)
-    network = radit.apply(shape, radit.execution(config))
-    transformation = optimizer.optimizer(config, radit.abstract(shape)[2])
 
-    def step(state, metrics, batch):
-        gradient, losses, t = _gradient(config, network, state["params"], batch)
-        norm = optax.tree.norm(gradient)
-        good = skip_guard.judge(state["guard"], norm, losses, config.skip.factor)
-        updates, moments = transformation.update(gradient, state["optimizer"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
+def train_step(recipe: Recipe) -> Step:
+    """The function `(state, metrics, batch) → (state, metrics)`, to be jitted under a mesh."""
+    losses = recipe.objective.losses
+
+    def step(
+        state: State, metrics: clu.metrics.Collection, batch: Batch
+    ) -> tuple[State, clu.metrics.Collection]:
+        gradients, outcomes = {}, {}
+        for part, loss in losses.items():
+            gradients[part], outcomes[part] = _gradient(recipe, part, loss, state["params"], batch)
+        # Judged together: an example that spoils one part spoils what the others learn from it.
+        norm = optax.tree.norm(gradients)
+        per_example = functools.reduce(jnp.add, [o.losses for o in outcomes.values()])
+        good = skip_guard.judge(state["guard"], norm, per_example, recipe.skip_factor)
+
+        updates, moments, params = {}, {}, dict(state["params"])
+        for part, optimizer in recipe.optimizers.items():
+            updates[part], moments[part] = optimizer.update(
+                gradients[part], state["optimizer"][part], params[part]
+            )
+            params[part] = optax.apply_updates(params[part], updates[part])
         count = state["step"] + 1
+        averaged = {part: params[part] for part in recipe.objective.averaged}
         ema = {
-            weights.ema_name(sigma): ema_update(
-                state["ema"][weights.ema_name(sigma)], params, count, sigma
-            )
-            for sigma in config.ema_sigmas
+            ema_name(sigma): ema_update(state["ema"][ema_name(sigma)], averaged, count, sigma)
+            for sigma in recipe.sigmas
         }
-        seen = metrics.merge(
-            TrainMetrics.single_from_model_output(
-                loss=losses.mean(),
-                loss_by_t=(losses, t),
-                grad_norm=norm,
-                update_norm=optax.tree.norm(updates),
-            )
-        )
+        seen = metrics.merge(_observe(recipe, outcomes, gradients, updates))
 
         def if_good(new, old):
             return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
 
         trained = {"params": params, "optimizer": moments, "ema": ema}
         kept = if_good(trained, {key: state[key] for key in trained})
-        remembered = skip_guard.remember(state["guard"], good, count, norm, losses, batch["index"])
-        return {**kept, "guard": remembered, "step": count}, if_good(seen, metrics)
+        guard = skip_guard.remember(state["guard"], good, count, norm, per_example, batch["index"])
+        return {**kept, "guard": guard, "step": count}, if_good(seen, metrics)
 
     return step
 
 
-def abstract_batch(config, mesh) -> dict:
+def abstract_batch(recipe: Recipe, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch of a run as `jax.ShapeDtypeStruct`, split over data × fsdp."""
-    m, n = config.model, config.batch_size
-    shapes = {
-        "image": ((n, m.size, m.size, m.channels), jnp.float32),
-        "attributes": ((n, vocabulary.NUM_ATTRIBUTES), jnp.float32),
-        "known": ((n, vocabulary.NUM_ATTRIBUTES), bool),
-        "index": ((n,), jnp.uint32),
-    }
     place = jax.sharding.NamedSharding(mesh, BATCH)
-    return {key: jax.ShapeDtypeStruct(*shape, sharding=place) for key, shape in shapes.items()}
-
-
-def validation_step(config):
-    """The function `(params, batch) → mean loss`: no dropout, always the same t and noise."""
-    network = radit.apply(radit.model_config(config), radit.execution(config))
-
-    def step(params, batch):
-        keys = _example_keys(config.seed, 1, batch["index"])
-        return _losses(config, network, params, batch, keys, dropout=False)[0].mean()
-
-    return step
+    shapes = batch_shapes(recipe.batch_size, recipe.model.input_shape)
+    return {
+        key: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place) for key, s in shapes.items()
+    }

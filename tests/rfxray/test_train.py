@@ -15,12 +15,11 @@ from rfxray import train
 from rfxray.checkpoints import store, weights
 from rfxray.checkpoints.run import Checkpoints
 from rfxray.config.identity import identity_of
-from rfxray.data.batches import fingerprint as data_fingerprint
-from rfxray.data.batches import open_datasets
 from rfxray.errors import NonFiniteError, Preempted, SaveFailed
 from rfxray.runtime import sharding
 from rfxray.training import rates, state
-from rfxray.training.metrics import fresh_metrics
+from rfxray.training import recipe as recipes
+from rfxray.training.metrics import fresh
 
 
 def metrics(workdir: Path) -> list[dict]:
@@ -40,16 +39,24 @@ def logged(workdir: Path) -> dict[int, dict]:
 def restored(config, workdir: Path, step: int):
     """(state, metrics, position) of a checkpoint."""
     mesh = sharding.make_mesh(1, 1, 1)
-    run = identity_of(config, data_fingerprint(open_datasets(config)))
-    empty = fresh_metrics(sharding.replicated(mesh))
-    checkpoints = Checkpoints(workdir, config, run, state.abstract(config, mesh), empty)
+    recipe = recipes.build(config)
+    mixture = train.open_data(config, recipe.model.input_shape)
+    run = identity_of(config, mixture.fingerprint)
+    empty = fresh(recipe.metrics, sharding.replicated(mesh))
+    checkpoints = Checkpoints(workdir, config, run, state.abstract(recipe, mesh), empty)
     try:
         return checkpoints.restore(step)
     finally:
         checkpoints.close()
 
 
-KEYS = ("eval.every=12", "eval.batches=2", "samples.every=12", "samples.n=4", "samples.steps=2")
+KEYS = (
+    "evaluators.validation_loss.every=12",
+    "evaluators.validation_loss.batches=2",
+    "evaluators.sample_grid.every=12",
+    "evaluators.sample_grid.n=4",
+    "evaluators.sample_grid.steps=2",
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +96,7 @@ def test_a_run_leaves_what_it_promises(trained, config):
     assert (trained / "samples" / "step_00000012.png").is_file()
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
     log = (trained / "run.log").read_text()
-    assert "a fresh run" in log
+    assert "a new run" in log
     assert f"finished 12 steps: {trained}" in log
 
 
@@ -159,15 +166,15 @@ def spoil(monkeypatch, steps, value=np.nan):
     """Makes the pictures of the batches of some steps worthless."""
     batches = train.batches.train_batches
 
-    def spoilt(config, datasets, position, **keywords):
-        loader = batches(config, datasets, position, **keywords)
+    def spoilt(mixture, batch_size, *how):
+        loader = batches(mixture, batch_size, *how)
 
         class Loader:
             get_state = loader.get_state
 
             def __next__(self):
                 batch = next(loader)
-                step = int(batch["index"][0]) // config.batch_size + 1
+                step = int(batch["index"][0]) // batch_size + 1
                 if step in steps:
                     batch["image"][3] = value
                 return batch

@@ -6,7 +6,7 @@ import pytest
 import scipy.integrate
 
 from rfxray.checkpoints import weights
-from rfxray.networks import radit
+from rfxray.networks import kinds as networks
 from rfxray.training import ema, optimizer
 
 
@@ -56,7 +56,7 @@ def test_profiles_are_named_by_their_width():
 
 
 def rates(config, *steps):
-    schedule = optimizer.schedule(config)
+    schedule = optimizer.schedule(config.optim, config.steps)
     return [float(schedule(step)) for step in steps]
 
 
@@ -103,9 +103,9 @@ SCALES_AND_BIASES = {
 
 @pytest.fixture(scope="module")
 def leaves(make_config, randomise):
-    config = make_config()
-    _, shapes, axes = radit.abstract(radit.model_config(config))
-    return randomise(jax.tree.map(lambda s: np.ones(s.shape, s.dtype), shapes)), axes
+    network = networks.build(make_config().model)
+    ones = jax.tree.map(lambda s: np.ones(s.shape, s.dtype), network.shapes)
+    return randomise(ones), network.axes
 
 
 def names(tree):
@@ -118,7 +118,7 @@ def test_weight_decay_shrinks_matrices_and_leaves_scales_and_biases(make_config,
     config = make_config(
         "optim.weight_decay=0.1", "optim.learning_rate=0.5", "optim.warmup=0", "steps=10"
     )
-    transformation = optimizer.optimizer(config, axes)
+    transformation = optimizer.build(config.optim, config.steps, axes)
     nothing = jax.tree.map(np.zeros_like, params)
     update = jax.jit(transformation.update)
     updates, _ = update(nothing, transformation.init(params), params)
@@ -132,7 +132,7 @@ def test_weight_decay_shrinks_matrices_and_leaves_scales_and_biases(make_config,
 def test_the_gradient_is_clipped_by_its_global_norm(make_config, leaves):
     params, axes = leaves
     config = make_config("optim.clip=1.0", "optim.warmup=0")
-    transformation = optimizer.optimizer(config, axes)
+    transformation = optimizer.build(config.optim, config.steps, axes)
     gradient = jax.tree.map(np.ones_like, params)
     norm = np.sqrt(sum(leaf.size for leaf in jax.tree.leaves(gradient)))
     assert norm > 1

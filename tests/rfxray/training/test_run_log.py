@@ -7,44 +7,31 @@ import pytest
 
 from rfxray import command_line
 from rfxray.training import rates, run_log
-from rfxray.training.metrics import LossByTimestep, TrainMetrics, fresh_metrics, scalars
+from rfxray.training import recipe as recipes
+from rfxray.training.metrics import collection, fresh, scalars
 
 
-def test_loss_by_timestep_is_the_mean_over_all_batches():
-    rng = np.random.default_rng(0)
-    losses, times = rng.random((5, 16)), rng.random((5, 16))
-    losses, times = losses.astype(np.float32), times.astype(np.float32)
-    times[0, :4] = [
-        0.0,
-        0.25,
-        0.5,
-        1.0,
-    ]  # the corners: each bin has its lower end, 1 is in the last
-    metric = LossByTimestep.empty()
-    for loss, t in zip(losses, times, strict=True):
-        metric = metric.merge(
-            LossByTimestep.from_model_output(loss_by_t=(jnp.asarray(loss), jnp.asarray(t)))
-        )
-    which = np.minimum(np.floor(times * 4).astype(int), 3)
-    expected = [losses[which == i].mean() for i in range(4)]
-    np.testing.assert_allclose(metric.compute(), expected, rtol=1e-6)
+@pytest.fixture(scope="module")
+def objective(make_config):
+    return recipes.build(make_config()).objective
 
 
-def collected(*batches):
+def collected(objective, *batches):
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    metrics = fresh_metrics(place)
+    kind = collection(objective)
+    metrics = fresh(kind, place)
     for loss, t, norm in batches:
         loss, t = jnp.asarray(loss, jnp.float32), jnp.asarray(t, jnp.float32)
         metrics = metrics.merge(
-            TrainMetrics.single_from_model_output(
+            kind.single_from_model_output(
                 loss=loss.mean(), loss_by_t=(loss, t), grad_norm=norm, update_norm=norm / 10
             )
         )
     return scalars(metrics)
 
 
-def test_scalars_name_the_means_and_leave_out_bins_without_examples():
-    values = collected(([1.0, 3.0], [0.1, 0.9], 4.0), ([5.0, 7.0], [0.2, 0.3], 6.0))
+def test_scalars_name_the_means_and_leave_out_bins_without_examples(objective):
+    values = collected(objective, ([1.0, 3.0], [0.1, 0.9], 4.0), ([5.0, 7.0], [0.2, 0.3], 6.0))
     assert values == {
         "loss": pytest.approx(4.0),
         "grad_norm": pytest.approx(5.0),

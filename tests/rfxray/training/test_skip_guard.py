@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rfxray.config.schema import REMEMBERED_SKIPS
 from rfxray.training import skip_guard
 
 
@@ -47,24 +48,13 @@ def test_a_skipped_step_does_not_move_the_usual_norm():
 
 
 def test_the_last_skips_are_remembered_with_the_worst_example():
-    state, n = skip_guard.fresh(), skip_guard.REMEMBERED
+    state, n = skip_guard.fresh(), REMEMBERED_SKIPS
     for step in range(1, n + 4):
         state, _ = take(state, step, np.inf, losses=(1.0, np.nan, np.inf), first=10 * step)
     found = skip_guard.remembered(jax.device_get(state))
     assert [skip.step for skip in found] == list(range(4, n + 4))
     assert found[-1] == skip_guard.Skip(n + 3, np.inf, 10 * (n + 3), 10 * (n + 3) + 1)
     assert int(state["skipped"]) == n + 3
-
-
-def test_the_host_is_told_of_each_skip_once():
-    watch, state = skip_guard.Watch(0), skip_guard.fresh()
-    for step in (3, 4):
-        state, _ = take(state, step, np.nan)
-    assert [skip.step for skip in watch.new(jax.device_get(state))] == [3, 4]
-    assert watch.new(jax.device_get(state)) == []
-    state, _ = take(state, 9, np.nan)
-    assert [skip.step for skip in watch.new(jax.device_get(state))] == [9]
-    assert watch.skipped == 3
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,20 @@ import pytest
 
 from rfxray.attributes import vocabulary
 from rfxray.runtime import sharding
+from rfxray.training import recipe as recipes
 from rfxray.training import skip_guard, state
-from rfxray.training.metrics import fresh_metrics, scalars
+from rfxray.training.metrics import fresh, scalars
 from rfxray.training.step import abstract_batch, train_step
 
 STEPS = 4
 
 
-def batch(config, step: int) -> dict[str, np.ndarray]:
+def batch(recipe, step: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(step)
-    m, n = config.model, config.batch_size
+    n = recipe.batch_size
     known = rng.random((n, vocabulary.NUM_ATTRIBUTES)) < 0.5
     return {
-        "image": rng.uniform(-1, 1, (n, m.size, m.size, m.channels)).astype(np.float32),
+        "image": rng.uniform(-1, 1, (n, *recipe.model.input_shape)).astype(np.float32),
         "attributes": np.where(known, 1.0, 0.0).astype(np.float32),
         "known": known,
         "index": np.arange(step * n, (step + 1) * n, dtype=np.uint32),
@@ -28,13 +29,13 @@ def train(make_config):
     """`train("accumulate=2")`: the metrics and parameters after STEPS steps on one device."""
 
     def run(*overrides):
-        config = make_config(*overrides)
+        recipe = recipes.build(make_config(*overrides))
         mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
-        carry = state.init(config, mesh), fresh_metrics(sharding.replicated(mesh))
-        take = jax.jit(train_step(config))
+        carry = state.init(recipe, mesh), fresh(recipe.metrics, sharding.replicated(mesh))
+        take = jax.jit(train_step(recipe))
         for step in range(STEPS):
-            carry = take(*carry, sharding.global_batch(mesh, batch(config, step)))
-        return scalars(carry[1]), jax.device_get(carry[0]["params"])
+            carry = take(*carry, sharding.global_batch(mesh, batch(recipe, step)))
+        return scalars(carry[1]), jax.device_get(carry[0]["params"]["model"])
 
     return run
 
@@ -50,21 +51,21 @@ def test_a_batch_in_parts_is_the_batch(train, parts):
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_the_example_with_the_largest_loss_is_named_whatever_the_parts(make_config, parts):
-    config = make_config(f"accumulate={parts}")
+    recipe = recipes.build(make_config(f"accumulate={parts}"))
     mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
-    poisoned = batch(config, step=1)
+    poisoned = batch(recipe, step=1)
     poisoned["image"][3] = np.nan
-    carry = state.init(config, mesh), fresh_metrics(sharding.replicated(mesh))
-    after, _ = jax.jit(train_step(config))(*carry, sharding.global_batch(mesh, poisoned))
+    carry = state.init(recipe, mesh), fresh(recipe.metrics, sharding.replicated(mesh))
+    after, _ = jax.jit(train_step(recipe))(*carry, sharding.global_batch(mesh, poisoned))
     (skip,) = skip_guard.remembered(jax.device_get(after["guard"]))
-    assert (skip.first, skip.worst) == (config.batch_size, config.batch_size + 3)
+    assert (skip.first, skip.worst) == (recipe.batch_size, recipe.batch_size + 3)
 
 
 def test_the_abstract_batch_is_a_batch_without_numbers(make_config):
-    config = make_config()
+    recipe = recipes.build(make_config())
     mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
-    abstract = abstract_batch(config, mesh)
-    real = sharding.global_batch(mesh, batch(config, 0))
+    abstract = abstract_batch(recipe, mesh)
+    real = sharding.global_batch(mesh, batch(recipe, 0))
     assert abstract.keys() == real.keys()
     for key, array in real.items():
         assert (abstract[key].shape, abstract[key].dtype) == (array.shape, array.dtype)

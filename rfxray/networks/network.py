@@ -1,0 +1,47 @@
+"""What every network offers to training and sampling, whatever its kind."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import optax
+
+# A nested dict of arrays.
+Params = optax.Params
+# (params, inputs …) → output; what the inputs are is between a network and its objective.
+Apply = Callable[..., jax.Array]
+
+
+def _runs_anywhere(backend: str) -> None:
+    pass
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A network as pure functions.
+
+    Attributes:
+      init: Function of a PRNG key that returns fresh parameters. Trace it under jit to place them.
+      apply: Function of parameters and inputs that returns the output.
+      shapes: The parameters as a tree of `jax.ShapeDtypeStruct`.
+      axes: A tree like them with the logical name of each dimension (see runtime/sharding.py).
+      input_shape: Height, width and channels of one example.
+      tokens: Tokens of one example, for rates; 1 if it has none.
+      sizes: Sizes of the logical axes that the mesh has to divide.
+      refuse: Function of a backend (`cpu`, `gpu`, `tpu`) that raises a ConfigError if the network
+        cannot run there.
+    """
+
+    init: Callable[[jax.Array], Params]
+    apply: Apply
+    shapes: Params
+    axes: Params
+    input_shape: tuple[int, int, int]
+    tokens: int = 1
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    refuse: Callable[[str], None] = _runs_anywhere
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.shapes))

@@ -1,0 +1,65 @@
+"""What every evaluator is given, and what it gives back."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from rfxray.data import batches
+from rfxray.data.batches import Mixture
+from rfxray.objectives.objective import Batch
+from rfxray.runtime import sharding
+from rfxray.training.recipe import Recipe
+from rfxray.training.state import State
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What an evaluator found at a step.
+
+    Attributes:
+      scalars: Numbers for metrics.jsonl and TensorBoard, by name.
+      images: Images for `workdir/NAME/` and TensorBoard, [height, width] uint8, by name.
+    """
+
+    scalars: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    images: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+# An evaluator looks at the state of a run; every host calls it at the same step.
+Evaluator = Callable[[State], Findings]
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What an evaluator may look at.
+
+    Attributes:
+      recipe: What is trained.
+      mixture: What is read.
+      mesh: Where it runs.
+      host, hosts: Which host this is, of how many.
+    """
+
+    recipe: Recipe
+    mixture: Mixture
+    mesh: jax.sharding.Mesh
+    host: int
+    hosts: int
+
+    @property
+    def batch_multiple(self) -> int:
+        """Number of examples that a batch on the mesh must be a multiple of."""
+        return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+
+    def fixed_batches(self, split: str, count: int) -> list[Batch]:
+        """Batches of the first examples of a split, always the same, on the mesh."""
+        rows = batches.fixed_batches(
+            self.mixture, split, self.recipe.batch_size, count, self.host, self.hosts
+        )
+        return [sharding.global_batch(self.mesh, batch) for batch in rows]
+
+    def first_examples(self, split: str, n: int) -> dict[str, np.ndarray]:
+        """The first n examples of a split, whole on every host; see `batches.first_examples`."""
+        return batches.first_examples(self.mixture, split, n)

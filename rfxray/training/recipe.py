@@ -1,0 +1,111 @@
+"""What a config describes, built: networks, objective, optimizers and how a step is taken."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import clu.metrics
+import jax
+import ml_collections
+import optax
+
+from rfxray.config.load import override
+from rfxray.errors import ConfigError
+from rfxray.networks import kinds as networks
+from rfxray.networks.network import Network
+from rfxray.objectives import kinds as objectives
+from rfxray.objectives.objective import Objective, batch_shapes
+from rfxray.perf import flops
+from rfxray.training import optimizer
+from rfxray.training.metrics import collection
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recipe:
+    """Everything that the train step is made of.
+
+    Attributes:
+      networks: Network of every part, by its name; `model` comes first.
+      objective: What is minimised.
+      optimizers: Optimizer of every part that has a loss.
+      learning_rate: Schedule of `model`, by optimizer step.
+      metrics: Class of the accumulators that the train step updates.
+      sigmas: Relative widths of the EMA profiles.
+      seed: Seed of initialisation and of the draws for every example.
+      batch_size: Examples of a step, over all devices.
+      accumulate: Parts that a batch is computed in, one after another.
+      skip_factor: Multiple of the usual gradient norm above which a step is skipped.
+    """
+
+    networks: Mapping[str, Network]
+    objective: Objective
+    optimizers: Mapping[str, optax.GradientTransformation]
+    learning_rate: optax.Schedule
+    metrics: type[clu.metrics.Collection]
+    sigmas: tuple[float, ...]
+    seed: int
+    batch_size: int
+    accumulate: int
+    skip_factor: float
+
+    @property
+    def model(self) -> Network:
+        """The network itself: what is averaged and sampled from."""
+        return self.networks["model"]
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of all parts."""
+        return sum(network.parameters for network in self.networks.values())
+
+
+def build(config: ml_collections.FrozenConfigDict) -> Recipe:
+    """Builds what a checked config describes.
+
+    Raises:
+      ConfigError: If keys of one part cannot go together, or the parts are not those that the
+        objective trains.
+    """
+    sections = {"model": config.model} | {name: part.model for name, part in config.parts.items()}
+    built = {name: networks.build(section) for name, section in sections.items()}
+    objective = objectives.build(config.objective, {name: n.apply for name, n in built.items()})
+    if unknown := set(objective.losses) - set(built):
+        raise ConfigError(
+            f"objective.kind={config.objective.kind} trains the parts "
+            f"{', '.join(objective.losses)}, but the config has no parts.{min(unknown)}"
+        )
+    optims = {"model": config.optim} | {name: part.optim for name, part in config.parts.items()}
+    return Recipe(
+        networks=built,
+        objective=objective,
+        optimizers={
+            name: optimizer.build(optims[name], config.steps, built[name].axes)
+            for name in objective.losses
+        },
+        learning_rate=optimizer.schedule(config.optim, config.steps),
+        metrics=collection(objective),
+        sigmas=tuple(config.ema_sigmas),
+        seed=config.seed,
+        batch_size=config.batch_size,
+        accumulate=config.accumulate,
+        skip_factor=config.skip.factor,
+    )
+
+
+def model_flops(config: ml_collections.FrozenConfigDict) -> float:
+    """Model FLOPs of one optimizer step over all devices, see perf/flops.py.
+
+    Of every loss a forward pass and twice that for the backward one; for an objective of several
+    parts it is an upper bound, since a loss needs no gradient of the parts that it does not train.
+    """
+    if "attention" in config.model:  # kernels hide their products
+        config = override(config, {"model.attention": "xla"})
+    recipe = build(config)
+    params = {name: network.shapes for name, network in recipe.networks.items()}
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    example = batch_shapes(1, recipe.model.input_shape)
+    forward = sum(
+        flops.of_call(functools.partial(loss, training=True), params, example, keys)
+        for loss in recipe.objective.losses.values()
+    )
+    return 3.0 * recipe.batch_size * forward
