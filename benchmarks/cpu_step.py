@@ -22,18 +22,21 @@ from rfxray.attributes import vocabulary
 from rfxray.command_line import exit_on_error
 from rfxray.config import load as configuration
 from rfxray.errors import ConfigError
-from rfxray.networks import radit
+from rfxray.networks import kinds as networks
 from rfxray.runtime import sharding
-from rfxray.training import metrics, state
+from rfxray.training import recipe as recipes
+from rfxray.training import state
+from rfxray.training.metrics import fresh
 from rfxray.training.step import train_step
 
 
 def ours(config, batch):
     """A function that takes n steps and waits for them."""
     mesh = sharding.make_mesh(-1, 1, 1, jax.devices()[:1])
-    carry = [state.init(config, mesh), metrics.fresh_metrics(sharding.replicated(mesh))]
+    recipe = recipes.build(config)
+    carry = [state.init(recipe, mesh), fresh(recipe.metrics, sharding.replicated(mesh))]
     batch = sharding.global_batch(mesh, batch)
-    step = jax.jit(train_step(config), donate_argnums=0)
+    step = jax.jit(train_step(recipe), donate_argnums=0)
 
     def run(n):
         for _ in range(n):
@@ -90,14 +93,13 @@ def main() -> None:
             run(arguments.steps)
             if round_:
                 seconds[name].append((time.perf_counter() - begin) / arguments.steps)
-    shape = radit.model_config(config)
-    parameters = sum(x.size for x in jax.tree.leaves(radit.abstract(shape)[1]))
+    network = networks.build(config.model)
     print(
         f"{os.cpu_count()} CPU threads, jax {jax.__version__}, torch {version('torch')}, "
-        f"{arguments.config}: batch {n}, {shape.tokens} tokens, width {m.width}, depth {m.depth}"
+        f"{arguments.config}: batch {n}, {network.tokens} tokens, width {m.width}, depth {m.depth}"
     )
-    for name, count in (("rfxray", parameters), ("torch", peer_parameters)):
-        rates = [n * shape.tokens / s for s in seconds[name]]
+    for name, count in (("rfxray", network.parameters), ("torch", peer_parameters)):
+        rates = [n * network.tokens / s for s in seconds[name]]
         print(
             f"{name:7s} {count:>10,} parameters  {statistics.median(rates):>9,.0f} tokens/s "
             f"(of {min(rates):,.0f} to {max(rates):,.0f})"

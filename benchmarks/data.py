@@ -60,22 +60,20 @@ HOST_CORES = 208  # virtual ones of such a host
 # A fresh interpreter, so that start-up and memory are the loader's own
 READER = """
 import json, resource, sys, time
-from rfxray.config.schema import defaults
 from rfxray.data import batches
-config = defaults()
-config.data.dirs, config.batch_size, config.data.threads = (sys.argv[1],), int(sys.argv[2]), 1
-config.eval.every = 0
+batch_size = int(sys.argv[2])
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
 before, start = rss(), time.perf_counter()
-loader = batches.train_batches(config, batches.open_datasets(config))
+mixture = batches.open_mixture([sys.argv[1]], [1.0], "train", 0, True)
+loader = batches.train_batches(mixture, batch_size, batches.Reading(threads=1))
 opened = time.perf_counter()
 next(loader)
 first, memory, spent = time.perf_counter(), rss() - before, time.process_time()
 count = int(sys.argv[3])
 for _ in range(count):
     next(loader)
-rate = count * config.batch_size / (time.process_time() - spent) if count else 0
+rate = count * batch_size / (time.process_time() - spent) if count else 0
 print(json.dumps({"start": opened - start, "first": first - opened, "MiB": memory, "rate": rate}))
 """
 

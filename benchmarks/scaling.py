@@ -26,10 +26,12 @@ def measure(config, count: int, fsdp: int) -> dict[str, float]:
     from rfxray import compile_pod
     from rfxray.perf import hlo
     from rfxray.runtime import sharding
+    from rfxray.training import recipe as recipes
 
+    recipe = recipes.build(config)
     ways = min(count, fsdp)
     mesh = sharding.make_mesh(count // ways, ways, 1, devices=jax.devices()[:count])
-    compiled = compile_pod.lower_step(config, mesh).compile(
+    compiled = compile_pod.lower_step(recipe, mesh).compile(
         # The partitioning is what counts; the machine code is thrown away.
         compiler_options={"xla_backend_optimization_level": "0"}
     )

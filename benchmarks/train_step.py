@@ -45,16 +45,19 @@ def ours(config):
     """(function that takes n steps and waits for them, facts) for rfxray on one device."""
     import jax
 
-    from rfxray.perf import chips, flops
+    from rfxray.perf import chips
     from rfxray.runtime import sharding
-    from rfxray.training import metrics, state
+    from rfxray.training import recipe as recipes
+    from rfxray.training import state
+    from rfxray.training.metrics import fresh
     from rfxray.training.step import train_step
 
     mesh = sharding.make_mesh(-1, 1, 1, devices=jax.devices()[:1])
-    carry = [state.init(config, mesh), metrics.fresh_metrics(sharding.replicated(mesh))]
+    recipe = recipes.build(config)
+    carry = [state.init(recipe, mesh), fresh(recipe.metrics, sharding.replicated(mesh))]
     batch = sharding.global_batch(mesh, random_batch(config))
     with jax.set_mesh(mesh):
-        compiled = jax.jit(train_step(config), donate_argnums=0).lower(*carry, batch).compile()
+        compiled = jax.jit(train_step(recipe), donate_argnums=0).lower(*carry, batch).compile()
     memory = compiled.memory_analysis()
 
     def run(n):
@@ -67,8 +70,8 @@ def ours(config):
     facts = {
         "device": device.device_kind,
         "version": f"jax {jax.__version__}",
-        "parameters": sum(x.size for x in jax.tree.leaves(carry[0]["params"])),
-        "flops": flops.train_step(config),
+        "parameters": recipe.parameters,
+        "flops": recipes.model_flops(config),
         "peak": chip.flops if chip else None,
     }
 

@@ -21,10 +21,12 @@ from rfxray import train
 from rfxray.checkpoints.run import Checkpoints
 from rfxray.config import load as configuration
 from rfxray.config.identity import identity_of
-from rfxray.data import batches, dataset
+from rfxray.data import dataset
 from rfxray.errors import ConfigError, DataError
 from rfxray.runtime import sharding
-from rfxray.training import metrics, state
+from rfxray.training import recipe as recipes
+from rfxray.training import state
+from rfxray.training.metrics import fresh
 from tests import conftest
 
 SAVE = 6  # steps between the two checkpoints that are there
@@ -63,11 +65,12 @@ def checkpoints(folder: Path) -> Iterator[tuple[str, str, str, bool]]:
     with conftest.keep_signal_handlers():
         train.train(config, folder / "run")
     mesh = sharding.make_mesh(1, 1, 1)
-    identity = identity_of(config, batches.fingerprint(batches.open_datasets(config)))
+    recipe = recipes.build(config)
+    identity = identity_of(config, train.open_data(config, recipe.model.input_shape).fingerprint)
 
     def resume(workdir: Path):
-        empty = metrics.fresh_metrics(sharding.replicated(mesh))
-        store = Checkpoints(workdir, config, identity, state.abstract(config, mesh), empty)
+        empty = fresh(recipe.metrics, sharding.replicated(mesh))
+        store = Checkpoints(workdir, config, identity, state.abstract(recipe, mesh), empty)
         try:
             step, restored, _ = store.resume()
             return step, jax.tree.map(np.asarray, restored[0])
