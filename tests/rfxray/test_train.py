@@ -379,8 +379,8 @@ def test_another_run_in_the_workdir_ends_with_78(
 @pytest.mark.parametrize(
     ("keys", "part"),
     [
-        (("attention=cudnn",), "attention=cudnn takes an NVIDIA GPU"),
-        (("attention=splash", "model.width=256"), "attention=splash takes a TPU, not cpu"),
+        (("model.attention=cudnn",), "attention=cudnn takes an NVIDIA GPU"),
+        (("model.attention=splash", "model.width=256"), "attention=splash takes a TPU, not cpu"),
     ],
 )
 def test_a_kernel_of_another_machine_is_said_before_anything_is_built(

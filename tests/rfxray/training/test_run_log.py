@@ -103,12 +103,18 @@ def test_lines_of_steps_that_will_be_taken_again_are_set_aside(tmp_path):
     assert aside[2:] == ['{"step": 16, "lo']
 
 
-def test_pictures_and_lines_lie_in_the_workdir(tmp_path, capsys):
+def test_lines_and_findings_are_written_to_the_workdir(tmp_path, capsys):
     writer = run_log.Writer(tmp_path)
     writer.say("hello")
-    writer.image(3, "samples", tmp_path / "grid.png", np.zeros((8, 8), np.uint8))
+    writer.findings(3, {"loss": 0.5}, {"samples": np.zeros((8, 8), np.uint8)})
     writer.close()
-    assert capsys.readouterr().out.endswith("hello\n")
-    assert (tmp_path / "run.log").read_text().endswith("hello\n")
-    assert (tmp_path / "grid.png").is_file()
+    file = tmp_path / "samples" / "step_00000003.png"
+    assert file.is_file()
+    said = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["hello", "step 3: loss 0.5000", f"step 3: {file}"]
+    assert [line.split(maxsplit=2)[2] for line in (tmp_path / "run.log").open()] == [
+        f"{line}\n" for line in said
+    ]
+    (row,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert (row["step"], row["loss"]) == (3, 0.5)
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
