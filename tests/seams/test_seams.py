@@ -1,5 +1,6 @@
 """Code outside of rfxray goes through the one trainer, without a changed line in it."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -172,3 +173,18 @@ def test_a_run_chooses_no_code_by_itself(run_module, whole):
     done = run_module("rfxray.sample", *arguments, *allowed)
     assert done.returncode == 78
     assert "learns no velocity" in done.stderr
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu, the TPU compiler, is not installed: pip install -e '.[test-tpu]'",
+)
+def test_the_config_compiles_for_a_pod(run_module):
+    flags = ["--config", CONFIG, "--topology", "v5e:2x2", "--json", "--config.mesh.fsdp=4"]
+    done = run_module("rfxray.compile_pod", *flags)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["chips"] == 4
+    network, judge = (4 * 4 * 8 + 9 * 8 * 8 + 9 * 8), (4 * 4 * 8 + 9 * 8)
+    assert found["parameters"] == network + judge
+    assert found["flops"]["model"] > 0
