@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import importlib
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,19 +15,19 @@ from rfxray.errors import ConfigError, Preempted, RfxrayError, first_line
 
 
 def refuse_unread(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
-    """Raises a ConfigError where one of these flags is given, though nothing would read it.
+    """Raises a ConfigError if one of these flags is given, though nothing would read it.
 
     Args:
-      arguments: as parsed.
-      names: of flags, as the parser has them.
-      why: what leaves them unread, such as `--times`.
+      arguments: Parsed flags.
+      names: Names of flags that are not read, without dashes.
+      why: Reason for it, such as `--times`.
     """
     if given := [name for name in names if getattr(arguments, name) is not None]:
         raise ConfigError(f"{why} does not read --{given[0]}; leave it out")
 
 
-def settings_given(arguments: argparse.Namespace, settings: type) -> dict:
-    """The fields of a dataclass for which there is a flag, and one that is given."""
+def settings_given(arguments: argparse.Namespace, settings: type) -> dict[str, object]:
+    """The fields of a dataclass that a flag of the same name gives."""
     flags = vars(arguments)
     names = [field.name for field in dataclasses.fields(settings)]
     return {name: flags[name] for name in names if flags.get(name) is not None}
@@ -36,7 +37,7 @@ def local_path(text: str) -> Path:
     """A path of this machine, as the type of a flag.
 
     Raises:
-      ArgumentTypeError: for `gs://…` and the like, which would silently become a folder here.
+      ArgumentTypeError: for `gs://…` and the like, which would silently become a local folder.
     """
     if "://" in text:
         raise argparse.ArgumentTypeError(
@@ -69,6 +70,21 @@ def require(extra: str, *modules: str) -> None:
         )
 
 
+def add_allow_kind(parser: argparse._ActionsContainer) -> None:
+    """Adds `--allow-kind`, which sets `allow_kind` to a list, to the parser of a command.
+
+    The config of a run may name code outside of rfxray. A command that reads a run must be given
+    what may be run: a folder from elsewhere must not choose that.
+    """
+    parser.add_argument(
+        "--allow-kind",
+        action="append",
+        default=[],
+        metavar="PACKAGE.MODULE:NAME",
+        help="code outside of rfxray that the run's config may name, repeatable (default: none)",
+    )
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """Answers a wrong flag in one line and with the exit code of a bad configuration."""
 
@@ -83,7 +99,7 @@ def exit_on_error(command: str):
     """Turns an `RfxrayError` into one line on stderr and its exit code.
 
     Args:
-      command: what the line begins with, such as `rfxray.train`.
+      command: Name that the line begins with, such as `rfxray.train`.
     """
     try:
         yield
@@ -94,28 +110,73 @@ def exit_on_error(command: str):
         sys.exit(error.exit_code)
 
 
-class Bar:
-    """Progress of the training loop: one line that is redrawn, on the terminal of the first host.
+class Progress:
+    """Progress of a command: a bar on a terminal, a line now and then in a log. A context manager.
+
+    Rate and remaining time are those of the work done by this process.
 
     Args:
-      step: where it begins.
-      steps: where it ends.
-      host: of this process.
+      command: Name of the command, such as `rfxray.sample`, that every line begins with.
+      total: Amount of work, with what earlier processes did.
+      done: Amount that earlier processes did.
+      unit: Name of one unit of work.
+      seconds: Seconds between lines if stderr is not a terminal; None prints no lines.
+      shown: Whether anything is shown, such as on the first of several hosts only.
     """
 
-    def __init__(self, step: int, steps: int, host: int = 0):
-        on_terminal = sys.stderr.isatty() and host == 0
-        self._bar = tqdm(total=steps, initial=step, unit="step", disable=not on_terminal)
+    def __init__(
+        self,
+        command: str,
+        total: int,
+        done: int = 0,
+        unit: str = "image",
+        seconds: float | None = 10.0,
+        shown: bool = True,
+    ):
+        self._command, self._total, self._unit = command, total, unit
+        self._before, self._done = done, done
+        self._bar = tqdm(
+            desc=command,
+            total=total,
+            initial=done,
+            unit=unit,
+            disable=not (shown and sys.stderr.isatty()),
+        )
+        self._seconds = seconds if shown and self._bar.disable else None
+        self._began = self._last = time.monotonic()
 
-    def advance(self) -> None:
-        self._bar.update()
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def advance(self, new: int = 1) -> None:
+        """Counts work that this process did since the last call."""
+        self._bar.update(new)
+        self._done += new
+        now = time.monotonic()
+        if self._seconds is None or now - self._last < self._seconds:
+            return
+        self._last = now
+        rate = (self._done - self._before) / (now - self._began)
+        line = f"{self._command}: {self._done:,} of {self._total:,} {self._unit}s"
+        if rate:
+            shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+            line += f", {shown}/s, {duration((self._total - self._done) / rate)} left"
+        print(line, file=sys.stderr, flush=True)
+
+    def show(self, done: int) -> None:
+        """Sets the amount of work that is done, with what earlier processes did."""
+        self.advance(done - self._done)
 
     def close(self) -> None:
+        """Ends the bar's line."""
         self._bar.close()
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person reads them: `3d 04h`, `2h 05m`, `1m 09s`."""
+    """Seconds in the two largest units: `3d 04h`, `2h 05m`, `1m 09s`."""
     s = round(seconds)
     for unit, size, next_unit, next_size in (("d", 86400, "h", 3600), ("h", 3600, "m", 60)):
         if s >= size:

@@ -22,7 +22,6 @@ command continues with the shards that have no fragment yet.
 import contextlib
 import dataclasses
 import functools
-import itertools
 import json
 import multiprocessing
 import os
@@ -30,15 +29,13 @@ import shutil
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from rfxray.command_line import Progress
 from rfxray.data.manifest import publish, read_json, read_manifest
 from rfxray.data.plan import Dropped, Plan
 from rfxray.data.shards import is_written, make_shard
@@ -50,8 +47,6 @@ from rfxray.outputs.files import (
     saving,
     write_whole,
 )
-
-PLAIN_LINE_SECONDS = 10.0
 
 
 def write_dataset(
@@ -161,12 +156,12 @@ def run_tasks(
     Raises:
       Preempted: On Ctrl-C, or when a worker process died.
     """
-    with _Progress(command, done + sum(task.items for task in tasks), done) as progress:
+    total = done + sum(task.items for task in tasks)
+    with Progress(command, total, done) as progress:
         try:
             if workers <= 1 or len(tasks) <= 1:
-                count = itertools.count(done + 1)
                 for task in tasks:
-                    work(*task.arguments, lambda: progress.show(next(count)))
+                    work(*task.arguments, progress.advance)
             else:
                 _run_parallel(work, tasks, workers, progress, done)
         except KeyboardInterrupt:
@@ -217,33 +212,6 @@ def _die_with_parent() -> None:
 def _count_one() -> None:
     with _counter.get_lock():
         _counter.value += 1
-
-
-class _Progress:
-    """A bar on a terminal, a line every ten seconds in a log."""
-
-    def __init__(self, command: str, total: int, done: int):
-        self.command, self.total, self.first, self.done = command, total, done, done
-        self.start = self.last = time.monotonic()
-        self.bar = tqdm(total=total, initial=done, unit="image", desc=command, disable=None)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.bar.close()
-
-    def show(self, done: int) -> None:
-        self.bar.update(done - self.done)
-        self.done = done
-        now = time.monotonic()
-        if not self.bar.disable or now - self.last < PLAIN_LINE_SECONDS:
-            return
-        self.last = now
-        rate = (done - self.first) / (now - self.start)
-        left = f", {(self.total - done) / rate / 60:.1f} min left" if rate else ""
-        line = f"{self.command}: {done:,} of {self.total:,} images, {rate:,.0f} images/s{left}"
-        print(line, file=sys.stderr, flush=True)
 
 
 # ---------------------------------------------------------------------------------------------
