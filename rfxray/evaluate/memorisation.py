@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 from einops import rearrange
@@ -10,7 +11,7 @@ from rfxray.data import pixels
 from rfxray.data.dataset import Dataset, stored
 from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError
-from rfxray.outputs import contact_sheet
+from rfxray.outputs import contact_sheet, files
 
 _BLOCK = 1024  # training pictures compared at once
 
@@ -67,6 +68,32 @@ def nearest(images: np.ndarray, dataset: Dataset, split: str = "train") -> Neare
             best[i], found[i] = squares[i, closest[i]], real[closest[i]]
             keys[i] = block[closest[i]]["key"]
     return Nearest(found, keys, np.sqrt(best).astype(np.float32))
+
+
+def save_nearest(
+    images: np.ndarray, dataset: Dataset, out: Path, of: int, split: str = "train"
+) -> str:
+    """Writes `nearest.png`, and says in a line how near the training images are.
+
+    Args:
+      images: Samples, [n, size, size] float32 in [−1, 1]: the first ones of a folder.
+      dataset: What the model was trained on.
+      out: Folder of the samples.
+      of: Number of samples in the folder.
+      split: Name of its split.
+
+    Raises:
+      ConfigError: as `check`.
+    """
+    near = nearest(images, dataset, split)
+    files.save_png(out / "nearest.png", sheet(images, near))
+    closest = int(near.distances.argmin())
+    which = "each" if len(images) == of else f"each of the first {len(images)}"
+    return (
+        f"nearest.png shows the training image nearest to {which}; root mean square distance "
+        f"{near.distances.mean():.3f} on average, least {near.distances[closest]:.3f} "
+        f"(sample_{closest:05d} to {near.keys[closest]})"
+    )
 
 
 def sheet(images: np.ndarray, near: Nearest, pairs: int = 4) -> np.ndarray:

@@ -57,13 +57,14 @@ def table(
     return np.asarray(sheet)
 
 
-def grid(images: np.ndarray, columns: int = 0, **labels) -> np.ndarray:
+def grid(images: np.ndarray, columns: int = 0, title: str = "", least: int = 128) -> np.ndarray:
     """Draws images in rows.
 
     Args:
       images: Images, [n, height, width] uint8.
       columns: Images in each row; 0 makes the grid as square as possible.
-      labels: Further arguments of `table`.
+      title: Line above the grid.
+      least: Width in pixels that smaller images are enlarged towards, by a whole factor.
 
     Returns:
       Image of the grid, [height, width] uint8.
@@ -71,4 +72,4 @@ def grid(images: np.ndarray, columns: int = 0, **labels) -> np.ndarray:
     columns = columns or int(np.ceil(np.sqrt(len(images))))
     blank = -len(images) % columns
     images = np.pad(images, ((0, blank), (0, 0), (0, 0)))
-    return table(rearrange(images, "(r c) h w -> r c h w", c=columns), **labels)
+    return table(rearrange(images, "(r c) h w -> r c h w", c=columns), title=title, least=least)

@@ -36,6 +36,7 @@ from rfxray.runtime import sharding
 from rfxray.sampling import guidance as guide
 from rfxray.sampling import solvers
 from rfxray.sampling.guidance import ParametricVelocity
+from rfxray.sampling.interventions import changed
 from rfxray.sampling.pretrained import Model
 from rfxray.sampling.sampler import Shape, blocks, finite, keys_of, noise
 
@@ -105,13 +106,6 @@ class EditSettings:
         return dataclasses.replace(
             self, guidance=1.0, unchanged=1.0, strength=1.0, seed=0, batch_size=1
         )
-
-
-def changed(source: Attributes, target: Attributes) -> np.ndarray | jax.Array:
-    """Which attributes an intervention changes, bool [n, 19]."""
-    return (source.known != target.known) | (
-        source.known & target.known & (source.values != target.values)
-    )
 
 
 def abduct(

@@ -23,20 +23,21 @@ from rfxray.attributes.states import State
 from rfxray.attributes.vocabulary import FINDING_NAMES, NAMES
 from rfxray.data.dataset import open_dataset, stored
 from rfxray.data.manifest import publish, read_manifest
-from rfxray.data.pixels import to_uint16
+from rfxray.data.pixels import to_float, to_uint8, to_uint16
 from rfxray.data.plan import Plan as DataPlan
 from rfxray.data.plan import make_plan
 from rfxray.data.shards import write_shard
 from rfxray.errors import ConfigError, DataError
-from rfxray.outputs import dicom, files, gallery
+from rfxray.outputs import contact_sheet, dicom, files, gallery
 from rfxray.sampling.pretrained import Model
 from rfxray.sampling.requests import Requests
 from rfxray.sampling.sampler import Batches, Pictures, Settings, finite
-from rfxray.sampling.samples import SAYS, describe
+from rfxray.sampling.samples import SAYS, describe, save_sheet
 
 FORMATS = ("png", "dicom", "array_record")
 
 SHARD = 1024  # pictures of an ArrayRecord shard, rounded up to whole blocks
+ON_SHEET = 64  # pictures of grid.png
 SHOWN = 400  # pictures of the gallery: some 5 MB
 WRITERS = 4  # threads: compressing a PNG lets go of the interpreter's lock
 
@@ -90,19 +91,18 @@ def write(
       plan: how many, which, as what.
       out: a directory: absent, empty, or begun with the same plan.
       extra: further entries of `samples.json`.
-      progress: called with the number of pictures that are done, at first with those of an
-        earlier run.
+      progress: called with the number of pictures that each block added; those of an earlier run
+        (`finished`) are not among them.
 
     Raises:
       ConfigError: where `out` holds something else.
       NonFiniteError: where a picture comes out as no picture.
     """
-    block = begun(out).get("block", plan.block)
+    block = _begun(out).get("block", plan.block)
     draw = Batches(model, settings, plan.block if block % model.mesh.size else block)
     plan = dataclasses.replace(plan, block=draw.size)
     _claim(out, plan, model, settings, requests)
     if (out / "samples.json").exists():
-        progress(plan.n)
         return
     with files.locked(out):
         files.remove_temporary(out)
@@ -114,12 +114,8 @@ def _write_parts(
     draw: Batches, requests: Requests, plan: Plan, out: Path, progress: Callable[[int], None]
 ) -> None:
     """Draws and writes the parts that have no fragment."""
-    pending = []
-    for number, part in enumerate(plan.parts):
-        if _fragment(out, number).exists():
-            progress(len(part))
-        else:
-            pending.append((number, part))
+    parts = enumerate(plan.parts)
+    pending = [(number, part) for number, part in parts if not _fragment(out, number).exists()]
     if not pending:
         return
     folders = ("parts", "partial") if plan.format == "array_record" else ("parts",)
@@ -227,12 +223,18 @@ def _record(image: np.ndarray, drawn: Pictures, k: int) -> dict:
 # The directory
 
 
-def begun(out: Path) -> dict:
-    """The plan of a directory that was begun, as its `plan.json` has it; {} of another.
+def begun_step(out: Path, checkpoint: Path) -> int | None:
+    """Step of the checkpoint that a directory was begun with, if it was of this run.
 
     Raises:
-      ConfigError: where it does not parse.
+      ConfigError: if its `plan.json` does not parse.
     """
+    there = _begun(out)
+    return there["step"] if there.get("checkpoint") == str(checkpoint) else None
+
+
+def _begun(out: Path) -> dict:
+    """The plan of a directory that was begun, as its `plan.json` has it; {} of another."""
     file = out / "plan.json"
     if not file.is_file():
         return {}
@@ -242,27 +244,42 @@ def begun(out: Path) -> dict:
         raise ConfigError(f"{file} is not JSON ({error}); choose another --out") from error
 
 
+def finished(out: Path, plan: Plan) -> int:
+    """How many pictures of a plan an earlier run wrote to a directory.
+
+    Raises:
+      ConfigError: if its `plan.json` does not parse.
+    """
+    if not (there := _begun(out)):
+        return 0
+    if (out / "samples.json").exists():
+        return plan.n
+    plan = dataclasses.replace(plan, block=there.get("block", plan.block))
+    parts = enumerate(plan.parts)
+    return sum(len(part) for number, part in parts if _fragment(out, number).exists())
+
+
 def _claim(out: Path, plan: Plan, model: Model, settings: Settings, requests: Requests) -> None:
     """Writes the plan, or compares it with the one that is there."""
-    told = {**_options(plan, settings, requests), **model.source}
-    told = json.loads(json.dumps(told))  # tuples become lists, as they will be read back
+    claim = {**_options(plan, settings, requests), **model.source}
+    claim = json.loads(json.dumps(claim))  # tuples become lists, as they will be read back
     file = out / "plan.json"
-    if there := begun(out):
-        if changed := [key for key in told if there.get(key) != told[key]]:
+    if there := _begun(out):
+        if changed := [key for key in claim if there.get(key) != claim[key]]:
             if changed == ["block"]:
                 raise ConfigError(
-                    f"{out} is drawn in blocks of {there['block']}, which {model.mesh.size} devices "
-                    "do not divide; use as many devices as before, or choose another --out"
+                    f"{out} is drawn in blocks of {there['block']}, which {model.mesh.size} "
+                    "devices do not divide; use as many devices as before, or choose another --out"
                 )
             raise ConfigError(
-                f"{out} was begun with another command: {', '.join(changed)} differ; choose another "
-                f"--out, or the values in {file}"
+                f"{out} was begun with another command: {', '.join(changed)} differ; choose "
+                f"another --out, or the values in {file}"
             )
         return
     if out.is_dir() and not all(map(files.is_temporary, out.iterdir())):
         raise ConfigError(f"{out} is not empty and has no plan.json; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    files.write_whole(file, json.dumps(told, indent=1))
+    files.write_whole(file, json.dumps(claim, indent=1))
 
 
 def _options(plan: Plan, settings: Settings, requests: Requests) -> dict[str, object]:
@@ -330,6 +347,17 @@ def first_pictures(out: Path, plan: Plan) -> np.ndarray:
         return np.stack([read(out / _file_name(plan, number)) for number in range(n)])
     except FileNotFoundError as error:
         raise DataError(f"{error.filename} is gone from {out}; choose another --out") from error
+
+
+def save_first(out: Path, plan: Plan, heading: str) -> np.ndarray:
+    """Writes the first pictures of a finished directory as `grid.png`, with a heading.
+
+    Returns:
+      All the pictures of its gallery, [n, height, width] float32 in [−1, 1].
+    """
+    shown = to_float(first_pictures(out, plan))
+    save_sheet(out, contact_sheet.grid(to_uint8(shown[:ON_SHEET]), title=heading))
+    return shown
 
 
 def _file_name(plan: Plan, number: int) -> str:

@@ -1,5 +1,6 @@
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -13,6 +14,9 @@ from rfxray.attributes import vocabulary
 from rfxray.data.pixels import to_float
 from rfxray.outputs import dicom
 from rfxray.outputs.files import read_png
+from rfxray.sampling import edits
+from rfxray.sampling.editing import EditSettings
+from rfxray.sampling.interventions import before_and_after
 
 FAST = ["--steps", "2"]
 INVERT = ["--solver", "euler", "--corrections", "1"]
@@ -172,7 +176,7 @@ def test_descendants_follow_on_request(trained, radiograph, tiny_data, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("told", "change", "no_finding"),
+    ("shown", "change", "no_finding"),
     [
         ({"no_finding": "present"}, {"cardiomegaly": "absent"}, "present"),
         ({"no_finding": "present"}, {"view": "PA"}, "present"),
@@ -183,14 +187,14 @@ def test_descendants_follow_on_request(trained, radiograph, tiny_data, tmp_path,
         ({"no_finding": "absent", "edema": "absent"}, {"edema": "Absent"}, "absent"),
     ],
 )
-def test_no_finding_is_forgotten_where_the_change_can_alter_it(told, change, no_finding):
-    _, target = edit.conditions(told, change)
+def test_no_finding_becomes_unknown_if_the_change_can_alter_it(shown, change, no_finding):
+    _, target = before_and_after(shown, change)
     decoded = vocabulary.decode(target.rows(0))
     assert decoded.get("no_finding") == no_finding
 
 
 def test_a_difference_is_red_where_brighter_and_blue_where_darker():
-    picture = edit.difference(np.array([[0.5, -0.5, 0.0, 2.0]]), np.zeros((1, 4)))
+    picture = edits.difference(np.array([[0.5, -0.5, 0.0, 2.0]]), np.zeros((1, 4)))
     assert picture[0].tolist() == [[255, 0, 0], [0, 0, 255], [255, 255, 255], [255, 0, 0]]
 
 
@@ -223,8 +227,8 @@ def several_frames(path):
         (["--set", "edema=present", "--set", "no_finding=present"], 78, ["contradicts"]),
         (["--from", "edema=present", "--set", "no_finding=present"], 78, ["contradicts"]),
         (["--set", "view=sideways"], 78, ["sideways"]),
-        (["--from", "view=AP", "--set", "view=AP"], 78, ["nothing would change"]),
-        ([], 78, ["nothing would change"]),
+        (["--from", "view=AP", "--set", "view=AP"], 78, ["must change", "--from"]),
+        ([], 78, ["must change", "--set"]),
         (["--set", "view=AP", "--solver", "ddim"], 78, ["ddim", "heun"]),
         (["--set", "view=AP", "--solver", "ab2"], 78, ["ab2", "inverted"]),
         (["--set", "view=AP", "--guidance", "-1"], 78, ["guidance=-1"]),
@@ -277,3 +281,20 @@ def test_an_output_that_is_a_file_is_one_line(trained, radiograph, tmp_path, ref
     code, line = refusal(edit.main, [*argv, "--out", tmp_path / "taken" / below])
     assert code == 78
     assert f"{tmp_path / 'taken'} is a file" in line
+
+
+# ---------------------------------------------------------------------------------------------
+# Flags
+
+
+def test_the_flags_become_one_typed_request():
+    flags = ["--checkpoint", "run", "--image", "a.png", "--out", "out", "--from", "age=60"]
+    flags += ["--set", "age=30", "--method", "flow", "--keep", "keep.png", "--guidance", "2"]
+    flags += ["--allow-kind", "mine.nets:unet"]
+    request = edit.request_of(edit.parser().parse_args(flags), flags)
+    assert (request.checkpoint, request.image) == (Path("run"), Path("a.png"))
+    assert (request.shown, request.change) == ({"age": "60"}, {"age": "30"})
+    assert request.settings == EditSettings(method="flow", guidance=2.0)
+    assert request.masks == {"keep": Path("keep.png")}
+    assert request.allow_kinds == ["mine.nets:unet"]
+    assert request.words == flags

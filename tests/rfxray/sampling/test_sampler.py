@@ -17,6 +17,7 @@ from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError, DataError, NonFiniteError
 from rfxray.evaluate.memorisation import nearest
 from rfxray.networks import radit
+from rfxray.outputs import files
 from rfxray.runtime import sharding
 from rfxray.sampling import pretrained
 from rfxray.sampling.pretrained import Model
@@ -388,7 +389,7 @@ def test_a_full_disk_is_one_line(trained, tmp_path, refusal, monkeypatch, grid):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sample.files, "save_png", full)
+    monkeypatch.setattr(files, "save_png", full)
     argv = ["--checkpoint", trained, "--out", tmp_path / "out", "--n", 1, *grid]
     code, line = refusal(sample.main, [*argv, "--solver", "euler", "--steps", 2])
     assert code == 75

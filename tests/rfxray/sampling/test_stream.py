@@ -70,14 +70,16 @@ def test_an_interrupted_run_ends_in_the_same_files(analytic, tmp_path, monkeypat
 
         with pytest.raises(Killed):
             stream.write(analytic, FAST, asks, plan, tmp_path / "parts", None, count)
-    seen = []
+    seen, before = [], stream.finished(tmp_path / "parts", plan)
+    assert before == 8
     stream.write(analytic, FAST, asks, plan, tmp_path / "parts", None, seen.append)
-    assert sum(seen) == 14
+    assert sum(seen) == 14 - before
     one, other = everything(tmp_path / "whole"), everything(tmp_path / "parts")
     assert one == other
     assert not (tmp_path / "parts" / "parts").exists()
     stream.write(analytic, FAST, asks, plan, tmp_path / "parts", None, seen.append)  # is complete
-    assert sum(seen) == 28
+    assert sum(seen) == 14 - before
+    assert stream.finished(tmp_path / "parts", plan) == 14
 
 
 @pytest.mark.parametrize("format", stream.FORMATS)
@@ -126,8 +128,8 @@ def test_the_same_command_goes_on_when_training_has_gone_on(trained, tmp_path, c
     (tmp_path / "later").rename(newest)
     sample.main([str(a) for a in argv])
     assert capsys.readouterr().out.count("at step 6") == 2
-    told = json.loads((out / "samples.json").read_text())
-    assert {entry["step"] for entry in told["pictures"]} == {6}
+    said = json.loads((out / "samples.json").read_text())
+    assert {entry["step"] for entry in said["pictures"]} == {6}
 
 
 def test_what_is_no_picture_is_not_written(analytic, tmp_path):
@@ -251,8 +253,8 @@ def test_dicom_files_say_in_many_ways_that_they_are_synthetic(analytic, tmp_path
     assert "SYNTHETIC" in str(first.PatientName)
     assert "synthetic" in first.SeriesDescription
     assert (first.PatientSex, first.PatientAge, first.ViewPosition) == ("F", "040Y", "PA")
-    told = json.loads(first.ImageComments)
-    assert (told["index"], told["attributes"]["edema"]) == (0, "present")
+    said = json.loads(first.ImageComments)
+    assert (said["index"], said["attributes"]["edema"]) == (0, "present")
     assert (first.BitsStored, first.PhotometricInterpretation) == (16, "MONOCHROME2")
     others = requests.alike({**ASKED, "sex": "M"})
     stream.write(analytic, FAST, others, Plan(1, 0, 4, "dicom"), tmp_path / "other")
@@ -359,9 +361,9 @@ def test_what_a_column_and_every_picture_say_is_said_twice(tmp_path):
 def test_a_data_set_asks_what_its_radiographs_show(tiny_data):
     table = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"})
     assert table.attributes.values.shape == (50, 19)
-    told = vocabulary.decode(table.attributes.rows(7))
-    assert (told["view"], told["age"], told["sex"]) == ("AP", 7.0, "F")
-    assert "pneumonia" not in told  # uncertain
+    shown = vocabulary.decode(table.attributes.rows(7))
+    assert (shown["view"], shown["age"], shown["sex"]) == ("AP", 7.0, "F")
+    assert "pneumonia" not in shown  # uncertain
     few = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"}, n=8)
     np.testing.assert_array_equal(few.attributes.values, table.attributes.values[:8])
     for first in (30, 48, 1048):  # the last two go round
@@ -391,7 +393,7 @@ def test_fifty_thousand_pictures_take_no_more_memory(tmp_path):
     stream.write(model, settings, table, Plan(50_000, 0, 512, "array_record"), out, None, watch)
     assert sum(seen) == 50_000
     # After the first tenth the peak of the process grows by less than 30 MiB, a sixth of the
-    # 195 MiB that the pixels alone take as float32.
+    # 195 MiB that only the pixels take as float32.
     assert peaks[-1] - peaks[len(peaks) // 10] < 30
     dataset = open_dataset(out)
     assert dataset.examples == {"train": 50_000}
@@ -404,7 +406,7 @@ def test_fifty_thousand_pictures_take_no_more_memory(tmp_path):
 
 @pytest.mark.drill
 def test_two_thousand_samples_killed_twice_are_the_undisturbed_ones(trained, tmp_path, environment):
-    """The network of the smoke run's shape, untrained but for a few steps, at 8 Euler steps."""
+    """The network of the smoke run's shape, trained for only a few steps, at 8 Euler steps."""
     flags = ["--checkpoint", trained, "--n", 2000, "--steps", 8, "--solver", "euler"]
     flags += ["--batch-size", 50, "--guidance", 1, "--balance", "sex,view,age_decade"]
 

@@ -1,0 +1,72 @@
+"""A given radiograph and its masks, as squares of the model's size."""
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from rfxray.command_line import require
+from rfxray.data.pixels import to_float
+from rfxray.errors import ConfigError, DataError
+from rfxray.outputs import files
+
+
+def read_square(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """A radiograph file as the model's square.
+
+    Args:
+      path: Path of a PNG, JPEG or DICOM file.
+      size: Side of the square, pixels.
+
+    Returns:
+      Image [size, size] float32 in [−1, 1], and height and width of the radiograph in the file.
+
+    Raises:
+      DataError: if the file is damaged or not a grey radiograph of one frame, with the reason.
+      ConfigError: if the decoders are not installed.
+    """
+    reader = _reader()
+    try:
+        found = reader.read(path)
+        image = reader.square(found, size)["image"]
+    except reader.Refused as refusal:
+        raise DataError(f"{path}: {refusal}") from None
+    return to_float(image), found.pixels.shape
+
+
+def read_mask(path: Path, original: tuple[int, int], size: int) -> np.ndarray:
+    """A mask file as [size, size] float32 in [0, 1], placed as the radiograph was.
+
+    Args:
+      path: Path of a grey PNG, white where the mask is 1.
+      original: Height and width of the radiograph in its file.
+      size: Side of the model's square, pixels.
+
+    Raises:
+      ConfigError: if it is of neither the radiograph's size nor the model's, or black.
+      DataError: if it cannot be read, or is in colour.
+    """
+    try:
+        levels = files.read_png(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a mask: {error}") from error
+    if not levels.any():
+        raise ConfigError(f"the mask {path} is black everywhere, so it selects nothing")
+    mask = levels.astype(np.float32) / levels.max()
+    if mask.shape == (size, size):
+        return mask
+    if mask.shape != tuple(original):
+        found, wanted = (" × ".join(map(str, shape)) for shape in (mask.shape, original))
+        raise ConfigError(
+            f"the mask {path} is {found} pixels; it must be as large as the radiograph ({wanted}) "
+            f"or the model ({size} × {size})"
+        )
+    return _reader().to_square(mask, size)[0]
+
+
+def _reader() -> ModuleType:
+    """What turns files into squares; it needs the decoders of the extra `prep`."""
+    require("prep", "cv2", "pydicom")
+    from rfxray.data import radiograph
+
+    return radiograph

@@ -1,0 +1,116 @@
+"""A table of images: the same noise under each value of one attribute, or of two."""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from einops import rearrange
+
+from rfxray.attributes import vocabulary
+from rfxray.attributes.vocabulary import Attributes, Values
+from rfxray.data import pixels
+from rfxray.errors import ConfigError
+from rfxray.outputs import contact_sheet
+from rfxray.sampling.pretrained import Model
+from rfxray.sampling.sampler import Pictures, Settings, generate
+from rfxray.sampling.samples import save, save_sheet, title
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a table shows.
+
+    Attributes:
+      axes: Values of the attribute that varies by row and, if there are two, of that by column.
+      asked: Further attributes, the same for every image.
+      n: Number of images of each cell; each has a noise of its own.
+      first: Index of the first noise among those of the seed.
+
+    Raises:
+      ConfigError: unless there are one or two axes.
+    """
+
+    axes: Mapping[str, Sequence[str]]
+    asked: Values
+    n: int
+    first: int = 0
+
+    def __post_init__(self):
+        if len(self.axes) not in (1, 2):
+            raise ConfigError(f"--grid takes rows and columns, not {len(self.axes)} attributes")
+
+    @property
+    def images(self) -> int:
+        """Number of images of the whole table."""
+        return self.n * math.prod(map(len, self.axes.values()))
+
+    def attributes(self) -> Attributes:
+        """Attributes of each image, [images, 19]; columns vary fastest, then rows, then noise."""
+        cells = itertools.product(*self.axes.values())
+        asked = [{**self.asked, **dict(zip(self.axes, cell, strict=True))} for cell in cells]
+        return vocabulary.stack([vocabulary.encode(cell) for cell in asked] * self.n)
+
+    def indices(self) -> np.ndarray:
+        """Index of the noise of each image, [images] int."""
+        return np.repeat(np.arange(self.first, self.first + self.n), self.images // self.n)
+
+    def sheet(self, images: np.ndarray, heading: str) -> np.ndarray:
+        """The images [images, height, width], in [−1, 1], as one labelled [height, width] uint8."""
+        (name, values), *more = self.axes.items()
+        columns = [f"{name}={value}" for name, values in more for value in values]
+        cells = rearrange(
+            pixels.to_uint8(images),
+            "(n r c) h w -> (n r) c h w",
+            n=self.n,
+            r=len(values),
+            c=max(1, len(columns)),
+        )
+        rows = [f"{name}={value}" for value in values] * self.n
+        return contact_sheet.table(cells, rows, columns, heading)
+
+
+def write(
+    model: Model,
+    settings: Settings,
+    table: Table,
+    out: Path,
+    command: str,
+    progress: Callable[[int], None] | None = None,
+) -> Pictures:
+    """Draws a table and writes its images, `samples.json` and `grid.png`.
+
+    Args:
+      model: Model from `load`.
+      settings: Settings that images are drawn with.
+      table: What to draw; it is held in memory.
+      out: Directory that is absent, empty, or was written by the same command.
+      command: Command that draws the table again, an entry of `samples.json`.
+      progress: Function called with the number of images that each batch added.
+
+    Raises:
+      ConfigError: if `out` holds something else.
+      NonFiniteError: if a generated image is not finite.
+    """
+    _refuse_others(out, command)
+    drawn = generate(
+        model, table.attributes(), indices=table.indices(), settings=settings, progress=progress
+    )
+    save(drawn, out, {"command": command})
+    save_sheet(out, table.sheet(drawn.images, title(table.asked, settings.guidance)))
+    return drawn
+
+
+def _refuse_others(out: Path, command: str) -> None:
+    """Raises a ConfigError if a directory is not empty and was not written by the same command."""
+    try:
+        same = json.loads((out / "samples.json").read_text())["command"] == command
+    except (OSError, ValueError, LookupError, TypeError):
+        same = False
+    if out.is_dir() and any(out.iterdir()) and not same:
+        raise ConfigError(
+            f"{out} is not empty and was not written by this command; choose another --out"
+        )
