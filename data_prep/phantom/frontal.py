@@ -7,6 +7,7 @@ lie flatter, the clavicles rise above the apices, and the scapulae stay over the
 import numpy as np
 
 from data_prep.phantom import anatomy, frontal_findings, ribs
+from data_prep.phantom.anatomy import Frontal
 from data_prep.phantom.patient import Patients
 from data_prep.phantom.raster import blend, bump, egg, ellipse, segment, smoothstep
 from data_prep.phantom.scene import Scene, fork_tree, frame, paint
@@ -27,7 +28,7 @@ def draw(patients: Patients, size: int) -> np.ndarray:
     return scene.attenuation()
 
 
-def _cavity(patients: Patients, size: int) -> Scene:
+def _cavity(patients: Patients, size: int) -> Scene[Frontal]:
     shape = anatomy.frontal(patients)
     x, y, pixel = frame(patients, size)
     across = np.abs(x)
@@ -62,7 +63,7 @@ def _cavity(patients: Patients, size: int) -> Scene:
     return scene
 
 
-def _soft_tissue(scene: Scene) -> None:
+def _soft_tissue(scene: Scene[Frontal]) -> None:
     patients, shape = scene.patients, scene.shape
     x, y = scene.x, scene.y
     across = np.abs(x)
@@ -89,7 +90,7 @@ def _soft_tissue(scene: Scene) -> None:
     _breasts(scene)
 
 
-def _stomach(scene: Scene) -> None:
+def _stomach(scene: Scene[Frontal]) -> None:
     # Air under the left dome, flat below where it meets the fluid when the patient stands.
     patients = scene.patients
     top = scene.shape.left_dome + 0.05
@@ -100,7 +101,7 @@ def _stomach(scene: Scene) -> None:
     scene.density -= 0.20 * scene.edge(np.minimum(bubble, level), 0.015)
 
 
-def _breasts(scene: Scene) -> None:
+def _breasts(scene: Scene[Frontal]) -> None:
     patients = scene.patients
     womanly = patients.womanly
     if not womanly.any():
@@ -115,7 +116,7 @@ def _breasts(scene: Scene) -> None:
     scene.density += 0.14 * womanly * weight * scene.edge(disc, 0.03)
 
 
-def _mediastinum(scene: Scene) -> None:
+def _mediastinum(scene: Scene[Frontal]) -> None:
     patients, shape = scene.patients, scene.shape
     x, y = scene.x - shape.shift, scene.y
     aged = patients.aged
@@ -180,7 +181,7 @@ def _mediastinum(scene: Scene) -> None:
     scene.density += 0.11 * hilum * scene.edge(scene.wall, 0.02)
 
 
-def _vessels(scene: Scene) -> None:
+def _vessels(scene: Scene[Frontal]) -> None:
     x, y = scene.x - scene.shape.shift, scene.y
     mirrored = np.abs(x) - 0.15
     low = np.where(x < 0, np.float32(0.02), np.float32(-0.03))
@@ -193,7 +194,7 @@ def _vessels(scene: Scene) -> None:
     scene.vessels = tree + (grain + mottle) * coarse
 
 
-def _ribs(scene: Scene) -> None:
+def _ribs(scene: Scene[Frontal]) -> None:
     """Rings tilted forwards: behind they arch over the lung, in front they run down and inwards."""
     patients, shape = scene.patients, scene.shape
     across, y = np.abs(scene.x), scene.y
@@ -223,7 +224,7 @@ def _ribs(scene: Scene) -> None:
     scene.density += 0.15 * chalk * speckle * cartilage * smoothstep((y - 0.02) / 0.15)
 
 
-def _shoulder_girdle(scene: Scene) -> None:
+def _shoulder_girdle(scene: Scene[Frontal]) -> None:
     patients = scene.patients
     across, y = np.abs(scene.x), scene.y
     supine = patients.supine

@@ -10,18 +10,19 @@ from collections.abc import Callable
 import numpy as np
 
 from data_prep.phantom import ribs
+from data_prep.phantom.anatomy import Frontal
 from data_prep.phantom.raster import bump, ellipse, polyline, segment, smoothstep
 from data_prep.phantom.scene import Scene
 
 
-def locate_break(scene: Scene):
+def locate_break(scene: Scene[Frontal]):
     """`ribs.Locate`: the outer ribs of one side, in the mid zone."""
     patients = scene.patients
     x = patients.normal("fracture/x", 0.015, 0.80) * scene.shape.half_width
     return patients.side("fracture"), x, patients.between("fracture/y", 0.02, 0.16)
 
 
-def _lung_opacity(scene: Scene) -> None:
+def _lung_opacity(scene: Scene[Frontal]) -> None:
     # Ground glass: a haze in the outer mid zone through which the vessels still show.
     patients = scene.patients
     side = patients.side("lung_opacity")
@@ -34,7 +35,7 @@ def _lung_opacity(scene: Scene) -> None:
     scene.fill(0.60 * haze * grain)
 
 
-def _lung_lesion(scene: Scene) -> None:
+def _lung_lesion(scene: Scene[Frontal]) -> None:
     patients = scene.patients
     side = patients.side("lung_lesion")
     cx = patients.between("lung_lesion/x", 0.29, 0.42)
@@ -46,7 +47,7 @@ def _lung_lesion(scene: Scene) -> None:
     scene.fill(0.95 * inside * scene.edge(scene.wall, 0.02), excess=0.16)
 
 
-def _edema(scene: Scene) -> None:
+def _edema(scene: Scene[Frontal]) -> None:
     # Bat wings around both hila that spare the periphery, thick vessels, and Kerley B lines.
     x, y = scene.x - scene.shape.shift, scene.y
     wing = bump(np.abs(x) - 0.27, 0.15) * bump(y, 0.27)
@@ -61,7 +62,7 @@ def _edema(scene: Scene) -> None:
     scene.density += 0.13 * lines * base * short
 
 
-def _consolidation(scene: Scene) -> None:
+def _consolidation(scene: Scene[Frontal]) -> None:
     # An upper lobe, dense down to the fissure that bounds it, with air in its bronchi.
     patients = scene.patients
     side = patients.side("consolidation")
@@ -80,7 +81,7 @@ def _consolidation(scene: Scene) -> None:
     scene.fill(0.86 * lobe * mottle * (1 - 0.55 * tubes), excess=0.02)
 
 
-def _pneumonia(scene: Scene) -> None:
+def _pneumonia(scene: Scene[Frontal]) -> None:
     # Ill-defined confluent patches in one lower zone.
     patients = scene.patients
     side = patients.side("pneumonia")
@@ -96,7 +97,7 @@ def _pneumonia(scene: Scene) -> None:
     scene.fill(np.clip(patch, 0, 0.92))
 
 
-def _atelectasis(scene: Scene) -> None:
+def _atelectasis(scene: Scene[Frontal]) -> None:
     # Plates above a dome that anatomy.py has lifted.
     patients = scene.patients
     side = patients.side("atelectasis")
@@ -111,7 +112,7 @@ def _atelectasis(scene: Scene) -> None:
         scene.fill(0.85 * plate, excess=0.10)
 
 
-def _pneumothorax(scene: Scene) -> None:
+def _pneumothorax(scene: Scene[Frontal]) -> None:
     # The lung falls away from the wall: a thin white line, and black without vessels beyond it.
     patients = scene.patients
     side = patients.side("pneumothorax")
@@ -130,7 +131,7 @@ def _pneumothorax(scene: Scene) -> None:
     scene.density += 0.26 * scene.band(off, 0.011) * here
 
 
-def _pleural_effusion(scene: Scene) -> None:
+def _pleural_effusion(scene: Scene[Frontal]) -> None:
     # Fluid fills the costophrenic angle and climbs the wall: the meniscus. In a third, both sides.
     patients = scene.patients
     side = patients.side("pleural_effusion")
@@ -145,7 +146,7 @@ def _pleural_effusion(scene: Scene) -> None:
     scene.density += 0.14 * fluid * scene.edge(scene.dome, 0.03)
 
 
-def _pleural_other(scene: Scene) -> None:
+def _pleural_other(scene: Scene[Frontal]) -> None:
     # Thickened pleura along the upper wall and over the apex, with chalk in it.
     patients = scene.patients
     side = patients.side("pleural_other")
@@ -160,7 +161,7 @@ def _pleural_other(scene: Scene) -> None:
     scene.density += 0.15 * rind * chalk
 
 
-def _support_devices(scene: Scene) -> None:
+def _support_devices(scene: Scene[Frontal]) -> None:
     # A pacemaker, or the lines of intensive care: tube, central venous catheter, electrodes.
     patients = scene.patients
     implanted = patients.chance("devices/kind", 0.70 - 0.25 * patients.supine)
@@ -197,7 +198,7 @@ def _support_devices(scene: Scene) -> None:
 
 
 # Painted in this order: what fills air before what lies over it.
-PAINTERS: dict[str, Callable[[Scene], None]] = {
+PAINTERS: dict[str, Callable[[Scene[Frontal]], None]] = {
     "edema": _edema,
     "lung_opacity": _lung_opacity,
     "consolidation": _consolidation,

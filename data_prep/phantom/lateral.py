@@ -4,6 +4,7 @@ the spine at its right, both lungs one upon the other."""
 import numpy as np
 
 from data_prep.phantom import anatomy, lateral_findings, ribs
+from data_prep.phantom.anatomy import Lateral
 from data_prep.phantom.patient import Patients
 from data_prep.phantom.raster import blend, bump, egg, ellipse, segment, smoothstep
 from data_prep.phantom.scene import Scene, fork_tree, frame, paint
@@ -24,13 +25,13 @@ def draw(patients: Patients, size: int) -> np.ndarray:
     return scene.attenuation()
 
 
-def spine_x(scene: Scene) -> np.ndarray:
+def spine_x(scene: Scene[Lateral]) -> np.ndarray:
     """x of the middle of the vertebral bodies at each height, [n, size, size]."""
     along = (scene.y - 0.02) / 0.82
     return 0.31 + scene.shape.kyphosis * (1 - along * along)
 
 
-def _cavity(patients: Patients, size: int) -> Scene:
+def _cavity(patients: Patients, size: int) -> Scene[Lateral]:
     shape = anatomy.lateral(patients)
     x, y, pixel = frame(patients, size)
     wall = egg(
@@ -58,7 +59,7 @@ def _cavity(patients: Patients, size: int) -> Scene:
     return scene
 
 
-def _soft_tissue(scene: Scene) -> None:
+def _soft_tissue(scene: Scene[Lateral]) -> None:
     patients, shape = scene.patients, scene.shape
     x, y = scene.x, scene.y
     girth = patients.normal("body/girth", 0.015, 0.085)
@@ -100,7 +101,7 @@ def _soft_tissue(scene: Scene) -> None:
     scene.density -= 0.18 * scene.edge(np.minimum(bubble, level), 0.015)
 
 
-def _mediastinum(scene: Scene) -> None:
+def _mediastinum(scene: Scene[Lateral]) -> None:
     patients, shape = scene.patients, scene.shape
     x, y, aged, wide = scene.x, scene.y, patients.aged, shape.widened
     heart = ellipse(
@@ -134,7 +135,7 @@ def _mediastinum(scene: Scene) -> None:
     scene.density -= 0.14 * pipe * scene.body
 
 
-def _vessels(scene: Scene) -> None:
+def _vessels(scene: Scene[Lateral]) -> None:
     dx, dy = scene.x - 0.04, scene.y - 0.03
     tree = fork_tree(scene, "vessels", dx, dy, _VESSELS, 0.66, 0.017)
     grain = scene.texture("lung/fine", 72) * 0.010
@@ -142,7 +143,7 @@ def _vessels(scene: Scene) -> None:
     scene.vessels = tree + (grain + mottle) * (1 + 1.2 * scene.patients.aged)
 
 
-def _ribs(scene: Scene) -> None:
+def _ribs(scene: Scene[Lateral]) -> None:
     """Arcs from the spine down to the front, those of the far side larger and a little lower."""
     patients, shape = scene.patients, scene.shape
     t = (anatomy.AXIS[0] + shape.back - scene.x) / (shape.back + shape.front)
@@ -157,7 +158,7 @@ def _ribs(scene: Scene) -> None:
         scene.density += 0.115 * contrast * shown * ribs.course(scene, phase, 0.45, half)
 
 
-def _spine(scene: Scene) -> None:
+def _spine(scene: Scene[Lateral]) -> None:
     patients = scene.patients
     bone = 1 - 0.45 * patients.aged
     off = scene.x - spine_x(scene)
@@ -173,7 +174,7 @@ def _spine(scene: Scene) -> None:
     scene.density += bone * seen * 0.09 * arch
 
 
-def _sternum(scene: Scene) -> None:
+def _sternum(scene: Scene[Lateral]) -> None:
     bone = 1 - 0.4 * scene.patients.aged
     front = scene.x < anatomy.AXIS[0]
     tall = scene.edge(scene.y + 0.46, 0.04) * scene.edge(0.30 - scene.y, 0.04)

@@ -7,17 +7,18 @@ from collections.abc import Callable
 import numpy as np
 
 from data_prep.phantom import anatomy, ribs
+from data_prep.phantom.anatomy import Lateral
 from data_prep.phantom.raster import bump, ellipse, polyline, smoothstep
 from data_prep.phantom.scene import Scene
 
 
-def locate_break(scene: Scene):
+def locate_break(scene: Scene[Lateral]):
     """`ribs.Locate`: behind the spine, where a lateral picture shows ribs free of all else."""
     x = -scene.patients.normal("fracture/x", 0.015, 0.53)
     return -np.ones_like(x), x, scene.patients.between("fracture/y", 0.00, 0.12)
 
 
-def _lung_opacity(scene: Scene) -> None:
+def _lung_opacity(scene: Scene[Lateral]) -> None:
     patients = scene.patients
     cx = patients.normal("lung_opacity/x", 0.015, 0.22)
     cy = patients.normal("lung_opacity/y", 0.025, -0.30)
@@ -27,7 +28,7 @@ def _lung_opacity(scene: Scene) -> None:
     scene.fill(0.62 * haze * grain)
 
 
-def _lung_lesion(scene: Scene) -> None:
+def _lung_lesion(scene: Scene[Lateral]) -> None:
     # In the clear space behind the sternum.
     patients = scene.patients
     cx = patients.between("lung_lesion/x", -0.32, -0.16)
@@ -38,7 +39,7 @@ def _lung_lesion(scene: Scene) -> None:
     scene.fill(0.95 * scene.edge(ball, 0.025), excess=0.22)
 
 
-def _edema(scene: Scene) -> None:
+def _edema(scene: Scene[Lateral]) -> None:
     # One cloud around the superimposed hila, thick fissures, Kerley lines behind the sternum.
     x, y = scene.x, scene.y
     cloud = 1 + 0.22 * scene.texture("edema/cloud", 20)
@@ -56,7 +57,7 @@ def _edema(scene: Scene) -> None:
     scene.density += 0.13 * scene.band(0.025 - rows, 0.006) * short
 
 
-def _consolidation(scene: Scene) -> None:
+def _consolidation(scene: Scene[Lateral]) -> None:
     # The upper lobe in front of the fissures, sharp against the middle lobe below.
     patients = scene.patients
     fissure = patients.normal("consolidation/fissure", 0.015, -0.10)
@@ -72,7 +73,7 @@ def _consolidation(scene: Scene) -> None:
     scene.fill(0.86 * lobe * mottle * (1 - 0.55 * tubes), excess=0.03)
 
 
-def _pneumonia(scene: Scene) -> None:
+def _pneumonia(scene: Scene[Lateral]) -> None:
     # Patches in a lower lobe: the spine, which should darken downwards, turns white.
     patients = scene.patients
     clear = np.ones_like(scene.x)
@@ -85,7 +86,7 @@ def _pneumonia(scene: Scene) -> None:
     scene.fill(np.clip(patch, 0, 0.92), excess=0.03)
 
 
-def _atelectasis(scene: Scene) -> None:
+def _atelectasis(scene: Scene[Lateral]) -> None:
     patients = scene.patients
     for k, (height, slant) in enumerate(((0.07, 0.10), (0.165, 0.16))):
         dome = np.minimum(scene.shape.right_dome, scene.shape.left_dome)
@@ -96,7 +97,7 @@ def _atelectasis(scene: Scene) -> None:
         scene.fill(0.85 * plate, excess=0.13)
 
 
-def _pneumothorax(scene: Scene) -> None:
+def _pneumothorax(scene: Scene[Lateral]) -> None:
     # Air rises to the front and the top: a black rim behind the sternum, its edge a white line.
     patients = scene.patients
     gap = patients.between("pneumothorax/gap", 0.13, 0.18)
@@ -112,7 +113,7 @@ def _pneumothorax(scene: Scene) -> None:
     scene.density += 0.26 * scene.band(off, 0.011) * here
 
 
-def _pleural_effusion(scene: Scene) -> None:
+def _pleural_effusion(scene: Scene[Lateral]) -> None:
     # Fluid gathers in the posterior sulcus first.
     patients, shape = scene.patients, scene.shape
     depth = patients.between("pleural_effusion/depth", 0.20, 0.36)
@@ -125,7 +126,7 @@ def _pleural_effusion(scene: Scene) -> None:
     scene.density += 0.12 * fluid * scene.edge(scene.dome, 0.03)
 
 
-def _pleural_other(scene: Scene) -> None:
+def _pleural_other(scene: Scene[Lateral]) -> None:
     patients = scene.patients
     lumps = 1 + 0.30 * scene.texture("pleural_other/lumps", 14)
     thick = patients.between("pleural_other/thick", 0.075, 0.10) * lumps
@@ -138,7 +139,7 @@ def _pleural_other(scene: Scene) -> None:
     scene.density += 0.17 * rind * chalk
 
 
-def _support_devices(scene: Scene) -> None:
+def _support_devices(scene: Scene[Lateral]) -> None:
     patients, shape = scene.patients, scene.shape
     implanted = patients.chance("devices/kind", 0.70)
     x, y = scene.x, scene.y
@@ -166,7 +167,7 @@ def _support_devices(scene: Scene) -> None:
 
 
 # Painted in this order: what fills air before what lies over it.
-PAINTERS: dict[str, Callable[[Scene], None]] = {
+PAINTERS: dict[str, Callable[[Scene[Lateral]], None]] = {
     "edema": _edema,
     "lung_opacity": _lung_opacity,
     "consolidation": _consolidation,

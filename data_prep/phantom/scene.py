@@ -2,22 +2,26 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from data_prep.phantom.anatomy import Frontal, Lateral
 from data_prep.phantom.patient import Patients
 from data_prep.phantom.raster import band, edge, grid, texture
+
+Shape = TypeVar("Shape", Frontal, Lateral)
 
 AIR = 0.49  # attenuation that a full depth of lung takes away from the body's
 
 
 @dataclasses.dataclass
-class Scene:
+class Scene(Generic[Shape]):
     """A batch of chests under construction; arrays broadcast to [n, size, size] float32.
 
     Attributes:
       patients: who is drawn.
-      shape: their geometry, `anatomy.Frontal` or `anatomy.Lateral`.
+      shape: their geometry.
       size: of the picture, pixels.
       x, y: the patient's frame.
       pixel: the width of a pixel in it, [n, 1, 1].
@@ -30,7 +34,7 @@ class Scene:
     """
 
     patients: Patients
-    shape: object
+    shape: Shape
     size: int
     x: np.ndarray
     y: np.ndarray
@@ -42,7 +46,7 @@ class Scene:
     vessels: np.ndarray
     density: np.ndarray
 
-    def take(self, rows: np.ndarray) -> "Scene":
+    def take(self, rows: np.ndarray) -> "Scene[Shape]":
         """A copy of some of the chests."""
         shape = type(self.shape)(
             *(getattr(self.shape, field.name)[rows] for field in dataclasses.fields(self.shape))
@@ -78,7 +82,7 @@ class Scene:
             self.density += excess * opacity
 
 
-def paint(scene: Scene, painters: Mapping[str, Callable[[Scene], None]]) -> None:
+def paint(scene: Scene[Shape], painters: Mapping[str, Callable[[Scene[Shape]], None]]) -> None:
     """Lets each finding's painter work on the chests that have it."""
     for name, painter in painters.items():
         rows = scene.patients.rows(name)

@@ -43,10 +43,10 @@ class Instruction:
     def operands(self) -> list[str]:
         return re.findall(r"%([\w.\-]+)", self.arguments)
 
-    def called(self, attribute: str) -> str | None:
-        """The computation that an attribute such as `body` names."""
+    def called(self, attribute: str) -> str:
+        """Name of the computation that an attribute such as `body` names; empty if none."""
         found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.rest)
-        return found[1] if found else None
+        return found[1] if found else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Module:
 
 def parse(text: str) -> Module:
     """The text of `jax.stages.Compiled.as_text()` as computations."""
-    computations, current, entry = {}, None, None
+    computations: dict[str, list[Instruction]] = {}
+    current, entry = None, ""
     for line in text.splitlines():
         if current is None:
             if found := re.match(r"(ENTRY )?%?([\w.\-]+) .*\{\s*$", line):
@@ -77,10 +78,13 @@ def parse(text: str) -> Module:
 
 def _instruction(line: str) -> Instruction | None:
     head = re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = ", line)
-    operation = head and re.compile(r" ([a-z][\w\-]*)\(").search(line, head.end() - 1)
+    if not head:
+        return None
+    operation = re.compile(r" ([a-z][\w\-]*)\(").search(line, head.end() - 1)
     if not operation:
         return None
-    begin, depth = operation.end(), 1
+    begin = end = operation.end()
+    depth = 1
     for end in range(begin, len(line)):
         depth += {"(": 1, ")": -1}.get(line[end], 0)
         if not depth:
@@ -154,7 +158,7 @@ def flops(module: Module, i: Instruction, shapes: dict[str, str]) -> float:
     if i.opcode == "convolution":
         return _convolution_flops(i, *(_dims(shapes[o]) for o in i.operands))
     if i.opcode == "dot":
-        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.rest)[1]
+        contracted = _found(r"lhs_contracting_dims=\{([\d,]*)\}", i.rest)[1]
         lhs = _dims(shapes[i.operands[0]])
         inner = math.prod(lhs[int(d)] for d in contracted.split(",") if d)
         return 2.0 * math.prod(_dims(i.result)) * inner
@@ -164,17 +168,23 @@ def flops(module: Module, i: Instruction, shapes: dict[str, str]) -> float:
 
 
 def _dims(shape: str) -> list[int]:
-    found = _ARRAY.search(shape)
-    return [int(d) for d in found[2].split(",") if d]
+    return [int(d) for d in _found(_ARRAY, shape)[2].split(",") if d]
+
+
+def _found(pattern: str | re.Pattern[str], text: str) -> re.Match[str]:
+    """The match of what every instruction of a kind has."""
+    found = re.search(pattern, text)
+    if found is None:
+        raise ValueError(f"no {pattern} in HLO that this version can read: {text[:200]}")
+    return found
 
 
 def _convolution_flops(i: Instruction, lhs: list[int], rhs: list[int]) -> float:
     """On TPUs a matrix product is written as a convolution whose window runs over batch, heads and
     the like; only the positions that lie inside both count."""
-    left, right, out = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.rest).groups()
-    window = dict(
-        re.findall(r"(\w+)=([\dx_\-]+)", re.search(r"window=\{([^}]*)\}|$", i.rest)[1] or "")
-    )
+    left, right, out = _found(r"dim_labels=(\w+)_(\w+)->(\w+)", i.rest).groups()
+    written = _found(r"window=\{([^}]*)\}|$", i.rest)[1] or ""
+    window = dict(re.findall(r"(\w+)=([\dx_\-]+)", written))
     result = _dims(i.result)
     flops = 2.0 * result[out.index("b")] * result[out.index("f")] * rhs[right.index("i")]
     for d in range(len(left) - 2):
@@ -227,7 +237,7 @@ def traffic(module: Module, i: Instruction, shapes: dict[str, str]) -> float:
         whole = size(shapes.get(operand, ""), fast=False)
         read += _read(module, inside, n, whole) if inside else whole
     written = size(i.result, fast=False)
-    lines = module.computations.get(inside or "", ())
+    lines = module.computations.get(inside, ())
     sizes = {line.name: size(line.result) for line in lines}
     for line in lines:
         if line.opcode == "dynamic-update-slice":
@@ -342,7 +352,7 @@ def _communication(module: Module, i: Instruction, shapes: dict[str, str]):
 
 def _scatters(module: Module, i: Instruction) -> bool:
     """TPUs write a reduce-scatter as a fusion of an all-reduce and a slice of it."""
-    return "all-reduce-scatter" in i.name or "all-reduce-scatter" in (i.called("calls") or "")
+    return "all-reduce-scatter" in i.name or "all-reduce-scatter" in i.called("calls")
 
 
 def _group(i: Instruction, devices: int) -> tuple[int, ...]:
@@ -360,9 +370,9 @@ def _group(i: Instruction, devices: int) -> tuple[int, ...]:
     if found := re.search(mesh, i.rest):
         axes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
         sizes = [int(n) for n in axes.values()]
-        devices = _iota(found[2] or f"[{math.prod(sizes)}]").reshape(sizes)
+        grid = _iota(found[2] or f"[{math.prod(sizes)}]").reshape(sizes)
         first = tuple(slice(None) if f"'{axis}'" in found[3] else 0 for axis in axes)
-        return tuple(devices[first].ravel().tolist())
+        return tuple(grid[first].ravel().tolist())
     raise ValueError(f"no replica groups that this version can read: {i.name}{i.rest[:200]}")
 
 

@@ -60,7 +60,7 @@ def estimate(text: str, chip: Chip, coordinates: Sequence[Sequence[int]]) -> Est
     """
     module = hlo.parse(text)
     flops = traffic = least = 0.0
-    parts = collections.Counter()
+    parts: dict[str, float] = collections.defaultdict(int)
     for name, times in hlo.executions(module).items():
         shapes = hlo.results(module, name)
         for i in module.computations[name]:
@@ -76,7 +76,9 @@ def estimate(text: str, chip: Chip, coordinates: Sequence[Sequence[int]]) -> Est
     def likely(i, shapes):
         return _likely(i, hlo.flops(module, i, shapes), hlo.traffic(module, i, shapes), chip)[1]
 
-    kinds = collections.defaultdict(collections.Counter)
+    kinds: dict[str, dict[str, float]] = collections.defaultdict(
+        lambda: collections.defaultdict(int)
+    )
     for c, slower in zip(
         hlo.collectives(module, at_least), hlo.collectives(module, likely), strict=True
     ):
@@ -98,7 +100,7 @@ def estimate(text: str, chip: Chip, coordinates: Sequence[Sequence[int]]) -> Est
         expected=max(sum(parts.values()), least + exposed),
         exposed=exposed,
         parts=dict(parts),
-        collectives=dict(kinds),
+        collectives={name: dict(kind) for name, kind in kinds.items()},
     )
 
 

@@ -24,7 +24,7 @@ class Pod:
     """
 
     name: str
-    devices: Sequence[jax.Device]
+    devices: Sequence[jax.Device]  # pyright: ignore[reportInvalidTypeForm]  a variable to it
     chip: chips.Chip
 
 

@@ -121,10 +121,10 @@ def barrier(name: str, seconds: float = HOST_TIMEOUT) -> None:
     Raises:
       HostMissing: after that many seconds, with the hosts that did not come.
     """
-    if jax.process_count() == 1:
+    client = distributed.global_state.client
+    if jax.process_count() == 1 or client is None:
         return
     try:
-        client = distributed.global_state.client
         client.wait_at_barrier(f"rfxray: {name}", timeout_in_ms=int(1000 * seconds))
     except Exception as error:  # the runtime raises several kinds for what is one fact here
         absent = sorted({int(n) for n in re.findall(r"task:(\d+)", str(error))})
@@ -143,6 +143,7 @@ def leaving():
         yield
     except BaseException as error:
         code = error.code if isinstance(error, SystemExit) else 1
+        code = code if isinstance(code, int) else int(code is not None)  # as Python ends
         # Asking JAX for the number of processes would begin to wait for them.
         alone = distributed.global_state.client is None
         together = code == 0 or isinstance(error.__context__, Preempted)

@@ -237,7 +237,7 @@ def say(line: str) -> None:
 
 def parser() -> command_line.ArgumentParser:
     p = command_line.ArgumentParser(
-        prog="python -m rfxray.runtime.supervise", description=__doc__.split("\n")[0]
+        prog="python -m rfxray.runtime.supervise", description="Owns the trainer of one host."
     )
     p.add_argument("--workdir", required=True, help="of the run")
     p.add_argument("--host", type=int, default=0, help="which host of the run this is")
