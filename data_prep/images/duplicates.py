@@ -9,7 +9,7 @@ hospital, 10,783 pairs of different patients: their hashes differ in 68 of 256 b
 correlation is 0.35 at most, that of two films of one patient 0.58. Of 2.0M pairs of phantoms, more
 alike than people are, 525 are within 40 bits and none is taken for a copy, if barely (0.80). A copy
 (JPEG at quality 50, half or 0.6 of the size, gamma 1.5, squashed to a square) stays within 26 bits
-and above 0.96. Of copies cropped by 1% at every side, 87 of 151 are told, by 2% none; a marker
+and above 0.96. Of copies cropped by 1% at every side, 87 of 151 are found, by 2% none; a marker
 burned in later hides 1 of 151.
 
 A second film of the same patient is no duplicate, however alike: only exact copies are dropped
@@ -49,7 +49,7 @@ class Pair:
 
 
 def exact_pairs(digests: Sequence[bytes]) -> list[Pair]:
-    """Each row whose pixels an earlier row has, with the first such."""
+    """Each row with the pixels of an earlier row, with the first such row."""
     first: dict[bytes, int] = {}
     pairs = []
     for index, digest in enumerate(digests):
@@ -60,7 +60,7 @@ def exact_pairs(digests: Sequence[bytes]) -> list[Pair]:
 
 
 def candidates(hashes: np.ndarray) -> np.ndarray:
-    """Pairs of rows whose hashes differ in at most `HASH_BITS` bits, int64 [pairs, 2].
+    """Pairs of rows with hashes that differ in at most `HASH_BITS` bits, int64 [pairs, 2].
 
     The hashes are sorted 16 times, each time by another 16 of their bits first, and each compared
     with its next `NEIGHBOURS`: near copies agree in at least one such band. Memory and time grow

@@ -26,7 +26,7 @@ def make_records(
     """Reads and squares the file of each row: the `make` of `rfxray/data/writing.py`.
 
     Args:
-      rows: Rows whose files are there.
+      rows: Rows that have a file.
       roots: Folders that paths are relative to, by the first part of the key.
       size: Side of the squares, pixels.
     """

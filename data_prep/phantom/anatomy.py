@@ -61,7 +61,7 @@ def frontal(patients: Patients) -> Frontal:
     ratio = cardiothoracic_ratio(patients)
     extent = ratio * half_width  # half of the heart's width
     tilt = patients.normal("heart/tilt", 0.06, HEART_TILT)
-    # The semi-axes of that proportion whose horizontal extent is `extent`.
+    # The semi-axes of that proportion that give the horizontal extent `extent`.
     long = extent / np.sqrt(np.cos(tilt) ** 2 + (HEART_PROPORTION * np.sin(tilt)) ** 2)
     collapse = patients.side("atelectasis") * patients.value("atelectasis")
     dome = patients.normal("diaphragm/dome", 0.022, 0.45) - 0.09 * supine

@@ -77,7 +77,7 @@ EDGES: dict[str, dict[str, float | tuple[float, ...]]] = {
     "lung_lesion": {"lung_opacity": 1.00},
 }
 
-# Shares of patients whose value nobody recorded, after the seven real sets together; view below
+# Shares of patients with no value recorded, after the seven real sets together; view below
 # their 11 %, so that little of a small set is lost.
 UNRECORDED = {"view": 0.04, "sex": 0.012, "race": 0.61, "age": 0.02}
 
@@ -181,11 +181,11 @@ def draw_states(seed: int, indices: np.ndarray, attributes: np.ndarray) -> np.nd
         u = noise.uniform(f"state/{name}")
         uncertain = np.where(present, *reversed(UNCERTAIN_SHARE))
         unmentioned = np.where(present, *reversed(UNMENTIONED_SHARE))
-        told = np.where(present, State.POSITIVE, State.NEGATIVE)
+        labelled = np.where(present, State.POSITIVE, State.NEGATIVE)
         report = np.where(
             u < uncertain,
             State.UNCERTAIN,
-            np.where(u < uncertain + unmentioned, State.UNLABELLED, told),
+            np.where(u < uncertain + unmentioned, State.UNLABELLED, labelled),
         )
         closed = np.where(present, State.POSITIVE, State.NEGATIVE_CLOSED_VOCABULARY)
         states[:, INDEX[name]] = np.where(from_report, report, closed)

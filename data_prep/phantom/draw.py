@@ -37,12 +37,12 @@ _PIXELS_AT_ONCE = 2**18
 def draw_images(attributes: np.ndarray, seed: int, indices: np.ndarray, size: int) -> np.ndarray:
     """The radiographs of some patients, uint16 [n, size, size], white is 65535.
 
-    Picture i depends on its attributes, the seed and its own index alone. Changing an attribute
+    Picture i depends only on its attributes, the seed and its own index. Changing an attribute
     changes what that attribute draws; the patient's anatomy and noise stay.
 
     Args:
       attributes: [n, 19] true values; race and source are not looked at.
-      seed, indices: whose noise, as given to `draw_attributes`.
+      seed, indices: Patients, as given to `draw_attributes`.
       size: pixels of a side, 32 to 1024.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Lengths read off frontal pictures by image analysis alone: the heart against the thorax."""
+"""Lengths read off frontal images by image analysis only: the heart against the thorax."""
 
 import functools
 
@@ -10,17 +10,17 @@ _GRID = 64  # pixels: measurements are taken at this size whatever the picture's
 
 # The heart is sought as a deformable template: an ellipse of the mean tilt and proportion, of any
 # of these widths (as a ratio to the thorax's), heights and offsets.
-_RATIOS = np.arange(0.38, 0.76, 0.01, np.float32)
+_RATIOS = np.arange(0.38, 0.76, 0.01, dtype=np.float32)
 _LEVELS = np.linspace(0.13, 0.37, 10, dtype=np.float32)  # of the heart's centre, adult
 _SHIFTS = np.linspace(-0.07, 0.07, 8, dtype=np.float32)
 _ADULT_WIDTH = 1.37  # of a thorax, in halves of the picture
 
 
 def measure(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Lengths of frontal pictures [n, size, size] in [-1, 1], by image analysis alone.
+    """Lengths of frontal images [n, size, size] in [-1, 1], by image analysis only.
 
     The inner chest walls are the paths of steepest brightening outwards; the heart is the ellipse
-    along whose visible borders the picture darkens most.
+    along the visible borders of which the image darkens most.
 
     Returns:
       `cardiothoracic_ratio`, the heart's greatest width over the inner width of the thorax, and
@@ -69,13 +69,13 @@ def _chest_walls(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         gain = np.where(columns > 0.35 * half, np.minimum(outward, 0.15), -0.02)
         path = _steepest_path(gain)
         seen = np.take_along_axis(gain, path[:, :, None], 2)[..., 0] > 0.03
-        # The sixth widest row: the greatest width, but for a few rows that went astray.
+        # The sixth widest row: the greatest width, except a few rows that went astray.
         walls.append((np.sort(np.where(seen, path, -1), 1)[:, -6] + 0.5) / half)
     return walls[0], walls[1]
 
 
 def _steepest_path(gain: np.ndarray) -> np.ndarray:
-    """The column per row, [n, rows], whose sum of `gain` [n, rows, columns] is greatest among paths
+    """The column per row, [n, rows], with the greatest sum of `gain` [n, rows, columns] among paths
     that move at most one column a row (dynamic programming)."""
     n, rows, columns = gain.shape
     best, came = gain[:, 0], []

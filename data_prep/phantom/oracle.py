@@ -2,7 +2,7 @@
 
 - `measure` takes lengths from frontal pictures by image analysis; nothing in it is learned
   (phantom/measure.py).
-- `train` fits a small convolutional reader of all attributes to phantoms alone. Its figures on
+- `train` fits a small convolutional reader of all attributes to phantoms only. Its figures on
   phantoms it has not seen are the ceiling for any generated picture.
 
 It learns from a randomised population (`phantom.draw_trial`): every attribute is assigned

@@ -2,7 +2,7 @@
 
 Lengths are in units of half the picture: x runs from −1 (image left) to 1, y from −1 (top) to 1. A
 signed distance is positive inside. Every edge is as wide as its own softness and the pixel
-together, and a band thinner than a pixel keeps its integral, so a small picture is, but for the
+together, and a band thinner than a pixel keeps its integral, so a small picture is, except for the
 tone curve, the large one averaged. All arrays are float32 and broadcast to [n, size, size]: choose
 between two constants as float32, or `np.where` makes float64 of everything that follows.
 """
@@ -46,7 +46,7 @@ def bump(offset: np.ndarray, spread: np.ndarray | float) -> np.ndarray:
     return np.exp(-scaled * scaled)
 
 
-def ellipse(x, y, cx, cy, a, b, tilt=0.0) -> np.ndarray:
+def ellipse(x, y, cx, cy, a, b, tilt: float | np.ndarray = 0.0) -> np.ndarray:
     """Signed distance, to first order, to an ellipse of semi-axes a, b, turned clockwise by
     `tilt` radians as one sees it."""
     dx, dy = x - cx, y - cy

@@ -90,9 +90,9 @@ def read_folder(
 def one_row_a_file(rows: Sequence[Row], named: Sequence[str]) -> tuple[list[Row], dict[int, str]]:
     """The rows that keep their file, and by their index why the others do not.
 
-    A row that names the file by its exact path goes before one whose path only ends alike; where
-    none does and several such paths differ, nobody knows whose file it is. Of what is left the
-    first row stays, unless they name different patients: then none does.
+    A row that names the file by its exact path goes before one that names only the end of it; if
+    none does and several such names differ, nobody knows which row the file belongs to. Of what is
+    left the first row stays, unless they name different patients: then none does.
 
     Args:
       rows: with the path of the file that was found.
@@ -173,7 +173,7 @@ class FileIndex:
         further up, such as `SET/train/a/b.jpg` for `train/a/b.jpg` or `FOLDER/b.jpg` for `b.jpg` in
         a folder of that name, or further down, such as `train/a/b.jpg` for `PNG/train/a/b.jpg`; or
         a bare name, which is looked for at any depth. Among files that differ in their extension
-        alone, the cell's own decides.
+        only, the cell's own decides.
         """
         if not image:
             return "", "a row that names no image"
@@ -201,7 +201,7 @@ class FileIndex:
         return exact[0], ""
 
     def unnamed(self) -> list[str]:
-        """The files that no cell has meant so far, alone or among others."""
+        """The files that no cell has meant so far, by itself or among others."""
         return [path for path in self.paths if path not in self._named]
 
     @functools.cached_property
@@ -228,8 +228,8 @@ class FileIndex:
             for directory, folders, names in os.walk(top, onerror=_unreadable):
                 prefix = directory[len(tops[0]) :].lstrip(os.sep).replace(os.sep, "/")
                 for name in names:
-                    told = name.lower().endswith(EXTENSIONS) or LEFTOVER in name.lower()
-                    if told or _is_nameless_dicom(directory, name):
+                    is_image = name.lower().endswith(EXTENSIONS) or LEFTOVER in name.lower()
+                    if is_image or _is_nameless_dicom(directory, name):
                         yield f"{prefix}/{name}" if prefix else name
                 for link in sorted(os.path.join(directory, folder) for folder in folders):
                     if os.path.islink(link):

@@ -34,7 +34,7 @@ class ClosedList:
 
     Attributes:
       present, uncertain: attributes by finding.
-      covered: attributes whose absence the list can tell.
+      covered: attributes that the list can say are absent.
       open: findings that leave the list open.
     """
 

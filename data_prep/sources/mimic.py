@@ -8,7 +8,7 @@
 
 Without MIMIC-IV sex, age and race are unknown. Age is anchor_age + year(StudyDate) − anchor_year;
 above 89 it becomes 91, as MIMIC-IV writes its anchor ages; before the anchor year of such a subject
-it is unknown. A subject whose admissions name different races has none.
+it is unknown. A subject with admissions that name different races has none.
 """
 
 from pathlib import Path
@@ -81,8 +81,8 @@ def _labels(builder: TableBuilder, root: Path) -> tuple[dict[str, dict[str, Valu
     path = find(root, "mimic-cxr-*-chexpert.csv", "mimic-cxr-*-negbio.csv")
     if path is None:
         return {}, "none"
-    told = builder.rows(path, {"study": "study_id", **FINDING_LABELS})
-    labels = {c["study"].strip(): chexpert_labels(builder, c, path.name) for _, c in told}
+    rows = builder.rows(path, {"study": "study_id", **FINDING_LABELS})
+    labels = {c["study"].strip(): chexpert_labels(builder, c, path.name) for _, c in rows}
     return labels, path.name
 
 
@@ -100,24 +100,24 @@ def _patients(builder: TableBuilder, root: Path) -> dict[str, tuple[str, str, st
         "age": "anchor_age",
         "year": "anchor_year",
     }
-    told = builder.rows(path, columns)
-    return {c["patient"].strip(): (c["sex"], c["age"], c["year"]) for _, c in told}
+    rows = builder.rows(path, columns)
+    return {c["patient"].strip(): (c["sex"], c["age"], c["year"]) for _, c in rows}
 
 
 def _races(builder: TableBuilder, root: Path) -> tuple[dict[str, dict[str, Value]], int]:
-    """The race of each subject whose admissions agree, and how many subjects' do not."""
+    """The race of each subject with admissions that agree, and how many subjects' do not."""
     path = _mimic_iv(root, "admissions")
     if path is None:
         return {}, 0
-    told: dict[str, set] = {}
+    races: dict[str, set] = {}
     columns = {"patient": "subject_id", "race": ("race", "ethnicity")}
     for _, cells in builder.rows(path, columns):
         value = race(builder, cells["race"], "MIMIC-IV: admissions.race")
-        told.setdefault(cells["patient"].strip(), set()).update(value.values())
+        races.setdefault(cells["patient"].strip(), set()).update(value.values())
     agreed = {
-        patient: {"race": min(values)} for patient, values in told.items() if len(values) == 1
+        patient: {"race": min(values)} for patient, values in races.items() if len(values) == 1
     }
-    return agreed, sum(len(values) > 1 for values in told.values())
+    return agreed, sum(len(values) > 1 for values in races.values())
 
 
 def _age(anchor_age: str, anchor_year: str, date: str) -> str:
@@ -126,6 +126,6 @@ def _age(anchor_age: str, anchor_year: str, date: str) -> str:
     except ValueError:
         return ""
     if age > OLDEST and later < 0:
-        return ""  # the anchor age is a mask: how far above 89 it was is not told
+        return ""  # the anchor age is a mask: how far above 89 it was is not given
     age += later
     return str(MASKED_AGE if age > OLDEST else age)

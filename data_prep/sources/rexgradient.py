@@ -31,18 +31,18 @@ def read(root: Path) -> Table:
     for path, published in files:
         if path is None:
             continue
-        for study, told in _studies(path):
-            if not isinstance(told, dict):
+        for study, entry in _studies(path):
+            if not isinstance(entry, dict):
                 raise DataError(f"{path} has a study {study!r} that is no mapping")
-            paths, views = _listed(told.get("ImagePath")), _listed(told.get("ImageViewPosition"))
+            paths, views = _listed(entry.get("ImagePath")), _listed(entry.get("ImageViewPosition"))
             if not paths:
                 builder.drop(f"{NAME}: {study}", "a study that names no image")
                 continue
             if len(views) != len(paths):
                 builder.count_strange("view", f"{len(views)} views of {len(paths)} images")
                 views = [None] * len(paths)
-            values = _demographics(builder, told, path.name)
-            labels = by_study.get(study) or by_report.get(report_text(told)) or {}
+            values = _demographics(builder, entry, path.name)
+            labels = by_study.get(study) or by_report.get(report_text(entry)) or {}
             without_labels += not labels
             for image, view in zip(paths, views, strict=True):
                 shown = builder.cell("view", str(view or ""), f"{path.name}: ImageViewPosition")
@@ -50,7 +50,7 @@ def read(root: Path) -> Table:
                 builder.add(
                     where,
                     values | shown | labels,
-                    patient=str(told.get("PatientID") or "").strip(),
+                    patient=str(entry.get("PatientID") or "").strip(),
                     study=study,
                     image=where.rpartition("/")[2],
                     split=SPLITS[published],
@@ -58,9 +58,9 @@ def read(root: Path) -> Table:
     return builder.table(labels=labels_name, studies_without_labels=without_labels)
 
 
-def _listed(told: object) -> list:
+def _listed(entry: object) -> list:
     """A list, also where a study of one image has its only value bare."""
-    return told if isinstance(told, list) else [told] if told else []
+    return entry if isinstance(entry, list) else [entry] if entry else []
 
 
 def report_text(study: dict) -> str:
@@ -69,10 +69,10 @@ def report_text(study: dict) -> str:
     return " ".join(" ".join(parts).split())
 
 
-def _demographics(builder: TableBuilder, told: dict, table: str) -> dict[str, Value]:
+def _demographics(builder: TableBuilder, entry: dict, table: str) -> dict[str, Value]:
     values = builder.cell("source", NAME, "the set")
     for attribute, field in (("sex", "PatientSex"), ("age", "PatientAge")):
-        values |= builder.cell(attribute, str(told.get(field) or ""), f"{table}: {field}")
+        values |= builder.cell(attribute, str(entry.get(field) or ""), f"{table}: {field}")
     return values
 
 

@@ -18,7 +18,7 @@ class RawSet:
 
     Attributes:
       read: root folder → table; paths in it are as published, no image is looked at.
-      published: images that RadiT kept of it; None of a set that is none of the seven.
+      published: images that RadiT kept of it; None if the set is not one of the seven.
       title, terms: for the audit page.
       redistribute, train, publish_weights: what the terms say; "yes", "no", or a condition.
     """

@@ -80,9 +80,9 @@ def _labels(
         readings: dict[str, list[set[str]]] = {}
         columns = {column: column for column in ("image_id", *listed)}
         for _, cells in builder.rows(path, columns):
-            told = [(finding, cells[finding].strip()) for finding in listed]
-            named = {finding for finding, cell in told if cell in PRESENT}
-            named |= {f"{f}: {cell!r}" for f, cell in told if cell not in (*PRESENT, *ABSENT)}
+            said = [(finding, cells[finding].strip()) for finding in listed]
+            named = {finding for finding, cell in said if cell in PRESENT}
+            named |= {f"{f}: {cell!r}" for f, cell in said if cell not in (*PRESENT, *ABSENT)}
             readings.setdefault(cells["image_id"].strip(), []).append(named)
         yield from readings.items()
 
@@ -115,10 +115,10 @@ def _header(builder: TableBuilder, path: Path) -> dict[str, Value]:
         warnings.catch_warnings(),
     ):  # reading will say what is wrong
         warnings.simplefilter("ignore")
-        told = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags.values()))
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags.values()))
         values = {}
         for attribute, tag in tags.items():
-            cell = str(told.get(tag) or "")
+            cell = str(header.get(tag) or "")
             if attribute == "age" and cell and not cell.strip("0Y "):
                 builder.count_strange("age", cell)
             else:

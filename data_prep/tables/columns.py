@@ -88,7 +88,7 @@ def official_split(text: str, path: Path, line: int) -> str:
     """`split_of` a cell of a published table; empty where it is blank.
 
     Raises:
-      DataError: for another word, whose images a hash would else put into training.
+      DataError: For another word: a hash would put its images into training.
     """
     split = split_of(text)
     if split is None and identifier(text):

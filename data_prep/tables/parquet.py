@@ -6,7 +6,7 @@
 | fate | empty where the image became a record, else the reason why not |
 | view, sex, race, age | the value, null where unknown |
 | NAME_state | how the attribute is known, or not: a `State` of rfxray/attributes/states.py |
-| NAME_origin | where its value was read, empty where it is not told |
+| NAME_origin | where its value was read, empty if it is unknown |
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ _STATES = pa.array([state.name.lower() for state in State])
 def write(
     path: Path, tables: Mapping[str, Table], splits: Mapping[str, str], fates: Mapping[str, str]
 ) -> None:
-    """Writes every row of every table: what has neither row nor file is in the ledger alone.
+    """Writes every row of every table: what has neither row nor file is only in the ledger.
 
     Args:
       splits: final split by key.

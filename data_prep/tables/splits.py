@@ -18,7 +18,7 @@ def check_fractions(validation: float, test: float) -> None:
     """Raises ConfigError where nothing would be left to train on, or a fraction is none."""
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise ConfigError(
-            f"--validation {validation:g} and --test {test:g} are fractions whose sum is below 1"
+            f"--validation {validation:g} and --test {test:g} must be fractions with a sum below 1"
         )
 
 

@@ -66,7 +66,7 @@ class Table:
       rows: in the order of the source.
       dropped: what the source names and is not to be had, or has and does not name.
       notes: counts for the manifest; JSON.
-      origins: where values came from, in words; the first is empty, of what is not told.
+      origins: where values came from, in words; the first is empty, of what is unknown.
       carved: whether the source's own split knows only train and test, so that a share of its train
         patients is to be validation. Of the source as published, whichever files are there.
     """
@@ -204,13 +204,13 @@ def settle_no_finding(
     rests on the silence of a closed list says so by its state.
 
     Returns:
-      Both arrays anew, and how many were `derived` and how many `contradicted`.
+      New arrays, and how many were `derived` and how many `contradicted`.
     """
     column = INDEX["no_finding"]
     known = known_from_states(states)
-    implied, told = derive_no_finding(Attributes(attributes, known))
+    implied, settled_known = derive_no_finding(Attributes(attributes, known))
     value, was_known = implied[:, column], known[:, column]
-    changed = told[:, column] & (~was_known | (value != attributes[:, column]))
+    changed = settled_known[:, column] & (~was_known | (value != attributes[:, column]))
     states = states.copy()
     pathologies = states[:, [INDEX[name] for name in PATHOLOGY_NAMES]]
     silent = (pathologies == State.NEGATIVE_CLOSED_VOCABULARY).any(axis=1)

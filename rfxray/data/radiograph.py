@@ -1,6 +1,6 @@
 """Any radiograph file → the canonical square of 16-bit grey.
 
-What is read: PNG (8 or 16 bit; grey, or colour and palette whose colours are all grey), JPEG, and
+What is read: PNG (8 or 16 bit; grey, or colour and palette with only grey colours), JPEG, and
 DICOM (one frame, grey; compressed by the python-gdcm package). A file goes by its content, not by
 its name. What is not a whole, grey radiograph is `Refused` with a reason, never mended in silence.
 (Damage within a JPEG that leaves it decodable cannot be seen: the format has no checksum.)
@@ -13,7 +13,7 @@ What is done, in this order (`PREPROCESSING` carries it into the manifest):
    is a missing one. Others: the stored values.
 2. Intensity: linear from the 0.5th to the 99.5th percentile of the pixels to 0..65535, clipped. The
    percentiles leave out outliers (below the 5th or above the 95th percentile by three times the
-   distance of these, which are of every fourth pixel each way but for the darkest and the brightest
+   distance of these, which are of every fourth pixel each way except the darkest and the brightest
    value), then the pixels within 1% of the range of the darkest and of the brightest value that is
    left, so that hot pixels, black padding, collimation, burned-in markers and saturated air do not
    decide the contrast. Monotone; no histogram is equalised. A 12-bit picture in a 16-bit file comes
@@ -177,7 +177,7 @@ def normalise(pixels: np.ndarray) -> np.ndarray:
     # "lower" picks a pixel's own value: no arithmetic that could differ between machines
     dark, bright = np.percentile(middle, PERCENTILES, method="lower")
     if dark == bright:
-        raise Refused("a constant image but for its extremes")
+        raise Refused("a constant image except for its extremes")
     return np.clip((pixels - dark) / (bright - dark), 0, 1).astype(np.float32)
 
 
@@ -240,7 +240,7 @@ def read(path: str | os.PathLike) -> Radiograph:
 def _read_picture(data: bytes, kind: str) -> Radiograph:
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
-            picture.verify()  # a PNG's checksums, which decoding leaves unread; then open it anew
+            picture.verify()  # a PNG's checksums, which decoding leaves unread; then open it again
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
             # Of a JPEG, further pictures are a camera's previews
             frames = getattr(picture, "n_frames", 1) if kind == "PNG" else 1

@@ -36,7 +36,7 @@ HEX = [f"{0xABC + i:032x}" for i in range(3)]
 
 @functools.cache
 def pictures():
-    """[40, 96, 96] uint16 phantoms, frontal but for `LATERALS`."""
+    """[40, 96, 96] uint16 phantoms, frontal except `LATERALS`."""
     indices = np.arange(40)
     attributes = draw_attributes(3, indices)
     attributes[:, INDEX["view"]] = [2 if i in LATERALS else 0 for i in indices]
@@ -141,11 +141,11 @@ def mimic(root: Path) -> None:
         ["dicom_id", "study_id", "subject_id", "split"],
         [(image, study, subject, split) for image, subject, study, _, _, split, _ in files],
     )
-    told = labels(atelectasis="1.0", edema="0.0", pneumonia="-1.0")
+    given = labels(atelectasis="1.0", edema="0.0", pneumonia="-1.0")
     table(
         root / "mimic-cxr-2.0.0-chexpert.csv.gz",
         ["subject_id", "study_id", *LABELS],
-        [[a, "50414267", *told], [b, "50985099", *labels(no_finding="1.0")]],
+        [[a, "50414267", *given], [b, "50985099", *labels(no_finding="1.0")]],
     )
     table(
         root / "hosp/patients.csv.gz",
@@ -160,7 +160,7 @@ def mimic(root: Path) -> None:
 
 
 def chexpert(root: Path) -> None:
-    """CheXpert-Plus, PNG files but for one DICOM; the table says .jpg."""
+    """CheXpert-Plus, PNG files and one DICOM; the table says .jpg."""
     files = [
         # path, frontal/lateral, ap/pa, patient, age, sex, race, split
         ("train/patient00001/study1/view1_frontal.jpg", "Frontal", "AP", "patient00001", "68.0",
@@ -189,12 +189,12 @@ def chexpert(root: Path) -> None:
          "split", "report"],
         [[*file, 'A report,\nof "two" lines'] for file in files],
     )  # fmt: skip
-    told = dict.fromkeys(LABELS)
+    given = dict.fromkeys(LABELS)
     whole = [
-        {"path_to_image": files[0][0], **told, "Cardiomegaly": 1.0, "Pneumothorax": 0.0},
-        {"path_to_image": files[3][0], **told, "No Finding": 1.0},
+        {"path_to_image": files[0][0], **given, "Cardiomegaly": 1.0, "Pneumothorax": 0.0},
+        {"path_to_image": files[3][0], **given, "No Finding": 1.0},
     ]
-    empty = [{"path_to_image": file[0], **told, "No Finding": 1.0} for file in files]
+    empty = [{"path_to_image": file[0], **given, "No Finding": 1.0} for file in files]
     put(root / "chexbert_labels/report_fixed.json", "\n".join(map(json.dumps, whole)))
     put(root / "chexbert_labels/findings_fixed.json", "\n".join(map(json.dumps, empty)))
 
@@ -231,9 +231,9 @@ def brax(root: Path) -> None:
     strip = np.tile(eight(33)[:40], (1, 5))  # 40 × 480
     ramp = np.tile(np.linspace(10, 200, SIDE).astype(np.uint8), (SIDE, 1))
     shown = [eight(30), eight(31), np.rot90(eight(32), 2), strip, ramp]
-    told = [("45", "PA"), ("85 or more", ""), ("20", "PA"), ("50", "AP"), ("60", "")]
+    given = [("45", "PA"), ("85 or more", ""), ("20", "PA"), ("50", "AP"), ("60", "")]
     rows = []
-    for i, (picture, (age, view)) in enumerate(zip(shown, told, strict=True)):
+    for i, (picture, (age, view)) in enumerate(zip(shown, given, strict=True)):
         path = f"images/id_{i}/Study_1/Series_1/image-{i}.png"
         put(root / path, picture)
         cells = labels(no_finding="1.0") if i == 0 else labels(fracture="1.0", edema="-1.0")
@@ -315,9 +315,9 @@ def rexgradient(root: Path) -> None:
     put(root / where / "1.5.png", pictures()[27])
     put(root / where / "1.6.png", 65535 - pictures()[28])
     put(root / where / "1.7.png", pictures()[29])
-    told = labels(cardiomegaly="0.0", no_finding="1.0")
+    given = labels(cardiomegaly="0.0", no_finding="1.0")
     text = "Heart size is normal. No acute disease."
-    table(root / "chexbert.csv", ["Report Impression", *LABELS], [[text, *told]])
+    table(root / "chexbert.csv", ["Report Impression", *LABELS], [[text, *given]])
 
 
 def many(root: Path, count: int) -> Path:
@@ -352,7 +352,7 @@ def write(folder: Path) -> dict[str, Path]:
 # ---------------------------------------------------------------------------------------------
 # What must come out
 
-# key → (split, what is told but for the source and closed-vocabulary negatives)
+# key → (split, what is known except the source and closed-vocabulary negatives)
 KEPT = {
     "mimic/10000032/50414267/02aa804e-bde0afdd": (
         "train",

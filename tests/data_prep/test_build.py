@@ -172,7 +172,7 @@ def fails(argv, code, capsys):
         (["--set-source", "nhi"], {}, 78, "source has no value 'nhi'"),
         (["--set-source", "unknown"], {}, 78, "always known"),
         ([], {"size": 8}, 78, "--size 8 is not from 16 to"),
-        ([], {"validation": 1.0}, 78, "sum is below 1"),
+        ([], {"validation": 1.0}, 78, "a sum below 1"),
         ([], {"name": "Mein Satz"}, 78, "cannot be the name"),
         ([], {"shard_examples": 0}, 78, "at least 1 example"),
         (["--map", "race:w=White"], {}, 78, "name it: --column race=HEADER"),

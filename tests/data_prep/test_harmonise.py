@@ -86,12 +86,12 @@ def test_every_row_and_file_is_a_record_or_in_the_ledger(harmonised):
 def test_attributes_are_exactly_those_of_the_trees(harmonised):
     for _, record in records(harmonised):
         known = known_from_states(record["states"], closed_vocabulary_negatives=False)
-        told = decode(Attributes(record["attributes"], known))
-        assert told.pop("source") == record["key"].partition("/")[0]
+        found = decode(Attributes(record["attributes"], known))
+        assert found.pop("source") == record["key"].partition("/")[0]
         expected = dict(word.split("=") for word in raw_trees.KEPT[record["key"]][1].split())
         age = expected.pop("age", None)
-        assert told.pop("age", None) == (age and pytest.approx(float(age), rel=1e-3))
-        assert told == expected, record["key"]
+        assert found.pop("age", None) == (age and pytest.approx(float(age), rel=1e-3))
+        assert found == expected, record["key"]
 
 
 def test_shards_hold_exactly_what_the_plan_says(harmonised):
@@ -105,7 +105,7 @@ def test_shards_hold_exactly_what_the_plan_says(harmonised):
             data = ArrayRecordReader(str(harmonised / shard["file"])).read_all()
             found.append([deserialize(one)["key"] for one in data])
             assert hashes(harmonised)[shard["file"]] == shard["sha256"]
-        # four rows a shard, before those go whose file turns out to be none
+        # four rows a shard, before the rows without a usable file go
         assert [key for keys in found for key in keys] == planned
         assert [len(keys) for keys in found] == [
             len(planned[start : start + 4]) for start in range(0, len(planned), 4)
@@ -169,11 +169,11 @@ def test_table_tells_fate_and_origin_of_every_row(harmonised):
     table = pq.read_table(harmonised / "table.parquet").to_pylist()
     rows = {row["key"]: row for row in table}
     signs = dict(zip(State, ".+-c?", strict=False))
-    told = {
+    states = {
         key: "".join(signs[State[row[f"{name}_state"].upper()]] for name in FINDING_NAMES)
         for key, row in rows.items()
     }
-    assert told == raw_trees.STATES
+    assert states == raw_trees.STATES
     kept = {key for key, row in rows.items() if not row["fate"]}
     assert kept == set(raw_trees.KEPT)
     fates = {key: row["fate"] for key, row in rows.items() if row["fate"]}
@@ -324,9 +324,9 @@ def test_a_row_that_stands_twice_leaves_the_first_alone(roots, tmp_path, capsys)
     main(arguments({"nih": root}, out))
     rows = pq.read_table(out / "table.parquet").to_pylist()
     assert {row["key"]: row["fate"] for row in rows} == {row["key"]: "" for row in rows}
-    told = ledger(out)
-    assert told["nih: images_001/images/00000002_000.png"] == "the file of an earlier row"
-    assert told["nih: images_002/images/00000003_000.png"] == "contradicts an earlier row"
+    reasons = ledger(out)
+    assert reasons["nih: images_001/images/00000002_000.png"] == "the file of an earlier row"
+    assert reasons["nih: images_002/images/00000003_000.png"] == "contradicts an earlier row"
     assert "nih: WARNING: 1 rows contradict another row" in capsys.readouterr().err
     audit_command.main([str(out)])
 
@@ -365,8 +365,8 @@ def test_a_patient_whom_a_set_divides_stays_on_the_side_held_out_most(roots, tmp
     root, out = tmp_path / "mimic", tmp_path / "out"
     shutil.copytree(roots["mimic"], root)
     path = root / "mimic-cxr-2.0.0-split.csv.gz"
-    told = gzip.decompress(path.read_bytes()).decode().replace("train", "test", 1)
-    path.write_bytes(gzip.compress(told.encode()))
+    content = gzip.decompress(path.read_bytes()).decode().replace("train", "test", 1)
+    path.write_bytes(gzip.compress(content.encode()))
     main(arguments({"mimic": root}, out))
     first, second = "02aa804e-bde0afdd", "174413ec-4ec4c1f7"  # of one patient
     assert {record["key"].rpartition("/")[2]: split for split, record in records(out)} == {
@@ -395,8 +395,8 @@ def test_a_folder_of_ones_own_joins_the_sets(roots, tmp_path, capsys):
     main([*arguments({"nih": roots["nih"]}, out), *own])
     split = {record["key"]: split for split, record in records(out)}
     assert split["mine/p1//a"] == "train"
-    told = {key: reason for key, reason in ledger(out).items() if key.startswith("mine")}
-    assert told == {
+    reasons = {key: reason for key, reason in ledger(out).items() if key.startswith("mine")}
+    assert reasons == {
         "mine/p2//c": "a duplicate: the same pixels as nih/2/0/00000002_000.png",
         "mine: z": "no file",
         "mine: b.png": "no row in the table",

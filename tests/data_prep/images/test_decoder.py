@@ -43,7 +43,7 @@ def picture(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def breaking(tmp_path_factory):
-    """A decoder whose process runs `BREAKING`."""
+    """A decoder with a process that runs `BREAKING`."""
     script = tmp_path_factory.mktemp("script") / "breaking.py"
     script.write_text(BREAKING.format(root=str(raw_trees.Path(decoder.__file__).parents[2])))
     whole = decoder._start

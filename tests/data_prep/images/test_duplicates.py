@@ -80,7 +80,7 @@ def test_real_copies_are_found_and_real_patients_kept_apart():
     assert np.diag(distances).max() <= duplicates.HASH_BITS
     assert min(map(duplicates.registered_correlation, whole, copies)) >= duplicates.CORRELATION
     strangers = patients[:, None] != patients[None]
-    # false positives between different patients: by the hash alone, and by both
+    # false positives between different patients: by the hash only, and by both
     assert distances[strangers].min() > duplicates.HASH_BITS
     closest = np.argsort(np.where(strangers, distances, 999), axis=None)[:100]
     for i, j in zip(*np.unravel_index(closest, distances.shape), strict=True):

@@ -48,9 +48,9 @@ def test_cardiomegaly_moves_the_measured_ratio_of_the_same_patient():
         attributes = phantom.draw_attributes(SEED, indices)
         attributes[:, INDEX["view"]] = 0
         attributes[:, INDEX["cardiomegaly"]] = heart
-        told = phantom.truth(attributes, SEED, indices)["cardiothoracic_ratio"]
+        true_ratio = phantom.truth(attributes, SEED, indices)["cardiothoracic_ratio"]
         measured = oracle.measure(pictures(attributes, indices, 64))["cardiothoracic_ratio"]
-        ratio[heart] = told.mean(), measured.mean()
+        ratio[heart] = true_ratio.mean(), measured.mean()
     true, measured = np.subtract(ratio[1.0], ratio[0.0])
     assert true > 0.14
     assert 0.9 < measured / true < 1.1

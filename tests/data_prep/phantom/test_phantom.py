@@ -138,9 +138,9 @@ def test_states_carry_the_missingness_of_the_real_sets():
         occurring = set(np.unique(column(states, name)).tolist())
         # Its own causes say whether a finding is there; nothing follows from a closed list.
         assert occurring == set(State) - {State.STATED, State.POSITIVE_CLOSED_VOCABULARY}, name
-        told = column(known, name)
+        recorded = column(known, name)
         positive = column(states, name) == State.POSITIVE
-        np.testing.assert_array_equal(positive[told], column(attributes, name)[told] > 0.5)
+        np.testing.assert_array_equal(positive[recorded], column(attributes, name)[recorded] > 0.5)
     observed = phantom.observe(attributes, states)
     assert (observed[~known] == 0).all()
     np.testing.assert_array_equal(observed[known], attributes[known])
@@ -164,9 +164,9 @@ def test_a_picture_depends_on_seed_and_index_alone():
     assert batch.dtype == np.uint16
     np.testing.assert_array_equal(batch[0], batch[4])
     for i, index in enumerate(indices):
-        alone = phantom.draw_attributes(5, [index])
-        np.testing.assert_array_equal(alone[0], attributes[i])
-        np.testing.assert_array_equal(phantom.draw_images(alone, 5, [index], 64)[0], batch[i])
+        single = phantom.draw_attributes(5, [index])
+        np.testing.assert_array_equal(single[0], attributes[i])
+        np.testing.assert_array_equal(phantom.draw_images(single, 5, [index], 64)[0], batch[i])
     assert (batch[0] != batch[1]).mean() > 0.5
     assert (phantom.draw_images(attributes, 6, indices, 64)[0] != batch[0]).mean() > 0.5
 
@@ -242,8 +242,8 @@ def test_cardiothoracic_ratio_is_told():
             attributes = phantom.draw_attributes(
                 0, np.arange(400), do | {"view": float(view), "cardiomegaly": heart}
             )
-            told = phantom.truth(attributes, 0, np.arange(400))["cardiothoracic_ratio"]
-            ratios[view, heart] = told.mean()
+            ratio = phantom.truth(attributes, 0, np.arange(400))["cardiothoracic_ratio"]
+            ratios[view, heart] = ratio.mean()
     assert abs(ratios[0, 0.0] - 0.45) < 0.01
     assert abs(ratios[0, 1.0] - 0.60) < 0.01
     assert abs(ratios[1, 0.0] / ratios[0, 0.0] - 1.12) < 0.005

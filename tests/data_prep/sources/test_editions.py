@@ -15,7 +15,7 @@ from tests.data_prep import raw_trees
 from tests.data_prep.raw_trees import LABELS, labels, table
 
 
-def told(row):
+def known(row):
     states = np.frombuffer(row.states, np.int8)
     values = decode(
         Attributes(np.frombuffer(row.attributes, np.float32), known_from_states(states))
@@ -43,7 +43,7 @@ def test_chexpert_v1_with_its_validation_set(tmp_path):
     assert [row.patient for row in read.rows] == [
         f"chexpert/patient{n}" for n in ("00001", "00002", "00009")
     ]
-    assert [told(row) for row in read.rows] == [
+    assert [known(row) for row in read.rows] == [
         {"view": "AP", "sex": "F", "age": 68.0},
         {"view": "lateral"},
         {"view": "lateral", "sex": "M", "age": 90.0, "edema": "absent"},
@@ -62,7 +62,7 @@ def test_chexpert_plus_takes_impression_but_never_findings(tmp_path):
     read = chexpert.read(tmp_path)
     assert read.notes["labels"] == "none"
     assert read.notes["rows_without_labels"] == 4
-    assert all("no_finding" not in told(row) for row in read.rows)
+    assert all("no_finding" not in known(row) for row in read.rows)
     (folder / "report_fixed.json").write_text('{"path_to_image": "a"}\n{"no": 1}\n')
     with pytest.raises(DataError, match="line 2 is no JSON with path_to_image"):
         chexpert.read(tmp_path)
@@ -76,7 +76,7 @@ def test_mimic_without_mimic_iv_and_with_negbio_alone(tmp_path):
     labels_path.rename(tmp_path / "mimic-cxr-2.0.0-negbio.csv.gz")
     read = mimic.read(tmp_path)
     assert not read.notes["mimic_iv"]
-    assert told(read.rows[0]) == {
+    assert known(read.rows[0]) == {
         "view": "PA", "atelectasis": "present", "edema": "absent", "no_finding": "absent",
     }  # fmt: skip
     origin = np.frombuffer(read.rows[0].origins, np.uint8)[INDEX["edema"]]
@@ -88,7 +88,7 @@ def test_rexgradient_joins_by_study_too_and_says_what_is_missing(tmp_path):
     raw_trees.rexgradient(tmp_path)
     table(tmp_path / "chexbert.csv", ["study", *LABELS], [["pGRDN2_aGRDN2ABC", *labels(edema=1)]])
     read = rexgradient.read(tmp_path)
-    assert [told(row).get("edema") for row in read.rows] == [None, None, "present", "present"]
+    assert [known(row).get("edema") for row in read.rows] == [None, None, "present", "present"]
     assert read.notes["studies_without_labels"] == 1
     path = tmp_path / "metadata/train_metadata_view_position.json"
     studies = json.loads(path.read_text())
@@ -106,7 +106,7 @@ def test_a_finding_that_no_mapping_knows_is_counted(tmp_path):
     table(tmp_path / "image_labels_train.csv", header, [["a" * 32, "R1", 0, 1, 0]])
     read = vindr.read(tmp_path)
     assert read.notes["not_understood"] == {"no_finding": {"Martian lung": 1}}
-    assert told(read.rows[0]) == {"view": "PA"}  # which may be a pneumothorax
+    assert known(read.rows[0]) == {"view": "PA"}  # which may be a pneumothorax
 
 
 def test_vindr_cells_that_are_neither_1_nor_0_say_nothing(tmp_path):
@@ -119,7 +119,7 @@ def test_vindr_cells_that_are_neither_1_nor_0_say_nothing(tmp_path):
     ]
     table(tmp_path / "image_labels_train.csv", header, cells)
     read = vindr.read(tmp_path)
-    assert [told(row) for row in read.rows] == [
+    assert [known(row) for row in read.rows] == [
         {"view": "PA", "cardiomegaly": "present", "pneumothorax": "absent", "no_finding": "absent"},
         {"view": "PA"},
         {"view": "PA", "cardiomegaly": "absent", "pneumothorax": "absent", "no_finding": "present"},
@@ -192,7 +192,7 @@ def test_mimic_does_not_guess_behind_the_mask_of_an_age(tmp_path, anchor_age, an
     row = ["10000032", "F", anchor_age, anchor_year]
     header = ["subject_id", "gender", "anchor_age", "anchor_year"]
     table(tmp_path / "hosp/patients.csv.gz", header, [row])
-    assert told(mimic.read(tmp_path).rows[0]).get("age") == age
+    assert known(mimic.read(tmp_path).rows[0]).get("age") == age
 
 
 def test_padchest_with_an_infinite_birth_and_many_methods(tmp_path):
@@ -203,7 +203,7 @@ def test_padchest_with_an_infinite_birth_and_many_methods(tmp_path):
     many = [row.replace("_a.png", f"_{i}.png").replace("Physician", f"M{i}") for i in range(300)]
     path.write_text("\n".join([first, lines[0], *many]))
     read = padchest.read(tmp_path)
-    assert [told(row).get("age") for row in read.rows[:2]] == [84.0, None]
+    assert [known(row).get("age") for row in read.rows[:2]] == [84.0, None]
     assert read.origins[-1] == f"{path.name}: another method"
 
 
@@ -214,7 +214,7 @@ def test_what_a_closed_list_implies_by_its_silence_says_so(tmp_path):
     read = padchest.read(tmp_path)
     assert state(read.rows[0], "no_finding") == State.POSITIVE  # "normal"
     assert state(read.rows[-1], "no_finding") == State.POSITIVE_CLOSED_VOCABULARY
-    assert told(read.rows[-1])["no_finding"] == "present"
+    assert known(read.rows[-1])["no_finding"] == "present"
     states = np.frombuffer(read.rows[-1].states, np.int8)
     assert not known_from_states(states, False)[INDEX["no_finding"]]
 
@@ -236,7 +236,7 @@ def test_a_study_of_rexgradient_with_one_image_or_none(tmp_path):
     raw_trees.put(tmp_path / "metadata/test_metadata_view_position.json", json.dumps(studies))
     (tmp_path / "chexbert.csv").write_text(f"study,{','.join(LABELS)}\ns1,1.0\n")
     read = rexgradient.read(tmp_path)
-    assert [(row.path, told(row)) for row in read.rows] == [("deid_png/a.png", {"view": "PA"})]
+    assert [(row.path, known(row)) for row in read.rows] == [("deid_png/a.png", {"view": "PA"})]
     assert [(drop.key, drop.reason) for drop in read.dropped] == [
         ("rexgradient: chexbert.csv line 2", MISFIT),
         ("rexgradient: s2", "a study that names no image"),

@@ -33,5 +33,5 @@ def test_fractions_are_met_and_nested():
 
 @pytest.mark.parametrize(("validation", "test"), [(1.0, 0.0), (0.6, 0.4), (-0.1, 0), (0.1, 2)])
 def test_fractions_that_leave_nothing_are_refused(validation, test):
-    with pytest.raises(ConfigError, match="sum is below 1"):
+    with pytest.raises(ConfigError, match="a sum below 1"):
         check_fractions(validation, test)

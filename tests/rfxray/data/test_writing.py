@@ -332,7 +332,7 @@ def test_killed_before_any_rename_ends_in_the_same_bytes(written, tmp_path, monk
 
 
 # ---------------------------------------------------------------------------------------------
-# Processes: workers import `make` anew, so these run a script of their own
+# Processes: workers import `make` again, so these run a script of their own
 
 SCRIPT = r"""
 import os, sys, time
