@@ -1,0 +1,87 @@
+"""The configs that come with the project: found by name, checked, built."""
+
+from pathlib import Path
+
+import pytest
+
+from rfxray.config.load import load_config
+from rfxray.config.schema import defaults, flatten
+from rfxray.errors import ConfigError
+from rfxray.training import recipe
+
+FOLDER = Path(__file__).resolve().parents[3] / "configs"
+FILES = sorted(FOLDER.glob("[!_]*.py"))
+
+# Parameters on latents, steps of a full run, GFLOP a token: the table in configs/radit.py.
+RADIT = {
+    "s": (44.3e6, 381_470, 0.307),
+    "m": (130.4e6, 381_470, 0.845),
+    "b": (286.6e6, 381_470, 1.79),
+    "xl": (1_364.9e6, 762_939, 8.01),
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_shipped_config_passes_and_is_found_by_name(file):
+    config = load_config(str(file))
+    assert flatten(config).keys() == flatten(defaults()).keys()
+    assert load_config(file.stem) == config
+
+
+@pytest.mark.parametrize("name", ["smoke", "phantom_long", "hannover"])
+def test_the_small_configs_are_of_the_size_that_they_say(name):
+    built = recipe.build(load_config(name))
+    assert built.parameters == pytest.approx(1.2e6, rel=0.05)
+    assert built.model.tokens == 64
+
+
+@pytest.mark.parametrize("space", ["latent", "pixel"])
+@pytest.mark.parametrize("size", RADIT)
+def test_every_radit_is_what_its_table_says(size, space):
+    config = load_config(f"radit:size={size},space={space}")
+    built = recipe.build(config)
+    parameters, steps, gigaflops = RADIT[size]
+    more = built.parameters - parameters
+    assert more == pytest.approx(0, abs=0.05e6) if space == "latent" else 0.15e6 < more < 0.85e6
+    assert config.steps == steps
+    tokens = config.batch_size * built.model.tokens
+    assert recipe.model_flops(config) / tokens == pytest.approx(1e9 * gigaflops, rel=0.005)
+    assert built.model.tokens == 1024
+    assert built.model.input_shape == ((64, 64, 16) if space == "latent" else (512, 512, 1))
+    assert config.objective.prediction == ("v" if space == "latent" else "x")
+    assert config.objective.shift == 2.0  # sides of the token grids: 32 over 16
+
+
+def test_the_table_of_radit_is_the_one_tested_here():
+    text = (FOLDER / "radit.py").read_text()
+    for size, (parameters, steps, gigaflops) in RADIT.items():
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| {size:2} |")]
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[1] == f"{parameters / 1e6:,.1f} M"
+        assert float(cells[2]) == gigaflops
+        assert cells[4] == f"{steps:,}"
+
+
+def test_radit_fills_in_what_is_not_given():
+    assert load_config("radit") == load_config("radit:size=xl,space=latent")
+    assert load_config("radit:space=pixel") == load_config("radit:size=xl,space=pixel")
+
+
+@pytest.mark.parametrize(
+    "argument", ["size=xxl", "space=voxel", "depth=3", "s", "size=s;space=pixel"]
+)
+def test_radit_refuses_an_argument_that_it_does_not_know(argument):
+    with pytest.raises(ConfigError) as caught:
+        load_config(f"radit:{argument}")
+    line = str(caught.value)
+    for part in (f"'{argument}'", "size of s, m, b, xl", "space of latent, pixel"):
+        assert part in line
+    assert "\n" not in line
+
+
+def test_a_name_that_is_not_a_config_is_refused_with_those_there():
+    with pytest.raises(ConfigError) as caught:
+        load_config("smok")
+    assert str(caught.value).startswith("no config file smok; give the path of a Python file")
+    for file in FILES:
+        assert file.stem in str(caught.value)
