@@ -1,3 +1,6 @@
+"""What a run reads: the order of examples, what a batch holds, and what is refused."""
+
+import dataclasses
 import itertools
 import shutil
 
@@ -7,27 +10,31 @@ import pytest
 from rfxray.attributes import states, vocabulary
 from rfxray.data import pixels
 from rfxray.data.batches import (
-    fingerprint,
-    open_datasets,
-    requests,
+    Reading,
+    first_examples,
+    fixed_batches,
+    open_mixture,
+    records_at,
     train_batches,
-    validation_batches,
 )
-from rfxray.data.dataset import open_dataset, stored
+from rfxray.data.dataset import stored
 from rfxray.errors import ConfigError, DataError
+from rfxray.train import open_data
 
 TRAIN, VALIDATION = 50, 20  # as in conftest.py
+SHAPE = (32, 32, 1)
+BATCH = 8
+READING = Reading()
 EDEMA, PNEUMONIA = (vocabulary.INDEX[name] for name in ("edema", "pneumonia"))
 
 
-@pytest.fixture(scope="module")
-def config(make_config, tiny_data):
-    return make_config(f"data.dirs={tiny_data}", f"data.make=make {tiny_data}")
+def mixture_of(*dirs, weights=(1.0,), split="train", seed=0, closed=True):
+    return open_mixture([str(d) for d in dirs], weights, split, seed, closed)
 
 
 @pytest.fixture(scope="module")
-def datasets(config):
-    return open_datasets(config)
+def mixture(tiny_data):
+    return mixture_of(tiny_data)
 
 
 def numbers(batch) -> list[int]:
@@ -35,10 +42,10 @@ def numbers(batch) -> list[int]:
     return pixels.to_uint16(batch["image"][:, 0, 0, 0]).tolist()
 
 
-def read(config, datasets, n, step=0, **hosts):
-    return list(
-        itertools.islice(train_batches(config, datasets, config.batch_size * step, **hosts), n)
-    )
+def read(mixture, n, step=0, batch_size=BATCH, reading=READING, **hosts):
+    """The n batches from a step on."""
+    batches = train_batches(mixture, batch_size, reading, batch_size * step, **hosts)
+    return list(itertools.islice(batches, n))
 
 
 def assert_same(a, b):
@@ -49,9 +56,9 @@ def assert_same(a, b):
 
 
 @pytest.fixture(scope="module")
-def three_epochs(config, datasets):
+def three_epochs(mixture):
     """19 batches of 8: a little more than 3 epochs of 50."""
-    return read(config, datasets, 19)
+    return read(mixture, 19)
 
 
 def test_every_epoch_is_another_order_of_all_examples(three_epochs):
@@ -70,36 +77,44 @@ def test_every_example_carries_its_place_in_the_endless_order(three_epochs):
 
 
 @pytest.mark.parametrize("step", [1, 7, 18])
-def test_reading_from_a_step_goes_on_where_it_would_have(config, datasets, three_epochs, step):
-    (batch,) = read(config, datasets, 1, step)
+def test_reading_from_a_step_goes_on_where_it_would_have(mixture, three_epochs, step):
+    (batch,) = read(mixture, 1, step)
     assert_same(batch, three_epochs[step])
 
 
-def test_the_position_is_the_step(config, datasets):
-    iterator = train_batches(config, datasets, 5 * 8)
+def test_position_is_step_times_batch_size(mixture):
+    iterator = train_batches(mixture, BATCH, position=5 * 8)
     assert iterator.get_state()["global_next_index"] == 5 * 8
     next(iterator)
     assert iterator.get_state()["global_next_index"] == 6 * 8
 
 
 @pytest.mark.parametrize("hosts", [2, 4])
-def test_any_number_of_hosts_reads_the_same_global_batches(config, datasets, three_epochs, hosts):
-    shares = [read(config, datasets, 3, 5, host=h, hosts=hosts) for h in range(hosts)]
+def test_any_number_of_hosts_reads_the_same_global_batches(mixture, three_epochs, hosts):
+    shares = [read(mixture, 3, 5, host=h, hosts=hosts) for h in range(hosts)]
     for share, whole in zip(zip(*shares, strict=True), three_epochs[5:8], strict=True):
         for h, rows in enumerate(share):
             assert_same(rows, {key: value[h::hosts] for key, value in whole.items()})
 
 
-def test_the_order_depends_on_the_seed(make_config, tiny_data, datasets, three_epochs):
-    other = make_config(f"data.dirs={tiny_data}", "seed=1")
-    (batch,) = read(other, datasets, 1)
+def test_order_depends_on_the_seed(tiny_data, three_epochs):
+    (batch,) = read(mixture_of(tiny_data, seed=1), 1)
     assert numbers(batch) != numbers(three_epochs[0])
 
 
-def test_worker_processes_read_the_same(make_config, tiny_data, datasets, three_epochs):
-    config = make_config(f"data.dirs={tiny_data}", "data.workers=1")
-    for batch, expected in zip(read(config, datasets, 2, 3), three_epochs[3:5], strict=True):
+def test_worker_processes_read_the_same(mixture, three_epochs):
+    found = read(mixture, 2, 3, reading=Reading(workers=1))
+    for batch, expected in zip(found, three_epochs[3:5], strict=True):
         assert_same(batch, expected)
+
+
+def test_records_at_a_place_are_those_of_the_batch_with_that_index(mixture, three_epochs):
+    places = three_epochs[7]["index"]
+    records = records_at(mixture, places)
+    assert [record["key"] for record in records] == [
+        f"phantom/p{number}/s/i" for number in numbers(three_epochs[7])
+    ]
+    assert all("states" in record for record in records)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -129,12 +144,9 @@ def test_what_is_uncertain_says_nothing(three_epochs, tiny_records):
         assert np.isfinite(batch["attributes"]).all()
 
 
-def test_the_silence_of_a_closed_list_is_absence_or_nothing(
-    make_config, tiny_data, datasets, three_epochs
-):
+def test_what_a_closed_list_does_not_name_is_absent_or_unknown(tiny_data, three_epochs):
     assert three_epochs[0]["known"][:, EDEMA].all()
-    key = "data.closed_vocabulary_negatives=false"
-    (batch,) = read(make_config(f"data.dirs={tiny_data}", key), datasets, 1)
+    (batch,) = read(mixture_of(tiny_data, closed=False), 1)
     assert not batch["known"][:, EDEMA].any()
     without = np.arange(19) != EDEMA
     np.testing.assert_array_equal(batch["known"][:, without], three_epochs[0]["known"][:, without])
@@ -152,12 +164,9 @@ def test_pixels_survive_the_way_to_float_and_back():
 # Mixtures
 
 
-def test_a_mixture_takes_of_each_set_its_share(make_config, tiny_data, other_data):
-    config = make_config(
-        f"data.dirs={tiny_data},{other_data}", "data.weights=3.0,1.0", "batch_size=40"
-    )
-    mixed = (open_dataset(tiny_data), open_dataset(other_data))
-    batches = read(config, mixed, 5)
+def test_mixture_takes_its_share_of_each_data_set(tiny_data, other_data):
+    mixed = mixture_of(tiny_data, other_data, weights=(3.0, 1.0))
+    batches = read(mixed, 5, batch_size=40)
     order = [n for batch in batches for n in numbers(batch)]
     first = [n for n in order if n < 1000]
     second = [n for n in order if n >= 1000]
@@ -166,45 +175,48 @@ def test_a_mixture_takes_of_each_set_its_share(make_config, tiny_data, other_dat
         assert sorted(part[: len(examples)]) == list(examples)  # an epoch of its own
     places = np.concatenate([batch["index"] for batch in batches])
     np.testing.assert_array_equal(places, np.arange(200))
-    (later,) = read(config, mixed, 1, step=3)
+    (later,) = read(mixed, 1, step=3, batch_size=40)
     assert_same(later, batches[3])
-    assert fingerprint(mixed) == "+".join(dataset.fingerprint for dataset in mixed)
+    assert mixed.fingerprint == "+".join(dataset.fingerprint for dataset in mixed.datasets)
 
 
 # ---------------------------------------------------------------------------------------------
 # Held-out examples
 
 
-def test_validation_is_always_the_same_examples_in_stored_order(make_config, tiny_data, datasets):
-    config = make_config(f"data.dirs={tiny_data}", "eval.every=1", "eval.batches=3")
-    whole = validation_batches(config, datasets)
+def test_fixed_batches_are_always_the_same_examples_in_stored_order(mixture):
+    whole = fixed_batches(mixture, "validation", BATCH, 3)
     held_out = list(range(TRAIN, TRAIN + VALIDATION))
     assert [n for batch in whole for n in numbers(batch)] == held_out + held_out[:4]
     places = np.concatenate([batch["index"] for batch in whole])
     np.testing.assert_array_equal(places, np.arange(24))  # the repeated ones have their own place
     for h in range(2):
-        share = validation_batches(config, datasets, host=h, hosts=2)
+        share = fixed_batches(mixture, "validation", BATCH, 3, host=h, hosts=2)
         for rows, batch in zip(share, whole, strict=True):
             assert_same(rows, {key: value[h::2] for key, value in batch.items()})
 
 
-@pytest.mark.parametrize(("every", "first"), [(1, TRAIN), (0, 0)])
-def test_the_sample_grid_asks_for_held_out_attributes(
-    make_config, tiny_data, datasets, tiny_records, every, first
-):
-    config = make_config(f"data.dirs={tiny_data}", f"eval.every={every}", "samples.n=5")
-    asked = requests(config, datasets, multiple=4)
-    np.testing.assert_array_equal(asked["indices"], np.arange(8))
+@pytest.mark.parametrize(("split", "first"), [("validation", TRAIN), ("train", 0)])
+def test_first_examples_are_those_of_the_split_in_stored_order(mixture, tiny_records, split, first):
+    found = first_examples(mixture, split, 8)
+    assert numbers(found) == list(range(first, first + 8))
+    np.testing.assert_array_equal(found["index"], np.arange(8))
     for row, written in enumerate(tiny_records(range(first, first + 8))):
         known = states.known_from_states(written["states"])
-        np.testing.assert_array_equal(asked["known"][row], known)
+        np.testing.assert_array_equal(found["known"][row], known)
         np.testing.assert_array_equal(
-            asked["attributes"][row], np.where(known, written["attributes"], 0)
+            found["attributes"][row], np.where(known, written["attributes"], 0)
         )
 
 
-def test_stored_records_come_in_order(datasets, tiny_records):
-    records = list(stored(datasets[0], "validation"))
+def test_more_first_examples_than_there_are_repeat(mixture):
+    found = first_examples(mixture, "validation", VALIDATION + 2)
+    assert numbers(found)[-2:] == numbers(found)[:2]
+    np.testing.assert_array_equal(found["index"], np.arange(VALIDATION + 2))
+
+
+def test_stored_records_come_in_order(mixture, tiny_records):
+    records = list(stored(mixture.datasets[0], "validation"))
     assert [r["key"] for r in records] == [
         r["key"] for r in tiny_records(range(TRAIN, TRAIN + VALIDATION))
     ]
@@ -214,33 +226,31 @@ def test_stored_records_come_in_order(datasets, tiny_records):
 # What is wrong with a data set is one line
 
 
-def refused(kind, config) -> str:
+def refused(kind, call, *arguments) -> str:
     with pytest.raises(kind) as caught:
-        open_datasets(config)
+        call(*arguments)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_an_absent_data_set_names_the_command_that_makes_it(make_config, tmp_path):
     config = make_config(f"data.dirs={tmp_path / 'none'}", "data.make=python -m make --n 3")
-    line = refused(DataError, config)
+    line = refused(DataError, open_data, config, SHAPE)
     assert (
         line == f"data set {tmp_path / 'none'} does not exist; make it with: python -m make --n 3"
     )
 
 
-def test_an_unfinished_data_set_is_told_from_an_absent_one(make_config, tmp_path):
-    line = refused(DataError, make_config(f"data.dirs={tmp_path}", "data.make="))
+def test_an_unfinished_data_set_is_not_called_absent(tmp_path):
+    line = refused(DataError, mixture_of, tmp_path)
     assert "is not complete (no manifest.json)" in line
     assert "data_prep.build" in line
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"size": 32}', '{"splits": 3}'])
-def test_a_strange_manifest_is_refused(make_config, tmp_path, text):
+@pytest.mark.parametrize("text", ["{", "[]", '{"size": 32}'])
+def test_a_strange_manifest_is_refused(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
-    assert "manifest.json is not a manifest" in refused(
-        DataError, make_config(f"data.dirs={tmp_path}")
-    )
+    assert f"{tmp_path}/manifest.json " in refused(DataError, mixture_of, tmp_path)
 
 
 @pytest.fixture
@@ -248,35 +258,57 @@ def copy(tiny_data, tmp_path):
     return shutil.copytree(tiny_data, tmp_path / "copy")
 
 
-def test_a_missing_shard_is_named(make_config, copy):
+def test_a_missing_shard_is_named(copy):
     shard = sorted(copy.glob("*train*"))[1]
     shard.unlink()
-    assert refused(DataError, make_config(f"data.dirs={copy}")) == (
-        f"data set {copy} lacks its shard {shard.name}"
-    )
+    assert refused(DataError, mixture_of, copy) == f"data set {copy} lacks its shard {shard.name}"
 
 
 @pytest.mark.parametrize("cut", [0, 100, 70_000])
-def test_a_torn_shard_is_named(make_config, copy, cut):
+def test_a_torn_shard_is_named(copy, cut):
     shard = sorted(copy.glob("*train*"))[1]
     shard.write_bytes(shard.read_bytes()[:cut])
-    assert shard.name in refused(DataError, make_config(f"data.dirs={copy}"))
+    assert shard.name in refused(DataError, mixture_of, copy)
 
 
 @pytest.mark.parametrize(
-    ("override", "hint"),
-    [("model.size=64", "config.model.size"), ("model.channels=16", "space=pixel")],
+    ("shape", "said", "hint"),
+    [
+        ((64, 64, 1), "the network takes 64 × 64 × 1", "set config.model.size"),
+        ((32, 32, 16), "the network takes 32 × 32 × 16", "use a config of pixels"),
+    ],
 )
-def test_pictures_that_the_model_does_not_take_are_refused(make_config, tiny_data, override, hint):
-    line = refused(ConfigError, make_config(f"data.dirs={tiny_data}", override))
-    assert "32² × 1" in line
-    assert hint in line
+def test_images_that_the_network_does_not_take_are_refused(mixture, shape, said, hint):
+    line = refused(ConfigError, mixture.require_shape, shape)
+    for part in ("holds images of 32 × 32 × 1", said, hint):
+        assert part in line
+    mixture.require_shape(SHAPE)
 
 
-def test_an_absent_split_is_refused_with_those_there(make_config, tiny_data, other_data):
-    line = refused(ConfigError, make_config(f"data.dirs={tiny_data}", "data.split=test"))
-    assert "no split 'test', only train, validation" in line
-    config = make_config(f"data.dirs={other_data}", "eval.every=3")
-    assert "eval.every=0" in refused(ConfigError, config)
-    (dataset,) = open_datasets(make_config(f"data.dirs={other_data}"))  # it is never asked
-    assert dataset.examples == {"train": 30}
+def test_an_absent_split_is_refused_with_those_there(tiny_data):
+    line = refused(ConfigError, lambda: mixture_of(tiny_data, split="test"))
+    assert "no split 'test', only train, validation; set config.data.split" in line
+
+
+def test_a_split_is_required_only_of_evaluators_that_run(make_config, other_data):
+    loss = "evaluators.validation_loss"
+    config = make_config(f"data.dirs={other_data}", f"{loss}.every=3")
+    line = refused(ConfigError, open_data, config, SHAPE)
+    assert "no split 'validation', only train" in line
+    assert f"set config.{loss}.split, or config.{loss}.every=0" in line
+    never = open_data(make_config(f"data.dirs={other_data}"), SHAPE)
+    assert [dataset.examples for dataset in never.datasets] == [{"train": 30}]
+    other = make_config(f"data.dirs={other_data}", f"{loss}.every=3", f"{loss}.split=train")
+    assert open_data(other, SHAPE).split == "train"
+
+
+def test_data_is_opened_as_the_config_says(make_config, tiny_data, other_data):
+    config = make_config(
+        f"data.dirs={tiny_data},{other_data}",
+        "data.weights=3.0,1.0",
+        "seed=5",
+        "data.closed_vocabulary_negatives=false",
+    )
+    opened = open_data(config, SHAPE)
+    wanted = mixture_of(tiny_data, other_data, weights=(3.0, 1.0), seed=5, closed=False)
+    assert dataclasses.asdict(opened) == dataclasses.asdict(wanted)
