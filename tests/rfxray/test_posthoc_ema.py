@@ -10,9 +10,9 @@ from rfxray import posthoc_ema, sampling
 from rfxray.checkpoints import run
 from rfxray.checkpoints.weights import ema_name
 from rfxray.runtime import sharding
-from rfxray.training import state
+from rfxray.training import recipe, state
 from rfxray.training.ema import ema_gamma, ema_update
-from rfxray.training.metrics import fresh_metrics
+from rfxray.training.metrics import fresh
 
 KEPT, WANTED, STEPS = (0.05, 0.10), 0.07, 24
 
@@ -51,8 +51,9 @@ def history(trained, tmp_path, make_config, tiny_data, randomise):
     workdir = shutil.copytree(trained, tmp_path / "run")
     config = make_config(f"data.dirs={tiny_data}", f"steps={STEPS}", "ema_every=1")
     mesh = sharding.make_mesh(1, 1, 1)
-    abstract = state.abstract(config, mesh)
-    metrics = fresh_metrics(sharding.replicated(mesh))
+    built = recipe.build(config)
+    abstract = state.abstract(built, mesh)
+    metrics = fresh(built.metrics, sharding.replicated(mesh))
     writer = run.Checkpoints(workdir, config, {}, abstract, metrics)
     params = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), abstract["params"])
     averages = dict.fromkeys((*KEPT, WANTED), params)

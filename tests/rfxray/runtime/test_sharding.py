@@ -1,6 +1,6 @@
 """One run on one device and on meshes of eight: this file is also the program that eight run.
 
-`python test_partition.py CONFIG_JSON OUT` sees the devices of its environment, does everything once
+`python test_sharding.py CONFIG_JSON OUT` sees the devices of its environment, does everything once
 and leaves what it found in OUT; the tests look at that.
 """
 
@@ -13,21 +13,21 @@ import sys
 from pathlib import Path
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
 from rfxray.checkpoints import store
 from rfxray.checkpoints.run import Checkpoints
-from rfxray.config import load as configuration
 from rfxray.config.identity import identity_of
-from rfxray.config.load import with_tuples
+from rfxray.config.load import from_json, load_config
 from rfxray.data import batches
 from rfxray.errors import ConfigError
-from rfxray.networks import attention, radit
+from rfxray.networks import attention
 from rfxray.runtime import distributed, sharding
+from rfxray.train import open_data
+from rfxray.training import recipe as recipes
 from rfxray.training import state, step
-from rfxray.training.metrics import fresh_metrics
+from rfxray.training.metrics import fresh
 
 # (data, fsdp, tensor, sequence)
 MESHES = {
@@ -56,13 +56,14 @@ def on_host(tree):
     return jax.tree.map(np.asarray, tree)
 
 
-def go_on(config, datasets, take, mesh, train_state, begin, end):
+def go_on(recipe, mixture, take, mesh, train_state, begin, end):
     """(state, metrics, losses) of steps begin + 1 … end."""
-    loader = batches.train_batches(config, datasets, begin * config.batch_size)
+    size = recipe.batch_size
+    loader = batches.train_batches(mixture, size, position=begin * size)
     losses = []
     with jax.set_mesh(mesh):
         for _ in range(begin, end):
-            metrics = fresh_metrics(sharding.replicated(mesh))
+            metrics = fresh(recipe.metrics, sharding.replicated(mesh))
             batch = sharding.global_batch(mesh, next(loader))
             train_state, metrics = take(train_state, metrics, batch)
             losses.append(float(metrics.compute()["loss"]))
@@ -70,12 +71,13 @@ def go_on(config, datasets, take, mesh, train_state, begin, end):
 
 
 def eight_devices(config, out: Path) -> None:
-    datasets = batches.open_datasets(config)
-    identity = identity_of(config, batches.fingerprint(datasets))
+    recipe = recipes.build(config)
+    mixture = open_data(config, recipe.model.input_shape)
+    identity = identity_of(config, mixture.fingerprint)
     found, programs = {}, {}
     for name in MESHES:
         mesh = mesh_of(name)
-        train_state = state.init(config, mesh)
+        train_state = state.init(recipe, mesh)
         first = on_host((train_state["params"], store.fingerprint(train_state)))
         if name == "fsdp 8":
             program = store.fingerprint.lower(train_state).compile().as_text()
@@ -83,25 +85,25 @@ def eight_devices(config, out: Path) -> None:
             place: (leaf.shape, leaf.addressable_shards[0].data.shape)
             for place, leaf in named(train_state)
         }
-        take = programs[name] = jax.jit(step.train_step(config), donate_argnums=0)
-        train_state, metrics, losses = go_on(config, datasets, take, mesh, train_state, 0, SAVED)
+        take = programs[name] = jax.jit(step.train_step(recipe), donate_argnums=0)
+        train_state, metrics, losses = go_on(recipe, mixture, take, mesh, train_state, 0, SAVED)
         if name == "data, fsdp, tensor":
-            writer = Checkpoints(out, config, identity, state.abstract(config, mesh), metrics)
+            writer = Checkpoints(out, config, identity, state.abstract(recipe, mesh), metrics)
             writer.save(SAVED, train_state, metrics, SAVED * config.batch_size)
             writer.close()
             saved = on_host(train_state)
-        train_state, _, more = go_on(config, datasets, take, mesh, train_state, SAVED, STEPS)
+        train_state, _, more = go_on(recipe, mixture, take, mesh, train_state, SAVED, STEPS)
         found[name] = {"first": first, "parts": parts, "losses": losses + more}
 
     for name in RESTORED:
         mesh = mesh_of(name)
-        empty = fresh_metrics(sharding.replicated(mesh))
-        reader = Checkpoints(out, config, identity, state.abstract(config, mesh), empty)
+        empty = fresh(recipe.metrics, sharding.replicated(mesh))
+        reader = Checkpoints(out, config, identity, state.abstract(recipe, mesh), empty)
         train_state, _, _ = reader.restore(SAVED)
         reader.close()
-        place = train_state["params"]["blocks"]["qkv"].sharding
+        place = train_state["params"]["model"]["blocks"]["qkv"].sharding
         found[name]["restored"] = (on_host(train_state), str(place.spec))
-        _, _, losses = go_on(config, datasets, programs[name], mesh, train_state, SAVED, STEPS)
+        _, _, losses = go_on(recipe, mixture, programs[name], mesh, train_state, SAVED, STEPS)
         found[name]["losses after"] = losses
     found |= {"saved": saved, "fingerprint program": program, "splash": kernel_on_a_mesh()}
     (out / "found.pickle").write_bytes(pickle.dumps(found))
@@ -131,10 +133,10 @@ def memory_of_init(config, out: Path) -> None:
 
     mesh = mesh_of("fsdp 8")
     before = status("VmRSS")
-    fresh = jax.block_until_ready(state.init(config, mesh))
-    blocks = jax.tree.leaves(fresh["params"]["blocks"])
+    made = jax.block_until_ready(state.init(recipes.build(config), mesh))
+    blocks = jax.tree.leaves(made["params"]["model"]["blocks"])
     found = {
-        "state": sum(leaf.nbytes for leaf in jax.tree.leaves(fresh)),
+        "state": sum(leaf.nbytes for leaf in jax.tree.leaves(made)),
         "layer": sum(leaf.nbytes for leaf in blocks) // config.model.depth,
         "taken": status("VmHWM") - before,
     }
@@ -195,16 +197,23 @@ def test_fsdp_splits_parameters_moments_and_averages_by_eight(found):
         small = place.startswith("guard/") or place.split("/")[-1] in whole_only
         expected = 1 if small else 8
         assert np.prod(whole, dtype=int) == expected * np.prod(part, dtype=int), place
-    for tree in ("params", "optimizer/1/0/mu", "optimizer/1/0/nu", "ema/0.050", "ema/0.100"):
+    moments = "optimizer/model/1/0"
+    for tree in (
+        "params/model",
+        f"{moments}/mu",
+        f"{moments}/nu",
+        "ema/0.050/model",
+        "ema/0.100/model",
+    ):
         assert parts[f"{tree}/blocks/qkv"] == ((2, 32, 3, 8, 4), (2, 4, 3, 8, 4))
 
 
 def test_tensor_splits_heads_and_the_width_of_swiglu(found):
     parts = found["data, fsdp, tensor"]["parts"]
-    assert parts["params/blocks/qkv"][1] == (2, 16, 3, 4, 4)
-    assert parts["params/blocks/attention_out"][1] == (2, 4, 4, 16)
-    assert parts["params/blocks/up"][1] == (2, 16, 24)
-    assert parts["params/blocks/down"][1] == (2, 24, 16)
+    assert parts["params/model/blocks/qkv"][1] == (2, 16, 3, 4, 4)
+    assert parts["params/model/blocks/attention_out"][1] == (2, 4, 4, 16)
+    assert parts["params/model/blocks/up"][1] == (2, 16, 24)
+    assert parts["params/model/blocks/down"][1] == (2, 24, 16)
 
 
 @pytest.mark.parametrize("name", ["data 8", "sequence 8"])
@@ -235,7 +244,7 @@ def test_a_state_is_born_sharded_in_the_memory_that_it_takes(tmp_path, environme
     # XL's width with 6 of its 24 layers, 7.5 GB: the whole state would be 27 GB. Of compiling the
     # program itself no more than a layer (0.2 GB) may be seen.
     overrides = ["model.depth=6", "mesh.data=1", "mesh.fsdp=8"]
-    config = configuration.load_config("radit:size=xl", overrides)
+    config = load_config("radit:size=xl", overrides)
     subprocess.run(
         [sys.executable, __file__, config.to_json_best_effort(), str(tmp_path), "memory"],
         env=environment(8),
@@ -292,13 +301,31 @@ def test_a_dimension_that_does_not_divide_stays_whole(abstract_mesh):
 
 
 def test_every_logical_name_of_the_model_has_a_rule(make_config):
-    _, _, axes = radit.abstract(radit.model_config(make_config()))
+    model = recipes.build(make_config()).model
     names = {
         name
-        for leaf in jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, tuple))
+        for leaf in jax.tree.leaves(model.axes, is_leaf=lambda x: isinstance(x, tuple))
         for name in leaf
     }
     assert names - {None} <= sharding.RULES.keys()
+    assert model.sizes.keys() <= sharding.RULES.keys()
+
+
+def test_an_axis_that_does_not_divide_the_network_is_refused(make_config):
+    model = recipes.build(make_config("model.heads=2", "model.mlp_width=48")).model
+
+    def check(**shape):
+        shape = {axis: shape.get(axis, 1) for axis in sharding.AXES}
+        mesh = jax.sharding.AbstractMesh(tuple(shape.values()), tuple(shape))
+        sharding.check_axes(mesh, model.sizes)
+
+    check(data=5, fsdp=3, tensor=2, sequence=8)
+    with pytest.raises(ConfigError, match=r"mesh\.tensor must divide the 2 heads .* \(got 4\)"):
+        check(tensor=4)
+    with pytest.raises(ConfigError, match=r"mesh\.sequence must divide the 16 tokens .* \(got 5\)"):
+        check(sequence=5)
+    with pytest.raises(ConfigError, match=r"mesh\.tensor must divide the 48 mlp"):
+        sharding.check_axes(jax.sharding.AbstractMesh((1, 1, 5, 1), sharding.AXES), {"mlp": 48})
 
 
 def test_outside_of_a_mesh_nothing_is_pinned():
@@ -308,6 +335,5 @@ def test_outside_of_a_mesh_nothing_is_pinned():
 
 if __name__ == "__main__":
     distributed.start()
-    tree = ml_collections.ConfigDict(json.loads(sys.argv[1]), convert_dict=True)
     program = memory_of_init if sys.argv[3:] else eight_devices
-    program(configuration.check_config(with_tuples(tree)), Path(sys.argv[2]))
+    program(from_json(json.loads(sys.argv[1])), Path(sys.argv[2]))
