@@ -1,0 +1,114 @@
+"""What a program compiled for a pod needs and should take: as JSON values, and in words."""
+
+import jax
+
+from rfxray.perf import roofline
+from rfxray.perf.topology import Pod
+
+
+def report(compiled: jax.stages.Compiled, pod: Pod, mesh, model_flops: float) -> dict:
+    """What a compiled program needs and should take, as JSON values.
+
+    Args:
+      compiled: for the devices of the pod.
+      pod, mesh: of it.
+      model_flops: of the whole program over all devices, from flops.py.
+    """
+    memory = compiled.memory_analysis()
+    needed = {
+        "arguments": memory.argument_size_in_bytes,
+        "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "program": memory.generated_code_size_in_bytes,
+    }
+    total = sum(needed.values())
+    coordinates = [(d.coords, getattr(d, "slice_index", 0)) for d in mesh.devices.flat]
+    places = [(*at, slice_) for at, slice_ in coordinates]
+    guess = roofline.estimate(compiled.as_text(), pod.chip, places)
+    share = model_flops / mesh.size
+    cost = compiled.cost_analysis() or {}
+    return {
+        "topology": pod.name,
+        "device": pod.devices[0].device_kind,
+        "chips": mesh.size,
+        "mesh": dict(mesh.shape),
+        "memory": {
+            **needed,
+            "total": total,
+            "capacity": pod.chip.memory,
+            "headroom": 1 - total / pod.chip.memory,
+        },
+        "flops": {
+            "model": share,
+            "executed": guess.flops,
+            "executed_over_model": guess.flops / share,
+            "xla_cost_analysis": cost.get("flops", 0.0),
+        },
+        "traffic": guess.traffic,
+        "collectives": guess.collectives,
+        "seconds": {
+            "roofline": guess.roofline,
+            "expected": guess.expected,
+            "exposed_communication": guess.exposed,
+            "parts": guess.parts,
+        },
+        "mfu": {
+            "roofline": share / guess.roofline / pod.chip.flops,
+            "expected": share / guess.expected / pod.chip.flops,
+        },
+    }
+
+
+def whole_run(steps: int, step_tokens: int, found: dict, price: float | None) -> dict[str, float]:
+    """Chip-hours and dollars of all steps at the expected rate, without interruptions.
+
+    Args:
+      steps: Steps of the run.
+      step_tokens: Tokens of a step.
+      found: Report on the step.
+      price: Dollars per chip-hour, if known.
+    """
+    hours = steps * found["seconds"]["expected"] * found["chips"] / 3600
+    dollars = {} if price is None else {"dollars": hours * price}
+    return {"steps": steps, "tokens": steps * step_tokens, "chip_hours": hours, **dollars}
+
+
+def lines(found: dict) -> list[str]:
+    """A report as a person reads it."""
+    gib = 2**30
+    m, f, s = found["memory"], found["flops"], found["seconds"]
+    mesh = " × ".join(f"{k} {v}" for k, v in found["mesh"].items() if v > 1) or "one device"
+    out = [
+        f"{found['chips']} chips of {found['topology']} ({found['device']}), mesh {mesh}, "
+        f"{found['run']}",
+        f"parameters      {found['parameters']:,}",
+        f"HBM per chip    {m['total'] / gib:.2f} GiB = arguments {m['arguments'] / gib:.2f} + "
+        f"temporaries {m['temporaries'] / gib:.2f} + outputs {m['outputs'] / gib:.2f} + program "
+        f"{m['program'] / gib:.2f}; of {m['capacity'] / gib:.2f} GiB, headroom {m['headroom']:.1%}",
+        f"FLOPs per chip  model {f['model']:.4g}, executed {f['executed']:.4g} (read from the "
+        f"compiled module, × {f['executed_over_model']:.3f}); XLA's cost analysis says "
+        f"{f['xla_cost_analysis']:.4g} (it counts a loop once)",
+        f"HBM traffic     {found['traffic'] / 1e9:.1f} GB per chip",
+    ]
+    for kind, c in found["collectives"].items():
+        out.append(
+            f"{kind:18s}  {c['count']:5.0f} × a step, {c['bytes'] / 1e9:7.3f} GB per chip, links "
+            f"{c['seconds'] * 1e3:8.2f} ms, not overlapped {c['exposed'] * 1e3:8.2f} ms"
+        )
+    out.append(
+        "parts           "
+        + ", ".join(f"{name} {1e3 * took:.0f} ms" for name, took in s["parts"].items())
+    )
+    out.append(
+        f"time            roofline {s['roofline'] * 1e3:.1f} ms (MFU "
+        f"{found['mfu']['roofline']:.1%}), expected {s['expected'] * 1e3:.1f} ms (MFU "
+        f"{found['mfu']['expected']:.1%}), of which only communication "
+        f"{s['exposed_communication'] * 1e3:.1f} ms: estimates, see rfxray/perf/roofline.py"
+    )
+    if total := found.get("whole_run"):
+        dollars = f", {total['dollars']:,.0f} dollars" if "dollars" in total else ""
+        out.append(
+            f"the whole run   {total['steps']:,} steps, {total['tokens']:.3g} tokens, "
+            f"{total['chip_hours']:,.0f} chip-hours{dollars} (estimate)"
+        )
+    return out
