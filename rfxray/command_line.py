@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -26,7 +27,7 @@ def refuse_unread(arguments: argparse.Namespace, names: Iterable[str], why: str)
         raise ConfigError(f"{why} does not read --{given[0]}; leave it out")
 
 
-def settings_given(arguments: argparse.Namespace, settings: type) -> dict[str, object]:
+def settings_given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:
     """The fields of a dataclass that a flag of the same name gives."""
     flags = vars(arguments)
     names = [field.name for field in dataclasses.fields(settings)]

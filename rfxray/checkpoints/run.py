@@ -1,13 +1,13 @@
-"""The checkpoints of a run: what a step holds, and which may be gone on from.
+"""The checkpoints of a run: what a step holds, and from which one the run resumes.
 
-A step holds the items `state` (parameters, optimizer, guard, step, metric accumulators), one
-`ema_*` for each profile, so that a sampler reads only the one it wants, and `meta`, a JSON of
-everything that a restore asserts: the identity of the run, its config and versions, the data
-position, and what store.py needs to know the arrays again.
+A step holds the item `state` (parameters, optimizer, guard, step, metric accumulators), one item
+`ema_*` for each profile, so that a sampler reads only the one it needs, and `meta`, JSON with
+everything that a restore checks: the identity of the run, its config and versions, the data
+position, and what store.py needs to verify the arrays.
 
-`workdir/checkpoints/` holds what a run goes on from, the newest few; `workdir/ema/` snapshots of
-the averages, kept for ever: any other profile can be made from them after the run (Karras et al.
-2024, arXiv 2312.02696, §3.2); `workdir/set_aside/` what was found damaged.
+`workdir/checkpoints/` holds the newest checkpoints, from which a run resumes; `workdir/ema/` holds
+snapshots of the averages, kept for ever, from which any other profile can be made after the run
+(Karras et al. 2024, arXiv 2312.02696, §3.2); `workdir/set_aside/` holds damaged checkpoints.
 """
 
 import importlib.metadata
@@ -44,14 +44,14 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-      workdir: of the run.
-      config: the run's config.
-      identity: what a restored step must agree with, from `config.identity`.
-      state, metrics: the state, real or abstract, whose layout is saved and restored.
-      allow: identity keys in which a restored step may differ, by the user's word.
+      workdir: Folder of the run.
+      config: Config of the run.
+      identity: Identity that a restored step must have, from `config.identity`.
+      state, metrics: State and accumulators, real or abstract, with the layout that is saved.
+      allow: Identity keys in which a restored step may differ (`--allow-change`).
 
     Attributes:
-      changes: where and in which keys the run was changed by that.
+      changes: Lines that say at which step which of these keys changed.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Checkpoints:
             keep_every=config.checkpoint_keep_every,
             create=True,
         )
-        self._snapshots = None
+        self._snapshots: Store | None = None
         if config.ema_every or (workdir / "ema").is_dir():
             names = tuple(name for name in layout if name.startswith("ema_"))
             self._snapshots = Store(workdir / "ema", names, create=True)
@@ -85,18 +85,18 @@ class Checkpoints:
         return max(self._steps.steps(), default=None)
 
     def save(self, step: int, state, metrics, position: int) -> float:
-        """Starts to save a step; returns once the arrays may be overwritten.
+        """Starts to save a step; returns when the arrays may be overwritten.
 
         Args:
-          step: steps taken.
-          state, metrics: as the train step returned them.
-          position: of the data, in examples.
+          step: Number of steps taken.
+          state, metrics: State and accumulators that the train step returned.
+          position: Position in the data, examples.
 
         Returns:
-          seconds that the caller waited beyond the steps that were under way.
+          Seconds that the caller waited, without the steps still running on the devices.
 
         Raises:
-          SaveFailed: as `check`.
+          SaveFailed: If this save cannot start or the one before it failed.
         """
         jax.block_until_ready(state)
         begin = time.perf_counter()
@@ -104,7 +104,7 @@ class Checkpoints:
         return time.perf_counter() - begin
 
     def snapshot(self, step: int, state, position: int) -> float:
-        """Starts to save the averages of a step into `ema/`, as `save` does; once is enough."""
+        """Starts to save the averages of a step into `ema/`, unless that is done; see `save`."""
         begin = time.perf_counter()
         if step not in self._snapshots.steps():
             self._snapshots.save(step, _ema_items(state["ema"]), self._meta(step, position))
@@ -121,17 +121,17 @@ class Checkpoints:
         }
 
     def resume(self):
-        """The newest step that is whole, or None for a run that has none.
+        """Restores the newest undamaged step, or returns None if the run has no steps.
 
-        Steps newer than it are damaged, and snapshots newer than it will be taken again, perhaps of
-        other averages: they are moved to `workdir/set_aside/`, never deleted.
+        Newer steps are damaged. Newer snapshots will be taken again and may then hold other
+        averages. Both are moved to `workdir/set_aside/`, never deleted.
 
         Returns:
-          (step, (state, metrics, position), lines that say what was set aside).
+          (step, (state, metrics, position), log lines that say what was moved).
 
         Raises:
-          ConfigError: where a step was made by another run, with the keys that differ.
-          DataError: where there are steps and none is whole; they all stay where they are.
+          ConfigError: If a step was made by another run, with the keys that differ.
+          DataError: If every step is damaged, or all were moved to `set_aside/`. Nothing is moved.
         """
         damaged = []
         for step in reversed(self._steps.steps()):
@@ -141,33 +141,35 @@ class Checkpoints:
                 damaged.append((step, error))
                 continue
             folder = self._workdir / "set_aside"
-            lines = [
-                f"set aside: {error}; it lies in {self._steps.set_aside(number, folder)} now"
-                for number, error in damaged
-            ]
-            snapshots = self._snapshots.steps() if self._snapshots else []
-            for number in (n for n in snapshots if n > step):
-                target = self._snapshots.set_aside(number, folder / "ema")
-                lines.append(f"set aside: the snapshot of step {number}; it lies in {target} now")
+            lines = []
+            for number, error in damaged:
+                target = self._steps.set_aside(number, folder)
+                lines.append(f"moved the damaged checkpoint to {target}: {error}")
+            snapshots = self._snapshots
+            for number in snapshots.steps() if snapshots else ():
+                if number <= step:
+                    continue
+                target = snapshots.set_aside(number, folder / "ema")
+                lines.append(f"moved the snapshot of step {number} to {target}: it is taken again")
             return step, restored, lines
         if damaged:
             raise DataError(
-                f"none of the {len(damaged)} checkpoints of {self._workdir} is whole: "
+                f"all {len(damaged)} checkpoints in {self._workdir} are damaged: "
                 + "; ".join(str(error) for _, error in damaged)
             )
         if any(self._workdir.glob("set_aside/[0-9]*")):
             raise DataError(
-                f"{self._workdir} has no checkpoint but those in set_aside/; bring one back, or "
-                "begin afresh in another --workdir"
+                f"all checkpoints of {self._workdir} are in set_aside/; move one back, or start "
+                "a new run in another --workdir"
             )
         return None
 
     def restore(self, step: int):
-        """(state, metrics, position) of a step, placed as the run's own.
+        """The (state, metrics, position) of a step, with the shardings of this run.
 
         Raises:
-          ConfigError: where the step was made by another run, with the keys that differ.
-          DataError: where it cannot be read or is not what was saved.
+          ConfigError: If the step was made by another run, with the keys that differ.
+          DataError: If it cannot be read or is not what was saved.
         """
         failure, meta = None, None
         try:
@@ -186,46 +188,49 @@ class Checkpoints:
         self.changes = meta["changes"] + [f"from step {step} on, {line}" for line in changes]
         moved = any("batch_size:" in line for line in self.changes)
         if not moved and meta["position"] != step * self._config.batch_size:
-            raise DataError(f"checkpoint {step} of {where} stands at example {meta['position']}")
+            raise DataError(
+                f"the checkpoint in {where} has data position {meta['position']} instead of "
+                f"{step * self._config.batch_size} (step × batch_size)"
+            )
         state = dict(items.pop("state"))
         metrics = serialization.from_state_dict(self._metrics, state.pop("metrics"))
         state["ema"] = {name.removeprefix("ema_"): tree for name, tree in items.items()}
         return state, metrics, meta["position"]
 
     def check(self) -> None:
-        """Raises SaveFailed where a save in the background has failed."""
+        """Raises SaveFailed if a save in the background has failed."""
         for store in self._stores():
             store.check()
 
     def close(self) -> None:
-        """Waits for the saves in the background; raises SaveFailed where one failed."""
+        """Waits for the saves in the background; raises SaveFailed if one failed."""
         for store in self._stores():
             store.wait()
             store.close()
 
     def _stores(self) -> list[Store]:
-        return [self._steps] + [self._snapshots] * bool(self._snapshots)
+        return [self._steps] if self._snapshots is None else [self._steps, self._snapshots]
 
 
 def refuse_difference(
     there: dict, here: dict, where: str, allow: Collection[str] = ()
 ) -> list[str]:
-    """Raises a ConfigError that lists the identity keys in which a checkpoint is of another run.
+    """Raises a ConfigError that lists the identity keys in which a checkpoint differs.
 
     Args:
-      there, here: the identities.
-      where: the checkpoint, for the message.
-      allow: keys that may differ.
+      there, here: Identities of the checkpoint and of this run.
+      where: Description of the checkpoint for the message.
+      allow: Keys that may differ.
 
     Returns:
-      a line for each key that does differ and may.
+      Lines for the keys that differ and are allowed to.
     """
     keys = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
     lines = {k: f"{k}: {there.get(k)} there, {here.get(k)} here" for k in keys}
     refused = [line for key, line in lines.items() if key not in allow]
     if refused:
         raise ConfigError(
-            f"the checkpoint in {where} belongs to another run ({', '.join(refused)}); give this "
-            "one another --workdir, or the config that made it, or --allow-change KEY for each"
+            f"the checkpoint in {where} belongs to another run ({', '.join(refused)}); use another "
+            "--workdir, or the config that made it, or --allow-change KEY for each key"
         )
     return list(lines.values())

@@ -1,10 +1,10 @@
-"""A folder of saved steps in which what is read is what was written.
+"""A folder of saved steps in which damage is detected.
 
-Orbax writes each step asynchronously and publishes it whole. It does not notice flipped bytes, and
-it casts dtypes silently, so two things are kept beside its arrays: in the step's `meta`, the dtype
-and fingerprint of every array, taken on the devices; in its `seal.json`, the size of every file and
-the SHA-256 of those up to 16 MiB, taken before the step is published. Larger files hold arrays
-alone, which the fingerprints cover.
+Orbax writes each step asynchronously and publishes it atomically. It does not detect flipped bytes,
+and it casts dtypes silently, so two things are stored with its arrays: in the step's `meta`, the
+dtype and fingerprint of every array, computed on the devices; in its `seal.json`, the size of every
+file and the SHA-256 of those up to 16 MiB, computed before the step is published. Larger files hold
+only arrays, which the fingerprints cover.
 """
 
 import contextlib
@@ -27,11 +27,12 @@ _HASHED = 2**24  # bytes of the largest file that the seal hashes
 
 @jax.jit
 def fingerprint(tree):
-    """A checksum of every array: a uint32 scalar each, the same on any mesh.
+    """A checksum of every array: one uint32 scalar each, the same on any mesh.
 
-    The sum of each element's bits times an odd weight of its own, so any single changed element
-    changes it. Weights come from one iota per dimension: raveling would gather a sharded array
-    (2.1 GiB against 132 MiB, measured on one layer of 8 shards).
+    It is the sum of each element's bits times an odd weight that depends on the element's position,
+    so changing any single element changes it. The weights come from one iota per dimension, because
+    raveling would gather a sharded array (2.1 GiB instead of 132 MiB, measured on one layer in 8
+    shards).
     """
 
     def one(x):
@@ -47,26 +48,26 @@ def fingerprint(tree):
 
 
 def seal(folder: Path) -> None:
-    """Writes down the size and checksum of every file of a step in its `seal.json`."""
+    """Writes the size and checksum of every file of a step to its `seal.json`."""
     files = {
         str(file.relative_to(folder)): [file.stat().st_size, _hash(file)]
         for file in sorted(folder.rglob("*"))
-        # Orbax writes the time of publishing into this one, and restores without it.
+        # Orbax writes the time of publishing into the latter and does not need it to restore.
         if file.is_file() and file.name not in (_SEAL, "_CHECKPOINT_METADATA")
     }
-    about = {"files": files, "sha256": _digest(files)}  # of the seal itself
+    about = {"files": files, "sha256": _digest(files)}  # the seal also detects its own damage
     (folder / _SEAL).write_text(json.dumps(about, indent=0) + "\n")
 
 
 class Store:
-    """The steps in one folder, each of some items (trees of arrays) and a `meta`.
+    """The steps in one folder, each with items (trees of arrays) and a `meta`.
 
     Args:
-      folder: of the steps.
-      items: their names.
-      keep: the newest steps kept, all where None.
-      keep_every: steps that are multiples of it are kept for ever; 0 for none.
-      create: make the folder, and clear away what a killed save has left.
+      folder: Folder of the steps.
+      items: Names of the items.
+      keep: Number of newest steps to keep; None keeps all.
+      keep_every: Interval of steps that are never deleted; 0 for none.
+      create: Whether to create the folder and to delete what a killed save left behind.
     """
 
     def __init__(
@@ -79,7 +80,9 @@ class Store:
     ):
         self.folder, self._items = folder, (*items, "meta")
         self._saving = None
-        policies = [preservation_policy.LatestN(keep)] if keep else []
+        policies: list[preservation_policy.PreservationPolicy] = []
+        if keep:
+            policies.append(preservation_policy.LatestN(keep))
         if keep and keep_every:
             policies.append(preservation_policy.EveryNSteps(keep_every))
         options = ocp.CheckpointManagerOptions(
@@ -88,7 +91,7 @@ class Store:
             else None,
             create=create,
             cleanup_tmp_directories=create,
-            # Called when every file of a step is written and before the step is published.
+            # Called after every file of a step is written and before the step is published.
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         self._manager = ocp.CheckpointManager(
@@ -100,15 +103,15 @@ class Store:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, items: dict, meta: dict) -> None:
-        """Starts to save a step; returns once the arrays may be overwritten.
+        """Starts to save a step; returns when the arrays may be overwritten.
 
         Args:
-          step: which.
-          items: trees of arrays by name.
-          meta: of JSON values, kept with the step.
+          step: Number of the step.
+          items: Trees of arrays by name.
+          meta: JSON values to store with the step.
 
         Raises:
-          SaveFailed: where this save cannot begin, or the one before it failed.
+          SaveFailed: If this save cannot start or the one before it failed.
         """
         prints = jax.device_get(fingerprint(items))
         meta = meta | {
@@ -120,14 +123,14 @@ class Store:
         self._saving = step
         everything = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args)
         with self._saves():
-            # Without `force` Orbax would leave out, without a word, what is not the newest step.
+            # Without `force` Orbax silently skips a step that is older than the newest one.
             self._manager.save(step, args=everything, force=True)
 
     def meta(self, step: int) -> dict:
-        """The meta of a step, the files of the store's items checked against its seal.
+        """The meta of a step, after its files of these items are checked against its seal.
 
         Raises:
-          DataError: where a file is missing or is not what was written.
+          DataError: If a file is missing or is not what was written.
         """
         try:
             self._check_seal(step)
@@ -136,16 +139,16 @@ class Store:
             raise self._damaged(step, error) from error
 
     def restore(self, step: int, abstract: dict, meta: dict) -> dict:
-        """Items of a step, checked array by array against its meta.
+        """Items of a step, each array checked against its meta.
 
         Args:
-          step: which.
-          abstract: the items wanted, trees of `jax.ShapeDtypeStruct` with shardings.
-          meta: of the step.
+          step: Number of the step.
+          abstract: Items to restore, trees of `jax.ShapeDtypeStruct` with shardings.
+          meta: Meta of the step, from `meta`.
 
         Raises:
-          ConfigError: where the step holds other arrays than are wanted.
-          DataError: where they are not what was saved.
+          ConfigError: If the step holds other arrays than these.
+          DataError: If the arrays are not what was saved.
         """
         wanted = {name: str(leaf.dtype) for name, leaf in _named(abstract).items()}
         stored = {k: v for k, v in meta["dtypes"].items() if k.split("/")[0] in abstract}
@@ -153,28 +156,28 @@ class Store:
         if wanted.keys() != stored.keys():
             some = sorted(wanted.keys() ^ stored.keys())
             raise ConfigError(
-                f"{where} holds other arrays than this version of the model: "
+                f"{where} does not hold the arrays of this version of the model: "
                 f"{', '.join(some[:4])}{' …' if len(some) > 4 else ''}"
             )
         for name, dtype in wanted.items():
             if stored[name] != dtype:
-                raise ConfigError(f"{where} stores {name} as {stored[name]}, not as {dtype}")
+                raise ConfigError(f"{where} stores {name} as {stored[name]} instead of {dtype}")
         args = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
         failure, items = None, None
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
             items = {name: restored[name] for name in abstract}
-        except Exception as error:  # Orbax raises many kinds for what is one fact here
+        except Exception as error:  # Orbax raises many types for this
             failure = error
         if not distributed.all_agree(failure is None):
-            raise self._damaged(step, failure or "another host could not read it") from failure
+            raise self._damaged(step, failure or "another host cannot read it") from failure
         for name, value in _named(jax.device_get(fingerprint(items))).items():
             if int(value) != meta["fingerprints"][name]:
                 raise self._damaged(step, f"{name} is not what was saved")
         return items
 
     def set_aside(self, step: int, folder: Path) -> Path:
-        """Moves a step out of the way, never over another: where it lies now."""
+        """Moves a step into another folder, never over another step; returns its new path."""
         tries = 0
         while (target := folder / (f"{step}" + f"-{tries}" * bool(tries))).exists():
             tries += 1
@@ -187,13 +190,13 @@ class Store:
         return target
 
     def check(self) -> None:
-        """Raises SaveFailed where the save in the background has failed."""
-        # Orbax gives a failure up to whoever waits for the save, and to nobody who asks.
+        """Raises SaveFailed if the save in the background has failed."""
+        # Orbax reports a failure only to a call that waits for the save.
         if self._saving is not None and not self._manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> None:
-        """Returns when the save in the background is done; raises SaveFailed where it failed."""
+        """Waits for the save in the background; raises SaveFailed if it failed."""
         with self._saves():
             self._manager.wait_until_finished()
         self._saving = None
@@ -203,14 +206,14 @@ class Store:
 
     @contextlib.contextmanager
     def _saves(self):
-        """Turns what a save meets, of many kinds, into SaveFailed."""
+        """Turns any exception of a save into SaveFailed."""
         try:
             yield
         except Exception as error:
             raise SaveFailed(
                 f"the checkpoint {self.folder / str(self._saving)} could not be saved "
-                f"({type(error).__name__}: {first_line(error)}); see to space and access, then run "
-                "the same command again"
+                f"({type(error).__name__}: {first_line(error)}); check free space and permissions, "
+                "then rerun the command"
             ) from error
 
     def _seal(self) -> None:

@@ -59,6 +59,8 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.Froz
     path, _, argument = name.partition(":")
     file = _find(path)
     spec = importlib.util.spec_from_file_location("rfxray_config", file)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -40,8 +40,11 @@ import cv2
 import numpy as np
 import pydicom
 from PIL import Image, ImageOps
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.dataset import FileMetaDataset
+from pydicom.multival import MultiValue
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from rfxray.errors import DataError, first_line
 
@@ -328,7 +331,7 @@ def _from_dataset(dataset: pydicom.Dataset) -> Radiograph:
     return Radiograph(pixels, int(dataset.BitsStored), _spacing(dataset), _laterality(dataset))
 
 
-def _choose_decoder(dataset: pydicom.Dataset, syntax: pydicom.uid.UID) -> None:
+def _choose_decoder(dataset: pydicom.Dataset, syntax: UID) -> None:
     """One decoder, not whichever of several is installed: the pixels must not depend on it."""
     try:
         readable = get_decoder(syntax).available_plugins
@@ -346,7 +349,7 @@ def _choose_decoder(dataset: pydicom.Dataset, syntax: pydicom.uid.UID) -> None:
 def _complete(dataset: pydicom.Dataset) -> None:
     """Fills in what decoding needs and 5% of CheXpert-Plus lack, as the standard has it."""
     if "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
-        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        dataset.file_meta = FileMetaDataset()
         big = dataset.original_encoding[1] is False
         dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian if big else ImplicitVRLittleEndian
     if dataset.get("BitsAllocated") is None:
@@ -398,7 +401,7 @@ def _as_displayed(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     table = (dataset.get("VOILUTSequence") or [pydicom.Dataset()])[0]
     has_table = None not in (table.get("LUTDescriptor"), table.get("LUTData"))
     width = dataset.get("WindowWidth")
-    first = width[0] if isinstance(width, pydicom.multival.MultiValue) and width else width
+    first = width[0] if isinstance(width, MultiValue) and width else width
     if not has_table and not (first and float(first) >= 1):
         return rescaled
     windowed = apply_voi_lut(rescaled, dataset)

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ _PATIENT = ("checkpoint", "step", "ema", "seed", "index", "attributes", "image_s
 _WORDING = ("command", "edit_of")
 
 
-def save(path: Path, image: np.ndarray, entry: Mapping[str, object], derived: str = "") -> None:
+def save(path: Path, image: np.ndarray, entry: Mapping[str, Any], derived: str = "") -> None:
     """Writes a 16-bit MONOCHROME2 Secondary Capture, whole or not at all.
 
     The UIDs are derived only from `entry` (2.25 and a hash), so the same image generated again is
@@ -44,6 +45,7 @@ def save(path: Path, image: np.ndarray, entry: Mapping[str, object], derived: st
     """
     require("prep", "pydicom")
     import pydicom
+    from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
     attributes = entry.get("attributes", {})
@@ -60,7 +62,7 @@ def save(path: Path, image: np.ndarray, entry: Mapping[str, object], derived: st
 
     file = pydicom.Dataset()
     file.SpecificCharacterSet = "ISO_IR 192"
-    file.file_meta = pydicom.dataset.FileMetaDataset()
+    file.file_meta = FileMetaDataset()
     file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     file.SOPClassUID = SecondaryCaptureImageStorage
     file.SOPInstanceUID = uid("picture", picture)

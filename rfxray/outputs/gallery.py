@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ _FOLDER = Path(__file__).parent
 
 
 def write(
-    path: Path, shown: Iterable[tuple[np.ndarray, Mapping[str, object]]], title: str, note: str
+    path: Path, shown: Iterable[tuple[np.ndarray, Mapping[str, Any]]], title: str, note: str
 ) -> None:
     """Writes the page. It has a filter for every attribute that differs between the pictures.
 
@@ -24,8 +25,8 @@ def write(
       title: Title of the page.
       note: Sentence below the title, such as how many pictures there are in all.
     """
-    shown = [(page.data_uri(image, SIDE), attributes) for image, attributes in shown]
-    groups = [{name: _group(name, v) for name, v in a.items()} for _, a in shown]
+    entries = [(page.data_uri(image, SIDE), attributes) for image, attributes in shown]
+    groups = [{name: _group(name, v) for name, v in a.items()} for _, a in entries]
     filters = {}
     for name in dict.fromkeys(name for requested in groups for name in requested):
         options = sorted({requested.get(name, "not requested") for requested in groups})
@@ -38,7 +39,7 @@ def write(
             "all": _words(attributes),
             "varying": _words({k: v for k, v in attributes.items() if k in filters}),
         }
-        for (uri, attributes), requested in zip(shown, groups, strict=True)
+        for (uri, attributes), requested in zip(entries, groups, strict=True)
     ]
     html = page.render(
         _FOLDER / "gallery.html",
@@ -52,7 +53,7 @@ def write(
     write_whole(path, html)
 
 
-def _group(name: str, value: object) -> str:
+def _group(name: str, value: Any) -> str:
     """The option of a filter that a value belongs to: its decade for an age."""
     if name != "age":
         return str(value)
@@ -60,6 +61,6 @@ def _group(name: str, value: object) -> str:
     return f"{decade}-{decade + 9}"
 
 
-def _words(attributes: Mapping[str, object]) -> str:
+def _words(attributes: Mapping[str, Any]) -> str:
     rounded = {k: round(v, 1) if isinstance(v, float) else v for k, v in attributes.items()}
     return ", ".join(f"{name} {value}" for name, value in rounded.items()).replace("_", " ")

@@ -130,8 +130,7 @@ def check_axes(mesh: Mesh, sizes: Mapping[str, int]) -> None:
         axis = RULES[name]
         if isinstance(axis, str) and size % mesh.shape[axis]:
             raise ConfigError(
-                f"mesh.{axis} must divide the {size} {name} of the network "
-                f"(got {mesh.shape[axis]})"
+                f"mesh.{axis} must divide the {size} {name} of the network (got {mesh.shape[axis]})"
             )
 
 
@@ -140,7 +139,9 @@ def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x
-    return jax.lax.with_sharding_constraint(x, P(*(RULES.get(name) for name in logical)))
+    return jax.lax.with_sharding_constraint(
+        x, P(*(RULES.get(name) if name else None for name in logical))
+    )
 
 
 def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

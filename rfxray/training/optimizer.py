@@ -28,7 +28,7 @@ def schedule(optim: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
                 f"optim.warmup must be below steps={steps} to leave the cosine a step "
                 f"(got {warmup})"
             )
-        body = optax.cosine_decay_schedule(peak, steps - warmup)
+        body: optax.Schedule = optax.cosine_decay_schedule(peak, steps - warmup)
     elif optim.schedule == "wsd":
         if not 0 < decay <= steps - warmup:
             raise ConfigError(
@@ -37,9 +37,11 @@ def schedule(optim: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
             )
         begin = steps - warmup - decay
 
-        def body(step):
+        def fall(step):
             progress = jnp.clip((step - begin) / decay, 0.0, 1.0)
             return peak * (1.0 - jnp.sqrt(progress))
+
+        body = fall
 
     else:
         body = optax.constant_schedule(peak)
