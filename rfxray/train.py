@@ -285,7 +285,7 @@ def train(
     say(f"{'finished' if finished else 'stopped after'} {current.step} steps: {workdir}")
     writer.close()
     if not finished:
-        raise Preempted(f"saved at step {current.step}; run the same command again to go on")
+        raise Preempted(f"saved at step {current.step}; rerun the command to resume")
 
 
 def open_data(

@@ -137,7 +137,7 @@ def run(kills: int, seed: int, folder: Path, kinds=tuple(KILLS)) -> list[Outcome
     draw = random.Random(seed)
     first = Trainer(command(undisturbed, data), environment)
     assert first.process.wait() == 0, "\n".join(line for _, line in first.lines[-20:])
-    to_resume = first.when("a fresh run")
+    to_resume = first.when("a new run")
 
     outcomes: list[Outcome] = []
     pending = None

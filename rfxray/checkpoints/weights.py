@@ -8,7 +8,7 @@ from rfxray.errors import ConfigError, DataError
 
 
 def ema_name(sigma: float) -> str:
-    """The name under which an EMA profile is stored and asked for: 0.05 → "0.050"."""
+    """The name of an EMA profile in files and flags: 0.05 → "0.050"."""
     return f"{sigma:.3f}"
 
 
@@ -21,29 +21,29 @@ def read_config(workdir: Path) -> dict:
     """The `config.json` of a workdir as nested dicts.
 
     Raises:
-      DataError: where it is missing or torn.
+      DataError: If it is missing or damaged.
     """
     file = workdir / "config.json"
     if not file.is_file():
-        raise DataError(f"{workdir} is no workdir of rfxray.train: it has no config.json")
+        raise DataError(f"{workdir} is not a workdir of rfxray.train (no config.json)")
     try:
         return json.loads(file.read_text())
     except ValueError as error:
-        raise DataError(f"{file} does not parse: {error}") from error
+        raise DataError(f"{file} is not valid JSON: {error}") from error
 
 
 def restore_ema(workdir: Path, abstract: dict, name: str, step: int | None = None):
     """The averaged parts of one EMA profile: (params by part, step).
 
     Args:
-      workdir: Path of a run.
-      abstract: The parts as `jax.ShapeDtypeStruct` with the sharding to restore to, by name.
-      name: of the profile, such as `0.050`: one of the run's, or one of `rfxray.posthoc_ema`.
-      step: which, of the checkpoints or the snapshots; the newest checkpoint when None.
+      workdir: Folder of the run.
+      abstract: Parts by name, as `jax.ShapeDtypeStruct` with the shardings to restore to.
+      name: Name of the profile, such as `0.050`, of the run or of `rfxray.posthoc_ema`.
+      step: Step of a checkpoint or a snapshot; None for the newest checkpoint.
 
     Raises:
-      ConfigError: for a step or a profile that is not there, with those that are.
-      DataError: where there is no checkpoint, or it is not what was saved.
+      ConfigError: If the step or the profile does not exist, with those that do.
+      DataError: If there is no checkpoint, or it is damaged.
     """
     item = ema_item(name)
     folders = [workdir / "posthoc" / name]
@@ -54,7 +54,7 @@ def restore_ema(workdir: Path, abstract: dict, name: str, step: int | None = Non
         held = {number: store for store in reversed(stores) for number in store.steps()}
         steps = stores[0].steps() if stores else []
         if not (steps or held):
-            raise DataError(f"{workdir} holds no complete checkpoint yet")
+            raise DataError(f"{workdir} has no complete checkpoint yet")
         step = (max(steps or held)) if step is None else step
         if step not in held:
             raise ConfigError(f"{workdir} has no checkpoint of step {step}, only {sorted(held)}")
@@ -65,7 +65,7 @@ def restore_ema(workdir: Path, abstract: dict, name: str, step: int | None = Non
         if name not in profiles:
             raise ConfigError(
                 f"{workdir} has no EMA profile {name}, only {', '.join(profiles)}; "
-                "rfxray.posthoc_ema makes others out of snapshots"
+                "rfxray.posthoc_ema makes others from snapshots"
             )
         return held[step].restore(step, {item: abstract}, meta)[item], step
     finally:

@@ -1,8 +1,8 @@
-"""Brings a run on a preemptible slice to its end. Called by launch/tpu/babysit.sh.
+"""Keeps a run on a preemptible slice going until it ends. Called by launch/tpu/babysit.sh.
 
-Only two things are looked at: the reports of the hosts in the bucket, and the state of the slice.
-All calls of gcloud are made by the scripts of launch/tpu. This module needs the standard library
-only, because it runs on a machine where nothing is installed.
+It reads only the reports of the hosts in the bucket and the state of the slice. The scripts of
+launch/tpu make all calls of gcloud. This module needs only the standard library, because it runs on
+a machine on which nothing is installed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ NO_REPORTS = status.Verdict("none", 0, -1, "-", "no report")
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is watched, and how patiently.
+    """What to watch, with which limits.
 
     Attributes:
       name: Name of the slice.
       run: Folder of the run in the bucket, `gs://…`.
       flags: Flags of rfxray.train.
-      poll: Seconds between two looks.
-      stale: Seconds after which a silent host counts as lost.
+      poll: Seconds between two checks.
+      stale: Seconds after which a host that does not report counts as lost.
       grace: Seconds that hosts may continue after the first has ended.
-      futile: Attempts in a row without a step forward before it gives up.
+      futile: Attempts in a row without progress after which it gives up.
       delete: Whether the slice is deleted at the end.
     """
 
@@ -63,7 +63,7 @@ class Scripts:
     """The scripts of launch/tpu."""
 
     def call(self, script: str, *words: str, **settings: str) -> bool:
-        """Whether a script succeeded; what it says is shown.
+        """Whether a script succeeded; its output is shown.
 
         Args:
           script: Name without `.sh`.
@@ -83,10 +83,10 @@ class Scripts:
 
 
 def read_reports(scripts: Scripts, run: str) -> list[status.Status]:
-    """The report of every host.
+    """The reports of all hosts.
 
     Raises:
-      End: If they cannot be fetched, or none of them can be read.
+      End: If they cannot be fetched, or none can be parsed.
     """
     text = scripts.read("logs", "--status")
     if text is None:
@@ -95,8 +95,8 @@ def read_reports(scripts: Scripts, run: str) -> list[status.Status]:
     if text.strip() and not found:
         raise End(
             78,
-            f"no report in {run}/status can be read, so another version of rfxray wrote them; run "
-            "its babysit.sh, or move them away once its hosts are stopped",
+            f"the reports in {run}/status were written by another version of rfxray; use its "
+            "babysit.sh, or move them away after its hosts have stopped",
         )
     return found
 
@@ -107,20 +107,20 @@ def babysit(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Creates the slice, installs, starts, and resumes after every interruption.
+    """Creates the slice, installs and starts the run, and resumes it after every interruption.
 
     Args:
-      plan: What is watched.
-      scripts: What acts on the cloud.
-      sleep: Waits for some seconds.
-      clock: Seconds that only grow.
+      plan: What to watch.
+      scripts: Scripts that act on the cloud.
+      sleep: Function that waits for some seconds.
+      clock: Function that returns monotonic seconds.
 
     Raises:
-      End: At the end, which every path leads to.
+      End: Always; this is the only way that it returns.
     """
     verdict = NO_REPORTS
-    ours = ""  # attempt that is watched
-    fresh = False  # the slice is new, or the attempt did not start: no report can be of it
+    ours = ""  # the attempt being watched
+    fresh = False  # the slice is new or the attempt did not start, so there are no reports of it
     began, furthest = 0.0, -1
     stuck = failed = starts = 0
     while True:
@@ -135,7 +135,7 @@ def babysit(
             raise End(0, f"finished at step {verdict.step}")
         if not ours and verdict.word == "running":  # started before this babysitter
             ours, began = verdict.attempt, clock()
-            say(f"goes on with attempt {ours}")
+            say(f"watching attempt {ours}, which is already running")
         if verdict.step > furthest:
             furthest, stuck = verdict.step, 0
 
@@ -143,7 +143,7 @@ def babysit(
         if not state:
             raise End(75, f"the state of {plan.name} could not be read")
         if state in ("gone", "absent"):
-            say(f"{plan.name} is {state}; the last step known is {furthest}")
+            say(f"{plan.name} is {state}; the last known step is {furthest}")
             if state == "gone" and not scripts.call("delete", "--now"):
                 raise End(75, f"{plan.name} could not be deleted")
             if not scripts.call("create"):
@@ -151,7 +151,7 @@ def babysit(
             fresh, failed = True, 0
             continue
         if state == "coming":
-            say(f"waits for {plan.name}")
+            say(f"waiting for {plan.name}")
             sleep(plan.poll)
             continue
 
@@ -166,30 +166,30 @@ def babysit(
             if stuck > plan.futile:
                 raise End(
                     75,
-                    f"{plan.futile} attempts in a row came no further than step {furthest}; see "
+                    f"{plan.futile} attempts in a row made no progress beyond step {furthest}; see "
                     "logs.sh",
                 )
         if failed > plan.futile:
             raise End(
                 75,
-                f"{plan.name} is ready, and {failed} attempts in a row could not be started; see "
-                "above",
+                f"{plan.name} is ready, but {failed} attempts in a row could not be started; see "
+                "the messages above",
             )
         starts += 1
         ours = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.{starts:04d}"
         if scripts.call("setup") and scripts.call("run", "--", *plan.flags, ATTEMPT=ours):
             began, fresh, failed = clock(), False, 0
         else:
-            # Preempted meanwhile, which the next look shows, or a fault of its own.
+            # Either the slice was preempted, which the next check shows, or the start failed.
             failed, fresh = failed + 1, True
-            say(f"attempt {ours} could not be started; looks at {plan.name} again")
+            say(f"attempt {ours} could not be started; checking {plan.name} again")
             sleep(plan.poll)
 
 
 def finish(plan: Plan, scripts: Scripts, end: End) -> int:
-    """Deletes the slice if asked, and says how the run ended; returns the exit code."""
+    """Deletes the slice if requested and reports how the run ended; returns the exit code."""
     if plan.delete and not scripts.call("delete", "--now"):
-        print("babysit.sh: the slice was not deleted; it costs", file=sys.stderr)
+        print(f"babysit.sh: {plan.name} was not deleted and still costs money", file=sys.stderr)
     where = (
         "the run is in" if end.code == 0 else f"exit code {end.code}; see docs/operations.md and"
     )
@@ -204,7 +204,7 @@ def parse(argv: Sequence[str] | None = None) -> Plan:
     for setting in ("poll", "stale", "grace", "futile"):
         parser.add_argument(f"--{setting}", required=True, type=int)
     parser.add_argument("--delete", action="store_true")
-    parser.add_argument("flags", nargs="+", help="of rfxray.train, after --")
+    parser.add_argument("flags", nargs="+", help="flags of rfxray.train, after --")
     given = vars(parser.parse_args(argv))
     return Plan(**{**given, "flags": tuple(given["flags"])})
 
@@ -216,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except End as end:
         sys.exit(finish(plan, scripts, end))
     except KeyboardInterrupt:
-        say("ended by Ctrl-C; the run and its slice go on, and the same command watches them again")
+        say("stopped by Ctrl-C; the run and its slice continue, rerun the command to watch them")
         sys.exit(130)
 
 

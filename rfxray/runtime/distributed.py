@@ -1,4 +1,4 @@
-"""Starting JAX, what its hosts have to agree on, and leaving it."""
+"""Starting JAX on every host, agreement between hosts, and a safe exit."""
 
 import contextlib
 import os
@@ -10,28 +10,28 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax._src import clusters, distributed  # who is on a slice, the client: no public names
+from jax._src import clusters, distributed  # slice detection and the client have no public names
 from jax.experimental import multihost_utils
 
 from rfxray.errors import ConfigError, HostMissing, Preempted, first_line
 
 # Seconds that a host waits for the others. The hosts of a slice start within a minute of each
-# other; the longest that a launcher should burn a slice on a host that is not there is five.
+# other; a launcher should not pay for a slice longer than five minutes while a host is missing.
 HOST_TIMEOUT = 300
 
 
-# Seconds without a sign of life after which a host counts as dead and the others end.
+# Seconds without a heartbeat after which a host counts as dead and the others exit.
 HEARTBEAT_TIMEOUT = 100
 
 
 def start() -> None:
-    """Joins the other hosts of the run, and turns on the persistent compilation cache.
+    """Joins the other hosts of the run and turns on the persistent compilation cache.
 
-    A restart is otherwise bound by compiling. `JAX_COMPILATION_CACHE_DIR` moves the cache; set it
-    to the empty string to go without.
+    Without the cache, compiling dominates a restart. `JAX_COMPILATION_CACHE_DIR` moves it; an
+    empty string turns it off.
 
     Raises:
-      HostMissing: see `join`.
+      ConfigError, HostMissing: See `join`.
     """
     join()
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rfxray" / "jax"
@@ -42,16 +42,16 @@ def start() -> None:
 
 
 def join() -> None:
-    """`jax.distributed` on every host of a TPU slice, or of whatever the environment describes.
+    """Initializes `jax.distributed` on a TPU slice, or on the hosts that the environment describes.
 
-    A TPU slice says by itself which hosts it has. Elsewhere every process sets
-    `JAX_COORDINATOR_ADDRESS` (host:port of the first), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`;
-    without them a process is alone. `RFXRAY_HOST_TIMEOUT` changes the 300 seconds of waiting,
-    `RFXRAY_HEARTBEAT_TIMEOUT` the 100 seconds after which a silent host ends the run.
+    A TPU slice knows its hosts. Elsewhere every process sets `JAX_COORDINATOR_ADDRESS` (host:port
+    of the first), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; without them there is one process.
+    `RFXRAY_HOST_TIMEOUT` changes the 300 seconds of waiting, `RFXRAY_HEARTBEAT_TIMEOUT` the 100
+    seconds after which a silent host ends the run.
 
     Raises:
-      ConfigError: where the variables are not complete.
-      HostMissing: where a host has not come in time.
+      ConfigError: If the variables are incomplete.
+      HostMissing: If a host does not join in time.
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     if not address and (os.environ.get("JAX_PLATFORMS") == "cpu" or not _on_slice()):
@@ -71,9 +71,9 @@ def join() -> None:
         ) from error
     who = "host {process_id} of {num_processes}".format(**which) if address else "a host of a slice"
     print(f"rfxray: {who} waits up to {timeout} s for the others", file=sys.stderr, flush=True)
-    # Without it, processes on CPUs cannot reduce over each other.
+    # Processes on CPUs need it for collectives.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # The runtime aborts the process when its own time is up, so ours is taken beside it.
+    # The runtime aborts the process at its own timeout, so this timeout is taken in a thread.
     failure: list[Exception] = []
 
     def initialize():
@@ -83,7 +83,7 @@ def join() -> None:
                 initialization_timeout=10 * timeout,
                 heartbeat_timeout_seconds=silence,
             )
-        except Exception as error:  # the runtime raises several kinds for what is one fact here
+        except Exception as error:  # the runtime raises several types for this
             failure.append(error)
 
     waiting = threading.Thread(target=initialize, daemon=True)
@@ -92,62 +92,62 @@ def join() -> None:
     if waiting.is_alive() or failure:
         reason = f" ({first_line(failure[0])})" if failure else ""
         raise HostMissing(
-            f"{who}: not every host came within {timeout} s; is each one running the same command, "
-            f"and does it reach {address or 'the first host'}?{reason}"
+            f"{who}: not every host joined within {timeout} s; check that each one runs the same "
+            f"command and can reach {address or 'the first host'}{reason}"
         )
 
 
 def _on_slice() -> bool:
-    """Whether this is a host of a TPU slice. JAX knows the chips by their PCI numbers: their device
-    files have other names from generation to generation (/dev/accel0, /dev/vfio/0)."""
+    """Whether this is a host of a TPU slice. JAX recognises the chips by their PCI numbers: the
+    names of their device files differ between generations (/dev/accel0, /dev/vfio/0)."""
     return any(c.is_env_present() for c in (clusters.GkeTpuCluster, clusters.GceTpuCluster))
 
 
 def all_agree(good: bool) -> bool:
-    """Whether every process says so; each one has to call it."""
+    """Whether it is true on every process; all of them must call it."""
     if jax.process_count() == 1:
         return good
     return bool(multihost_utils.process_allgather(np.array(good)).all())
 
 
 def first_says(yes: bool) -> bool:
-    """What the first process says; each one has to call it."""
+    """The value of the first process; all of them must call it."""
     return bool(multihost_utils.broadcast_one_to_all(np.array(yes)))
 
 
 def barrier(name: str, seconds: float = HOST_TIMEOUT) -> None:
-    """Waits until every process has come to the barrier of that name.
+    """Waits until every process has reached the barrier of that name.
 
     Raises:
-      HostMissing: after that many seconds, with the hosts that did not come.
+      HostMissing: After that many seconds, with the hosts that did not reach it.
     """
     client = distributed.global_state.client
     if jax.process_count() == 1 or client is None:
         return
     try:
         client.wait_at_barrier(f"rfxray: {name}", timeout_in_ms=int(1000 * seconds))
-    except Exception as error:  # the runtime raises several kinds for what is one fact here
+    except Exception as error:  # the runtime raises several types for this
         absent = sorted({int(n) for n in re.findall(r"task:(\d+)", str(error))})
         who = f"host {', '.join(map(str, absent))}" if absent else "a host"
-        raise HostMissing(f"{who} did not come to {name!r} within {seconds:.0f} s") from error
+        raise HostMissing(f"{who} did not reach {name!r} within {seconds:.0f} s") from error
 
 
 @contextlib.contextmanager
 def leaving():
-    """Ends this process at once where, of several hosts, it fails alone.
+    """On several hosts, exits at once if only this one failed.
 
-    An orderly end waits for the other hosts, and they wait for this one in the middle of a step.
-    The runtime ends them when it misses it.
+    A normal exit would wait for the other hosts, which wait for this one in the middle of a step.
+    The runtime ends them when the heartbeat of this one is missing.
     """
     try:
         yield
     except BaseException as error:
         code = error.code if isinstance(error, SystemExit) else 1
-        code = code if isinstance(code, int) else int(code is not None)  # as Python ends
-        # Asking JAX for the number of processes would begin to wait for them.
-        alone = distributed.global_state.client is None
+        code = code if isinstance(code, int) else int(code is not None)  # as Python does
+        # `jax.process_count()` could start to wait for the others.
+        single = distributed.global_state.client is None
         together = code == 0 or isinstance(error.__context__, Preempted)
-        if not (alone or together):
+        if not (single or together):
             if not isinstance(error, SystemExit):
                 traceback.print_exc()
             sys.stdout.flush()

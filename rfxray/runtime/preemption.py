@@ -1,4 +1,4 @@
-"""Being asked to stop: one answer on every host, at the same step, within a time."""
+"""Requests to stop: every host stops at the same step, within a time limit."""
 
 import os
 import signal
@@ -12,34 +12,34 @@ from rfxray.errors import Preempted
 
 
 class StopRequest:
-    """Listens to SIGTERM and SIGINT from now on.
+    """Handles SIGTERM and SIGINT from its creation on.
 
-    A process alone notes the signal. Of several hosts each hands it to the coordination service,
-    which names the step that all of them will have reached: they stop, and save, at that one. A
-    second SIGINT ends the process at once, as it would without this.
+    With one host the signal is recorded; with several it is passed to the coordination service,
+    which chooses a step that all hosts can stop and save at. A second SIGINT ends the process at
+    once, as it would without this handler.
 
     Args:
-      seconds: after the signal, in which a process alone has to be done: else it ends without
-        having saved, before whoever sent the signal kills it in the middle of something.
+      seconds: Seconds that a single process has to save after the signal. Then it exits unsaved,
+        before the sender of the signal kills it in the middle of a write.
     """
 
     def __init__(self, seconds: float):
         self._asked, self._timer = False, threading.Timer(seconds, self._give_up)
         self._timer.daemon = True
         self._seconds = seconds
-        # Of several hosts the runtime itself listens to SIGTERM.
-        alone = jax.process_count() == 1
-        for number in (signal.SIGTERM, signal.SIGINT) if alone else (signal.SIGINT,):
-            signal.signal(number, self._note if alone else self._pass_on)
+        # With several hosts the runtime itself handles SIGTERM.
+        single = jax.process_count() == 1
+        for number in (signal.SIGTERM, signal.SIGINT) if single else (signal.SIGINT,):
+            signal.signal(number, self._note if single else self._pass_on)
 
     def agreed(self, step: int) -> bool:
-        """Whether to stop at this step, the same on every host; to be asked before every step."""
+        """Whether to stop at this step, the same on every host; call it before every step."""
         if jax.process_count() == 1:
             return self._asked
         return multihost_utils.reached_preemption_sync_point(step)
 
     def saved(self) -> None:
-        """All is saved: the time is not running any more."""
+        """Ends the time limit, because everything is saved."""
         self._timer.cancel()
 
     def _note(self, number, frame):
@@ -54,8 +54,8 @@ class StopRequest:
 
     def _give_up(self):
         print(
-            f"rfxray.train: stopped: asked to stop {self._seconds:.0f} s ago and still not saved; "
-            "run the same command again to go on from the last checkpoint",
+            f"rfxray.train: stopped: not saved {self._seconds:.0f} s after the request to stop; "
+            "rerun the command to resume from the last checkpoint",
             file=sys.stderr,
             flush=True,
         )

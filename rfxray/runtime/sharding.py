@@ -1,10 +1,10 @@
-"""The mesh, and where every array lives on it.
+"""The mesh, and the sharding of every array on it.
 
-A dimension of a parameter has a logical name; one table maps names to mesh axes. `data` repeats
-the model, `fsdp` splits it by its embedding dimension (each layer is gathered when it is used),
-`tensor` splits heads and the SwiGLU width (Megatron's layout, arXiv 1909.08053), `sequence` the
-tokens of a picture (each device's queries meet all keys and values, which are gathered). The batch
-is split over data × fsdp.
+Every dimension of a parameter has a logical name; one table maps the names to mesh axes. `data`
+replicates the model, `fsdp` splits it along its embedding dimension (each layer is gathered when it
+is used), `tensor` splits heads and the SwiGLU width (Megatron's layout, arXiv 1909.08053),
+`sequence` splits the tokens of an image (the queries of a device attend to all keys and values,
+which are gathered). The batch is split over data × fsdp.
 """
 
 import math
@@ -33,40 +33,43 @@ BATCH = P(RULES["batch"])
 
 
 def make_mesh(data: int, fsdp: int, tensor: int, devices=None, *, sequence: int = 1) -> Mesh:
-    """A (data, fsdp, tensor, sequence) mesh over all devices; data = −1 takes what is left.
+    """A (data, fsdp, tensor, sequence) mesh over all devices; data = −1 uses the remaining devices.
 
-    Several slices, which a slower network joins, lie along the data axis: only the gradients'
-    reduction crosses it.
+    Several slices are joined by a slower network, so they are placed along the data axis: only the
+    reduction of gradients crosses it.
 
     Raises:
-      ConfigError: where the product is not the number of devices, or slices do not divide data.
+      ConfigError: If the product is not the number of devices, or data is not a multiple of the
+        slices.
     """
     devices = jax.devices() if devices is None else devices
     n = len(devices)
     if data == -1:
         data = max(1, n // (fsdp * tensor * sequence))
     shape = (data, fsdp, tensor, sequence)
-    if min(shape) < 1 or math.prod(shape) != n:
+    written = _written(dict(zip(AXES, shape, strict=True)))
+    if min(shape) < 1:
+        raise ConfigError(f"config.mesh.* must be at least 1, or −1 for data (got {written})")
+    if math.prod(shape) != n:
         raise ConfigError(
-            f"a mesh of {_written(dict(zip(AXES, shape, strict=True)))} is not the {n} device(s) "
-            "at hand; set config.mesh so that the product is"
+            f"mesh {written} needs {math.prod(shape)} devices, but there are {n}; set config.mesh.*"
         )
-    # GPUs number their hosts as slices too; there the order of the devices does as well.
+    # GPUs number their hosts as slices too, but the order of their devices already suits a mesh.
     slices = len({getattr(d, "slice_index", 0) for d in devices if d.platform == "tpu"}) or 1
     if data % slices:
         raise ConfigError(
-            f"mesh.data={data} is not a multiple of the {slices} slices; between slices only the "
-            "data axis runs"
+            f"mesh.data must be a multiple of the {slices} slices, because only the data axis may "
+            f"cross slices (got {data})"
         )
-    # A torus of 8 × 8 × 4 has no 16 among its products, so an axis may take a part of a dimension.
+    # An axis of 16 on a torus of 8 × 8 × 4 needs a part of a dimension.
     split = {"allow_split_physical_axes": True}
     if slices > 1:
         inside, between = (data // slices, *shape[1:]), (slices, 1, 1, 1)
         grid = mesh_utils.create_hybrid_device_mesh(inside, between, devices, **split)
     else:
         grid = mesh_utils.create_device_mesh(shape, devices, **split)
-    # Auto: the compiler propagates shardings from the arrays; the default since jax 0.10 is
-    # Explicit, under which plain indexing of a sharded array raises.
+    # Auto: the compiler propagates shardings from the arrays. Under Explicit, the default since
+    # jax 0.10, plain indexing of a sharded array raises.
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
@@ -76,9 +79,9 @@ def _written(shape: Mapping[str, int]) -> str:
 
 
 def sharding(mesh: Mesh, shape: tuple[int, ...], logical: tuple[str | None, ...]) -> NamedSharding:
-    """The sharding of an array whose dimensions have those logical names.
+    """The sharding of an array with these logical names of dimensions.
 
-    A dimension that its mesh axes do not divide (a table of 60 rows, say) stays whole.
+    A dimension that its mesh axes do not divide, such as 60 rows of a table, is not split.
     """
 
     def axes(size, name):
@@ -94,37 +97,37 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
-    """Refuses a batch that the mesh cannot split, or whose rows two hosts would have to share.
+    """Refuses a batch that the mesh cannot split, or a mesh that gives two hosts the same rows.
 
     Raises:
-      ConfigError: where data × fsdp × parts, or the hosts, do not divide the batch; where tensor or
-        sequence reach over several hosts, each of which reads rows of its own.
+      ConfigError: If data × fsdp × parts or the number of hosts does not divide the batch, or if
+        tensor or sequence span several hosts, since each host reads different rows.
     """
     shards, hosts = mesh.shape["data"] * mesh.shape["fsdp"], jax.process_count()
     if hosts > 1:
         rows = NamedSharding(mesh, BATCH).addressable_devices_indices_map((shards,)).values()
         if len(set(map(str, rows))) * hosts != shards:
             raise ConfigError(
-                f"a mesh of {_written(mesh.shape)} lays the same rows of a batch on several of the "
-                f"{hosts} hosts; tensor × sequence must fit into one, and the rest be data × fsdp"
+                f"mesh {_written(mesh.shape)} puts the same rows of a batch on several of the "
+                f"{hosts} hosts; tensor × sequence must fit into one host"
             )
     if batch_size % (shards * parts) or batch_size % hosts:
-        accumulated = f", accumulated in {parts} parts" if parts > 1 else ""
+        accumulated = f" × accumulate {parts}" if parts > 1 else ""
         raise ConfigError(
-            f"batch_size={batch_size} is not divided by the mesh: data {mesh.shape['data']} × "
-            f"fsdp {mesh.shape['fsdp']} over {hosts} host(s){accumulated}"
+            f"batch_size must be a multiple of data {mesh.shape['data']} × fsdp "
+            f"{mesh.shape['fsdp']}{accumulated} and of {hosts} host(s) (got {batch_size})"
         )
 
 
 def check_axes(mesh: Mesh, sizes: Mapping[str, int]) -> None:
-    """Refuses a mesh that does not divide a network.
+    """Refuses a mesh that does not divide the axes of a network.
 
     Args:
       mesh: The mesh.
       sizes: Sizes of logical axes, such as `heads`, that must be divided.
 
     Raises:
-      ConfigError: With the axis that is not divided.
+      ConfigError: If a size is not a multiple of its mesh axis.
     """
     for name, size in sizes.items():
         axis = RULES[name]
@@ -135,7 +138,7 @@ def check_axes(mesh: Mesh, sizes: Mapping[str, int]) -> None:
 
 
 def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
-    """Pins an activation to its place under `jax.set_mesh`; outside of one it does nothing."""
+    """Constrains the sharding of an activation under `jax.set_mesh`; otherwise does nothing."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x

@@ -1,7 +1,7 @@
-"""What the supervisor of each host reports, and what the reports of all hosts mean together.
+"""Reports of the supervisors of all hosts, and the verdict that follows from them.
 
-A report is one line of JSON in `workdir/status/host-i.json`. This module needs the standard library
-alone: launch/tpu/babysit.sh runs it on a machine where nothing is installed.
+A report is one line of JSON in `workdir/status/host-i.json`. This module needs only the standard
+library, because launch/tpu/babysit.sh runs it on a machine on which nothing is installed.
 
     gcloud storage cat …/status/host-*.json | python3 -m rfxray.runtime.status --attempt A
 """
@@ -15,21 +15,21 @@ import sys
 import time
 from collections.abc import Iterable
 
-# A code that a person has to look at outweighs the 75 of hosts that it took along.
+# Codes that a person has to look at; they outweigh the 75 of other hosts, which are a consequence.
 STOPS = (78, 65, 70)
 
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """One host in one attempt at the run.
+    """State of one host in one attempt at the run.
 
     Attributes:
-      host, hosts: which one, of how many.
-      attempt: of the run; a later one sorts after an earlier one.
-      code: that the trainer ended with, mapped to an exit code of errors.py; None while it runs.
-      ended: how it ended by its own account, such as `exit 75` or `SIGKILL`; None while it runs.
-      step: the last one that its heartbeat told of in this attempt, or None.
-      time: of the report, in seconds since 1970.
+      host, hosts: Number of the host, and of all hosts.
+      attempt: Name of the attempt; later attempts sort after earlier ones.
+      code: Exit code of errors.py for how the trainer ended; None while it runs.
+      ended: Actual end of the trainer, such as `exit 75` or `SIGKILL`; None while it runs.
+      step: Last step in its heartbeat in this attempt, or None.
+      time: Time of the report, seconds since 1970.
     """
 
     host: int
@@ -47,15 +47,15 @@ class Status:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What is to be done.
+    """What to do about the run.
 
     Attributes:
-      word: `none` (no report), `running`, `lost` (reports that are too old), `resume`, `finished`
-        or `stop`.
-      code: of the exit for `finished` and `stop`, 75 for `resume` and `lost`; else 0.
-      step: the last one of any host, −1 where none is known.
-      attempt: that was judged, `-` where there is none.
-      why: for a person.
+      word: One of `none` (no reports), `running`, `lost` (reports are too old), `resume`,
+        `finished`, `stop`.
+      code: Exit code for `finished` and `stop`, 75 for `resume` and `lost`, else 0.
+      step: Last step of any host, −1 if none is known.
+      attempt: Attempt that was judged, `-` if there is none.
+      why: Reason, for a person.
     """
 
     word: str
@@ -66,14 +66,14 @@ class Verdict:
 
 
 def parse(lines: Iterable[str]) -> list[Status]:
-    """Reports from their lines; one that does not parse is named on stderr and left out."""
+    """Parses lines into reports; lines that are not reports are shown on stderr and skipped."""
     found = []
     for line in filter(str.strip, lines):
         try:
             found.append(Status(**json.loads(line)))
         except (ValueError, TypeError) as error:
             print(
-                f"rfxray.runtime.status: no report: {line.strip()[:200]!r} ({error})",
+                f"rfxray.runtime.status: not a report: {line.strip()[:200]!r} ({error})",
                 file=sys.stderr,
             )
     return found
@@ -82,14 +82,14 @@ def parse(lines: Iterable[str]) -> list[Status]:
 def judge(
     statuses: Iterable[Status], now: float, stale: float, grace: float, attempt: str | None = None
 ) -> Verdict:
-    """What the reports of all hosts mean together.
+    """The verdict on the reports of all hosts.
 
     Args:
-      statuses: of any attempts.
-      now: seconds since 1970.
-      stale: seconds after which a report of a running host counts for nothing.
-      grace: seconds that hosts may go on after the first has ended.
-      attempt: the one to judge; the latest where None.
+      statuses: Reports of any attempts.
+      now: Current time, seconds since 1970.
+      stale: Seconds after which the report of a running host is ignored.
+      grace: Seconds that hosts may continue after the first has ended.
+      attempt: Attempt to judge; None for the latest.
     """
     statuses = list(statuses)
     attempt = attempt or max((s.attempt for s in statuses), default="-")
@@ -119,7 +119,7 @@ def judge(
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m rfxray.runtime.status", description=__doc__)
-    parser.add_argument("--attempt", default="", help="the one to judge; the latest by default")
+    parser.add_argument("--attempt", default="", help="attempt to judge (default: the latest)")
     parser.add_argument("--stale", type=float, default=600, metavar="SECONDS")
     parser.add_argument("--grace", type=float, default=300, metavar="SECONDS")
     arguments = parser.parse_args(argv)

@@ -1,19 +1,19 @@
-"""Owns the trainer of one host: `python -m rfxray.runtime.supervise --workdir W -- COMMAND…`.
+"""Runs the trainer of one host: `python -m rfxray.runtime.supervise --workdir W -- COMMAND…`.
 
-It hands SIGTERM and SIGINT on to the command (and SIGHUP, the end of a terminal, as SIGTERM),
-writes what becomes of it to `workdir/status/host-i.json` (see status.py) every minute and at the
-end, keeps its output in `workdir/logs/ATTEMPT/host-i.log`, and ends with an exit code that a
-launcher can act on. JAX is not imported: nothing that befalls the trainer befalls its supervisor.
+It passes SIGTERM and SIGINT on to the command (and SIGHUP, the end of a terminal, as SIGTERM),
+writes a report to `workdir/status/host-i.json` (see status.py) every minute and at the end, keeps
+the output in `workdir/logs/ATTEMPT/host-i.log`, and exits with a code that a launcher can act on.
+JAX is not imported: a crash of the trainer cannot take the supervisor with it.
 
-| the trainer ended with | the supervisor ends with |
+| the trainer ended with | the supervisor exits with |
 |---|---|
 | 0, 65, 70, 75, 78 | the same |
 | a signal: SIGKILL (out of memory), SIGABRT (134: another host is gone), SIGSEGV, SIGTERM, … | 75 |
-| any other code: a traceback (1), … | 75: most are another host or the network |
+| any other code: a traceback (1), … | 75: usually caused by another host or the network |
 | it could not be started | 78 |
 
-What cannot succeed ends the same way each time without a step forward, which is for the launcher
-(or `--restarts`) to count.
+A run that cannot succeed ends again and again without progress; the launcher (or `--restarts`)
+counts these attempts.
 """
 
 import contextlib
@@ -40,19 +40,19 @@ FINAL |= {errors.ConfigError.exit_code, RETRY}
 REPORT = 60.0
 
 
-# Bytes of the trainer's output that its log holds, the last ones: months of log lines.
+# Bytes of the trainer's output that its log keeps, from its end: months of log lines.
 KEPT = 2**24
 
 
-# Pauses before the last report is tried again: a bucket may be away for a minute.
+# Seconds between attempts to write the last report: a bucket may be unavailable for a minute.
 PAUSES = (1, 2, 5, 10, 20, 30)
 
 
 def outcome(returncode: int) -> tuple[int, str]:
-    """(exit code for a launcher, what happened) of a process that ended.
+    """(exit code for a launcher, actual end) of a process that ended.
 
     Args:
-      returncode: of `subprocess`: −n for signal n. A shell's 128 + n is read as signal n too.
+      returncode: Return code of `subprocess`: −n for signal n; 128 + n, from a shell, too.
     """
     if returncode in FINAL:
         return returncode, f"exit {returncode}"
@@ -63,12 +63,12 @@ def outcome(returncode: int) -> tuple[int, str]:
 
 
 class Reports:
-    """The files in a workdir that tell of this host.
+    """Report and log of this host in the workdir.
 
     Args:
-      workdir: of the run, a path or `gs://…`.
-      host, hosts: which host this is, of how many.
-      attempt: at the run.
+      workdir: Folder of the run, a path or `gs://…`.
+      host, hosts: Number of this host, and of all hosts.
+      attempt: Name of the attempt.
     """
 
     def __init__(self, workdir: str, host: int, hosts: int, attempt: str):
@@ -78,49 +78,49 @@ class Reports:
         self._output, self._logged = bytearray(), None
 
     def open(self) -> None:
-        """The first report; a ConfigError where the workdir cannot be written."""
+        """Writes the first report; raises a ConfigError if the workdir cannot be written."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._log.parent.mkdir(parents=True, exist_ok=True)
             self._report(None, None, None)
-        except Exception as error:  # of the file system or of the client of a bucket
+        except Exception as error:  # from the file system or the client of a bucket
             reason = f"{type(error).__name__}: {errors.first_line(error)}"
             raise errors.ConfigError(
-                f"{self._folder} cannot be written ({reason}); give another --workdir, or see to "
-                "space and access"
+                f"{self._folder} cannot be written ({reason}); use another --workdir, or check "
+                "free space and permissions"
             ) from error
 
     def keep(self, output: bytes) -> None:
-        """Adds to the log, of which the next report writes the last `KEPT` bytes."""
+        """Appends to the log; the next report writes its last `KEPT` bytes."""
         self._output += output
         del self._output[:-KEPT]
 
     def write(self, code: int | None, ended: str | None, step: int | None) -> bool:
-        """Writes report and log; where that fails it says so and returns False."""
+        """Writes report and log; returns False, after a line on stderr, if that fails."""
         try:
             log = bytes(self._output)
             if log != self._logged:
                 self._log.write_bytes(log)
                 self._logged = log
             self._report(code, ended, step)
-        except Exception as error:  # the trainer must not end because a report could not be written
-            say(f"no report: {error}")
+        except Exception as error:  # a failed report must not end the trainer
+            say(f"report not written: {error}")
             return False
         return True
 
     def step_of(self, pid: int) -> int | None:
-        """The step in the heartbeat of the trainer of that process number."""
+        """The step in the heartbeat of the trainer with this process number, or None."""
         try:
             beat = json.loads((self._folder / f"heartbeat-host-{self._host}.json").read_text())
             return beat["step"] if beat["pid"] == pid else None
-        except Exception:  # not written yet, or the bucket is away: nothing to act on
+        except Exception:  # not written yet, or the bucket is unavailable
             return None
 
     def _report(self, code: int | None, ended: str | None, step: int | None) -> None:
         status = Status(self._host, self._hosts, self._attempt, code, ended, step, time.time())
         file = self._folder / f"host-{self._host}.json"
-        # Not `outputs.files.write_whole`: the workdir may be a bucket, where nothing is fsynced, an
-        # object is replaced whole as it is, and a rename would copy it.
+        # Not `outputs.files.write_whole`: the workdir may be a bucket, which replaces objects
+        # atomically, cannot fsync, and would copy an object to rename it.
         if "://" in str(file):
             file.write_text(status.line())
         else:
@@ -130,32 +130,35 @@ class Reports:
 
 
 class Supervisor:
-    """Runs a command, hands signals on, and reports.
+    """Runs a command, passes signals on, and reports.
 
     Args:
-      command: of the trainer, as words.
-      reports: where to tell of it.
-      interval: seconds between two reports.
+      command: Command of the trainer, as words.
+      reports: Reports to write.
+      interval: Seconds between two reports.
+
+    Attributes:
+      asked: Signals received so far.
     """
 
     def __init__(self, command: list[str], reports: Reports, interval: float = REPORT):
         self._command, self._reports, self._interval = command, reports, interval
         self._process: subprocess.Popen | None = None
-        self.asked: list[int] = []  # the signals that have come
+        self.asked: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # Under nohup the end of the terminal is to be outlived.
+            # Under nohup SIGHUP stays ignored.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._forward)
 
     def run(self) -> tuple[int, int | None]:
-        """Runs the command once: (exit code, last step or None).
+        """Runs the command once; returns (exit code, last step or None).
 
         Raises:
-          ConfigError: where it cannot be started.
+          ConfigError: If it cannot be started.
         """
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         try:
-            # A process group of its own: Ctrl-C on a terminal reaches the trainer once, from here.
+            # In its own process group: Ctrl-C on a terminal reaches the trainer only from here.
             process = subprocess.Popen(
                 self._command,
                 env=environment,
@@ -166,9 +169,9 @@ class Supervisor:
             )
         except OSError as error:
             self._report(errors.ConfigError.exit_code, "not started", None)
-            raise errors.ConfigError(f"{self._command[0]} does not start: {error}") from error
+            raise errors.ConfigError(f"{self._command[0]} cannot be started: {error}") from error
         self._process = process
-        for number in self.asked:  # that came before there was a process
+        for number in self.asked:  # received before the process existed
             process.send_signal(number)
         copying = threading.Thread(target=self._copy, args=[process.stdout], daemon=True)
         copying.start()
@@ -181,13 +184,15 @@ class Supervisor:
             if process.returncode is not None:
                 break
             self._reports.write(None, None, step)
-        with contextlib.suppress(ProcessLookupError):  # reader processes that it left behind
+        with contextlib.suppress(
+            ProcessLookupError
+        ):  # ends reader processes that the trainer left behind
             os.killpg(process.pid, signal.SIGKILL)
         copying.join(timeout=10)
         code, ended = outcome(process.returncode)
         self._report(code, ended, step)
         where = "" if step is None else f" at step {step}"
-        say(f"the trainer ended with {ended}{where}: {code}")
+        say(f"trainer ended{where} with {ended}; exit code {code}")
         return code, step
 
     def _report(self, code: int, ended: str, step: int | None) -> None:
@@ -199,8 +204,8 @@ class Supervisor:
     def _copy(self, output) -> None:
         while chunk := output.read1(65536):
             self._reports.keep(chunk)
-            # The trainer would wait for ever for whoever does not read on. Not through sys.stdout:
-            # what that could not write would fail again at the end, and be the exit code.
+            # If nobody reads the output any more, the trainer must not block. sys.stdout would fail
+            # again at exit and change the exit code.
             with contextlib.suppress(OSError):
                 while chunk:
                     chunk = chunk[os.write(1, chunk) :]
@@ -213,10 +218,9 @@ class Supervisor:
 
 
 def supervise(supervisor: Supervisor, restarts: int) -> int:
-    """The exit code of the last run, after as many as are due.
+    """Runs the command, again after a 75; returns the exit code of the last run.
 
-    A run that ended with 75, without having been asked to stop, is followed by another; `restarts`
-    in a row without a step beyond the furthest are the most.
+    It does not restart after a signal, nor after `restarts` restarts in a row without a new step.
     """
     furthest, futile = -1, 0
     while True:
@@ -226,32 +230,38 @@ def supervise(supervisor: Supervisor, restarts: int) -> int:
         if code != RETRY or supervisor.asked or futile >= restarts:
             return code
         futile += 1
-        say(f"starts again ({futile} of {restarts})")
+        say(f"restarting the trainer (restart {futile} of {restarts} without progress)")
 
 
 def say(line: str) -> None:
-    """A line on stderr, where there still is one."""
+    """Writes a line to stderr if it is still open."""
     with contextlib.suppress(OSError):
         os.write(2, f"rfxray.runtime.supervise: {line}\n".encode())
 
 
 def parser() -> command_line.ArgumentParser:
     p = command_line.ArgumentParser(
-        prog="python -m rfxray.runtime.supervise", description="Owns the trainer of one host."
+        prog="python -m rfxray.runtime.supervise", description="Runs the trainer of one host."
     )
-    p.add_argument("--workdir", required=True, help="of the run")
-    p.add_argument("--host", type=int, default=0, help="which host of the run this is")
-    p.add_argument("--hosts", type=int, default=1, help="how many there are")
-    p.add_argument("--attempt", default="", help="its name; the time by default")
-    p.add_argument("--interval", type=float, default=REPORT, metavar="SECONDS", help="of reports")
+    p.add_argument("--workdir", required=True, help="folder of the run, a path or gs://…")
+    p.add_argument("--host", type=int, default=0, help="number of this host (default: 0)")
+    p.add_argument("--hosts", type=int, default=1, help="number of hosts (default: 1)")
+    p.add_argument("--attempt", default="", help="name of the attempt (default: the time)")
+    p.add_argument(
+        "--interval",
+        type=float,
+        default=REPORT,
+        metavar="SECONDS",
+        help="time between two reports (default: 60)",
+    )
     p.add_argument(
         "--restarts",
         type=int,
         default=0,
         metavar="N",
-        help="start again after a 75, at most N times without a step forward (default: never)",
+        help="restart after a 75, at most N times in a row without progress (default: 0)",
     )
-    p.add_argument("command", nargs="+", help="of the trainer, after --")
+    p.add_argument("command", nargs="+", help="command of the trainer, after --")
     return p
 
 
@@ -260,9 +270,13 @@ def main(argv: list[str] | None = None) -> None:
     attempt = arguments.attempt or time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     with command_line.exit_on_error("rfxray.runtime.supervise"):
         if not 0 <= arguments.host < arguments.hosts:
-            raise errors.ConfigError(f"--host {arguments.host} is none of {arguments.hosts}")
+            raise errors.ConfigError(
+                f"--host must be from 0 to {arguments.hosts - 1} (got {arguments.host})"
+            )
         if Path(attempt).name != attempt or attempt == "..":
-            raise errors.ConfigError(f"--attempt {attempt!r} is no name of a folder")
+            raise errors.ConfigError(
+                f"--attempt must be the name of a folder, without / (got {attempt!r})"
+            )
         reports = Reports(arguments.workdir, arguments.host, arguments.hosts, attempt)
         reports.open()
         supervisor = Supervisor(arguments.command, reports, arguments.interval)

@@ -1,8 +1,8 @@
-"""A heartbeat for every host, and a report when a step takes far longer than it should.
+"""A heartbeat of every host, and a report when a step takes far longer than usual.
 
-Both live in `workdir/status/`: `heartbeat-host-i.json` is written anew every few seconds by a
-thread of its own, so that a person or a script sees where each host stands even when the training
-loop does not move; `stall-host-i.txt` gets the stack of every thread when that lasts too long.
+Both are in `workdir/status/`. A separate thread rewrites `heartbeat-host-i.json` every few seconds,
+so that a person or a script sees what each host does even if the training loop hangs; it writes the
+stack of every thread to `stall-host-i.txt` if that lasts too long.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from rfxray.outputs.files import write_whole
 BEAT = 10.0
 
 
-# Seconds that the first step may take: it compiles, and no median is known before it.
+# Seconds that the first step may take: there is no median before it.
 FIRST = 1800.0
 
 
-# Steps that the median is taken over.
+# Number of steps that the median is taken over.
 RECENT = 101
 
 
@@ -36,14 +36,14 @@ class Watchdog:
     """Watches the training loop of this process.
 
     Args:
-      workdir: of the run.
-      say: takes a line for the log.
-      host, hosts: which process this is, of how many.
-      step: where the loop begins.
-      factor, seconds: standing still is reported after `factor` times the median step and at least
-        `seconds`; with 0 seconds never.
-      give_up: seconds of standing still after which the process ends with code 75, since only a
-        fresh one can go on; 0 for never.
+      workdir: Folder of the run.
+      say: Function that logs a line.
+      host, hosts: Number of this host, and of all hosts.
+      step: Step at which the loop starts.
+      factor, seconds: Limits of a stall, which is reported after `factor` times the median step and
+        at least `seconds`; never if `seconds` is 0.
+      give_up: Seconds of a stall after which the process exits with code 75, since only a new
+        process can recover; 0 for never.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class Watchdog:
         self._thread.start()
 
     def doing(self, what: str) -> None:
-        """The loop turns to `what`: data, device, checkpoint, …; a step begins with its data."""
+        """Sets what the loop does now: data, the device, the checkpoint, …; data starts a step."""
         self._doing, self._since, self._reported = what, time.monotonic(), False
         if what == "data":
             self._begun = self._since
 
     def done(self, step: int) -> None:
-        """A step is done: its time since `doing("data")` counts towards the median."""
+        """Ends a step; the time since `doing("data")` enters the median."""
         self._step = step
         self._durations.append(time.monotonic() - self._begun)
 
@@ -82,7 +82,7 @@ class Watchdog:
         return self
 
     def __exit__(self, *_):
-        self.doing("nothing more")
+        self.doing("finished")
         self._over.set()
         self._thread.join()
         self._beat()
@@ -96,14 +96,14 @@ class Watchdog:
             self._judge(time.monotonic() - self._since)
 
     def _judge(self, still: float) -> None:
-        """Acts on `still` seconds without a move."""
+        """Acts on `still` seconds without progress."""
         limit = max(self._seconds, FIRST)
         if self._durations:
             limit = max(self._seconds, self._factor * statistics.median(self._durations))
         if self._seconds and still > limit and not self._reported:
             self._reported = True
             file = self._folder / f"stall-host-{self._host}.txt"
-            # Storage may be what stands still: giving up must not hang on it.
+            # Storage may be what hangs, and giving up must not depend on it.
             with contextlib.suppress(OSError), file.open("a") as stacks:
                 print(f"# {self._doing}, step {self._step + 1}", file=stacks, flush=True)
                 faulthandler.dump_traceback(stacks, all_threads=True)
@@ -113,10 +113,10 @@ class Watchdog:
                 f"{self._behind()}"
             )
         if self._give_up and still > max(limit, self._give_up):
-            self._say(f"stall: gave up after {still:.0f} s; run the same command again to go on")
+            self._say(f"stall: gave up after {still:.0f} s; rerun the command to resume")
             self._beat()
             sys.stdout.flush()
-            os._exit(Preempted.exit_code)  # whatever the loop waits for may never come
+            os._exit(Preempted.exit_code)  # a normal exit would wait too
 
     def _median(self) -> float:
         return statistics.median(self._durations) if self._durations else float("nan")
@@ -133,22 +133,22 @@ class Watchdog:
         file = self._folder / f"heartbeat-host-{self._host}.json"
         try:
             write_whole(file, json.dumps(beat) + "\n", durable=False)
-        except OSError as error:  # a full disk is the saving's to report, not a reason to go blind
+        except OSError as error:  # the checkpoint writer reports a full disk; keep watching
             print(f"no heartbeat: {error}", file=sys.stderr, flush=True)
 
     def _behind(self) -> str:
-        """Which hosts are a step behind or have not been heard of, by their heartbeats."""
+        """Text that names the hosts that are a step behind or silent, by their heartbeats."""
         late = []
         for host in range(self._hosts):
             try:
                 beat = json.loads((self._folder / f"heartbeat-host-{host}.json").read_text())
             except (OSError, ValueError):
-                late.append(f"host {host} was never heard of")
+                late.append(f"host {host} has no heartbeat")
                 continue
             silent = time.time() - beat["time"]
             if beat["step"] < self._step or silent > 6 * BEAT:
                 late.append(
-                    f"host {host} stands at step {beat['step']} ({beat['doing']}), "
-                    f"last heard of {silent:.0f} s ago"
+                    f"host {host} is at step {beat['step']} ({beat['doing']}), "
+                    f"last heartbeat {silent:.0f} s ago"
                 )
         return "".join(f"; {line}" for line in late)

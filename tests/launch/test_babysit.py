@@ -74,7 +74,7 @@ def test_75_without_a_step_forward_is_given_up(cloud):
     cloud.play(attempts=[{"code": 75, "step": 10}])
     done = cloud.run("babysit", *FLAGS)
     assert done.returncode == 75
-    assert "2 attempts in a row came no further than step 10" in done.stdout
+    assert "2 attempts in a row made no progress beyond step 10" in done.stdout
     assert len(attempts(cloud)) == 3
 
 
@@ -98,7 +98,7 @@ def test_a_run_that_goes_on_is_left_alone(cloud):
     report(cloud)
     done = cloud.run("babysit", *FLAGS, STALE="6", POLL="1")
     assert done.returncode == 0
-    assert "goes on with attempt 20200101T000000Z" in done.stdout
+    assert "watching attempt 20200101T000000Z" in done.stdout
     looks = [" ".join(call) for call in cloud.calls]
     begun = next(i for i, line in enumerate(looks) if "on_host/run.sh" in line)
     assert sum(line.startswith("storage cat") for line in looks[:begun]) >= 2
@@ -126,7 +126,7 @@ def test_a_preemption_before_the_run_has_started_is_survived(cloud, call):
     cloud.play(attempts=[{"code": 0, "step": 9}], preempt={call: 3})
     done = cloud.run("babysit", *FLAGS, TRIES="1", FUTILE="1")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("could not be started; looks at slice again") == 3
+    assert done.stdout.count("could not be started; checking slice again") == 3
     assert cloud.count("tpu-vm create") == 4
     assert cloud.count("tpu-vm delete") == 3
 
@@ -149,7 +149,7 @@ def test_the_queue_is_waited_for(cloud):
     cloud.play(queue=waiting, attempts=[{"code": 0}])
     done = cloud.run("babysit", *FLAGS, KIND="queued")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("waits for slice") == 3
+    assert done.stdout.count("waiting for slice") == 3
     assert cloud.count("queued-resources create") == 1
 
 
@@ -200,7 +200,7 @@ def test_reports_of_an_earlier_version_are_judged(cloud):
     )
     done = cloud.run("babysit", *FLAGS, STALE="2", POLL="1")
     assert done.returncode == 0, done.stderr
-    assert "goes on with attempt 20200101T000000Z" in done.stdout
+    assert "watching attempt 20200101T000000Z" in done.stdout
 
 
 def test_reports_that_cannot_be_read_start_nothing(cloud):

@@ -89,7 +89,7 @@ def test_a_gpu_host_ends_as_its_trainer(machine, tmp_path, code):
 def test_a_gpu_host_starts_again(machine, tmp_path):
     done = machine("gpu.sh", f"--workdir={tmp_path / 'run'}", codes="1", RESTARTS="2")
     assert done.returncode == 75
-    assert done.stderr.count("starts again") == 2
+    assert done.stderr.count("restarting the trainer") == 2
 
 
 def test_a_gpu_host_says_what_is_missing(machine, tmp_path):
@@ -97,7 +97,7 @@ def test_a_gpu_host_says_what_is_missing(machine, tmp_path):
     flags = ["--workdir", str(tmp_path / "run")]
     for missing, said in (
         ({"NO_GPU": "1"}, "finds no GPU through JAX (no CUDA here)"),
-        ({"PYTHON": str(tmp_path / "none")}, f"no {tmp_path}/none; make .venv"),
+        ({"PYTHON": str(tmp_path / "none")}, f"no {tmp_path}/none; create .venv"),
     ):
         done = machine("gpu.sh", *flags, **missing)
         assert done.returncode == 78

@@ -300,7 +300,7 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     (copy / "checkpoints" / "12" / "meta" / "metadata").unlink()
     run_training(config, copy)
     log = (copy / "run.log").read_text()
-    assert f"set aside: the checkpoint {copy}/checkpoints/12 is damaged" in log
+    assert f"the checkpoint {copy}/checkpoints/12 is damaged" in log
     assert "resumed at step 6" in log
     assert logged(copy) == logged(trained)
 
@@ -472,7 +472,7 @@ def test_sigterm_to_the_whole_job_saves_and_the_same_command_finishes(
     (saved,) = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
     assert saved >= 5
     assert stopped == (
-        f"rfxray.train: stopped: saved at step {saved}; run the same command again to go on"
+        f"rfxray.train: stopped: saved at step {saved}; rerun the command to resume"
     )
     last = saved + 12
     again = subprocess.run(

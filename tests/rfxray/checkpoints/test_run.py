@@ -32,7 +32,7 @@ def config(make_config, tiny_data):
 
 @pytest.fixture(scope="module")
 def checkpoints_of(mesh):
-    """`checkpoints_of(workdir, config)`: a run's checkpoints, with its data's fingerprint."""
+    """`checkpoints_of(workdir, config)`: checkpoints of a run, with the fingerprint of its data."""
 
     def of(workdir, config, data=None, allow=()):
         built = recipe.build(config)
@@ -46,7 +46,7 @@ def checkpoints_of(mesh):
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """A workdir of one's own, with checkpoints 6 and 12, to be damaged."""
+    """A copy of the trained run, with checkpoints 6 and 12, that a test may damage."""
     return shutil.copytree(trained, tmp_path / "copy")
 
 
@@ -54,7 +54,7 @@ def copy(trained, tmp_path):
 # Round trip
 
 
-def test_what_is_saved_comes_back_bit_by_bit(
+def test_save_and_restore_are_bitwise_identical(
     tmp_path, config, mesh, checkpoints_of, assert_bitwise
 ):
     built = recipe.build(config)
@@ -79,7 +79,7 @@ def test_what_is_saved_comes_back_bit_by_bit(
     found, metrics, position = reader.restore(7)
     reader.close()
     assert_bitwise(found, saved)
-    # Every recipe has a class of accumulators of its own.
+    # Every recipe has its own class of accumulators.
     assert_bitwise(*(serialization.to_state_dict(tree) for tree in (metrics, accumulated)))
     assert metrics.compute().keys() == empty.compute().keys()
     assert position == 56
@@ -95,11 +95,11 @@ def test_what_is_saved_comes_back_bit_by_bit(
         (["model.width=64"], None, ["model.width: 32 there, 64 here"]),
         (["batch_size=16", "seed=3"], None, ["batch_size: 8 there, 16 here", "seed: 0 there"]),
         (["ema_sigmas=0.05"], None, ["ema_sigmas: [0.05, 0.1] there, [0.05] here"]),
-        ([], "other pictures", ["data.fingerprint", "other pictures here"]),
+        ([], "other images", ["data.fingerprint", "other images here"]),
         (["optim.schedule=cosine"], None, ["optim.schedule", "steps: None there, 12 here"]),
     ],
 )
-def test_another_run_is_refused_with_the_keys_that_differ(
+def test_restore_refuses_another_run_and_names_the_keys_that_differ(
     trained, make_config, tiny_data, checkpoints_of, overrides, data, parts
 ):
     other = checkpoints_of(trained, make_config(f"data.dirs={tiny_data}", *overrides), data)
@@ -110,7 +110,7 @@ def test_another_run_is_refused_with_the_keys_that_differ(
         assert part in str(caught.value)
 
 
-def test_runtime_keys_do_not_matter(trained, make_config, tiny_data, checkpoints_of):
+def test_runtime_keys_may_differ(trained, make_config, tiny_data, checkpoints_of):
     config = make_config(f"data.dirs={tiny_data}", "steps=99", "model.remat=full", "log_every=1")
     reader = checkpoints_of(trained, config)
     assert reader.restore(12)[2] == 96
@@ -140,32 +140,30 @@ def truncate(step):
 
 
 # ---------------------------------------------------------------------------------------------
-# Going on
+# Resuming
 
 
-def test_a_damaged_step_is_set_aside_and_the_one_before_is_gone_on_from(
-    copy, config, checkpoints_of
-):
+def test_resume_moves_a_damaged_step_and_uses_the_step_before_it(copy, config, checkpoints_of):
     flip(copy / "checkpoints" / "12", 0.5)
     damaged = arrays_of(copy / "checkpoints" / "12").read_bytes()
     reader = checkpoints_of(copy, config)
     step, (_, _, position), (line,) = reader.resume()
     assert (step, position) == (6, 48)
-    assert line.startswith(f"set aside: the checkpoint {copy}/checkpoints/12 is damaged")
-    assert str(copy / "set_aside" / "12") in line
+    assert line.startswith(
+        f"moved the damaged checkpoint to {copy}/set_aside/12: "
+        f"the checkpoint {copy}/checkpoints/12 is damaged"
+    )
     assert arrays_of(copy / "set_aside" / "12").read_bytes() == damaged
     assert reader.latest() == 6
     reader.close()
 
 
-def test_where_no_step_is_whole_nothing_is_moved_and_nothing_begins_afresh(
-    copy, config, checkpoints_of
-):
+def test_resume_fails_and_moves_nothing_if_every_step_is_damaged(copy, config, checkpoints_of):
     for step in ("6", "12"):
         truncate(copy / "checkpoints" / step)
     for _ in range(2):
         reader = checkpoints_of(copy, config)
-        with pytest.raises(DataError, match=r"none of the 2 checkpoints of .* is whole") as caught:
+        with pytest.raises(DataError, match=r"all 2 checkpoints in .* are damaged") as caught:
             reader.resume()
         reader.close()
         assert "checkpoints/6 is damaged" in str(caught.value)
@@ -173,21 +171,21 @@ def test_where_no_step_is_whole_nothing_is_moved_and_nothing_begins_afresh(
     assert not (copy / "set_aside").exists()
 
 
-def test_a_run_whose_every_step_was_set_aside_does_not_begin_afresh(copy, config, checkpoints_of):
+def test_resume_fails_if_every_step_was_moved_aside(copy, config, checkpoints_of):
     (copy / "checkpoints").rename(copy / "set_aside")
     reader = checkpoints_of(copy, config)
-    with pytest.raises(DataError, match="no checkpoint but those in set_aside/"):
+    with pytest.raises(DataError, match=r"all checkpoints of .* are in set_aside/; move one back"):
         reader.resume()
     reader.close()
 
 
-def test_a_fresh_run_has_nothing_to_go_on_from(tmp_path, config, checkpoints_of):
+def test_resume_of_a_new_run_returns_none(tmp_path, config, checkpoints_of):
     reader = checkpoints_of(tmp_path, config)
     assert reader.resume() is None
     reader.close()
 
 
-def test_a_change_that_is_allowed_is_gone_on_with_and_written_down(
+def test_an_allowed_change_is_accepted_and_recorded_in_later_checkpoints(
     copy, make_config, tiny_data, checkpoints_of
 ):
     config = make_config(f"data.dirs={tiny_data}", "optim.learning_rate=1e-3", "batch_size=16")
@@ -212,13 +210,13 @@ def test_a_change_that_is_allowed_is_gone_on_with_and_written_down(
     after.close()
 
 
-def test_a_run_is_not_lengthened_once_its_rate_has_begun_to_fall(
+def test_steps_cannot_change_after_learning_rate_decay_began(
     copy, make_config, tiny_data, checkpoints_of
 ):
     wsd = ("optim.schedule=wsd", "optim.decay=4")
     config = make_config(f"data.dirs={tiny_data}", *wsd, "steps=20")
     reader = checkpoints_of(copy, config, allow=("optim.schedule", "optim.decay"))
-    reader.restore(6)  # of 12 steps, whose last 4 fall
+    reader.restore(6)  # the rate falls in the last 4 of 12 steps
     with pytest.raises(ConfigError, match="steps: 12 there, 20 here"):
         reader.restore(12)
     reader.close()
@@ -228,12 +226,12 @@ def test_a_run_is_not_lengthened_once_its_rate_has_begun_to_fall(
     reader.close()
 
 
-def test_a_position_that_is_not_the_step_is_refused(copy, config, checkpoints_of):
+def test_restore_refuses_a_data_position_that_contradicts_the_step(copy, config, checkpoints_of):
     meta = copy / "checkpoints" / "12" / "meta" / "metadata"
     meta.write_text(meta.read_text().replace('"position": 96', '"position": 95'))
     store.seal(copy / "checkpoints" / "12")
     reader = checkpoints_of(copy, config)
-    with pytest.raises(DataError, match="stands at example 95"):
+    with pytest.raises(DataError, match="has data position 95 instead of 96"):
         reader.restore(12)
     reader.close()
 
@@ -242,7 +240,9 @@ def test_a_position_that_is_not_the_step_is_refused(copy, config, checkpoints_of
 # Saving
 
 
-def test_the_newest_are_kept_and_multiples_for_ever(copy, make_config, tiny_data, checkpoints_of):
+def test_newest_checkpoints_and_multiples_of_keep_every_are_kept(
+    copy, make_config, tiny_data, checkpoints_of
+):
     keys = ("checkpoint_keep=2", "checkpoint_keep_every=10", "ema_every=5")
     config = make_config(f"data.dirs={tiny_data}", *keys)
     writer = checkpoints_of(copy, config)
@@ -253,7 +253,7 @@ def test_the_newest_are_kept_and_multiples_for_ever(copy, make_config, tiny_data
     writer.close()
     assert steps_in(copy / "checkpoints") == [20, 30, 35]
     assert steps_in(copy / "ema") == [15, 20, 25, 30, 35]
-    # A snapshot holds the averages alone, and samplers find it.
+    # A snapshot holds only the averages, and a sampler can restore it.
     names = {p.name for p in (copy / "ema" / "15").iterdir() if p.is_dir()}
     assert names == {"ema_0.050", "ema_0.100", "meta"}
     shapes = jax.tree.map(abstract_of, found["ema"]["0.050"])
@@ -265,7 +265,7 @@ def steps_in(folder) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir())
 
 
-def test_snapshots_of_steps_that_will_be_taken_again_are_set_aside(
+def test_resume_moves_snapshots_of_steps_that_will_be_taken_again(
     copy, make_config, tiny_data, checkpoints_of
 ):
     config = make_config(f"data.dirs={tiny_data}", "ema_every=3")
@@ -274,18 +274,18 @@ def test_snapshots_of_steps_that_will_be_taken_again_are_set_aside(
     for step in (9, 12, 15):
         writer.snapshot(step, found, position=8 * step)
     writer.close()
-    shutil.rmtree(copy / "checkpoints" / "12")  # as who goes back to an older one does
+    shutil.rmtree(copy / "checkpoints" / "12")  # as a user who returns to an older checkpoint does
     again = checkpoints_of(copy, config)
     step, _, lines = again.resume()
     assert step == 6
-    assert [line.split(";")[0] for line in lines] == [
-        f"set aside: the snapshot of step {step}" for step in (9, 12, 15)
+    assert [line.split(" to ")[0] for line in lines] == [
+        f"moved the snapshot of step {step}" for step in (9, 12, 15)
     ]
     again.snapshot(9, found, position=72)
     again.close()
     assert steps_in(copy / "ema") == [9]
     assert steps_in(copy / "set_aside" / "ema") == [9, 12, 15]
-    # They are no checkpoints: a run that has none left begins afresh.
+    # Moved snapshots are not checkpoints: a run without checkpoints starts from step 0.
     shutil.rmtree(copy / "checkpoints" / "6")
     fresh = checkpoints_of(copy, config)
     assert fresh.resume() is None
@@ -296,14 +296,14 @@ def abstract_of(x):
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
-def test_a_step_carries_what_made_it(copy):
+def test_meta_holds_config_versions_and_data_fingerprint(copy):
     meta = json.loads((copy / "checkpoints" / "12" / "meta" / "metadata").read_text())
     assert meta["config"]["model"]["width"] == 32
     assert meta["versions"]["jax"] == jax.__version__
     assert len(meta["identity"]["data.fingerprint"]) == 64
 
 
-def test_a_save_that_fails_in_the_background_is_reported(copy, config, checkpoints_of, monkeypatch):
+def test_failed_background_save_raises_save_failed(copy, config, checkpoints_of, monkeypatch):
     writer = checkpoints_of(copy, config)
     found, metrics, _ = writer.restore(12)
 

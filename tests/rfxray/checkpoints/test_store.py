@@ -1,4 +1,4 @@
-"""Saved steps of any trees: what is read is what was written, and a failed save is reported."""
+"""Saved steps of arbitrary trees: round trip, detected damage, reported failures."""
 
 import contextlib
 import json
@@ -49,7 +49,7 @@ def read(folder, step: int, items=("state", "average")) -> dict:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A folder with the steps 6 and 12. Do not write."""
+    """A folder with steps 6 and 12, shared by tests: do not write to it."""
     folder = tmp_path_factory.mktemp("store") / "steps"
     with opened(folder, create=True) as steps:
         for step in (6, 12):
@@ -60,11 +60,11 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def copy(written, tmp_path):
-    """Those steps, to be damaged."""
+    """A copy of these steps that a test may damage."""
     return shutil.copytree(written, tmp_path / "steps")
 
 
-def test_steps_are_read_back_bitwise(written, assert_bitwise):
+def test_restored_steps_are_bitwise_identical(written, assert_bitwise):
     for step in (6, 12):
         assert_bitwise(read(written, step), items_of(step))
     with opened(written) as steps:
@@ -72,13 +72,13 @@ def test_steps_are_read_back_bitwise(written, assert_bitwise):
         assert steps.meta(12)["step"] == 12
 
 
-def test_one_item_is_read_without_the_others(copy, assert_bitwise):
+def test_one_item_is_restored_without_the_others(copy, assert_bitwise):
     shutil.rmtree(copy / "12" / "state")
     found = read(copy, 12, items=("average",))
     assert_bitwise(found, {"average": items_of(12)["average"]})
 
 
-def test_other_arrays_or_dtypes_than_are_stored_are_refused(written):
+def test_restore_refuses_other_arrays_and_dtypes(written):
     def refused(change) -> str:
         abstract = abstract_of(items_of(12))
         change(abstract["state"])
@@ -93,9 +93,9 @@ def test_other_arrays_or_dtypes_than_are_stored_are_refused(written):
     def recast(state):
         state["weights"] = state["weights"].update(dtype=jnp.bfloat16)
 
-    assert "stores state/weights as float32, not as bfloat16" in refused(recast)
+    assert "stores state/weights as float32 instead of bfloat16" in refused(recast)
     renamed = refused(lambda state: state.update(bias=state.pop("weights")))
-    assert "holds other arrays" in renamed
+    assert "does not hold the arrays of this version" in renamed
     assert "state/bias, state/weights" in renamed
 
 
@@ -122,7 +122,7 @@ def truncate(step):
 
 
 def take_another(step):
-    """Readable, of the right shapes, and not what was saved under this step."""
+    """Replaces the arrays by those of step 6: readable and of the right shapes."""
     shutil.rmtree(step / "state")
     shutil.copytree(step.parent / "6" / "state", step / "state")
 
@@ -159,22 +159,22 @@ def test_damage_is_detected(copy, damage):
 
 
 def test_fingerprints_detect_what_a_seal_does_not(copy):
-    """As if the arrays were changed in memory, before the seal was taken."""
+    """As if the arrays had changed in memory before the files were sealed."""
     take_another(copy / "12")
     store.seal(copy / "12")
     with pytest.raises(DataError, match=r"damaged \(state/(weights|count) is not what was saved"):
         read(copy, 12)
 
 
-def test_a_seal_covers_every_file_that_orbax_does_not_rewrite(written):
+def test_seal_covers_every_file_except_those_orbax_writes_when_publishing(written):
     step = written / "12"
     sealed = json.loads((step / "seal.json").read_text())["files"]
     there = {str(path.relative_to(step)) for path in step.rglob("*") if path.is_file()}
-    # What Orbax writes when it publishes a step, after the seal.
+    # Orbax writes these when it publishes a step, after the seal.
     assert there - sealed.keys() == {"seal.json", "_CHECKPOINT_METADATA", "commit_success.txt"}
 
 
-def test_moving_a_step_aside_never_overwrites_another(copy):
+def test_set_aside_never_overwrites_another_step(copy):
     target = copy.parent / "aside"
     (target / "12").mkdir(parents=True)
     with opened(copy) as steps:
@@ -189,7 +189,7 @@ def test_moving_a_step_aside_never_overwrites_another(copy):
 
 
 @pytest.mark.parametrize("moment", ["at once", "in the background"])
-def test_a_save_that_fails_is_reported_at_once(copy, monkeypatch, moment):
+def test_failed_save_raises_save_failed(copy, monkeypatch, moment):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 

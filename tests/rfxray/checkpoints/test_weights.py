@@ -13,7 +13,7 @@ from rfxray.training import recipe, state
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """A workdir of one's own, with checkpoints 6 and 12, to be damaged."""
+    """A copy of the trained run, with checkpoints 6 and 12, that a test may damage."""
     return shutil.copytree(trained, tmp_path / "copy")
 
 
@@ -27,7 +27,7 @@ def abstract(make_config, tiny_data) -> dict:
     )
 
 
-def test_each_profile_is_read_without_the_state(copy, abstract):
+def test_each_profile_is_restored_without_the_state(copy, abstract):
     shutil.rmtree(copy / "checkpoints" / "12" / "state")
     found = {}
     for name in ("0.050", "0.100"):
@@ -40,7 +40,7 @@ def test_each_profile_is_read_without_the_state(copy, abstract):
     )
 
 
-def test_any_step_that_is_there_is_read(trained, abstract):
+def test_any_existing_step_is_restored_and_others_are_refused(trained, abstract):
     assert weights.restore_ema(trained, abstract, "0.050", step=6)[1] == 6
     with pytest.raises(ConfigError, match=r"no EMA profile 0\.070, only 0\.050, 0\.100"):
         weights.restore_ema(trained, abstract, "0.070")
@@ -48,19 +48,19 @@ def test_any_step_that_is_there_is_read(trained, abstract):
         weights.restore_ema(trained, abstract, "0.050", step=9)
 
 
-def test_other_parts_than_are_stored_are_refused(trained, abstract):
-    with pytest.raises(ConfigError, match="holds other arrays"):
+def test_restore_refuses_parts_that_are_not_stored(trained, abstract):
+    with pytest.raises(ConfigError, match="does not hold the arrays of this version"):
         weights.restore_ema(trained, abstract | {"critic": abstract["model"]}, "0.050")
 
 
-def test_a_folder_without_checkpoints_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"is no workdir of rfxray\.train"):
+def test_folder_without_config_or_checkpoints_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"is not a workdir of rfxray\.train"):
         weights.read_config(tmp_path)
-    with pytest.raises(DataError, match="holds no complete checkpoint"):
+    with pytest.raises(DataError, match="has no complete checkpoint"):
         weights.restore_ema(tmp_path, {}, "0.050")
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(DataError, match="no complete checkpoint"):
         weights.restore_ema(tmp_path, {}, "0.050")
     (tmp_path / "config.json").write_text('{"torn": ')
-    with pytest.raises(DataError, match="does not parse"):
+    with pytest.raises(DataError, match="is not valid JSON"):
         weights.read_config(tmp_path)

@@ -21,7 +21,7 @@ def free_port() -> int:
 
 
 def hosts(environment, n: int, devices: int, **more: str) -> list[dict[str, str]]:
-    """The environments of the n processes of a run, each with that many devices."""
+    """Environments of the n processes of a run, each with that many devices."""
     address = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": str(n)}
     return [{**environment(devices), **address, "JAX_PROCESS_ID": str(i), **more} for i in range(n)]
 
@@ -42,7 +42,7 @@ def losses(workdir: Path) -> list[float]:
     return [row["loss"] for row in rows if "loss" in row]
 
 
-def test_two_hosts_of_four_devices_train_as_one_of_eight(
+def test_two_hosts_of_four_devices_match_one_host_of_eight(
     environment, tiny_arguments, tiny_data, tmp_path
 ):
     keys = (f"data.dirs={tiny_data}", "steps=6", "log_every=1", "mesh.fsdp=4", "checkpoint_every=6")
@@ -55,11 +55,11 @@ def test_two_hosts_of_four_devices_train_as_one_of_eight(
             _, error = run.communicate(timeout=900)
             assert run.returncode == 0, error[-2000:]
     assert len(losses(one)) == 6
-    # The same examples in another order of rows, reduced in another order: float32 roundings.
+    # The rows are in another order and reduced in another order: float32 rounding.
     np.testing.assert_allclose(losses(two), losses(one), rtol=1e-5)
 
 
-def test_hosts_that_would_have_to_share_rows_are_refused(
+def test_mesh_that_gives_two_hosts_the_same_rows_is_refused(
     environment, tiny_arguments, tiny_data, tmp_path
 ):
     keys = (f"data.dirs={tiny_data}", "mesh.sequence=8")
@@ -71,16 +71,18 @@ def test_hosts_that_would_have_to_share_rows_are_refused(
 
 
 @pytest.mark.parametrize("present", [0, 1])
-def test_a_host_that_does_not_come_is_said(environment, tiny_arguments, tmp_path, present):
+def test_missing_host_ends_the_run_with_75_and_is_named(
+    environment, tiny_arguments, tmp_path, present
+):
     host = hosts(environment, n=2, devices=1, RFXRAY_HOST_TIMEOUT="3")[present]
     run = start(host, *tiny_arguments(tmp_path / "run"))
     _, error = run.communicate(timeout=900)
     assert run.returncode == 75
     (line,) = [line for line in error.splitlines() if line.startswith("rfxray.train:")]
-    assert f"host {present} of 2: not every host came within 3 s" in line
+    assert f"host {present} of 2: not every host joined within 3 s" in line
 
 
-def test_a_host_of_a_slice_waits_for_the_others_unless_it_is_told_to_be_a_cpu(monkeypatch):
+def test_a_host_of_a_slice_joins_the_others_unless_jax_platforms_is_cpu(monkeypatch):
     calls = []
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
     monkeypatch.setattr(distributed.jax.config, "update", lambda *_: None)
@@ -91,13 +93,13 @@ def test_a_host_of_a_slice_waits_for_the_others_unless_it_is_told_to_be_a_cpu(mo
     monkeypatch.setattr(distributed.clusters.GceTpuCluster, "is_env_present", lambda: True)
     distributed.join()
     assert len(calls) == 1
-    assert "coordinator_address" not in calls[0]  # which the slice itself knows
+    assert "coordinator_address" not in calls[0]  # the slice knows it
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     distributed.join()
     assert len(calls) == 1
 
 
-def test_an_incomplete_description_of_hosts_is_refused(environment, tiny_arguments, tmp_path):
+def test_incomplete_environment_of_hosts_is_refused(environment, tiny_arguments, tmp_path):
     host = hosts(environment, n=2, devices=1)[0]
     del host["JAX_PROCESS_ID"]
     run = start(host, *tiny_arguments(tmp_path / "run"))

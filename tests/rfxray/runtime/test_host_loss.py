@@ -1,4 +1,4 @@
-"""Two hosts of one run, of which one is asked to stop, or dies."""
+"""Two hosts of one run; one of them is asked to stop or dies."""
 
 import json
 import os
@@ -15,12 +15,12 @@ import pytest
 from rfxray.runtime import supervise
 
 ROOT = Path(__file__).resolve().parents[3]
-# Seconds for what takes some on an idle machine: a loaded one compiles for minutes.
+# Seconds to wait for anything: on a loaded machine compiling takes minutes.
 PATIENCE = 900
 
 
 class Host:
-    """One process of a run, and its output as it comes."""
+    """One process of a run and its output so far."""
 
     def __init__(self, environment: dict, arguments: list[str]):
         self.process = subprocess.Popen(
@@ -59,7 +59,7 @@ class Host:
 
 @pytest.fixture
 def start_hosts(environment):
-    """`start_hosts(arguments, n, devices)`: the processes of a run; killed at the end."""
+    """`start_hosts(arguments, n, devices)`: processes of a run, which are killed after the test."""
     started = []
 
     def start(arguments, n, devices, *what):
@@ -91,12 +91,12 @@ def rows(workdir: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in map(json.loads, lines)}
 
 
-# More steps than any machine takes before the signal, and no checkpoint but that of the stop.
+# More steps than are taken before the signal, and no checkpoint except the one at the stop.
 KEYS = ("steps=1000000", "log_every=2", "checkpoint_every=0", "mesh.fsdp=4")
 
 
 @pytest.mark.parametrize(("asked", "number"), [(0, signal.SIGTERM), (1, signal.SIGINT)])
-def test_one_host_is_asked_to_stop_and_all_save_the_same_step(
+def test_all_hosts_save_the_same_step_if_one_is_asked_to_stop(
     start_hosts, tiny_arguments, tiny_data, tmp_path, asked, number
 ):
     arguments = tiny_arguments(tmp_path / "run", f"data.dirs={tiny_data}", *KEYS)
@@ -107,17 +107,17 @@ def test_one_host_is_asked_to_stop_and_all_save_the_same_step(
     said = {host.lines[-1] for host in hosts}
     (saved,) = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()]
     assert said == {
-        f"rfxray.train: stopped: saved at step {saved}; run the same command again to go on"
+        f"rfxray.train: stopped: saved at step {saved}; rerun the command to resume"
     }
     assert saved >= 6
 
 
 @pytest.mark.drill
 @pytest.mark.parametrize("dead", [0, 1])
-def test_a_host_dies_and_the_run_goes_on_in_any_shape(
+def test_run_resumes_on_other_hosts_and_meshes_after_a_host_died(
     start_hosts, tiny_arguments, tiny_data, tmp_path, dead
 ):
-    """As two hosts again bit by bit, then as one host of 8 devices, then as one of 2."""
+    """Bitwise on two hosts again, then on one host with 8 devices, then on one with 2."""
 
     def arguments(name: str, steps: int) -> list[str]:
         keys = (f"data.dirs={tiny_data}", f"steps={steps}", "log_every=2", "checkpoint_every=10")
@@ -126,7 +126,7 @@ def test_a_host_dies_and_the_run_goes_on_in_any_shape(
     for host in start_hosts(arguments("whole", 60), 2, 4):
         assert host.end() == 0, host.lines[-5:]
 
-    # It has no end of its own, and is killed well before step 40.
+    # It would run for ever and is killed well before step 40.
     broken = start_hosts(arguments("broken", 1_000_000), 2, 4, "step 14/")
     broken[0].reaches("step 14/")
     broken[dead].process.kill()
@@ -134,7 +134,7 @@ def test_a_host_dies_and_the_run_goes_on_in_any_shape(
     assert supervise.outcome(code)[0] == 75, broken[1 - dead].lines[-5:]
     for host in start_hosts(arguments("broken", 40), 2, 4):
         assert host.end() == 0, host.lines[-5:]
-    # The steps since the last checkpoint that was done were taken again.
+    # The steps after the last complete checkpoint were taken again.
     assert rows(tmp_path / "broken") == {
         s: v for s, v in rows(tmp_path / "whole").items() if s <= 40
     }
@@ -144,10 +144,10 @@ def test_a_host_dies_and_the_run_goes_on_in_any_shape(
         (host,) = start_hosts(arguments("broken", steps), 1, devices)
         assert host.end() == 0, host.lines[-5:]
     found, expected = rows(tmp_path / "broken"), rows(tmp_path / "whole")
-    # Step 51 is logged because a run ended there.
+    # Step 51 is logged only because one of the runs ended there.
     steps = sorted(found.keys() & expected.keys())
     assert steps == sorted(expected)
-    # float32 sums in another order, over 20 steps of a rate of 2e-3.
+    # float32 sums in another order, over 20 steps with a learning rate of 2e-3.
     np.testing.assert_allclose(
         [found[s] for s in steps if s != 52], [expected[s] for s in steps if s != 52], rtol=1e-4
     )

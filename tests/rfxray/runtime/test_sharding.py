@@ -1,7 +1,7 @@
-"""One run on one device and on meshes of eight: this file is also the program that eight run.
+"""One run on one device and on meshes of eight. This file is also the program that they run.
 
-`python test_sharding.py CONFIG_JSON OUT` sees the devices of its environment, does everything once
-and leaves what it found in OUT; the tests look at that.
+`python test_sharding.py CONFIG_JSON OUT` runs everything once on the devices of its environment and
+writes its results to OUT, which the tests read.
 """
 
 import functools
@@ -44,7 +44,7 @@ STEPS, SAVED = 20, 3
 
 
 # ---------------------------------------------------------------------------------------------
-# What the process of eight devices does
+# The process with eight devices
 
 
 def mesh_of(name):
@@ -56,7 +56,7 @@ def on_host(tree):
     return jax.tree.map(np.asarray, tree)
 
 
-def go_on(recipe, mixture, take, mesh, train_state, begin, end):
+def train_on(recipe, mixture, take, mesh, train_state, begin, end):
     """(state, metrics, losses) of steps begin + 1 … end."""
     size = recipe.batch_size
     loader = batches.train_batches(mixture, size, position=begin * size)
@@ -86,13 +86,13 @@ def eight_devices(config, out: Path) -> None:
             for place, leaf in named(train_state)
         }
         take = programs[name] = jax.jit(step.train_step(recipe), donate_argnums=0)
-        train_state, metrics, losses = go_on(recipe, mixture, take, mesh, train_state, 0, SAVED)
+        train_state, metrics, losses = train_on(recipe, mixture, take, mesh, train_state, 0, SAVED)
         if name == "data, fsdp, tensor":
             writer = Checkpoints(out, config, identity, state.abstract(recipe, mesh), metrics)
             writer.save(SAVED, train_state, metrics, SAVED * config.batch_size)
             writer.close()
             saved = on_host(train_state)
-        train_state, _, more = go_on(recipe, mixture, take, mesh, train_state, SAVED, STEPS)
+        train_state, _, more = train_on(recipe, mixture, take, mesh, train_state, SAVED, STEPS)
         found[name] = {"first": first, "parts": parts, "losses": losses + more}
 
     for name in RESTORED:
@@ -103,14 +103,14 @@ def eight_devices(config, out: Path) -> None:
         reader.close()
         place = train_state["params"]["model"]["blocks"]["qkv"].sharding
         found[name]["restored"] = (on_host(train_state), str(place.spec))
-        _, _, losses = go_on(recipe, mixture, programs[name], mesh, train_state, SAVED, STEPS)
+        _, _, losses = train_on(recipe, mixture, programs[name], mesh, train_state, SAVED, STEPS)
         found[name]["losses after"] = losses
     found |= {"saved": saved, "fingerprint program": program, "splash": kernel_on_a_mesh()}
     (out / "found.pickle").write_bytes(pickle.dumps(found))
 
 
 def kernel_on_a_mesh():
-    """(kernel, reference), each output and gradients, heads and tokens split by two."""
+    """(kernel, reference): output and gradients, with heads and tokens each split in two."""
     rng = np.random.default_rng(0)
     q, k, v, weight = rng.normal(size=(4, 2, 256, 2, 64)).astype(np.float32)
 
@@ -125,7 +125,7 @@ def kernel_on_a_mesh():
 
 
 def memory_of_init(config, out: Path) -> None:
-    """Bytes of a fresh state on a mesh of eight, of one of its layers, and what making it took."""
+    """Writes the bytes of a state on eight devices, of one of its layers, and of the peak."""
 
     def status(key: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -149,7 +149,7 @@ def named(tree):
 
 
 # ---------------------------------------------------------------------------------------------
-# What must be found
+# Tests
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def found(tmp_path_factory, make_config, tiny_data, environment):
     config = make_config(f"data.dirs={tiny_data}", "model.heads=8", f"steps={STEPS}")
     out = tmp_path_factory.mktemp("eight")
     variables = environment(8)
-    # Twice as fast to compile; the arithmetic of the meshes is compared with each other only.
+    # Compiles twice as fast; the meshes are only compared with each other.
     variables["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
     done = subprocess.run(
         [sys.executable, __file__, config.to_json_best_effort(), str(out)],
@@ -170,9 +170,9 @@ def found(tmp_path_factory, make_config, tiny_data, environment):
     return pickle.loads((out / "found.pickle").read_bytes())
 
 
-# Sums over a batch, a width or a head run in another order on each mesh: an error of 6e-8 a sum,
-# which Adam's division by √v magnifies where a gradient is near 0. A wrong key, a wrong reduction
-# or a lost shard shows at 1e-2.
+# Sums over a batch, a width or a head run in another order on each mesh: an error of 6e-8 per sum,
+# which Adam's division by √v magnifies if a gradient is near 0. A wrong key, a wrong reduction or a
+# lost shard would differ by 1e-2.
 TOLERANCE = 1e-5
 
 
@@ -184,13 +184,13 @@ def test_initial_parameters_and_fingerprints_are_the_same_on_every_mesh(
 
 
 @pytest.mark.parametrize("name", list(MESHES)[1:])
-def test_losses_are_those_of_one_device(found, name):
-    alone = found["1 device"]["losses"]
-    assert len(set(alone)) == STEPS
-    np.testing.assert_allclose(found[name]["losses"], alone, rtol=TOLERANCE)
+def test_losses_on_a_mesh_match_one_device(found, name):
+    single = found["1 device"]["losses"]
+    assert len(set(single)) == STEPS
+    np.testing.assert_allclose(found[name]["losses"], single, rtol=TOLERANCE)
 
 
-def test_fsdp_splits_parameters_moments_and_averages_by_eight(found):
+def test_fsdp_8_splits_parameters_moments_and_averages(found):
     parts = found["fsdp 8"]["parts"]
     whole_only = {"query_scale", "key_scale", "step", "count"}
     for place, (whole, part) in parts.items():
@@ -217,32 +217,32 @@ def test_tensor_splits_heads_and_the_width_of_swiglu(found):
 
 
 @pytest.mark.parametrize("name", ["data 8", "sequence 8"])
-def test_data_and_sequence_repeat_the_model(found, name):
+def test_data_and_sequence_replicate_the_model(found, name):
     assert all(whole == part for whole, part in found[name]["parts"].values())
 
 
-def test_the_attention_kernel_takes_its_heads_and_its_part_of_the_tokens(found):
+def test_attention_kernel_on_a_mesh_matches_the_reference(found):
     for on_mesh, reference in zip(*found["splash"], strict=True):
         np.testing.assert_allclose(on_mesh, reference, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", RESTORED)
-def test_a_checkpoint_is_restored_bit_by_bit_onto_another_mesh(found, name, assert_bitwise):
+def test_checkpoint_is_restored_bitwise_on_another_mesh(found, name, assert_bitwise):
     restored, spec = found[name]["restored"]
     assert_bitwise(restored, found["saved"])
     assert ("fsdp" in spec) == (name != "1 device")
 
 
 @pytest.mark.parametrize("name", RESTORED)
-def test_a_run_goes_on_with_the_same_losses_on_another_mesh(found, name):
+def test_losses_after_resuming_on_another_mesh_match_the_uninterrupted_run(found, name):
     unbroken = found["data, fsdp, tensor"]["losses"][SAVED:]
     np.testing.assert_allclose(found[name]["losses after"], unbroken, rtol=TOLERANCE)
 
 
 @pytest.mark.drill
-def test_a_state_is_born_sharded_in_the_memory_that_it_takes(tmp_path, environment):
-    # XL's width with 6 of its 24 layers, 7.5 GB: the whole state would be 27 GB. Of compiling the
-    # program itself no more than a layer (0.2 GB) may be seen.
+def test_state_is_created_sharded_without_extra_memory(tmp_path, environment):
+    # XL's width with 6 of its 24 layers is 7.5 GB; all layers would be 27 GB. Compiling the program
+    # may add at most the size of one layer (0.2 GB).
     overrides = ["model.depth=6", "mesh.data=1", "mesh.fsdp=8"]
     config = load_config("radit:size=xl", overrides)
     subprocess.run(
@@ -256,23 +256,25 @@ def test_a_state_is_born_sharded_in_the_memory_that_it_takes(tmp_path, environme
     assert found["state"] <= found["taken"] <= found["state"] + found["layer"]
 
 
-def test_a_fingerprint_gathers_no_array(found):
+def test_fingerprint_gathers_no_array(found):
     text = found["fingerprint program"]
-    assert "all-reduce" in text  # it does run on shards
+    assert "all-reduce" in text  # it runs on shards
     assert "all-gather" not in text
 
 
 # ---------------------------------------------------------------------------------------------
-# Rules, without devices
+# Rules, without the process
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 1), (1, 3, 1), (-1, 1, 2), (0, 1, 1), (1, -1, -1)])
-def test_a_mesh_that_is_not_the_devices_is_refused(shape):
-    with pytest.raises(ConfigError, match="1 device"):
+def test_make_mesh_refuses_a_product_that_is_not_the_number_of_devices(shape):
+    with pytest.raises(
+        ConfigError, match=r"but there are 1; set|must be at least 1, or −1 for data"
+    ):
         sharding.make_mesh(*shape)
 
 
-def test_data_takes_what_is_left():
+def test_data_minus_one_uses_the_remaining_devices():
     assert tuple(sharding.make_mesh(-1, 1, 1).shape.values()) == (1, 1, 1, 1)
 
 
@@ -282,15 +284,15 @@ def abstract_mesh():
 
 
 @pytest.mark.parametrize("batch_size", [4, 12, 1])
-def test_a_batch_that_the_mesh_does_not_divide_is_refused(abstract_mesh, batch_size):
-    with pytest.raises(ConfigError, match=rf"batch_size={batch_size} .* data 2 × fsdp 4"):
+def test_check_batch_refuses_a_batch_that_the_mesh_does_not_divide(abstract_mesh, batch_size):
+    with pytest.raises(ConfigError, match=rf"data 2 × fsdp 4 .* \(got {batch_size}\)"):
         sharding.check_batch(abstract_mesh, batch_size)
     sharding.check_batch(abstract_mesh, 8 * batch_size)
-    with pytest.raises(ConfigError, match="in 5 parts"):
+    with pytest.raises(ConfigError, match="fsdp 4 × accumulate 5"):
         sharding.check_batch(abstract_mesh, 8 * batch_size, parts=5)
 
 
-def test_a_dimension_that_does_not_divide_stays_whole(abstract_mesh):
+def test_a_dimension_that_the_mesh_does_not_divide_is_not_split(abstract_mesh):
     def spec(shape, *names):
         return tuple(sharding.sharding(abstract_mesh, shape, names).spec)
 
@@ -311,7 +313,7 @@ def test_every_logical_name_of_the_model_has_a_rule(make_config):
     assert model.sizes.keys() <= sharding.RULES.keys()
 
 
-def test_an_axis_that_does_not_divide_the_network_is_refused(make_config):
+def test_check_axes_refuses_a_mesh_that_does_not_divide_the_network(make_config):
     model = recipes.build(make_config("model.heads=2", "model.mlp_width=48")).model
 
     def check(**shape):
@@ -328,7 +330,7 @@ def test_an_axis_that_does_not_divide_the_network_is_refused(make_config):
         sharding.check_axes(jax.sharding.AbstractMesh((1, 1, 5, 1), sharding.AXES), {"mlp": 48})
 
 
-def test_outside_of_a_mesh_nothing_is_pinned():
+def test_constrain_does_nothing_without_a_mesh():
     x = np.ones((2, 3))
     assert sharding.constrain(x, "batch", None) is x
 

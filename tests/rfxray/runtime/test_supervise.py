@@ -1,4 +1,4 @@
-"""The supervisor of a host, around small trainers of one line."""
+"""The supervisor of a host, with one-line trainers."""
 
 import json
 import os
@@ -22,7 +22,7 @@ folder = pathlib.Path({workdir!r}) / "status"
 
 
 def start(workdir, code: str, *flags: str, **how) -> subprocess.Popen:
-    """A supervisor whose trainer runs a piece of Python; `how` for Popen."""
+    """Starts a supervisor of a trainer that runs Python code; `how` is passed to Popen."""
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "rfxray.runtime.supervise", "--workdir", str(workdir)),
@@ -37,7 +37,7 @@ def start(workdir, code: str, *flags: str, **how) -> subprocess.Popen:
 
 
 def run(workdir, code: str, *flags: str) -> tuple[int, str, str]:
-    """(exit code, output, errors) of a supervisor that ends by itself."""
+    """(exit code, stdout, stderr) of a supervisor that ends by itself."""
     process = start(workdir, code, *flags)
     output, error = process.communicate(timeout=300)
     return process.returncode, output, error
@@ -59,7 +59,7 @@ def report(workdir) -> dict:
         (255, 75, "exit 255"),
     ],
 )
-def test_the_code_of_every_ending(returncode, code, ended):
+def test_outcome_maps_every_return_code_to_an_exit_code(returncode, code, ended):
     assert supervise.outcome(returncode) == (code, ended)
 
 
@@ -74,22 +74,24 @@ def test_the_code_of_every_ending(returncode, code, ended):
         ("1 / 0", 75, "exit 1"),
     ],
 )
-def test_a_trainer_that_ends_is_reported(tmp_path, code, expected, ended):
+def test_end_of_the_trainer_is_reported(tmp_path, code, expected, ended):
     began = time.time()
     found, _, error = run(tmp_path, HEARTBEAT.format(workdir=str(tmp_path), step=7) + code)
     assert found == expected
-    told = report(tmp_path)
-    assert began <= told.pop("time") <= time.time()
-    assert told == {
+    found = report(tmp_path)
+    assert began <= found.pop("time") <= time.time()
+    assert found == {
         **{"host": 0, "hosts": 1, "attempt": "A"},
         **{"code": expected, "ended": ended, "step": 7},
     }
     last = error.splitlines()[-1]
-    assert last == f"rfxray.runtime.supervise: the trainer ended with {ended} at step 7: {expected}"
+    assert last == (
+        f"rfxray.runtime.supervise: trainer ended at step 7 with {ended}; exit code {expected}"
+    )
     assert not list((tmp_path / "status").glob("*.new"))
 
 
-def test_a_heartbeat_of_another_process_counts_for_nothing(tmp_path):
+def test_heartbeat_of_another_process_is_ignored(tmp_path):
     (tmp_path / "status").mkdir()
     (tmp_path / "status" / "heartbeat-host-0.json").write_text('{"step": 9, "pid": 1}')
     run(tmp_path, "")
@@ -97,18 +99,18 @@ def test_a_heartbeat_of_another_process_counts_for_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "handed_on"),
+    ("number", "received"),
     [
         (signal.SIGTERM, signal.SIGTERM),
         (signal.SIGINT, signal.SIGINT),
         (signal.SIGHUP, signal.SIGTERM),
     ],
 )
-def test_a_signal_is_handed_on_once(tmp_path, number, handed_on):
+def test_a_signal_is_passed_on_once_and_prevents_restarts(tmp_path, number, received):
     trainer = f"""
 import signal, sys, time
 seen = []
-signal.signal({int(handed_on)}, lambda *_: seen.append(1))
+signal.signal({int(received)}, lambda *_: seen.append(1))
 print("ready", flush=True)
 while not seen: time.sleep(0.01)
 time.sleep(0.3)
@@ -121,12 +123,12 @@ sys.exit(75)
         time.sleep(0.01)
     process.send_signal(number)
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 75  # and is not started again: it was asked to stop
+    assert process.returncode == 75
     assert output == "signals 1\n"
     assert report(tmp_path)["ended"] == "exit 75"
 
 
-def test_under_nohup_the_end_of_the_terminal_is_outlived(tmp_path):
+def test_sighup_is_ignored_under_nohup(tmp_path):
     trainer = f"""
 import pathlib, time
 print("ready", flush=True)
@@ -141,22 +143,22 @@ while not (pathlib.Path({str(tmp_path)!r}) / "go").exists(): time.sleep(0.01)
     assert process.returncode == 0
 
 
-def test_reports_go_on_while_it_runs(tmp_path):
+def test_reports_are_rewritten_while_the_trainer_runs(tmp_path):
     process = start(tmp_path, "import time; time.sleep(2)")
     times = set()
     while process.poll() is None:
         try:
-            told = report(tmp_path)
+            found = report(tmp_path)
         except FileNotFoundError:
             continue
-        times.add(told["time"]) if told["code"] is None else None
+        times.add(found["time"]) if found["code"] is None else None
         time.sleep(0.02)
     process.communicate()
     assert len(times) >= 3
     assert report(tmp_path)["code"] == 0
 
 
-def test_the_output_is_passed_on_and_kept(tmp_path):
+def test_output_is_passed_on_and_logged(tmp_path):
     code = "import sys; print('said'); print('complained', file=sys.stderr)"
     _, output, _ = run(tmp_path, code)
     assert output == "said\ncomplained\n"
@@ -164,7 +166,7 @@ def test_the_output_is_passed_on_and_kept(tmp_path):
 
 
 @pytest.mark.parametrize("also", [False, True])
-def test_a_trainer_goes_on_when_nobody_reads_its_output(tmp_path, also):
+def test_trainer_continues_when_nobody_reads_its_output(tmp_path, also):
     """As after `… | head`, or `… 2>&1 | head`."""
     code = f"""
 import pathlib, time
@@ -184,7 +186,7 @@ raise SystemExit(70)
     assert len((tmp_path / "logs" / "A" / "host-0.log").read_text()) == 6 + 20 * 50_001
 
 
-def test_the_log_holds_the_end_of_a_long_output(tmp_path, monkeypatch):
+def test_log_keeps_the_end_of_a_long_output(tmp_path, monkeypatch):
     monkeypatch.setattr(supervise, "KEPT", 8)
     reports = supervise.Reports(str(tmp_path), 0, 1, "A")
     reports.open()
@@ -194,7 +196,7 @@ def test_the_log_holds_the_end_of_a_long_output(tmp_path, monkeypatch):
     assert (tmp_path / "logs" / "A" / "host-0.log").read_text() == "\nstep 3\n"
 
 
-def test_reader_processes_end_with_their_trainer(tmp_path):
+def test_child_processes_end_with_the_trainer(tmp_path):
     code = """
 import os, signal, subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -207,8 +209,8 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
 
 
-def test_it_starts_again_as_long_as_there_are_steps_forward(tmp_path):
-    # Steps 1, 2, 3, and then no further.
+def test_trainer_is_restarted_while_it_makes_progress(tmp_path):
+    # Reaches steps 1, 2, 3, then makes no progress.
     trainer = f"""
 import json, os, pathlib
 count = pathlib.Path({str(tmp_path)!r}) / "count"
@@ -221,17 +223,17 @@ raise SystemExit(75)
     found, _, error = run(tmp_path, trainer, "--restarts", "2")
     assert found == 75
     assert (tmp_path / "count").read_text() == "5"
-    assert error.count("starts again") == 4
+    assert error.count("restarting the trainer") == 4
 
 
 @pytest.mark.parametrize("code", [0, 65, 70, 78])
-def test_what_is_final_is_not_started_again(tmp_path, code):
+def test_trainer_is_not_restarted_after_a_final_code(tmp_path, code):
     found, _, error = run(tmp_path, f"raise SystemExit({code})", "--restarts", "5")
     assert found == code
-    assert "again" not in error
+    assert "restarting" not in error
 
 
-def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):
+def test_unwritable_workdir_is_refused_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     found, output, error = run(tmp_path / "file" / "run", "print('trains')")
     assert (found, output) == (78, "")
@@ -241,16 +243,16 @@ def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):
     )
 
 
-def test_an_attempt_that_would_lie_elsewhere_is_refused(refusal, tmp_path):
+def test_attempt_that_is_not_a_folder_name_is_refused(refusal, tmp_path):
     for attempt in ("..", "a/b", "."):
         argv = ["--workdir", tmp_path / "run", "--attempt", attempt, "--", "true"]
         code, line = refusal(supervise.main, argv)
         assert code == 78
-        assert f"--attempt {attempt!r} is no name of a folder" in line
+        assert f"--attempt must be the name of a folder, without / (got {attempt!r})" in line
     assert not (tmp_path / "run").exists()
 
 
-def test_a_command_that_does_not_start_is_one_line_and_reported(tmp_path):
+def test_command_that_cannot_be_started_is_reported(tmp_path):
     command = [
         sys.executable,
         "-m",
@@ -263,29 +265,29 @@ def test_a_command_that_does_not_start_is_one_line_and_reported(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 78
     (line,) = done.stderr.splitlines()
-    assert "/none does not start" in line
+    assert "/none cannot be started" in line
     assert report(tmp_path)["code"] == 78
 
 
-def test_a_report_that_fails_does_not_end_the_trainer(tmp_path):
+def test_failed_report_does_not_end_the_trainer(tmp_path):
     code = "import shutil, time; shutil.rmtree('status'); time.sleep(0.5); print('trained')"
     before = f"import os; os.chdir({str(tmp_path)!r}); "
-    # Put back before the end, as a bucket that was away for a while.
+    # The folder is back before the end, like a bucket that was unavailable for a while.
     after = "; os.mkdir('status')"
     found, output, error = run(tmp_path, before + code + after)
     assert found == 0
     assert "trained" in output
-    assert "rfxray.runtime.supervise: no report: " in error
+    assert "rfxray.runtime.supervise: report not written: " in error
     assert report(tmp_path)["code"] == 0
 
 
-def test_jax_is_not_imported():
+def test_supervise_does_not_import_jax():
     code = "import sys, rfxray.runtime.supervise; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "False\n"
 
 
-def test_no_secret_is_reported(tmp_path, monkeypatch):
+def test_environment_is_not_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("A_SECRET", "hunter2")
     _, output, error = run(tmp_path, "", "--restarts", "1")
     files = "".join(file.read_text() for file in tmp_path.rglob("*") if file.is_file())
@@ -293,7 +295,7 @@ def test_no_secret_is_reported(tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------
-# What reports mean together
+# Verdicts
 
 
 def reports(*codes, hosts=None, ages=None, attempt="A", step=5):
@@ -313,8 +315,8 @@ def reports(*codes, hosts=None, ages=None, attempt="A", step=5):
         ((None, None), (99, 99), "lost", 75),
         ((0, 0), (0, 0), "finished", 0),
         ((0, 75), (0, 0), "resume", 75),
-        ((75, None), (0, 0), "running", 0),  # the other is about to notice
-        ((75, None), (20, 0), "resume", 75),  # … and has not
+        ((75, None), (0, 0), "running", 0),  # the other host is about to notice
+        ((75, None), (20, 0), "resume", 75),  # the other host did not notice
         ((75, None), (20, 99), "resume", 75),
         ((0, None), (0, 0), "running", 0),
         ((75, 78), (0, 0), "stop", 78),
@@ -322,16 +324,16 @@ def reports(*codes, hosts=None, ages=None, attempt="A", step=5):
         ((None, 65), (0, 0), "stop", 65),
     ],
 )
-def test_what_reports_mean_together(codes, ages, word, code):
+def test_verdict_on_the_reports_of_all_hosts(codes, ages, word, code):
     verdict = status.judge(reports(*codes, ages=ages), now=0, stale=60, grace=10)
     assert (verdict.word, verdict.code) == (word, code)
 
 
-def test_a_host_that_has_not_reported_keeps_a_run_from_being_finished():
+def test_run_is_not_finished_if_a_host_has_not_reported():
     assert status.judge(reports(0, hosts=2), now=0, stale=60, grace=10).word == "resume"
 
 
-def test_the_latest_attempt_counts():
+def test_latest_attempt_is_judged_by_default():
     both = reports(78, None, attempt="1")[:1] + reports(None, None, attempt="2", step=9)[1:]
     verdict = status.judge(both, now=0, stale=60, grace=10)
     assert (verdict.word, verdict.attempt, verdict.step) == ("running", "2", 9)
@@ -339,7 +341,7 @@ def test_the_latest_attempt_counts():
     assert status.judge(both, now=0, stale=60, grace=10, attempt="3").word == "none"
 
 
-def test_a_report_survives_being_stored(capsys):
+def test_report_round_trips_and_damaged_lines_are_skipped(capsys):
     (one,) = reports(75, hosts=4)
     assert status.parse([one.line(), "", '{"host": 0}', "torn"]) == [one]
     assert len(capsys.readouterr().err.splitlines()) == 2
@@ -349,7 +351,7 @@ def test_a_report_survives_being_stored(capsys):
 # A bucket
 
 
-def test_reports_to_a_bucket(tmp_path):
+def test_reports_and_log_are_written_to_a_bucket(tmp_path):
     """Against a storage emulator: pip install gcp-storage-emulator gcsfs."""
     pytest.importorskip("gcsfs", reason="no gcsfs; it comes with the extra tpu")
     emulator = pytest.importorskip("gcp_storage_emulator.server", reason="no gcp-storage-emulator")
@@ -371,11 +373,11 @@ print((run / "status" / "host-2.json").read_text(), (run / "logs/A/host-2.log").
     try:
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 70, done.stderr
-        told = subprocess.run(
+        done_reading = subprocess.run(
             [sys.executable, "-c", read], env=environment, capture_output=True, text=True
         )
     finally:
         server.stop()
-    line, log, *_ = told.stdout.splitlines()
+    line, log, *_ = done_reading.stdout.splitlines()
     assert json.loads(line)["code"] == 70
     assert log.strip() == "trains"

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class Clock:
-    """Stands in for `time`: goes on where a test says so, and counts the watchdog's looks."""
+    """Replaces `time`: advances only when a test says so, and counts the watchdog's calls."""
 
     time = staticmethod(time.time)
 
@@ -25,8 +25,8 @@ class Clock:
         self.looks += threading.current_thread().name == "watchdog"
         return self.now
 
-    def goes_on(self, seconds: float) -> None:
-        """Time passes, and the watchdog has a whole round of looks before more does."""
+    def advance(self, seconds: float) -> None:
+        """Advances the time and waits until the watchdog has looked at it."""
         self.now += seconds
         looks = self.looks
         wait_until(lambda: self.looks > looks + 4)
@@ -41,7 +41,7 @@ def wait_until(condition, seconds=120.0):
 
 @pytest.fixture
 def watched(tmp_path, monkeypatch):
-    """(watchdog of host 1 of 3 with two quick steps behind it, lines said, its clock)."""
+    """(watchdog of host 1 of 3 after two quick steps, its log lines, its clock)."""
     lines, clock = [], Clock()
     monkeypatch.setattr(watchdog, "time", clock)
     about = {"host": 1, "hosts": 3, "step": 4, "factor": 3.0, "seconds": 0.2, "give_up": 0.0}
@@ -52,58 +52,58 @@ def watched(tmp_path, monkeypatch):
         yield watch, lines, clock
 
 
-def test_standing_still_is_reported_once_with_stacks_and_what_for(watched, tmp_path):
+def test_a_stall_is_reported_once_with_its_activity_and_stacks(watched, tmp_path):
     watch, lines, clock = watched
     watch.doing("data")
-    clock.goes_on(7)
-    clock.goes_on(7)
+    clock.advance(7)
+    clock.advance(7)
     (line,) = lines
     assert line.startswith("stall: host 1 has waited 7 s")
     assert "for data at step 7" in line
-    assert "host 0 was never heard of; host 2 was never heard of" in line
+    assert "host 0 has no heartbeat; host 2 has no heartbeat" in line
     stacks = (tmp_path / "status" / "stall-host-1.txt").read_text()
     assert "# data, step 7" in stacks
-    assert "test_watchdog.py" in stacks  # the thread that stands still, by its file
+    assert "test_watchdog.py" in stacks  # the stalled thread, by its file
     watch.done(7)
     watch.doing("the device")
-    clock.goes_on(7)
+    clock.advance(7)
     assert len(lines) == 2
     assert "for the device at step 8" in lines[1]
 
 
-def test_hosts_that_are_behind_are_named(watched, tmp_path):
+def test_a_stall_names_the_hosts_that_are_behind(watched, tmp_path):
     watch, lines, clock = watched
     beats = {0: (6, 0), 2: (3, 90)}
     for host, (step, silent) in beats.items():
         beat = {"step": step, "doing": "data", "time": time.time() - silent}
         (tmp_path / "status" / f"heartbeat-host-{host}.json").write_text(json.dumps(beat))
     watch.doing("the device")
-    clock.goes_on(7)
-    assert "host 2 stands at step 3 (data), last heard of 90 s ago" in lines[0]
+    clock.advance(7)
+    assert "host 2 is at step 3 (data), last heartbeat 90 s ago" in lines[0]
     assert "host 0" not in lines[0]
 
 
-def test_a_loop_that_moves_is_left_alone(watched):
+def test_a_loop_that_makes_progress_is_not_reported(watched):
     watch, lines, clock = watched
     for step in range(7, 17):
         watch.doing("data")
-        clock.goes_on(0.15)  # 0.2 in one step would be too long, 1.5 in ten are not
+        clock.advance(0.15)  # 0.2 s in one step would be a stall, 1.5 s in ten steps are not
         watch.done(step)
     assert lines == []
 
 
-def test_the_heartbeat_says_where_the_host_stands(watched, tmp_path):
+def test_heartbeat_holds_step_and_activity(watched, tmp_path):
     watch, _, clock = watched
     file = tmp_path / "status" / "heartbeat-host-1.json"
-    clock.goes_on(watchdog.BEAT)
+    clock.advance(watchdog.BEAT)
     beat = json.loads(file.read_text())
     assert (beat["host"], beat["step"]) == (1, 6)
     watch.__exit__()
-    assert json.loads(file.read_text())["doing"] == "nothing more"
+    assert json.loads(file.read_text())["doing"] == "finished"
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.0])
-def test_who_gives_up_ends_with_75_whether_or_not_it_reports(tmp_path, seconds):
+def test_give_up_ends_the_process_with_75_with_or_without_reports(tmp_path, seconds):
     code = f"""
 import time
 from pathlib import Path
