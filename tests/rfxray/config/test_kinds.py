@@ -70,7 +70,7 @@ def foreign(tmp_path, monkeypatch):
 
 @pytest.fixture
 def config_json(foreign) -> dict:
-    """What `config.json` holds of a run whose network is foreign, seen by a fresh process."""
+    """What `config.json` holds of a run with a foreign network, seen by a fresh process."""
     tree = json.loads(defaults().to_json_best_effort())
     tree["model"] = {"kind": f"{foreign.name}:scale", "factor": 3.0}
     return tree
