@@ -1,11 +1,11 @@
 """Our train step beside a PyTorch SiT of the same width, depth and tokens, on this CPU, in one run.
 
-    pip install torch        (an extra of its own; the CPU build is enough)
-    python -m benchmarks.cpu_step [--config configs/smoke.py] [--rounds 5]
+    pip install -e '.[peers]'
+    python -m benchmarks.cpu_step [--config smoke] [--rounds 5]
 
-The two take turns, so that a drift of the machine's speed hits both; the ratio is that of the
-medians. Both do forward, backward, clipping, AdamW; ours keeps two averages of the parameters and
-draws its noise per example, the peer keeps one and draws it per batch.
+The two alternate, so that a change in the speed of the machine affects both; the ratio is that of
+the medians. Both do forward, backward, clipping and AdamW; rfxray keeps two averages of the
+parameters and draws its noise per example, the peer keeps one and draws it per batch.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def ours(config, batch):
 
 
 def peer(config, batch):
-    """The same for the PyTorch SiT, and how many parameters it has."""
+    """The same for the PyTorch SiT, and its number of parameters."""
     import torch
 
     from benchmarks import torch_peer
@@ -68,13 +68,17 @@ def peer(config, batch):
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu_step", description=__doc__)
-    parser.add_argument("--config", default="configs/smoke.py")
-    parser.add_argument("--rounds", type=int, default=5, help="of each, after one to warm up")
-    parser.add_argument("--steps", type=int, default=20, help="per round")
+    parser.add_argument("--config", default="smoke", help="config file or name (default smoke)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="rounds of each, after a warm-up (default 5)"
+    )
+    parser.add_argument("--steps", type=int, default=20, help="steps per round (default 20)")
     arguments = parser.parse_args()
     with exit_on_error("benchmarks.cpu_step"):
         if importlib.util.find_spec("torch") is None:
-            raise ConfigError("the peer needs torch: pip install torch")
+            raise ConfigError(
+                "the peer needs torch, which is not installed: pip install -e '.[peers]'"
+            )
         config = configuration.load_config(arguments.config)
     rng = np.random.default_rng(0)
     m, n = config.model, config.batch_size
@@ -102,7 +106,7 @@ def main() -> None:
         rates = [n * network.tokens / s for s in seconds[name]]
         print(
             f"{name:7s} {count:>10,} parameters  {statistics.median(rates):>9,.0f} tokens/s "
-            f"(of {min(rates):,.0f} to {max(rates):,.0f})"
+            f"({min(rates):,.0f} to {max(rates):,.0f})"
         )
     ratio = statistics.median(seconds["torch"]) / statistics.median(seconds["rfxray"])
     print(f"ratio rfxray / torch: {ratio:.2f}")

@@ -1,4 +1,4 @@
-"""What it costs to make and to read a data set of 512² radiographs.
+"""Speed of making and reading a data set of 512² radiographs.
 
     python -m benchmarks.data [--only ingest --only start …] [--folder runs/bench_data]
 
@@ -8,13 +8,14 @@
 | shards | records of 512² written by `shards.write_shard` |
 | loader | the same records through `rfxray.data.batches`, as training reads them, one thread |
 | start | start-up, first batch and memory of that loader over 1,172 shards of 1,024 records |
-| table | all of `data_prep.harmonise` that is not pixels, over 1.2M rows and as many files |
+| table | all of `data_prep.harmonise` except pixels, over 1.2M rows and as many files |
 
-The 1,172 shards are one file under 1,172 names: number and size are real, the 330 GB are not. The
-pixels of `table` are not looked at; its survey is drawn at random.
+The 1,172 shards are hard links to one file: their number and size are real, the 330 GB are not.
+`table` reads no pixels; its survey is drawn at random.
 
-Rates are per second of processor time of one process, which a busy neighbour changes least; files
-lie in the page cache. Each is taken `--repeats` times: the median, and in brackets all.
+Rates are per second of processor time of one process, which other load on the machine changes
+least; files are in the page cache. Each is measured `--repeats` times; printed are the median and,
+in brackets, all values.
 """
 
 import csv
@@ -54,10 +55,10 @@ from rfxray.data.writing import write_dataset
 
 RAW, SIZE = 2500, 512
 RECORDS, SHARD_EXAMPLES = 1_200_000, 1024
-XL_IMAGES = 150  # a second that XL takes on a v5p host of 4 chips; an estimate
-HOST_CORES = 208  # virtual ones of such a host
+XL_IMAGES = 150  # images per second that XL reads on a v5p host of 4 chips; an estimate
+HOST_CORES = 208  # virtual cores of such a host
 
-# A fresh interpreter, so that start-up and memory are the loader's own
+# Runs in a fresh interpreter, so that start-up and memory are those of the loader.
 READER = """
 import json, resource, sys, time
 from rfxray.data import batches
@@ -79,7 +80,7 @@ print(json.dumps({"start": opened - start, "first": first - opened, "MiB": memor
 
 
 def ingest_rates(folder: Path, repeats: int) -> None:
-    """Images a second of each kind of file."""
+    """Prints images per second for each kind of file."""
     attributes = draw_attributes(0, np.arange(1))
     chest = cv2.resize(draw_images(attributes, 0, np.arange(1), 512)[0], (RAW, RAW))
     noise = np.random.default_rng(0).normal(0, 300, chest.shape)
@@ -90,20 +91,20 @@ def ingest_rates(folder: Path, repeats: int) -> None:
     Image.fromarray(chest << 4).save(files[2])
     limited = Decoder()
     for path in files:
-        alone = [5 / _spent(lambda p=path: [radiograph.ingest(p, SIZE) for _ in range(5)])
+        rates = [5 / _spent(lambda p=path: [radiograph.ingest(p, SIZE) for _ in range(5)])
                  for _ in range(repeats)]  # fmt: skip
         start = time.perf_counter()
         for _ in range(5):
             limited.decode(path, SIZE)
         through = 5 / (time.perf_counter() - start)
         print(f"ingest: {path.name}, {path.stat().st_size / 2**20:.1f} MiB, {RAW}² to {SIZE}²: "
-              f"{_median(alone, '.1f')} images/s/core; through the limited decoder, its pipe and "
-              f"start included, {through:.1f}/s of wall time")  # fmt: skip
+              f"{_median(rates, '.1f')} images/s/core; through the limited decoder, with pipe and "
+              f"start, {through:.1f}/s of wall time")  # fmt: skip
     limited.close()
 
 
 def shard_rates(folder: Path, repeats: int) -> None:
-    """Records a second into a shard, and the data set of one shard that the loader reads."""
+    """Writes the data set of one shard that the loader reads; prints records per second."""
     drawn = list(phantom_records(range(64), 0, SIZE))
     items = range(SHARD_EXAMPLES)
     plan = make_plan({"train": items}, name="one", size=SIZE, shard_examples=SHARD_EXAMPLES)
@@ -114,21 +115,21 @@ def shard_rates(folder: Path, repeats: int) -> None:
     rates = [64 / _spent(lambda: shards.make_shard(part, folder / "again", SIZE, _Repeated(drawn)))
              for _ in range(repeats)]  # fmt: skip
     kib = shard["bytes"] / SHARD_EXAMPLES / 1024
-    print(f"shards: {kib:.0f} KiB a record of {SIZE}²; written {_median(rates, '.0f')}/s/core")
+    print(f"shards: {kib:.0f} KiB per record of {SIZE}²; {_median(rates, '.0f')} written/s/core")
 
 
 def loader_rate(folder: Path, repeats: int) -> None:
     rates = [_reader(folder / "one", 32, 12)["rate"] for _ in range(repeats)]
     need = XL_IMAGES / statistics.median(rates)
     print(
-        f"loader: {_median(rates, '.0f')} images/s/core, file to batch; the {XL_IMAGES} of XL "
+        f"loader: {_median(rates, '.0f')} images/s/core, shard to batch; the {XL_IMAGES} of XL "
         f"on a v5p host (an estimate) need {need:.1f} of its {HOST_CORES} cores, 4 times as many "
-        f"{4 * need:.1f}"
+        f"need {4 * need:.1f}"
     )
 
 
 def grain_start(folder: Path, repeats: int) -> None:
-    """The loader over as many records as CXR7 has, each of its true size."""
+    """Measures the loader over as many records as CXR7 has, each of its true size."""
     one = read_manifest(folder / "one")
     (shard,) = one["splits"]["train"]["shards"]
     many = folder / "many"
@@ -139,15 +140,15 @@ def grain_start(folder: Path, repeats: int) -> None:
     examples = len(listed) * SHARD_EXAMPLES
     one["splits"]["train"] |= {"examples": examples, "shards": listed}
     write_manifest(many, one)
-    told = [_reader(many, 64, 0) for _ in range(repeats)]
-    start, first, memory = ([t[key] for t in told] for key in ("start", "first", "MiB"))
+    runs = [_reader(many, 64, 0) for _ in range(repeats)]
+    start, first, memory = ([run[key] for run in runs] for key in ("start", "first", "MiB"))
     print(f"start: {examples:,} records of {SIZE}² in {len(listed):,} shards: open "
           f"{_median(start, '.2f')} s, first batch of 64 {_median(first, '.2f')} s, "
           f"{_median(memory, '.0f')} MiB above the imports")  # fmt: skip
 
 
 def table_cost(folder: Path, repeats: int) -> None:
-    """Everything of harmonise but pixels, in a process of its own; once, it takes minutes."""
+    """Measures all of harmonise except pixels, once, because it takes minutes."""
     root = folder / "chexpert"
     _raw_table(root, RECORDS)
     seen = list(_random_survey(folder / "survey", RECORDS))
@@ -155,7 +156,7 @@ def table_cost(folder: Path, repeats: int) -> None:
 
     def lap(what: str) -> None:
         nonlocal start
-        print(f"table: {what} {time.perf_counter() - start:.0f} s, so far "
+        print(f"table: {what} in {time.perf_counter() - start:.0f} s, peak "
               f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")  # fmt: skip
         start = time.perf_counter()
 
@@ -166,7 +167,7 @@ def table_cost(folder: Path, repeats: int) -> None:
     lap(f"{len(rows):,} files found")
     splits = decide.assign_splits(tables, 0.02, 0.02)
     fates, found = decide.decide(rows, splits, seen)
-    lap(f"duplicates sought, {found['near_candidates_between_patients']:,} candidates")
+    lap(f"duplicates searched, {found['near_candidates_between_patients']:,} candidates")
     options = raw_sets.Options(
         roots={"chexpert": root},
         own={},
@@ -189,11 +190,11 @@ def table_cost(folder: Path, repeats: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------
-# What is measured with
+# Tools of the measurements
 
 
 def _spent(work: Callable[[], object]) -> float:
-    """Seconds of processor time."""
+    """Seconds of processor time that `work` takes."""
     start = time.process_time()
     work()
     return time.process_time() - start
@@ -210,7 +211,7 @@ def _reader(folder: Path, batch: int, batches: int) -> dict[str, float]:
 
 
 class _Repeated:
-    """A few records over and over, under other keys."""
+    """A few records again and again, each time under a new key."""
 
     def __init__(self, records: list[dict]):
         self.records = records
@@ -224,8 +225,10 @@ class _Repeated:
 def _raw_table(root: Path, count: int) -> None:
     """CheXpert's train.csv with `count` rows, twenty films a study, and empty files to match."""
     cells = np.array(["", "1.0", "0.0", "-1.0"])
-    told = np.random.default_rng(0).choice(4, (4001, len(FINDING_LABELS)), p=[0.7, 0.15, 0.1, 0.05])
-    rows = cells[told].tolist()
+    labels = np.random.default_rng(0).choice(
+        4, (4001, len(FINDING_LABELS)), p=[0.7, 0.15, 0.1, 0.05]
+    )
+    rows = cells[labels].tolist()
     root.mkdir()
     with open(root / "train.csv", "w", newline="") as file:
         writer = csv.writer(file)
@@ -305,19 +308,31 @@ def main() -> None:
         parser = ArgumentParser(
             prog="python -m benchmarks.data", description=__doc__.splitlines()[0]
         )
-        parser.add_argument("--only", action="append", choices=MEASURED, help="repeat for several")
-        parser.add_argument("--repeats", type=int, default=3, help="of each figure (%(default)s)")
-        parser.add_argument("--folder", type=Path, default=Path("runs/bench_data"))
+        parser.add_argument(
+            "--only",
+            action="append",
+            choices=MEASURED,
+            help="what to measure, repeatable (default: all)",
+        )
+        parser.add_argument(
+            "--repeats", type=int, default=3, help="measurements per figure (default %(default)s)"
+        )
+        parser.add_argument(
+            "--folder",
+            type=Path,
+            default=Path("runs/bench_data"),
+            help="folder that is emptied and written (default %(default)s)",
+        )
         args = parser.parse_args()
         wanted = dict.fromkeys(args.only or MEASURED)
         if {"loader", "start"} & set(wanted):
-            wanted = dict.fromkeys(("shards", *wanted))  # they read what it writes
+            wanted = dict.fromkeys(("shards", *wanted))  # both read what shards writes
         shutil.rmtree(args.folder, ignore_errors=True)
         args.folder.mkdir(parents=True)
         for name in MEASURED:
             if name in wanted:
                 MEASURED[name](args.folder, args.repeats)
-        print(f"{args.folder}: may be deleted")
+        print(f"{args.folder} holds the files that were measured and may be deleted")
 
 
 if __name__ == "__main__":

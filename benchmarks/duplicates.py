@@ -1,13 +1,13 @@
-"""How well near-duplicates are told from radiographs that merely look alike.
+"""How well near-duplicates are separated from radiographs that only look alike.
 
     python -m benchmarks.duplicates [--images DIR --metadata FILE.csv --column image=… \\
         --column patient=…] [--crowd 1200000]
 
-- Different patients, of phantoms and of a real set: how near their hashes come, how high their
-  registered correlation, how many pairs would be taken for duplicates.
-- Copies of one picture: how many are found, and how far they stray.
-- The search among as many hashes as CXR7 has: strangers are drawn to the mean and covariance of the
-  real ones' frequencies, and every copy is hidden among them.
+- Different patients, of phantoms and of a real set: smallest distance of their hashes, highest
+  registered correlation, number of pairs that would count as duplicates.
+- Copies of one image: how many are found, and how much they differ.
+- The search among as many hashes as CXR7 has: the hashes of other patients are drawn with the mean
+  and covariance of real frequencies, and every copy is hidden among them.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from data_prep.tables.columns import parse_columns
 from rfxray.command_line import ArgumentParser, exit_on_error
 from rfxray.data.radiograph import Radiograph, read, square
 
-NEAREST = 2000  # pairs of strangers, nearest by hash, whose correlation is taken
+NEAREST = 2000  # pairs of different patients, nearest by hash, that are correlated
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
     radiograph = Radiograph(np.ascontiguousarray(pixels, np.float32), 16)
-    picture = square(radiograph, THUMBNAIL)
-    return squeeze(picture["image"], picture["content_box"])
+    squared = square(radiograph, THUMBNAIL)
+    return squeeze(squared["image"], squared["content_box"])
 
 
 def hashes(thumbnails: Sequence[np.ndarray]) -> np.ndarray:
@@ -41,7 +41,7 @@ def hashes(thumbnails: Sequence[np.ndarray]) -> np.ndarray:
     return np.unpackbits(packed.reshape(-1, HASH_SIDE**2 // 8), axis=1)
 
 
-def strangers(name: str, thumbnails: Sequence[np.ndarray], patients: np.ndarray) -> None:
+def different_patients(name: str, thumbnails: Sequence[np.ndarray], patients: np.ndarray) -> None:
     bits = hashes(thumbnails).astype(np.float32)
     distance = (bits @ (1 - bits).T + (1 - bits) @ bits.T).astype(np.int32)
     first, second = np.triu_indices(len(bits), 1)
@@ -56,7 +56,7 @@ def strangers(name: str, thumbnails: Sequence[np.ndarray], patients: np.ndarray)
     by_hash = int((between <= duplicates.HASH_BITS).sum())
     both = (between[order] <= duplicates.HASH_BITS) & (correlations >= duplicates.CORRELATION)
     print(
-        f"{name}: {len(bits):,} pictures, {len(between):,} pairs of different patients; nearest "
+        f"{name}: {len(bits):,} images, {len(between):,} pairs of different patients; nearest "
         f"{between.min()} of 256 bits, {by_hash} within {duplicates.HASH_BITS}; highest "
         f"correlation {correlations.max():.2f} of the {len(order):,} nearest; "
         f"{int(both.sum())} false positives"
@@ -114,18 +114,18 @@ def copies(pixels: Sequence[np.ndarray], crowd: int) -> None:
     copied = {name: [thumbnail(make(one)) for one in pixels] for name, make in COPIES.items()}
     bits = hashes(whole)
     theirs = {name: hashes(thumbnails) for name, thumbnails in copied.items()}
-    strange = _crowd(whole, crowd)
+    others = _crowd(whole, crowd)
     start = time.perf_counter()
     pairs = duplicates.candidates(
-        np.packbits(np.concatenate([bits, *theirs.values(), strange]), axis=1)
+        np.packbits(np.concatenate([bits, *theirs.values(), others]), axis=1)
     )
     took = time.perf_counter() - start
     n = len(bits)
     proposed = {tuple(pair) for pair in pairs[pairs[:, 0] < n].tolist()}
-    alone = int((pairs[:, 0] >= n * (len(COPIES) + 1)).sum())
+    crowded = int((pairs[:, 0] >= n * (len(COPIES) + 1)).sum())
     print(
-        f"{n} copies of each kind among {crowd:,} strangers, searched in {took:.0f} s; of the "
-        f"strangers {alone:,} pairs are within {duplicates.HASH_BITS} bits:"
+        f"{n} copies of each kind among {crowd:,} other hashes, searched in {took:.0f} s; of the "
+        f"other hashes {crowded:,} pairs are within {duplicates.HASH_BITS} bits:"
     )
     for number, name in enumerate(COPIES, 1):
         differing = (bits != theirs[name]).sum(axis=1)
@@ -164,18 +164,20 @@ def main() -> None:
             prog="python -m benchmarks.duplicates", description=__doc__.splitlines()[0]
         )
         add = parser.add_argument
-        add("--phantoms", type=int, default=2000, help="patients (%(default)s)")
-        add("--images", help="folder of a real set")
-        add("--metadata", help="its table")
-        add("--column", action="append", default=[], help="as to data_prep.build: image, patient")
-        add("--crowd", type=int, default=0, help="strangers to hide copies among (%(default)s)")
+        add("--phantoms", type=int, default=2000, help="number of phantoms (default %(default)s)")
+        add("--images", help="folder of a real set (default: only phantoms)")
+        add("--metadata", help="table of that set, a CSV file")
+        add("--column", action="append", default=[], help="image= or patient=HEADER, as for build")
+        add(
+            "--crowd", type=int, default=0, help="hashes to hide copies among (default %(default)s)"
+        )
         _measure(parser.parse_args())
 
 
 def _measure(args: argparse.Namespace) -> None:
     indices = np.arange(args.phantoms)
     drawn = draw_images(draw_attributes(0, indices), 0, indices, 192)
-    strangers("phantoms", [thumbnail(one) for one in drawn], indices)
+    different_patients("phantoms", [thumbnail(one) for one in drawn], indices)
     if not args.images:
         copies(list(drawn[:150]), args.crowd)
         return
@@ -183,7 +185,7 @@ def _measure(args: argparse.Namespace) -> None:
     rows = read_folder(args.images, args.metadata, columns, {}, "real", "other").rows
     pixels = [read(Path(args.images) / row.path).pixels for row in rows]
     patients = np.array([row.patient for row in rows])
-    strangers("real", [thumbnail(one) for one in pixels], patients)
+    different_patients("real", [thumbnail(one) for one in pixels], patients)
     copies(pixels, args.crowd)
 
 

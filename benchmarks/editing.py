@@ -1,12 +1,12 @@
-"""How well phantoms are edited, against their true counterfactuals.
+"""Edits of phantoms, compared with their true counterfactuals.
 
     python -m benchmarks.editing --checkpoint runs/phantom_long/train \
       --oracle runs/smoke/oracle.npz --out runs/editing
 
-A phantom can be drawn again with one attribute changed and all else of the patient alike, so the
-picture that an edit should have made is known. An oracle that never saw the model reads what the
-edits show. Every part leaves a JSON file in --out and is not repeated while it is there; the tables
-are printed as Markdown. About half an hour on one core.
+A phantom can be drawn again with one attribute changed and everything else equal, so the correct
+result of an edit is known. An oracle that was trained without the model reads the edits. Every
+part writes a JSON file into --out and is skipped if that file exists; the tables are printed as
+Markdown. About half an hour on one core.
 """
 
 import argparse
@@ -33,8 +33,8 @@ from rfxray.sampling import editing
 from rfxray.sampling.editing import EditSettings
 
 SEED = 4242  # of patients that neither the model nor the oracle has seen
-WEIGHTS = (1.0, 2.0, 3.0, 4.0, 5.0)  # of samples; edits are tried at the odd ones and at 2
-# What is changed: a finding with a place, the size of the heart, the projection.
+WEIGHTS = (1.0, 2.0, 3.0, 4.0, 5.0)  # of samples; edits use 1, 2, 3 and 5
+# Attributes that are changed: a local finding, the size of the heart, the projection.
 CHANGES = ("pleural_effusion", "cardiomegaly", "view")
 SETTINGS = EditSettings(steps=12, solver="heun", corrections=2, batch_size=64)
 
@@ -48,7 +48,7 @@ def patients(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def switched(attributes: np.ndarray, name: str) -> np.ndarray:
-    """The other value of a finding, or the other frontal view; No Finding as it follows."""
+    """The attributes with one finding or the frontal view inverted, and No Finding derived."""
     after = attributes.copy()
     after[:, INDEX[name]] = 1 - after[:, INDEX[name]]
     known = np.ones(after.shape, bool)
@@ -66,12 +66,12 @@ def levels(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def read(reader, images, attributes, name: str) -> dict:
-    """What the oracle says of edited pictures.
+    """Scores of the oracle on edited images.
 
-    `effectiveness`: balanced accuracy on the changed attribute. `others`: on each attribute that
-    was not touched (nor derived from it, nor at chance on phantoms, as race is). `log_odds`: of
-    what those are told to be, in the oracle's eyes, the mean over them: it still grows where every
-    answer is right already, and so tells exaggeration.
+    `effectiveness`: balanced accuracy on the changed attribute. `others`: balanced accuracy on each
+    other attribute, except those derived from it and race, which is at chance on phantoms.
+    `log_odds`: mean log-odds of the requested values of those others; it measures exaggeration,
+    because it still grows when every answer is correct.
     """
     scores = classifier.scores(reader, images, all_known(attributes))
     others = [k for k in scores if k not in {name, "no_finding", "race", "age"}]
@@ -94,7 +94,7 @@ def read(reader, images, attributes, name: str) -> dict:
 
 
 def guidance(model, reader, n: int) -> dict:
-    """Oracle scores of samples drawn with guidance 1 to 5, beside phantoms under the same."""
+    """Oracle scores of samples at guidance 1 to 5, and of phantoms with the same attributes."""
     indices = np.arange(n)
     asked = all_known(phantom.draw_attributes(SEED, indices))
     found = {"phantoms": classifier.scores(reader, draw(asked.values, indices), asked)}
@@ -102,7 +102,7 @@ def guidance(model, reader, n: int) -> dict:
     findings = tuple(vocabulary.FINDING_NAMES)
     plain = sampling.Settings(seed=SEED, steps=12, solver="heun", batch_size=64)
     ways = {f"plain {w:g}": dataclasses.replace(plain, guidance=w) for w in WEIGHTS}
-    # Two groups: who and how on one side, what is found on the other.
+    # Two groups: patient and acquisition, and findings.
     ways["factored 3"] = dataclasses.replace(plain, guidance=3.0, weights=((findings, 3.0),))
     at_three = dataclasses.replace(plain, guidance=3.0)
     ways["within 0.1-0.9, 3"] = dataclasses.replace(at_three, interval=(0.1, 0.9))
@@ -115,7 +115,7 @@ def guidance(model, reader, n: int) -> dict:
 
 
 def counterfactual(model, reader, n: int) -> dict:
-    """Every change, by every kind of guidance and weight, against the truth."""
+    """Every change, by every guide and weight, against the true counterfactual."""
     indices, before = patients(n)
     real, source = draw(before, indices), all_known(before)
     path = editing.abduct(model, real, source, SETTINGS)
@@ -150,8 +150,8 @@ def distances(edited: np.ndarray, true: np.ndarray, real: np.ndarray) -> dict[st
 
 
 def axioms(model, reader, n: int) -> dict:
-    """Composition: nothing changed, once and ten times. Reversibility: there and back."""
-    n = n // 4  # ten edits one after another
+    """Composition: edits that change nothing, 1 and 10. Reversibility: a change undone."""
+    n = n // 4  # each takes ten edits in sequence
     indices, before = patients(n)
     real, source = draw(before, indices), all_known(before)
     after = all_known(switched(before, "pleural_effusion"))
@@ -173,7 +173,7 @@ def axioms(model, reader, n: int) -> dict:
 
 
 def masks(model, reader, n: int) -> dict:
-    """One lung may be edited, all else is kept: what happens at the seam."""
+    """Edits within one lung: changes outside the mask and gradients at its sides."""
     indices, before = patients(n)
     real, source = draw(before, indices), all_known(before)
     after = all_known(switched(before, "pleural_effusion"))
@@ -182,8 +182,8 @@ def masks(model, reader, n: int) -> dict:
     found = {"n": n}
     for name, how in {
         "edit and keep": {"mask": inside, "keep": ~inside},
-        "keep alone": {"keep": ~inside},
-        "edit alone": {"mask": inside},
+        "only keep": {"keep": ~inside},
+        "only edit": {"mask": inside},
     }.items():
         edited = editing.edit(model, real, source, after, SETTINGS, **how)
         edge = np.zeros((64, 63), bool)
@@ -211,7 +211,7 @@ PARTS = {"guidance": guidance, "counterfactual": counterfactual, "axioms": axiom
 
 
 def tables(found: dict) -> str:
-    """What the parts found, as Markdown."""
+    """The results of the parts as Markdown."""
     parts = []
     if "guidance" in found:
         ways = list(found["guidance"])
@@ -243,7 +243,7 @@ def tables(found: dict) -> str:
 
 
 def sheet(model, reader) -> np.ndarray:
-    """Four patients: as they are, edited, the truth, for each change."""
+    """Four patients unedited, and edited beside the truth for each change."""
     indices, before = patients(4)
     real, source = draw(before, indices), all_known(before)
     path = editing.abduct(model, real, source, SETTINGS)
@@ -259,11 +259,15 @@ def sheet(model, reader) -> np.ndarray:
 def main() -> None:
     parser = ArgumentParser(prog="python -m benchmarks.editing", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--checkpoint", required=True, metavar="WORKDIR")
-    parser.add_argument("--oracle", required=True, type=Path, metavar="FILE.npz")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--n", type=int, default=64, help="patients (samples: twice as many)")
-    parser.add_argument("--parts", default=",".join(PARTS), help="which, of all")
+    parser.add_argument("--checkpoint", required=True, metavar="WORKDIR", help="workdir of a run")
+    parser.add_argument(
+        "--oracle", required=True, type=Path, metavar="NPZ", help="of `rfxray oracle`"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--n", type=int, default=64, help="number of patients, half that of samples"
+    )
+    parser.add_argument("--parts", default=",".join(PARTS), help="parts to measure (default: all)")
     arguments = parser.parse_args()
     with exit_on_error("benchmarks.editing"):
         distributed.start()
@@ -281,7 +285,7 @@ def main() -> None:
             found[name] = json.loads(file.read_text())
         files.save_png(arguments.out / "edits.png", sheet(model, reader))
     print(tables(found))
-    print(f"{arguments.out}: the figures as JSON, edits.png")
+    print(f"wrote the figures (JSON) and edits.png into {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Training XL on one GPU beside the torch.compile peer; adds what it measures to RESULTS.md.
+# Measures training of XL on one GPU beside the torch.compile peer; appends the result to RESULTS.md.
 #
-#   bash benchmarks/gpu.sh                     XL at the batch that fits
-#   CONFIG=configs/smoke.py BATCHES=32 bash benchmarks/gpu.sh --steps 2      anywhere, to try it
+#   bash benchmarks/gpu.sh                                              XL at the largest batch that fits
+#   CONFIG=smoke BATCHES=32 bash benchmarks/gpu.sh --steps 2            a quick try on any machine
 #
-# `jax[cuda]`, this package and torch have to be installed; PYTHON names the interpreter. Batches are
-# tried from the largest; one that does not fit in memory is said and passed over.
+# Install the extras `cuda` and `peers` first; PYTHON selects the interpreter. Batches are tried from
+# the largest; one that does not fit in memory is reported and skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,5 +24,5 @@ for batch in ${BATCHES:-64 48 32 24 16 8}; do
     if [ "$code" != 69 ]; then exit "$code"; fi # 69: it does not fit
   done
 done
-echo "benchmarks: error: no batch of ${BATCHES:-64 48 32 24 16 8} fits" >&2
+echo "benchmarks: error: no batch of ${BATCHES:-64 48 32 24 16 8} fits; set BATCHES to smaller ones" >&2
 exit 69

@@ -1,11 +1,11 @@
-"""Real radiographs through inversion and back, and from one projection to the other.
+"""Real radiographs inverted and drawn again, and edited to the other projection.
 
     python -m benchmarks.real_edits --checkpoint runs/hannover/train --data runs/hannover/data \
       --out runs/hannover/edits
 
-Held-out radiographs are inverted and drawn again (with the residual put aside, and as the bare ODE
-has it), then their view is changed, AP to PA and PA to AP. Prints the figures, writes `edits.png`.
-There is no truth to compare with. A minute on one core.
+Held-out radiographs are inverted and drawn again (with the residual stored, and by the bare ODE);
+then their view is changed, AP to PA and PA to AP. Prints the figures and writes `edits.png`. There
+is no true counterfactual to compare with. One minute on one core.
 """
 
 import argparse
@@ -36,10 +36,12 @@ WAYS = {
 def main() -> None:
     parser = ArgumentParser(prog="python -m benchmarks.real_edits", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--checkpoint", required=True, metavar="WORKDIR")
-    parser.add_argument("--data", required=True, metavar="DIR")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--n", type=int, default=8, help="radiographs, the first held out ones")
+    parser.add_argument("--checkpoint", required=True, metavar="WORKDIR", help="workdir of a run")
+    parser.add_argument("--data", required=True, metavar="DIR", help="data set of radiographs")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--n", type=int, default=8, help="number of held-out radiographs (default 8)"
+    )
     arguments = parser.parse_args()
     with exit_on_error("benchmarks.real_edits"):
         distributed.start()
@@ -60,7 +62,7 @@ def main() -> None:
             print(f"{name}: relative error {error:.1e}, {change:.2f} levels of 255")
 
         rows, labels = [real], ["as taken"]
-        for name, floor in (("residual put aside", 0.2), ("bare ODE", 0.0)):
+        for name, floor in (("residual stored", 0.2), ("bare ODE", 0.0)):
             how = EditSettings(floor=floor, guidance=1.0, steps=50)
             path = editing.abduct(model, real, source, how)
             back = editing.predict(model, path, source, source, how)
@@ -76,7 +78,7 @@ def main() -> None:
         views = ["AP to PA" if row else "PA to AP" for row in source.values[:, INDEX["view"]]]
         sheet = contact_sheet.table(pixels.to_uint8(np.stack(rows)), labels, views)
         files.save_png(arguments.out / "edits.png", sheet)
-    print(f"{arguments.out}: edits.png")
+    print(f"wrote {arguments.out / 'edits.png'}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What a device has to do and hold as devices are added: a train step compiled, not run.
+"""Work and memory per device as devices are added: a train step compiled, not run.
 
     python -m benchmarks.scaling --config radit:size=xl --out docs/scaling.png
 
-The step of one global batch is compiled for 8 … 512 devices that this CPU pretends to have, sharded
-over fsdp up to `--fsdp` ways and over data beyond. Per device, read from the compiled module: the
-operations of matrix products, the bytes of the state, and the bytes between (activations kept for
-the backward pass, gathered parameters, gradients). Prints a table; the picture shows each against
-what perfect division by the devices would leave.
+The step of one global batch is compiled for 8 … 512 devices that the CPU emulates, sharded over
+fsdp up to `--fsdp` ways and over data beyond. Read from the compiled module, per device: operations
+of matrix products, bytes of the state, and temporary bytes (activations kept for the backward pass,
+gathered parameters, gradients). Prints a line per count; the plot compares each with perfect
+division by the number of devices.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def measure(config, count: int, fsdp: int) -> dict[str, float]:
     ways = min(count, fsdp)
     mesh = sharding.make_mesh(count // ways, ways, 1, devices=jax.devices()[:count])
     compiled = compile_pod.lower_step(recipe, mesh).compile(
-        # The partitioning is what counts; the machine code is thrown away.
+        # Only the partitioning matters; the machine code is discarded.
         compiler_options={"xla_backend_optimization_level": "0"}
     )
     memory = compiled.memory_analysis()
@@ -44,13 +44,15 @@ def measure(config, count: int, fsdp: int) -> dict[str, float]:
 
 
 def draw(rows: dict[int, dict[str, float]], title: str, out: Path) -> None:
-    """Log-log lines of each quantity as a multiple of what it is on the fewest devices; thin grey
-    lines fall as 1 / devices."""
+    """Draws each quantity, relative to the fewest devices, on log-log axes into a PNG file.
+
+    A thin grey line falls as 1 / devices.
+    """
     import math
 
     from PIL import Image, ImageDraw, ImageFont
 
-    scale, width, height = 2, 640, 400  # drawn twice as large: lines are smooth when shown
+    scale, width, height = 2, 640, 400  # drawn at twice the size, for smooth lines
     left, right, top, bottom = 70, 470, 40, 350
     counts = list(rows)
     least = counts[0] / counts[-1] / 2
@@ -77,7 +79,7 @@ def draw(rows: dict[int, dict[str, float]], title: str, out: Path) -> None:
         pen.line([(scale * left, y), (scale * right, y)], "#eeeeee", scale)
         write(left - 8, y / scale, f"1/{2**power}" if power else "1", anchor="rm")
     pen.line([at(n, counts[0] / n) for n in counts], "#999999", scale)
-    below = 0.0  # labels that would lie on each other are written one below the other
+    below = 0.0  # labels that would overlap are stacked
     names = sorted(
         rows[counts[0]], key=lambda name: -rows[counts[-1]][name] / rows[counts[0]][name]
     )
@@ -97,9 +99,11 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=True, metavar="FILE")
-    parser.add_argument("--fsdp", type=int, default=32, help="ways to split the state at most")
-    parser.add_argument("--out", type=Path, help="a PNG file for the picture")
+    parser.add_argument("--config", required=True, metavar="FILE", help="config file or name")
+    parser.add_argument(
+        "--fsdp", type=int, default=32, help="largest number of shards (default %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, help="PNG file for the plot (default: none)")
     arguments, rest = parser.parse_known_args(argv)
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={COUNTS[-1]}"
@@ -110,12 +114,12 @@ def main(argv: list[str] | None = None) -> None:
         rows = {}
         for count in COUNTS:
             rows[count] = measure(config, count, arguments.fsdp)
-            told = ", ".join(f"{name} {value:.4g}" for name, value in rows[count].items())
-            print(f"{count} devices, each: {told}", flush=True)
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in rows[count].items())
+            print(f"{count} devices, per device: {figures}", flush=True)
         if arguments.out:
             title = f"one step of {arguments.config}, batch {config.batch_size}"
             draw(rows, title, arguments.out)
-            print(f"drawn in {arguments.out}")
+            print(f"wrote {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Measures the smoke run and writes its report: `python benchmarks/smoke_report.py runs/smoke`.
+"""Measures the smoke run and writes its report: `python -m benchmarks.smoke_report runs/smoke`.
 
-Held-out phantoms and samples are asked to show the same attributes, and the same oracle reads both:
-its figures on the phantoms are the ceiling. Exit status 1 if the figures fall short.
+Held-out phantoms and samples have the same requested attributes, and the same oracle reads both:
+its scores on the phantoms are the ceiling. Exit code 1 if a figure falls short.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ SETTINGS = sampling.Settings(seed=SEED, steps=16, solver="heun", guidance=3.0, b
 
 VIEW_SHARE = 0.97  # of the oracle's accuracy on phantoms
 RATIO_RANGE = (0.8, 1.2)  # of the true difference in cardiothoracic ratio
-REACHED = 0.8  # of the ceiling's distance above chance, by at least these and six in all
+REACHED = 0.8  # of the ceiling's distance above chance, for these attributes
 REQUIRED = ("pleural_effusion", "pneumothorax", "consolidation", "support_devices", "sex", "age")
 
 
@@ -44,7 +44,7 @@ def draw(attributes: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 def with_cardiomegaly(attributes: np.ndarray, present: bool) -> np.ndarray:
-    """The same patients with that one finding set, and No Finding as it follows."""
+    """The same patients with cardiomegaly set, and No Finding derived."""
     changed = attributes.copy()
     changed[:, INDEX["cardiomegaly"]] = present
     known = np.ones(changed.shape, bool)
@@ -54,12 +54,12 @@ def with_cardiomegaly(attributes: np.ndarray, present: bool) -> np.ndarray:
 
 
 def measure(reader: classifier.Oracle, model: sampling.Model) -> tuple[dict, dict]:
-    """The figures, and the pictures that the report shows."""
+    """The figures, and the images that the report shows."""
     indices = np.arange(REQUESTS)
     asked = phantom.draw_attributes(SEED, indices)
     frontal = np.flatnonzero(asked[:, INDEX["view"]] < 2)[:PAIRS]
     total = REQUESTS + 2 * PAIRS
-    with tqdm(total=total, unit="picture", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=total, unit="image", disable=not sys.stderr.isatty()) as bar:
 
         def sample(attributes, indices):
             drawn = sampling.generate(
@@ -92,7 +92,7 @@ def measure(reader: classifier.Oracle, model: sampling.Model) -> tuple[dict, dic
             "chance": blind[name],
             "ceiling": ceiling[name],
             "samples": reached[name],
-            # Where the ceiling is at chance (race) there is nothing to reach.
+            # If the ceiling is at chance (race), nothing can be reached.
             "reached": classifier.reached(reached[name], ceiling[name], blind[name])
             if abs(ceiling[name] - blind[name]) > 0.3 * blind[name]
             else None,
@@ -108,7 +108,7 @@ def measure(reader: classifier.Oracle, model: sampling.Model) -> tuple[dict, dic
 
 
 def shortfalls(figures: dict) -> list[str]:
-    """What misses its mark, in words; empty when the run is good."""
+    """The figures that fall short, in words; empty if the run is good."""
     table, ratio = figures["attributes"], figures["cardiothoracic_ratio"]
     missed = []
     view = table["view"]["samples"] / table["view"]["ceiling"]
@@ -146,7 +146,7 @@ def loss_curves(workdir: Path) -> dict:
         for name, (key, _) in series.items()
     }
     last = max(step for values in points.values() for step, _ in values)
-    # The first log interval holds the fall from the untrained network and would flatten the rest.
+    # The first log interval holds the untrained network, which would flatten the rest.
     shown = [value for values in points.values() for step, value in values if step > last / 20]
     top, bottom = max(shown), min(shown)
 
@@ -170,7 +170,7 @@ def loss_curves(workdir: Path) -> dict:
 
 
 def control_table(model: sampling.Model) -> np.ndarray:
-    """One attribute changed at a time, from the same noise: rows are views."""
+    """Samples of the same noise with one attribute changed per column; rows are views."""
     columns = ["as requested", "cardiomegaly", "pleural_effusion", "pneumothorax", "consolidation"]
     columns += ["support_devices", "age=20", "age=80", "sex=M"]
     base = {"age": 55, "sex": "F", "source": "phantom"}

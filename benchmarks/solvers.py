@@ -2,10 +2,10 @@
 
     python -m benchmarks.solvers --checkpoint runs/phantom_long/train --out runs/solvers
 
-The error of a sample is its distance from where 100 steps of RK4 take the same noise, as a share of
-that picture's root mean square; the adaptive solver takes what evaluations its tolerance asks for.
-The round trip inverts phantoms, from the usual floor and from t = 0, and integrates back. Writes
-`solvers.json` and `solvers.svg`, and prints Markdown. Some minutes on one core.
+The error of a sample is its distance from the result of 100 RK4 steps on the same noise, relative
+to the root mean square of that result; the evaluations of the adaptive solver follow from its
+tolerance. The round trip inverts phantoms, from the default floor and from t = 0, and integrates
+back. Writes `solvers.json` and `solvers.svg`, and prints Markdown. A few minutes on one core.
 """
 
 import argparse
@@ -46,7 +46,7 @@ COLOURS = {
 
 
 def distance(images: np.ndarray, reference: np.ndarray) -> float:
-    """Relative root mean square error, the mean over pictures."""
+    """Relative root mean square error, the mean over images."""
     axes = (1, 2)
     error = np.sqrt(((images - reference) ** 2).mean(axes))
     return float((error / np.sqrt((reference**2).mean(axes))).mean())
@@ -63,7 +63,7 @@ def errors(model, attributes, weight: float) -> dict[str, list]:
     reference = draw(solver="rk4", steps=100)
     found: dict[str, list] = {}
     grids = {"": {}, " quadratic": {"spacing": "quadratic"}, " shift 2": {"shift": 2.0}}
-    # All solvers on the even grid, the cheap and the default one on the others too.
+    # All solvers on the uniform grid, three of them also on the others.
     cases = [
         (solver, name, budget)
         for solver in SOLVERS
@@ -94,12 +94,12 @@ def adaptively(model, asked, weight: float):
 
     for tolerance in tqdm(TOLERANCES, desc="adaptive", disable=None):
         images, steps = draw(model.params, x, tolerance)
-        # Tsit5 evaluates six times in a step: the seventh stage is the first of the next.
+        # Tsit5 evaluates six times per step: its seventh stage is the first of the next step.
         yield 6 * int(steps), np.clip(np.asarray(images)[..., 0], -1, 1)
 
 
 def round_trips(model, attributes, indices, steps: int) -> dict[str, float]:
-    """Relative error of pictures inverted and drawn again, by solver, corrections and floor."""
+    """Relative error of phantoms inverted and drawn again, by solver, corrections and floor."""
     real = to_float(phantom.draw_images(attributes, SEED, indices, model.size))
     shown = all_known(attributes)
     found = {}
@@ -114,7 +114,7 @@ def round_trips(model, attributes, indices, steps: int) -> dict[str, float]:
 
 
 def plot(found: dict[str, list], title: str) -> str:
-    """Error against evaluations, both logarithmic, as an SVG."""
+    """SVG of error against evaluations, both logarithmic."""
     width, height, left, bottom = 720, 430, 60, 40
     every = [point for points in found.values() for point in points]
     low, high = (math.log10(f(e for _, e in every)) for f in (min, max))
@@ -154,11 +154,15 @@ def plot(found: dict[str, list], title: str) -> str:
 def main() -> None:
     parser = ArgumentParser(prog="python -m benchmarks.solvers", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--checkpoint", required=True, metavar="WORKDIR")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--n", type=int, default=16, help="samples; half as many round trips")
-    parser.add_argument("--guidance", type=float, default=2.0)
-    parser.add_argument("--steps", type=int, default=50, help="of the round trips")
+    parser.add_argument("--checkpoint", required=True, metavar="WORKDIR", help="workdir of a run")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--n", type=int, default=16, help="number of samples, twice that of round trips"
+    )
+    parser.add_argument("--guidance", type=float, default=2.0, help="weight (default 2)")
+    parser.add_argument(
+        "--steps", type=int, default=50, help="steps of the round trips (default 50)"
+    )
     arguments = parser.parse_args()
     with exit_on_error("benchmarks.solvers"):
         distributed.start()
@@ -187,7 +191,7 @@ def main() -> None:
     print(f"\n| inverter, {arguments.steps} steps | round trip |\n|---|---|")
     for name, error in found["round_trips"].items():
         print(f"| {name} | {error:.1e} |")
-    print(f"{arguments.out}: solvers.json, solvers.svg")
+    print(f"wrote solvers.json and solvers.svg into {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The peer: a SiT in plain PyTorch, of the width, depth and token count of one of our configs.
+"""The peer: a SiT in plain PyTorch, with the width, depth and token count of one of our configs.
 
-Written for comparison of speed alone, from the description of DiT (arXiv 2212.09748) and SiT (arXiv
+Written only to compare speed, from the description of DiT (arXiv 2212.09748) and SiT (arXiv
 2401.08740): LayerNorm, multi-head attention through `scaled_dot_product_attention`, a GELU
 perceptron of ratio 4, adaLN-Zero with full per-block modulation, velocity loss, AdamW.
 """
@@ -71,14 +71,15 @@ class SiT(nn.Module):
 
 
 def train_step(model: SiT, learning_rate: float, forward=None, half: bool = False):
-    """A function `(image, attributes, known) → loss tensor` that takes one optimizer step and
-    keeps one exponential average of the parameters.
+    """A function `(image, attributes, known) → loss tensor` that takes one optimizer step.
+
+    It also keeps one exponential average of the parameters.
 
     Args:
-      model: whose parameters are trained.
-      learning_rate: of AdamW.
-      forward: the model as it is called, compiled for instance; the model itself when None.
-      half: matrix products in bfloat16 (autocast), parameters in float32.
+      model: Network that is trained.
+      learning_rate: Learning rate of AdamW.
+      forward: Function that is called for `model`, such as its compiled form; None: `model`.
+      half: Whether matrix products are in bfloat16 (autocast); parameters stay float32.
     """
     forward = forward or model
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)

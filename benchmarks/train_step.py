@@ -1,12 +1,12 @@
 """Our train step beside a PyTorch SiT under torch.compile, on one device, in one run.
 
     python -m benchmarks.train_step --config radit:size=xl --batch 32       on a GPU
-    python -m benchmarks.train_step --config configs/smoke.py --rounds 3          anywhere
+    python -m benchmarks.train_step --config smoke --rounds 3               on any machine
 
-Prints tokens/s, MFU where the device's peak is known, and the peak of memory, for ours and (but for
-`--alone`) for the peer at the same width, depth, tokens and batch, which needs torch; one after the
-other, each in a process of its own. The ratio is that of the medians. `--out` adds the result to a
-Markdown file such as benchmarks/RESULTS.md. Exit code 69: the batch does not fit.
+Prints tokens/s, MFU if the peak of the device is known, and peak memory, for rfxray and for the
+peer (extra `peers`) at the same width, depth, tokens and batch. The two run one after the other,
+each in its own process. The ratio is that of the medians. `--out` appends the result to a Markdown
+file such as benchmarks/RESULTS.md. Exit code 69: the batch does not fit.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from rfxray.errors import ConfigError, RfxrayError
 
 
 def random_batch(config) -> dict:
-    """Noise in place of pictures: the time of a step does not depend on them."""
+    """A batch of noise: the time of a step does not depend on the images."""
     import numpy as np
 
     from rfxray.attributes import vocabulary
@@ -42,7 +42,7 @@ def random_batch(config) -> dict:
 
 
 def ours(config):
-    """(function that takes n steps and waits for them, facts) for rfxray on one device."""
+    """(function that takes n steps and waits, facts, function of the peak memory) for rfxray."""
     import jax
 
     from rfxray.perf import chips
@@ -76,7 +76,7 @@ def ours(config):
     }
 
     def peak_memory():
-        # Where the backend does not count (a CPU), what the compiler reserves.
+        # If the backend does not count (a CPU): what the compiler reserves.
         counted = (device.memory_stats() or {}).get("peak_bytes_in_use")
         return counted or memory.argument_size_in_bytes + memory.temp_size_in_bytes
 
@@ -84,7 +84,7 @@ def ours(config):
 
 
 def peer(config):
-    """The same for the PyTorch SiT, compiled, in bfloat16 autocast where the config asks for it."""
+    """The same for the compiled PyTorch SiT, with bfloat16 autocast if the config has bfloat16."""
     import torch
 
     from benchmarks import torch_peer
@@ -108,7 +108,7 @@ def peer(config):
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    # The peer's own operations: its perceptron of ratio 4 costs what SwiGLU of ratio 8/3 does.
+    # Operations of the peer: its perceptron of ratio 4 costs as much as SwiGLU of ratio 8/3.
     tokens = (m.size // m.patch) ** 2
     block = 12 * m.width**2 + 2 * tokens * m.width
     per_token = m.depth * block + 2 * m.patch**2 * m.channels * m.width
@@ -143,31 +143,31 @@ def serve(which: str, config, rounds: int, steps: int) -> None:
 
 
 class DoesNotFit(RfxrayError):
-    """The device's memory is too small for this batch: try a smaller one."""
+    """The memory of the device is too small for this batch."""
 
-    exit_code = 69  # not the 1 of a traceback, after which gpu.sh must not go on
+    exit_code = 69  # not the 1 of a traceback: gpu.sh tries a smaller batch only after 69
 
 
 def measure(which: str, arguments: list[str]) -> dict:
-    """What `serve` prints, from a process of its own: both would reserve the device's memory.
+    """What `serve` prints in a process of its own, because each reserves the device's memory.
 
     Raises:
-      DoesNotFit: where the memory of the device does not suffice.
-      ConfigError: where the process ends for another reason.
+      DoesNotFit: If the memory of the device is too small.
+      ConfigError: If the process ends for another reason.
     """
     command = [sys.executable, "-m", "benchmarks.train_step", "--serve", which, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         message = done.stderr.strip()
         if re.search("RESOURCE_EXHAUSTED|out of memory", message, re.IGNORECASE):
-            raise DoesNotFit(f"{which} does not fit in the memory of the device")
+            raise DoesNotFit(f"{which} does not fit in the memory of the device; lower --batch")
         last = message.splitlines()[-1] if message else "no message"
         raise ConfigError(f"the benchmark of {which} ended with {done.returncode}: {last}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def row(name: str, found: dict, config, tokens: int, peak: float | None) -> str:
-    """A line of the table."""
+    """A row of the table."""
     seconds = statistics.median(found["seconds"])
     rates = sorted(tokens / s for s in found["seconds"])
     mfu = f"{found['flops'] / seconds / peak:.1%}" if peak else "–"
@@ -190,12 +190,16 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=True, metavar="FILE")
-    parser.add_argument("--batch", type=int, help="examples a step; the config's by default")
-    parser.add_argument("--rounds", type=int, default=5, help="of each")
-    parser.add_argument("--steps", type=int, default=10, help="of a round")
-    parser.add_argument("--alone", action="store_true", help="without the peer")
-    parser.add_argument("--out", type=Path, help="a Markdown file to add the result to")
+    parser.add_argument("--config", required=True, metavar="FILE", help="config file or name")
+    parser.add_argument("--batch", type=int, help="examples per step (default: that of the config)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="rounds of each (default %(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=10, help="steps per round (default %(default)s)"
+    )
+    parser.add_argument("--no-peer", action="store_true", help="measure only rfxray")
+    parser.add_argument("--out", type=Path, help="Markdown file to append to (default: none)")
     parser.add_argument("--serve", choices=("ours", "peer"), help=argparse.SUPPRESS)
     arguments, rest = parser.parse_known_args(argv)
     with exit_on_error("benchmarks.train_step"):
@@ -208,12 +212,12 @@ def main(argv: list[str] | None = None) -> None:
             return
         same = ["--config", arguments.config, *(f"--config.{o}" for o in overrides)]
         same += ["--rounds", str(arguments.rounds), "--steps", str(arguments.steps)]
-        found = {n: measure(n, same) for n in ["ours"] + ["peer"] * (not arguments.alone)}
+        found = {n: measure(n, same) for n in (["ours"] if arguments.no_peer else ["ours", "peer"])}
     tokens = config.batch_size * (config.model.size // config.model.patch) ** 2
     title = {"ours": "rfxray", "peer": "SiT, torch.compile"}
     peak = found["ours"]["peak"]
     lines = [HEAD, *(row(title[n], f, config, tokens, peak) for n, f in found.items())]
-    if not arguments.alone:
+    if not arguments.no_peer:
         ours_, peers = (statistics.median(f["seconds"]) for f in found.values())
         lines += ["", f"rfxray / peer, tokens per second: {peers / ours_:.2f}"]
     command = "python -m benchmarks.train_step " + " ".join(argv)
@@ -224,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.out:
         with arguments.out.open("a") as file:
             file.write("\n" + text)
-        print(f"added to {arguments.out}")
+        print(f"appended to {arguments.out}")
 
 
 if __name__ == "__main__":

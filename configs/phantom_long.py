@@ -1,9 +1,9 @@
-"""Phantoms at 64² for longer: the model that editing is measured on (docs/sampling.md).
+"""Phantoms at 64² for longer: the model of docs/sampling.md.
 
-    python -m rfxray.train --config configs/phantom_long.py --workdir runs/phantom_long/train
+    rfxray train --config phantom_long --workdir runs/phantom_long/train
 
-The network of configs/smoke.py and its phantoms, seen 2.4 times as often: 9,000 steps of 16, some
-twenty minutes on two cores, forty on one. Resumable; run the same command again.
+The network and the phantoms of configs/smoke.py, trained 2.4 times as long: 9,000 steps of 16,
+about twenty minutes on two cores, forty on one. To resume, run the same command again.
 """
 
 from rfxray.configs import smoke

@@ -1,4 +1,4 @@
-"""RadiT at 512² in four sizes, on latents or pixels: 1,024 tokens an image.
+"""RadiT at 512² in four sizes, on latents or pixels: 1,024 tokens per image.
 
     rfxray train --config radit:size=xl,space=pixel --workdir /mnt/rfxray/xl
     rfxray compile-pod --config radit:size=xl,space=pixel --topology v5p:4x4x4
@@ -14,10 +14,10 @@ on: there is no encoder yet.
 | b  | 286.6 M | 1.79 | 0.4 T | 381,470 | 434, 869, 1,450, 2,024 |
 | xl | 1,364.9 M | 8.01 | 1.6 T | 762,939 | 7,750, 15,500, 25,900, 36,100 |
 
-Pixels have 0.2 to 0.8 M parameters more. A GFLOP counts forward and backward, attention included;
-chip-hours are estimates: FLOPs a token × tokens / (peak × 0.5 MFU). docs/pods.md has what the TPU
-compiler makes of XL; its mesh and remat are those below, and 64 chips of v4 should add
-`--config.accumulate=2`.
+With space=pixel a model has 0.2 to 0.8 M parameters more. GFLOPs count forward and backward,
+attention included; chip-hours are estimates: FLOPs per token × tokens / (peak × 0.5 MFU).
+docs/pods.md has the figures of the TPU compiler for XL with the mesh and remat below; on 64 chips
+of v4 add `--config.accumulate=2`.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
-"""The embedded default: phantoms at 64², on any CPU, in minutes.
+"""The smallest run: phantoms at 64², on any CPU, in minutes.
 
-    python -m rfxray.train --config configs/smoke.py --workdir runs/smoke/train
+    rfxray train --config smoke --workdir runs/smoke/train
 
-1.2 M parameters, 64 tokens a picture, x-prediction in pixel space (arXiv 2511.13720). About eight
-minutes on two cores; the loss ends near 0.065, and chests are seen from step 1000 on.
+1.2 M parameters, 64 tokens per image, x-prediction in pixel space (arXiv 2511.13720). About eight
+minutes on two cores; the loss ends near 0.065, and samples show chests from step 1000 on.
 """
 
 from rfxray.config.schema import defaults
@@ -15,9 +15,7 @@ def get_config():
     c.batch_size = 16
 
     c.data.dirs = ("runs/smoke/phantom",)
-    c.data.make = (
-        "python -m data_prep.phantom --out runs/smoke/phantom --n 16384 --size 64 --seed 0"
-    )
+    c.data.make = "rfxray phantom --out runs/smoke/phantom --n 16384 --size 64 --seed 0"
 
     c.model.size = 64
     c.model.patch = 8
@@ -28,12 +26,12 @@ def get_config():
     c.model.adaln_rank = 32
     c.model.dtype = "float32"
 
-    # Predicting x in pixel space does best with more weight on noise; 0.4 keeps enough of the end
-    # near data for a run of minutes (0.8 left pictures soft, 0 left findings unlearned).
+    # Predicting x in pixel space works best with more weight on noise; 0.4 keeps enough weight near
+    # data for a run of minutes (0.8 left samples soft, 0 left findings unlearned).
     c.objective.prediction = "x"
     c.objective.t_mean = 0.4
 
-    # Small batches and many steps; half of them under a falling rate, where most is gained.
+    # Small batches and many steps; half of them with a falling rate, which gains most.
     c.optim.learning_rate = 2e-3
     c.optim.warmup = 100
     c.optim.schedule = "wsd"

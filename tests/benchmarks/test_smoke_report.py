@@ -70,6 +70,6 @@ def test_the_page_shows_every_figure_and_escapes_every_text(figures, loss):
         assert f"<td>{name}</td>" in html
     assert "phantoms +0.100, samples +0.100,\n1.00 of the truth" in html
     figures["attributes"]["sex"]["reached"] = 0.5
-    assert "Short of: sex reaches 0.50, not 0.8" in smoke_report.render(
+    assert "Fell short: sex reaches 0.50, not 0.8" in smoke_report.render(
         figures, "", loss, **pictures
     )
