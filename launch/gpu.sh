@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Trains on every GPU of this host, supervised: resumes by itself after a fault.
+# Trains on every GPU of this host under a supervisor, which resumes after a fault.
 #
 #   bash launch/gpu.sh [--dry-run] --workdir DIR --config radit:size=b,space=pixel …
 #
-# The flags are those of rfxray.train. Needs `python3 -m venv .venv && .venv/bin/pip install -e
-# '.[cuda]'` (PYTHON names another interpreter). SIGTERM and Ctrl-C save and end with 75; the same
-# command resumes. RESTARTS (default 3) is how often in a row it starts again without a step forward.
+# The flags are those of rfxray.train. First run `python3 -m venv .venv && .venv/bin/pip install -e
+# '.[cuda]'` (PYTHON selects another interpreter). SIGTERM and Ctrl-C save and end with 75; the same
+# command resumes. RESTARTS (default 3) is how many restarts in a row may bring no step forward.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +28,7 @@ for word in "$@"; do
   [[ $word != --workdir=* ]] || workdir=${word#--workdir=}
   previous=$word
 done
-[ -n "$workdir" ] || fail "no --workdir; see the top of launch/gpu.sh"
+[ -n "$workdir" ] || fail "no --workdir was given; add --workdir DIR (bash launch/gpu.sh --help)"
 
 python=${PYTHON:-.venv/bin/python}
 command=("$python" -m rfxray.runtime.supervise --workdir "$workdir" --restarts "${RESTARTS:-3}" --
@@ -38,7 +38,7 @@ if [ -n "$dry_run" ]; then
   echo
   exit
 fi
-command -v "$python" >/dev/null || fail "no $python; make .venv, as --help says, or set PYTHON"
+command -v "$python" >/dev/null || fail "there is no $python; create .venv as --help says, or set PYTHON"
 message=$("$python" -c 'import jax; jax.devices("gpu")' 2>&1) ||
-  fail "$python finds no GPU through JAX (${message##*$'\n'}); see the top of launch/gpu.sh, and nvidia-smi"
+  fail "$python finds no GPU through JAX (${message##*$'\n'}); install the extra cuda as --help says, and check nvidia-smi"
 exec "${command[@]}"

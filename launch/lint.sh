@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Lint: style, format, who imports whom, the pages. Called by test.sh; under a minute.
+# Lint: style, format, imports between rooms, the pages. Called by test.sh; under a minute.
 #
-# Not yet part of it: TYPES=1 also checks types, WORDS=1 also looks for words that we do without.
+# TYPES=1 also checks types, WORDS=1 also looks for the words of tests/words.py.
 set -euo pipefail
 source "$(dirname "$0")/venv.sh"
 bin=$(dirname "$python")

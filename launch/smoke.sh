@@ -2,9 +2,9 @@
 # The whole path on one CPU machine: phantoms → training → samples → figures, in under 15 minutes.
 #
 #   bash launch/smoke.sh            writes runs/smoke/report.html
-#   SMOKE=DIR bash launch/smoke.sh  …to another folder
+#   SMOKE=DIR bash launch/smoke.sh  writes DIR/report.html
 #
-# Run it again after an interruption: every stage goes on from where it was.
+# After an interruption run it again: every stage resumes.
 set -euo pipefail
 began=$SECONDS
 source "$(dirname "$0")/venv.sh"
@@ -13,22 +13,22 @@ out=${SMOKE:-runs/smoke}
 mkdir -p "$out"
 stage() { echo "smoke: $((SECONDS - began)) s: $*"; }
 
-stage "draws phantoms"
+stage "drawing phantoms"
 "$python" -m data_prep.phantom --out "$out/phantom" --n 16384 --size 64 --seed 0 \
   --workers "$(nproc)"
 
-stage "trains"
-"$python" -m rfxray.train --config configs/smoke.py --workdir "$out/train" \
+stage "training"
+"$python" -m rfxray.train --config smoke --workdir "$out/train" \
   --config.data.dirs="$out/phantom"
 
-stage "samples"
+stage "sampling"
 "$python" -m rfxray.sample --checkpoint "$out/train" --out "$out/samples" --n 2 --steps 16 \
   --grid view=PA,AP,lateral --grid cardiomegaly=absent,present
 
 if [ ! -f "$out/oracle.npz" ]; then
-  stage "trains the oracle on phantoms of another seed"
+  stage "training the oracle on phantoms of another seed"
   "$python" -m data_prep.phantom.oracle --out "$out/oracle.npz" --size 64 --seed 1 --epochs 6
 fi
 
-stage "measures"
+stage "measuring"
 "$python" -m benchmarks.smoke_report "$out"

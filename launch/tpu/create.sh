@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Creates the slice of env.sh, or asks the queue for it.
+# Creates the slice of env.sh, or queues a request for it.
 #
 #   bash launch/tpu/create.sh [--dry-run]
 #
 # KIND=on-demand and KIND=spot wait until the slice is ready. KIND=queued and KIND=queued-spot return
-# once the request stands in the queue; babysit.sh waits for it.
+# when the request is queued; babysit.sh waits for it.
 source "$(dirname "$0")/gcloud.sh"
 
 for word in "$@"; do
@@ -21,8 +21,8 @@ else
 fi
 words+=("${place[@]}" --accelerator-type="$TYPE")
 [[ $KIND != *spot ]] || words+=(--spot)
-# A try that seemed to fail may have created it.
+# A call that seemed to fail may have created it.
 answer='ALREADY_EXISTS|already exists' retry "$CREATE_TRIES" compute tpus "${words[@]}" ||
-  fail 75 "no slice $NAME"
+  fail 75 "could not create $NAME; see the message of gcloud above"
 [ -n "$dry_run" ] ||
-  say "$NAME ($TYPE, $KIND) in $ZONE: $(queued && echo "in the queue" || echo "there")"
+  say "$NAME ($TYPE, $KIND) in $ZONE: $(queued && echo queued || echo ready)"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Deletes the slice. The run stays in the bucket, and goes on where it was on the next slice.
+# Deletes the slice. The run stays in the bucket and resumes on the next slice.
 #
 #   bash launch/tpu/delete.sh [--now] [--dry-run]
 #
-# The trainer is asked to save and given two minutes for it, unless --now is given. End a babysitter
-# first, or it creates the slice again.
+# The trainer is asked to save and has two minutes for it; --now skips that. Stop a babysitter first,
+# or it creates the slice again.
 source "$(dirname "$0")/gcloud.sh"
 
 now=
@@ -17,14 +17,14 @@ for word in "$@"; do
 done
 
 if [ -z "$now" ]; then
-  TRIES=1 on_hosts all stop || say "could not ask the hosts to save; the last checkpoint stands"
+  TRIES=1 on_hosts all stop || say "could not ask the hosts to save; the run resumes from its last checkpoint"
 fi
 if queued; then
-  # --force: together with the slice that it holds
+  # --force also deletes the slice that belongs to the request.
   words=(queued-resources delete "$NAME" --force)
 else
   words=(tpu-vm delete "$NAME")
 fi
 answer='NOT_FOUND|was not found' retry "$TRIES" compute tpus "${words[@]}" "${place[@]}" --quiet ||
-  fail 75 "$NAME was not deleted"
+  fail 75 "could not delete $NAME; see the message of gcloud above"
 [ -n "$dry_run" ] || say "$NAME is deleted; the run is in $BUCKET/$RUN"

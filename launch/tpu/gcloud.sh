@@ -1,8 +1,8 @@
-# shellcheck shell=bash disable=SC2034  # what is not used here is used by the scripts
-# How the scripts of this folder call gcloud: settings checked, --dry-run, retries. Sourced by them.
+# shellcheck shell=bash disable=SC2034  # variables are used by the scripts that source this file
+# How the scripts of this folder call gcloud: checked settings, --dry-run, retries. Sourced by them.
 #
-# A value never reaches a shell unquoted: here every word is an array element, and what is sent to
-# the hosts goes through `quoted`.
+# No value reaches a shell unquoted: every word is an array element here, and what is sent to the
+# hosts passes through `quoted`.
 set -euo pipefail
 tpu=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$tpu/../.." && pwd)
@@ -10,7 +10,7 @@ script=${0##*/}
 
 say() { echo "$script: $*"; }
 
-# fail CODE WORDS…: one line on stderr, and the exit code
+# fail CODE WORDS…: prints one line to stderr and exits with the code
 fail() {
   local code=$1
   shift
@@ -18,17 +18,17 @@ fail() {
   exit "$code"
 }
 
-# quoted WORDS…: as one line that a shell reads as those words
+# quoted WORDS…: prints one line that a shell parses into the same words
 quoted() {
   local line
   line=$(printf '%q ' "$@")
   printf '%s\n' "${line% }"
 }
 
-# usage WORD: prints the comment at the top of the script and ends: well for --help, else with 78
+# usage WORD: prints the comment at the top of the script; exits with 0 for --help, else with 78
 usage() {
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
-  [ "${1-}" = --help ] || fail 78 "no such word, or one is missing: ${1-}"
+  [ "${1-}" = --help ] || fail 78 "unknown or missing argument: $(quoted "${1-}"); the lines above say which are allowed"
   exit 0
 }
 
@@ -39,7 +39,7 @@ source "$tpu/env.sh"
 settle() {
   local value=${!1} pattern="^($2)\$"
   [[ $value =~ $pattern ]] && [[ $value != *$'\n'* ]] ||
-    fail 78 "$1=$(quoted "$value") is not like $3; see launch/tpu/env.sh"
+    fail 78 "$1 must be like $3 (got $1=$(quoted "$value")); set it in launch/tpu/env.sh"
 }
 settle PROJECT '[a-z][a-z0-9.:-]{4,61}[a-z0-9]' my-project
 settle ZONE '[a-z]+-[a-z]+[0-9]+-[a-z]' us-central2-b
@@ -59,7 +59,7 @@ place=(--zone="$ZONE" --project="$PROJECT")
 workdir=$MOUNT/$RUN
 dry_run=
 
-# call WORDS…: gcloud with these; under --dry-run the command is printed instead
+# call WORDS…: runs gcloud with these words; with --dry-run prints the command instead
 call() {
   if [ -n "$dry_run" ]; then
     quoted gcloud "$@"
@@ -68,8 +68,8 @@ call() {
   fi
 }
 
-# retry TIMES WORDS…: call, again after growing pauses while it fails; its last exit code. A failure
-# whose message matches the variable `answer` is one: nothing is there, or it has been done.
+# retry TIMES WORDS…: `call`, repeated after growing pauses while it fails; returns its last exit code.
+# A failure with a message that matches `answer` counts as success: there is nothing, or it is done.
 answer=
 retry() {
   local times=$1 pause=$PAUSE try=1 code message
@@ -90,7 +90,7 @@ retry() {
     fi
     [ "$code" -ne 0 ] || return 0
     if [ "$try" -ge "$times" ]; then
-      say "gcloud ${*:1:4} failed $try times, at last with exit code $code; its own message stands above" >&2
+      say "gcloud ${*:1:4} failed $try times, the last time with exit code $code; see its message above" >&2
       return "$code"
     fi
     say "gcloud ${*:1:4} failed with exit code $code; try $((try + 1)) of $times in $pause s" >&2
@@ -100,7 +100,7 @@ retry() {
   done
 }
 
-# on_hosts WHICH SCRIPT WORDS…: runs a script of on_host/ with these words on one worker, or on all
+# on_hosts WHICH SCRIPT WORDS…: runs a script of on_host/ with these words on one worker or on all
 on_hosts() {
   local which=$1 name=$2
   shift 2

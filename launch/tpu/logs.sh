@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Shows what a worker's trainer said.
+# Shows what the trainer of a host printed.
 #
-#   bash launch/tpu/logs.sh [HOST]            of the last attempts, from the bucket (default: host 0)
-#   bash launch/tpu/logs.sh --follow [HOST]   as it is written, from the worker
-#   bash launch/tpu/logs.sh --status          the report of every host, one JSON a line; none: nothing
+#   bash launch/tpu/logs.sh [HOST]            logs of all attempts, from the bucket (default: host 0)
+#   bash launch/tpu/logs.sh --follow [HOST]   log of the worker, as it is written
+#   bash launch/tpu/logs.sh --status          report of every host, one JSON object per line
 #
 # --dry-run prints the command instead.
 source "$(dirname "$0")/gcloud.sh"

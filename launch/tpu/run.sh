@@ -3,8 +3,8 @@
 #
 #   bash launch/tpu/run.sh [--dry-run] -- --config radit:size=xl,space=pixel …
 #
-# After -- stand the flags of rfxray.train, all but --workdir, which is RUN in the bucket. Logs and
-# status are collected there. A run that is still going on the workers is asked to save and stops
+# The flags after -- are those of rfxray.train, without --workdir, which is RUN in the bucket. Logs and
+# status are collected there. A trainer that still runs on the workers is asked to save and stopped
 # first.
 source "$(dirname "$0")/gcloud.sh"
 
@@ -22,6 +22,6 @@ shift
 attempt=${RFXRAY_ATTEMPT:-$(date -u +%Y%m%dT%H%M%SZ)}
 settle attempt '[0-9TZ.]+' 20260102T030405Z
 on_hosts all run "$workdir" "$attempt" "$@" ||
-  fail 75 "not every worker of $NAME started; has setup.sh run?"
+  fail 75 "not every worker of $NAME started; run setup.sh first if it has not run"
 [ -n "$dry_run" ] ||
-  say "attempt $attempt runs on every worker of $NAME; see logs.sh, or $BUCKET/$RUN"
+  say "attempt $attempt runs on every worker of $NAME; logs.sh shows its log, results are in $BUCKET/$RUN"

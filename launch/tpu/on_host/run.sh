@@ -3,7 +3,7 @@
 #
 #   run.sh WORKDIR ATTEMPT FLAGS…     FLAGS of rfxray.train
 #
-# A supervisor of the same attempt is left alone, so that a call may be repeated; any other is
+# A supervisor of the same attempt keeps running, so that the call may be repeated; any other is
 # stopped first.
 set -euo pipefail
 workdir=$1 attempt=$2
@@ -12,7 +12,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 state=$HOME/rfxray
 cd "$here/../../.."
 
-# Which worker this is, and how many there are, as the machine's metadata has it.
+# The number of this worker and how many there are, from the metadata of the machine.
 metadata() {
   curl -fsS -H 'Metadata-Flavor: Google' \
     "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1"
@@ -35,7 +35,8 @@ setsid nohup "$python" -m rfxray.runtime.supervise --workdir "$workdir" \
   >"$state/supervisor.log" 2>&1 </dev/null &
 echo $! >"$state/supervisor.pid"
 echo "$attempt" >"$state/attempt"
-# It reports before it starts the trainer, or ends: a workdir that cannot be written is said here.
+# The supervisor reports before it starts the trainer, or ends: so a workdir that cannot be written
+# fails here.
 for _ in $(seq 300); do
   ! grep -qsF "\"attempt\": \"$attempt\"" "$workdir/status/host-$host.json" || break
   kill -0 $! 2>/dev/null || break

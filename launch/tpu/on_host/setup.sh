@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# On a worker: a Python with the pinned packages, and the bucket mounted. Called by ../setup.sh.
+# On a worker: installs Python and the pinned packages, and mounts the bucket. Called by ../setup.sh.
 #
 #   setup.sh BUCKET MOUNT
 set -euo pipefail
@@ -7,7 +7,7 @@ bucket=$1 mount=$2
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 
 if [ ! -e .venv/installed ]; then
-  # The image's own Python may be 3.10. uv brings 3.11, and installs in a fraction of pip's time.
+  # The image's own Python may be 3.10. uv provides 3.11, and installs much faster than pip.
   python3 -m pip install --quiet --user 'uv>=0.5,<1'
   python3 -m uv venv --quiet --python 3.11 --clear .venv
   python3 -m uv pip install --quiet --python .venv/bin/python \
@@ -26,7 +26,7 @@ if ! mountpoint -q "$mount"; then
   fi
   sudo mkdir -p "$mount"
   sudo chown "$(id -u):$(id -g)" "$mount"
-  # No cached metadata: every host has to see at once what another has written.
+  # No cached metadata: every host must see at once what another host has written.
   gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 --rename-dir-limit=100000 \
     "${bucket#gs://}" "$mount" >/dev/null
 fi
