@@ -37,13 +37,13 @@ class Decoder:
         self._process: subprocess.Popen | None = None
 
     def decode(self, path: str | os.PathLike, size: int) -> tuple[dict, bytes]:
-        """`ingest.square` of a file, and the sha256 of its decoded pixels.
+        """`radiograph.square` of a file, and the sha256 of its decoded pixels.
 
         Raises:
-          Refused: where `ingest` refuses it, or it broke the decoder twice.
-          Preempted: where the storage gives no answer.
+          Refused: If `radiograph` refuses it, or it broke the decoder twice.
+          Preempted: If the storage gives no answer.
         """
-        for attempt in (1, 2):  # what broke it may be the wreckage that an earlier file left
+        for attempt in (1, 2):  # retry once: an earlier file may have corrupted the process
             try:
                 answer = self._ask((os.fspath(path), size))
             except (EOFError, BrokenPipeError, pickle.UnpicklingError):
@@ -112,7 +112,7 @@ def _cause(code: int) -> str:
 def _serve() -> None:
     """Answers until stdin ends: a record and a digest, or the reason of a refusal."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what C code prints is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what C code prints is not an answer
     already = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (already + BYTES, already + BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -121,7 +121,7 @@ def _serve() -> None:
             path, size = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # its signal kills, in the midst of C too
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # its signal kills, inside C code too
         try:
             answer = _decode(path, size)
         except Refused as refusal:

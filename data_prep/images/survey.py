@@ -1,9 +1,9 @@
 """What every file looks like, before it is decided which become records.
 
 A survey decodes each file once and keeps what the decisions need: a digest of its pixels, a
-perceptual hash, the scores of `quality.py`, a thumbnail, and the reason where it is refused. It is
+perceptual hash, the scores of `quality.py`, a thumbnail, and the reason if it is refused. It is
 cut into chunks; the file of a chunk is named by a digest of all that decides it, so a run that is
-killed, or is started with other thresholds, goes on with what is there.
+killed, or is started with other thresholds, continues with what is there.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ CHUNK = 256  # files, a minute's work for one decoder
 SCHEMA = pa.schema(
     {
         "key": pa.string(),
-        "reason": pa.string(),  # empty where the file was decoded; the rest is then there
+        "reason": pa.string(),  # empty if the file was decoded; the rest is then there
         "pixels": pa.binary(32),
         "hash": pa.binary(HASH_SIDE**2 // 8),
         "scores": pa.list_(
@@ -57,8 +57,11 @@ def survey(
     """Looks at the file of every row; the Parquet files of the chunks, in order.
 
     Args:
-      roots: what paths are relative to, by what keys begin with.
-      run: a runner, called as `processes.run_tasks` is.
+      rows: Rows that have a file.
+      roots: Folders that paths are relative to, by the first part of the key.
+      folder: Folder of the chunks.
+      run: Runner, called as `writing.run_tasks` is.
+      command: What its lines begin with.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_temporary(folder)
@@ -74,7 +77,7 @@ def survey(
 
 
 def survey_chunk(rows: Sequence[Row], roots: Mapping[str, str], path: str, advance) -> None:
-    """Looks at the files of some rows and writes what it saw, whole or not at all."""
+    """Looks at the files of some rows and writes what it found, whole or not at all."""
     seen = []
     for row in rows:
         seen.append(_look(row, roots[row.key.partition("/")[0]]))

@@ -46,7 +46,7 @@ from rfxray.evaluate.classifier import (
     chance,
     scores,
 )
-from rfxray.outputs.files import saving, write_whole
+from rfxray.outputs.files import saving, whole_file, write_whole
 
 COMMAND = "data_prep.phantom.oracle"
 _BATCH = 32
@@ -235,7 +235,8 @@ def train_and_judge(options: Options) -> None:
     figures |= ceiling(oracle, options.seed + 1, options.unseen)
     beside = out.with_suffix(".json")
     with saving(out):
-        oracle.save(out)
+        with whole_file(out) as temporary:
+            oracle.save(temporary)
         write_whole(beside, json.dumps(figures, indent=1))
     print(f"{'attribute':28s} {'ceiling':>8s} {'chance':>8s}")
     for name, value in figures["ceiling"].items():

@@ -8,7 +8,7 @@ Where the Plus table is there it is read, else v1's. Of Plus' label files the on
 report is taken, else the one over the impression. The one over the findings section is never
 taken: that section is often empty, so 75.7% of it is "No Finding" (impression 8.4%, report 5.8%).
 
-The set holds adults alone, and ages above 90 are written 90: an age of 0 (three rows) is no age.
+The set holds adults only, and ages above 90 are written 90: an age of 0 (three rows) is no age.
 """
 
 import json
@@ -67,18 +67,18 @@ def _read_plus(root: Path, path: Path) -> Table:
     folders = ("", "chexbert_labels/")
     labels_path = find(root, *(f"{f}{part}_fixed.json" for part in LABELLED for f in folders))
     labels = dict(_label_lines(labels_path)) if labels_path else {}
+    labelled_by = labels_path.name if labels_path else "none"
     unlabelled = 0
     for line, cells in builder.rows(path, PLUS_COLUMNS):
         values = _demographics(builder, cells, path.name)
         values |= race(builder, cells["race"], f"{path.name}: race")
-        told = labels.get(cells["path"].strip())
-        if told is None:
+        found = labels.get(cells["path"].strip())
+        if found is None:
             unlabelled += 1
         else:
-            values |= chexpert_labels(builder, told, f"CheXbert: {labels_path.name}")
+            values |= chexpert_labels(builder, found, f"CheXbert: {labelled_by}")
         split = official_split(cells["split"], path, line)
         _add(builder, cells["path"], values, cells["patient"], split)
-    labelled_by = labels_path.name if labels_path else "none"
     return builder.table(edition="Plus", labels=labelled_by, rows_without_labels=unlabelled)
 
 
@@ -113,8 +113,8 @@ def _label_lines(path: Path) -> Iterator[tuple[str, dict]]:
             if not line.strip():
                 continue
             try:
-                told = json.loads(line)
-                image = told["path_to_image"].strip()
+                given = json.loads(line)
+                image = given["path_to_image"].strip()
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise DataError(f"{path} line {number} is no JSON with path_to_image") from None
-            yield image, {name: told.get(label) for name, label in FINDING_LABELS.items()}
+            yield image, {name: given.get(label) for name, label in FINDING_LABELS.items()}

@@ -1,8 +1,8 @@
 """Text burned into a radiograph: names, dates and numbers that no header carries.
 
-A detector of lines of glyphs, not a reader: a stroke is thin and as white as the picture gets (or
-as black, on bright ground); strokes of a like height that stand beside each other are a line, and a
-line of four or more may name somebody. A lone L or R, or a short marker, is no line.
+It detects lines of glyphs and does not read them: a stroke is thin and as white as the image gets
+(or as black, on a bright background); strokes of similar height next to each other are a line, and
+a line of four or more may name somebody. A single L or R, or a short marker, is not a line.
 """
 
 import csv
@@ -22,19 +22,19 @@ from rfxray.data.writing import Task, run_tasks
 from rfxray.errors import DataError, first_line
 from rfxray.outputs.files import remove_temporary, write_whole
 
-# Thresholds, of pictures of 512²; lengths go with the size. Of 151 real radiographs 7 are flagged:
-# 6 carry a word, 1 a hatched plate.
-STROKE = 9  # pixels; what is wider is no stroke
-CONTRAST = 70  # of 255, over or under what surrounds the stroke
-SATURATED = 225  # of 255; the brightest of a stroke of overlaid text
+# Thresholds for images of 512²; lengths scale with the size. 7 of 151 real radiographs are flagged:
+# 6 show a word, 1 a hatched plate.
+STROKE = 9  # pixels, largest width of a stroke
+CONTRAST = 70  # of 255, between a stroke and its surroundings
+SATURATED = 225  # of 255, least peak of a stroke of overlaid text
 HEIGHTS = (6, 44)  # pixels, of a glyph
-GLYPHS = 4  # in a line
-GAP = 1.3  # between neighbours, in heights
+GLYPHS = 4  # fewest in a line
+GAP = 1.3  # heights, largest gap between neighbours
 TABLE = "text.csv"
 
 
 class Line(NamedTuple):
-    """A likely line of text: how many glyphs, and its box in pixels."""
+    """A likely line of text: number of glyphs and box in pixels."""
 
     glyphs: int
     top: int
@@ -44,7 +44,7 @@ class Line(NamedTuple):
 
 
 def lines(image: np.ndarray) -> list[Line]:
-    """The likely lines of text in a [size, size] uint16, from above."""
+    """The likely lines of text in an image [size, size] uint16, from top to bottom."""
     eight = (image >> 8).astype(np.uint8)
     return sorted(
         (line for ground in (eight, 255 - eight) for line in _bright_lines(ground)),
@@ -57,7 +57,7 @@ def lines(image: np.ndarray) -> list[Line]:
 
 
 def scan(out: Path, manifest: Mapping[str, Any], *, workers: int, command: str) -> None:
-    """Looks at every record of a data set and writes `out/text.csv`; goes on where it stopped."""
+    """Searches every record of a data set and writes `out/text.csv`; resumes an earlier search."""
     folder = out / "text"
     folder.mkdir(exist_ok=True)
     remove_temporary(folder)
@@ -75,7 +75,7 @@ def scan(out: Path, manifest: Mapping[str, Any], *, workers: int, command: str) 
 
 
 def scan_shard(file: str, folder: str, advance: Callable[[], None]) -> None:
-    """Writes the lines found in a shard to a file of its name in `folder`, whole or not at all."""
+    """Writes the lines found in a shard to a file of the same name in `folder`, atomically."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     try:
@@ -91,7 +91,7 @@ def scan_shard(file: str, folder: str, advance: Callable[[], None]) -> None:
 
 
 def read(out: Path) -> dict[str, list[Line]] | None:
-    """Key → lines, as `scan` found them; None where it never looked."""
+    """The lines that `scan` found, by key; None if there was no scan."""
     try:
         with open(out / TABLE, encoding="utf-8", newline="") as file:
             found: dict[str, list[Line]] = {}
@@ -128,7 +128,7 @@ def _bright_lines(image: np.ndarray) -> list[Line]:
 
 
 def _beside(glyphs: Sequence[tuple[int, int, int, int]]) -> list[list[tuple[int, int, int, int]]]:
-    """Glyphs (left, top, width, height), from the left, gathered into lines."""
+    """Groups glyphs (left, top, width, height), sorted from the left, into lines."""
     found: list[list[tuple[int, int, int, int]]] = []
     for glyph in glyphs:
         x, y, _, h = glyph

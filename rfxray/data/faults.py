@@ -1,4 +1,4 @@
-"""The damaged records that a run has met, and how many may be."""
+"""The damaged records that a run has found, and the limit on their number."""
 
 import contextlib
 import fcntl
@@ -8,19 +8,16 @@ from pathlib import Path
 
 from rfxray.errors import DataError
 
-# ---------------------------------------------------------------------------------------------
-# Damaged records
-
 
 class Faults:
-    """The damaged records that a run has met: a file with a line for each, and how many may be.
+    """A file with a line for each damaged record that a run has found, and their limit.
 
-    Every reader of a run, threads and worker processes alike, appends to the one file, so that a
-    record counts once, also over restarts.
+    All readers of a run, threads and worker processes, append to the same file, so a record counts
+    once, also over restarts.
 
     Args:
-      path: of the file.
-      tolerate: how many records the next one may stand in for.
+      path: Path of the file.
+      tolerate: Number of damaged records that may be replaced by the next record.
     """
 
     def __init__(self, path: Path, tolerate: int):
@@ -29,7 +26,7 @@ class Faults:
 
     @property
     def count(self) -> int:
-        """Damaged records met so far."""
+        """Number of damaged records found so far."""
         return len(self._rows())
 
     def _rows(self) -> list[dict]:
@@ -40,33 +37,35 @@ class Faults:
         return rows
 
     def add(self, file: str, number: int, reason: str) -> None:
-        """Notes a damaged record.
+        """Adds a damaged record.
 
         Raises:
-          DataError: where it is one too many.
+          DataError: If there are more than `tolerate` now.
         """
         row = {"file": file, "record": number}
         with self._path.open("a") as lines:
-            fcntl.flock(lines, fcntl.LOCK_EX)  # until it is closed: readers count one by one
+            fcntl.flock(
+                lines, fcntl.LOCK_EX
+            )  # until it is closed, so that readers count one at a time
             known = self._rows()
             if any(row.items() <= other.items() for other in known):
                 return
             if len(known) >= self._tolerate:
                 raise DataError(
-                    f"record {number} of {file} is damaged ({reason}); restore the file, or let "
-                    f"the next record stand in for up to N of them with --config.data.tolerate=N "
-                    f"({len(known)} of {self._tolerate} so far)"
+                    f"record {number} of {file} is damaged ({reason}); restore the file, or "
+                    "replace up to N damaged records by the next ones with "
+                    f"--config.data.tolerate=N ({len(known)} of {self._tolerate} so far)"
                 )
             torn = self._path.read_bytes()[-1:] not in (b"", b"\n")
             row |= {"reason": reason, "time": time.time()}
             lines.write("\n" * torn + json.dumps(row) + "\n")
 
     def new(self) -> list[str]:
-        """A line for each record that was added since the last call."""
+        """Log lines for the records that were added since the last call."""
         rows = self._rows()
         fresh, self._said = rows[self._said :], len(rows)
         return [
             f"data: record {row['record']} of {row['file']} is damaged ({row['reason']}); the next "
-            f"one stands in ({len(rows)} of {self._tolerate} tolerated)"
+            f"record replaces it ({len(rows)} of {self._tolerate} tolerated)"
             for row in fresh
         ]

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-# Where a side marker can stand, as left, top, right, bottom in the picture's frame. "R" stands at
-# the patient's right, which is the image's left.
+# Where a side marker can stand, as left, top, right, bottom in the image. "R" is on the
+# patient's right, which is the image's left.
 MARKER_BOXES = {"R": (-0.97, -0.97, -0.79, -0.72), "L": (0.79, -0.97, 0.97, -0.72)}
 
 
 def mask_markers(images: np.ndarray) -> np.ndarray:
-    """The pictures [n, size, size] with both marker regions filled with the darkest value of the
+    """The images [n, size, size] with both marker regions filled with the darkest value of the
     rest of each."""
     size = images.shape[-1]
     centres = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1).astype(np.float32)

@@ -9,10 +9,10 @@ def to_float(image: np.ndarray) -> np.ndarray:
 
 
 def to_uint16(image: np.ndarray) -> np.ndarray:
-    """float pixels in [−1, 1], clipped to it, as uint16: the inverse of `to_float`."""
+    """float pixels in [−1, 1], clipped to that, as uint16: the inverse of `to_float`."""
     return np.round((np.clip(image, -1.0, 1.0) + 1.0) * 32767.5).astype(np.uint16)
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Pixels in [−1, 1], clipped to it, as uint8."""
+    """Pixels in [−1, 1], clipped to that, as uint8."""
     return np.round((np.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)

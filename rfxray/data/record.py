@@ -194,7 +194,8 @@ def digest(record: Mapping[str, Any]) -> str:
             array = _numbers(name, value)
             content = array.astype(array.dtype.newbyteorder("<")).tobytes()
         for part in (name.encode(), content):
-            whole.update(len(part).to_bytes(8, "little") + part)
+            whole.update(len(part).to_bytes(8, "little"))
+            whole.update(part)
     return whole.hexdigest()
 
 
