@@ -1,10 +1,11 @@
-"""From ArrayRecord shards to batches: Grain, TensorFlow-free, position = step.
+"""From ArrayRecord shards to batches, with Grain and without TensorFlow.
 
-The order of examples is a pure function of (seed, epoch, position): every epoch is a global shuffle
-of its own, several data sets are interleaved by weight, and every example carries its place in that
-endless order as `index`. Host h of n reads the places h, h + n, … of each global batch, so any
-number of hosts reads the same global batches and the position is one integer, step · batch_size.
-A damaged record may be replaced by the next of its shards, the same one on any number of hosts.
+The order of examples is a pure function of (seed, epoch, position): every epoch has its own global
+shuffle, several data sets are interleaved by weight, and every example carries its position in this
+endless order as `index`. Host h of n reads positions h, h + n, … of each global batch, so any
+number of hosts reads the same global batches, and the data position is one integer:
+step · batch_size.
+A damaged record may be replaced by the next one, which is the same on any number of hosts.
 """
 
 import dataclasses
@@ -28,15 +29,16 @@ FIELDS = ("image", "attributes", "known", "index")  # of a batch
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """What a run reads: data sets, and the order of their examples.
+    """What a run reads: data sets and the order of their examples.
 
     Attributes:
-      datasets: In the order of their directories.
-      weights: Share of each, any positive scale.
+      datasets: Data sets in the order of their directories.
+      weights: Share of each data set, on any positive scale.
       split: Split to train on.
       seed: Seed of the order.
-      closed_vocabulary_negatives: Whether what a closed list does not name is known to be absent.
-      faults: Where damaged records are noted; without it the first one raises.
+      closed_vocabulary_negatives: Whether a finding that a closed list does not name is known to be
+        absent.
+      faults: Log of damaged records, which are replaced; None raises at the first one.
     """
 
     datasets: tuple[Dataset, ...]
@@ -48,7 +50,7 @@ class Mixture:
 
     @property
     def fingerprint(self) -> str:
-        """What the data is, by content, in the order of the mixture."""
+        """Fingerprints of the data sets, joined in the order of the mixture."""
         return "+".join(dataset.fingerprint for dataset in self.datasets)
 
     def require_split(self, split: str, remedy: str) -> None:
@@ -66,16 +68,16 @@ class Mixture:
             if (dataset.size, dataset.size, 1) != tuple(shape):
                 what = "set config.model.size, or build the data set at that size"
                 if shape[2] != 1:
-                    what = "latents cannot be trained on yet, so use a config of pixels"
+                    what = "training on latents is not supported yet, use a config of pixels"
                 raise ConfigError(
-                    f"data set {dataset.path} holds images of {dataset.size} × {dataset.size} × 1 "
-                    f"and the network takes {' × '.join(map(str, shape))}; {what}"
+                    f"data set {dataset.path} holds images of {dataset.size} × {dataset.size} × 1, "
+                    f"but the network takes {' × '.join(map(str, shape))}; {what}"
                 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How a host reads: reader threads, worker processes (0: none), batches read ahead."""
+    """How a host reads: threads, worker processes (0: none), batches to read ahead."""
 
     threads: int = 2
     workers: int = 0
@@ -90,16 +92,16 @@ def open_mixture(
     closed_vocabulary_negatives: bool,
     make: str = "",
 ) -> Mixture:
-    """The data sets of some directories as one mixture.
+    """Opens the data sets of several directories as one mixture.
 
     Args:
-      dirs: The directories.
+      dirs: Directories of the data sets.
       weights, split, seed, closed_vocabulary_negatives: As in `Mixture`.
-      make: Command that makes the data, shown if it is absent.
+      make: Command that makes the data, shown if a data set is missing.
 
     Raises:
       DataError: If a data set is missing or damaged.
-      ConfigError: If one lacks the split.
+      ConfigError: If a data set lacks the split.
     """
     datasets = tuple(open_dataset(folder, make) for folder in dirs)
     mixture = Mixture(datasets, tuple(weights), split, seed, closed_vocabulary_negatives)
@@ -112,7 +114,7 @@ def open_mixture(
 
 
 class _Decoder:
-    """(place in the order, record) → what the train step takes of it."""
+    """(position in the order, record) → the fields that the train step reads."""
 
     def __init__(self, closed_vocabulary_negatives: bool):
         self._closed = closed_vocabulary_negatives
@@ -127,20 +129,23 @@ class _Decoder:
         }
 
     def __reduce__(self):
-        # Grain has no other hook for the start of a worker process than unpickling what it runs.
+        # Unpickling is the only hook that Grain runs when a worker process starts.
         return _decoder_of_a_worker, (self._closed,)
 
 
 def _decoder_of_a_worker(closed_vocabulary_negatives: bool) -> _Decoder:
-    """A decoder; in a worker process, whose life is tied to that of the trainer first."""
+    """A decoder. In a worker process, ties the process to the trainer first."""
     if multiprocessing.parent_process() is not None:
         _live_as_long_as_the_trainer()
     return _Decoder(closed_vocabulary_negatives)
 
 
 def _live_as_long_as_the_trainer() -> None:
-    """What stops a job is often sent to all of its processes. Only the trainer answers it, since it
-    needs its readers until it has saved. If the trainer is killed, they end too."""
+    """Makes a worker process ignore signals and end with the trainer.
+
+    Signals that stop a job are often sent to all its processes, but the trainer needs its workers
+    until it has saved.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     trainer = multiprocessing.parent_process()
@@ -153,7 +158,7 @@ def _live_as_long_as_the_trainer() -> None:
 
 
 def _order(mixture: Mixture, split: str, shuffle: bool) -> grain.MapDataset:
-    """The endless order of records, as a dataset that maps a position to a record."""
+    """The endless order of records: a dataset that maps a position to a record."""
     parts = []
     for number, dataset in enumerate(mixture.datasets):
         part = grain.MapDataset.source(Records(dataset, split, mixture.faults))
@@ -164,13 +169,13 @@ def _order(mixture: Mixture, split: str, shuffle: bool) -> grain.MapDataset:
 
 
 def _examples(mixture: Mixture, split: str, shuffle: bool) -> grain.MapDataset:
-    """The same order, of what the train step takes."""
+    """The endless order of examples as the train step reads them."""
     decoder = _Decoder(mixture.closed_vocabulary_negatives)
     return _order(mixture, split, shuffle).map_with_index(decoder)
 
 
 def records_at(mixture: Mixture, positions: Sequence[int]) -> list[dict]:
-    """The training records at some places of the endless order, keys and states included."""
+    """The training records at some positions of the endless order, with keys and states."""
     order = _order(mixture, mixture.split, shuffle=True)
     return [order[int(position)] for position in positions]
 
@@ -179,7 +184,8 @@ def first_examples(mixture: Mixture, split: str, n: int) -> dict[str, np.ndarray
     """The first n examples of a split in their stored order, repeated if there are fewer.
 
     Returns:
-      `image` [n, size, size, 1], `attributes`, `known` [n, 19], `index` [n], as `train_batches`.
+      Arrays as in `train_batches`: `image` [n, size, size, 1], `attributes`, `known` [n, 19],
+      `index` [n].
     """
     examples = _examples(mixture, split, shuffle=False)
     return _stacked([examples[i] for i in range(n)])
@@ -197,23 +203,23 @@ def train_batches(
     host: int = 0,
     hosts: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """This host's rows of every global batch, from a position on, for ever.
+    """This host's rows of every global batch, endless, from a position on.
 
     Args:
-      mixture: What is read.
+      mixture: Data to read.
       batch_size: Examples of a global batch.
-      reading: Threads, processes and batches read ahead.
-      position: Examples that the run has seen.
-      host, hosts: Which host this is, of how many.
+      reading: Threads, processes and batches to read ahead.
+      position: Number of examples that the run has seen.
+      host, hosts: Number of this host, and of all hosts.
 
     Returns:
-      An iterator of `image` [rows, size, size, 1] float32 in [−1, 1], `attributes` [rows, 19]
+      Iterator of `image` [rows, size, size, 1] float32 in [−1, 1], `attributes` [rows, 19]
       float32, `known` [rows, 19] bool, `index` [rows] uint32; rows = batch_size / hosts. Its
       `get_state()` is the data position, the same on every host.
     """
     processes = None
     if reading.workers:
-        # Grain's worker processes read absl flags, which no absl program has parsed here.
+        # Grain's worker processes read absl flags, which nothing has parsed here.
         from absl import flags
 
         flags.FLAGS.mark_as_parsed()
@@ -223,7 +229,7 @@ def train_batches(
             _examples(mixture, mixture.split, shuffle=True),
             batch_size,
             grain.sharding.ShardOptions(host, hosts),
-            # The default buffer counts up to 500 batches, which is no bound on memory.
+            # The default buffer of up to 500 batches would not bound memory.
             read_options=grain.ReadOptions(
                 num_threads=reading.threads, prefetch_buffer_size=reading.prefetch
             ),
@@ -239,8 +245,8 @@ def fixed_batches(
 ) -> list[dict[str, np.ndarray]]:
     """This host's rows of `count` batches that are always the same.
 
-    The first examples of a split in their stored order, repeated if there are fewer; the place in
-    that order is the `index`, so a repeated image meets another noise.
+    They hold the first examples of a split in their stored order, repeated if there are fewer. The
+    `index` is the position in that order, so a repeated image gets different noise.
     """
     examples = _examples(mixture, split, shuffle=False)
     return [

@@ -1,4 +1,4 @@
-"""A data set on disk: its manifest, its records by number, and what is done about damaged ones."""
+"""A data set on disk: its manifest, its records by number, and the detection of damage."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ from rfxray.outputs.files import file_sha256
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A shard as the manifest describes it: file name, examples, bytes, SHA-256 in hex."""
+    """A shard in the manifest: file name, number of examples, bytes, SHA-256 in hex."""
 
     file: str
     examples: int
@@ -29,7 +29,7 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """One data set directory as its manifest describes it.
+    """A data set directory as its manifest describes it.
 
     Attributes:
       path: Path of the directory.
@@ -55,14 +55,14 @@ def open_dataset(path: str | Path, make: str = "") -> Dataset:
 
     Args:
       path: Path of the directory.
-      make: Command that makes it, shown if it is absent.
+      make: Command that makes the data set, shown if it is missing.
 
     Raises:
       ConfigError: For `gs://…` and the like.
       DataError: If the directory, its manifest or a shard is missing or damaged.
     """
     if "://" in str(path):
-        raise ConfigError(f"{path} is not a path; mount the bucket (gcsfuse) and name its folder")
+        raise ConfigError(f"{path} is not a path; mount the bucket (gcsfuse) and use its folder")
     path = Path(path)
     manifest = read_manifest(path)
     if manifest is None:
@@ -96,8 +96,8 @@ class Records:
     Args:
       dataset: The data set.
       split: Name of the split.
-      faults: Where damaged records are noted; the next one that is whole stands in for them.
-        Without it the first one raises.
+      faults: Log of damaged records, which are replaced by the next undamaged one; None raises at
+        the first one.
     """
 
     def __init__(self, dataset: Dataset, split: str, faults: Faults | None = None):
@@ -108,7 +108,7 @@ class Records:
             found = len(self._source)
         except (RuntimeError, ValueError, OSError) as error:
             raise DataError(
-                f"shard {_closed(self._paths)} does not open: {first_line(error)}"
+                f"shard {_unopened(self._paths)} cannot be opened: {first_line(error)}"
             ) from error
         if found != self._ends[-1]:
             raise DataError(
@@ -120,10 +120,10 @@ class Records:
         return int(self._ends[-1])
 
     def __getitem__(self, number: int) -> dict:
-        """The record of that number as `record.deserialize` returns it.
+        """The record with this number, as `record.deserialize` returns it.
 
         Raises:
-          DataError: With the file and the record, if it is damaged and may not be replaced.
+          DataError: With file and record, if it is damaged and may not be replaced.
         """
         for candidate in range(int(number), int(number) + len(self)):
             place = candidate % len(self)
@@ -144,8 +144,8 @@ class Records:
         )
 
 
-def _closed(paths: Sequence[str]) -> str:
-    """The first of the shards that does not open; the error of all does not say which."""
+def _unopened(paths: Sequence[str]) -> str:
+    """The first shard that cannot be opened; the error of opening all does not name it."""
     for path in paths:
         try:
             len(ArrayRecordDataSource([path]))
@@ -159,25 +159,24 @@ def _closed(paths: Sequence[str]) -> str:
 
 
 def verify(dataset: Dataset, how: str, host: int = 0, hosts: int = 1) -> None:
-    """Checks that the shards are what the manifest says; each host checks a share of them.
+    """Checks that the shards match the manifest; each host checks a share of them.
 
     Args:
-      dataset: Data set as `open_dataset` returns it: every file is there with its size.
-      how: `full` compares every shard's SHA-256; `sample` opens each and decodes one record of it;
-        `none` does nothing.
+      dataset: Data set from `open_dataset`, which has checked the size of every file.
+      how: One of `full`, which compares the SHA-256 of every shard; `sample`, which decodes one
+        record of every shard; `none`, which does nothing.
       host: Number of this host.
       hosts: Number of hosts.
 
     Raises:
-      DataError: For the first shard, in order, that differs; with the file and, of a sample, the
-        record.
+      DataError: For the first shard that differs, with the file and, for `sample`, the record.
     """
     if how == "none":
         return
     shards = [(split, shard) for split, each in dataset.shards.items() for shard in each]
     shards = shards[host::hosts]
     look = {"full": _compare, "sample": _try_one}[how]
-    # Reading waits for a disk or a bucket and hashing lets go of the interpreter's lock.
+    # Threads are enough: reading waits for a disk or a bucket, and hashing releases the GIL.
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda each: look(dataset, *each), shards)
         for _ in tqdm(
@@ -190,8 +189,8 @@ def _compare(dataset: Dataset, split: str, shard: Shard) -> None:
     found = file_sha256(dataset.path / shard.file)
     if found != shard.sha256:
         raise DataError(
-            f"shard {dataset.path / shard.file} is not what was written: its SHA-256 is {found}, "
-            f"in the manifest {shard.sha256}; copy it again or build the data set again"
+            f"shard {dataset.path / shard.file} is not what was written: its SHA-256 is {found} "
+            f"instead of {shard.sha256}; copy it again or build the data set again"
         )
 
 
@@ -200,12 +199,12 @@ def _try_one(dataset: Dataset, split: str, shard: Shard) -> None:
         only = dataclasses.replace(dataset, shards={split: (shard,)})
         records = Records(only, split)
         try:
-            # Another record of every shard, the same at every start.
+            # The number differs between shards and is the same at every start.
             records[int(shard.sha256[:8], 16) % shard.examples]
         except DataError as error:
             raise DataError(
-                f"{error}; restore the file, or let a record stand in for it: "
-                "--config.data.verify=none --config.data.tolerate=N"
+                f"{error}; restore the file, or replace up to N damaged records by the next ones "
+                "with --config.data.verify=none --config.data.tolerate=N"
             ) from error
 
 

@@ -1,31 +1,32 @@
 """Any radiograph file → the canonical square of 16-bit grey.
 
-What is read: PNG (8 or 16 bit; grey, or colour and palette with only grey colours), JPEG, and
-DICOM (one frame, grey; compressed by the python-gdcm package). A file goes by its content, not by
-its name. What is not a whole, grey radiograph is `Refused` with a reason, never mended in silence.
-(Damage within a JPEG that leaves it decodable cannot be seen: the format has no checksum.)
+Formats: PNG (8 or 16 bit; grey, or colour and palette with only grey colours), JPEG, and DICOM (one
+frame, grey; compressed files need the python-gdcm package). The content of a file decides its
+format, not its name. A file that is not a complete, grey radiograph is `Refused` with a reason,
+never repaired silently. (Damage in a JPEG that still decodes cannot be detected: the format has no
+checksum.)
 
-What is done, in this order (`PREPROCESSING` carries it into the manifest):
+Steps, in this order (`PREPROCESSING` records them in the manifest):
 
-1. DICOM: the stored bits, wherever they lie in their word, modality rescale, then the first VOI LUT
-   or window of the file (left out where it is void or shows nothing but one grey), then MONOCHROME1
-   is inverted. The declared padding becomes black where it touches the edge. A tag without a value
-   is a missing one. Others: the stored values.
+1. DICOM: the stored bits, wherever they are in their word, modality rescale, then the first VOI LUT
+   or window of the file (skipped if it is void or maps everything to one grey), then MONOCHROME1 is
+   inverted. Declared padding that touches the edge becomes black. A tag without a value counts as
+   missing. Other formats: the stored values.
 2. Intensity: linear from the 0.5th to the 99.5th percentile of the pixels to 0..65535, clipped. The
-   percentiles leave out outliers (below the 5th or above the 95th percentile by three times the
-   distance of these, which are of every fourth pixel each way except the darkest and the brightest
-   value), then the pixels within 1% of the range of the darkest and of the brightest value that is
-   left, so that hot pixels, black padding, collimation, burned-in markers and saturated air do not
-   decide the contrast. Monotone; no histogram is equalised. A 12-bit picture in a 16-bit file comes
-   out right.
-3. Size: the longer side becomes `size`, the other keeps the aspect; area averaging down (the
-   antialiased choice that cannot ring at the edge of a marker as Lanczos does), linear up. Padded
-   to the square with black, centred, an odd pixel below or right. Borders and collimation that the
-   file has are kept: where the field ends is a guess on many films, and a cut loses a costophrenic
-   angle for good; step 2 keeps them from deciding the contrast.
+   percentiles exclude outliers (below the 5th or above the 95th percentile by three times the
+   distance between these two, which are taken over every fourth pixel in each direction without the
+   darkest and the brightest value), then pixels within 1% of the remaining range of its darkest and
+   its brightest value, so that hot pixels, black padding, collimation, burned-in markers and
+   saturated air do not decide the contrast. The mapping is monotone, without histogram
+   equalisation, and right for a 12-bit image in a 16-bit file.
+3. Size: the longer side becomes `size`, the aspect is kept; area averaging down (antialiased, and
+   unlike Lanczos it cannot ring at the edge of a marker), linear up. Padded to the square with
+   black, centred, an odd pixel below or right. Borders and collimation in the file are kept: the
+   edge of the field is a guess on many films, and a cut would lose a costophrenic angle for good.
+   Step 2 keeps them from deciding the contrast.
 
-Of a DICOM header only the pixel spacing, the laterality and the bits stored are kept. What no
-decoder at hand reads whole is refused: 12-bit JPEG within DICOM, 16-bit PNG in colour, grey or not.
+Only the pixel spacing, the laterality and the bits stored are kept of a DICOM header. Files that no
+available decoder reads correctly are refused: 12-bit JPEG in DICOM, any 16-bit PNG in colour.
 """
 
 import contextlib
@@ -50,23 +51,23 @@ from rfxray.errors import DataError, first_line
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".dcm", ".dicom")
 PERCENTILES = (0.5, 99.5)
-BULK = (5, 95)  # percentiles; markers have fewer pixels than lie outside
-FENCE = 3.0  # times their distance; no pixel of 151 real radiographs is beyond, of 14 at 2
-EXTREMES = 0.01  # of the range, left out at either end; JPEG noise in black padding is below it
+BULK = (5, 95)  # percentiles; markers have fewer pixels than are outside
+FENCE = 3.0  # times their distance; at 3 no pixel of 151 real radiographs is beyond, at 2 of 14
+EXTREMES = 0.01  # share of the range, excluded at both ends; more than JPEG noise in padding
 LARGEST_ASPECT = 4.0  # a dozen BRAX files are strips of aspect > 10; long lateral films reach 2
 SMALLEST_SIDE = 32
 
 
-# Colour subsampling leaves a few levels between the channels of a grey JPEG. A coloured stamp of a
-# thousandth of the picture (32² in 1024²) is beyond that and is worth refusing.
+# Chroma subsampling leaves a few levels between the channels of a grey JPEG. A coloured stamp on a
+# thousandth of the image (32² in 1024²) exceeds that and should be refused.
 GREY_TOLERANCE, COLOURED_SHARE = 8, 0.001
-BEYOND_SHARE = 0.01  # of the pixels; an overlay that is not declared is less, a wrong header more
+BEYOND_SHARE = 0.01  # of the pixels; an undeclared overlay has fewer, a wrong header more
 
 
-# Of DICOM: grey pictures of one frame that are no projection of a chest. The ways of saying that
-# something is a radiograph (CR, DX, DR, RG, OT, nothing) have no end.
+# Modalities of DICOM that have grey images of one frame but no radiographs. A list of those that do
+# (CR, DX, DR, RG, OT, none, …) would never be complete.
 OTHER_MODALITIES = ("CT", "MR", "PT", "NM", "US", "MG")
-SQUARE_PIXELS = 1.01  # sides of a pixel; what is further from a square would come out distorted
+SQUARE_PIXELS = 1.01  # ratio of a pixel's sides; above it images would be visibly distorted
 
 PREPROCESSING = {
     "dicom": "bits from HighBit down, modality rescale, first VOI LUT or window, "
@@ -95,7 +96,7 @@ cv2.setNumThreads(1)  # the processes are the parallelism
 class Refused(DataError):
     """A file that does not become a record; `str(error)` is the reason for dropped.csv.
 
-    The words before a colon are the same for all files of the same trouble.
+    The text before a colon is the same for all files with the same problem.
     """
 
 
@@ -104,10 +105,10 @@ class Radiograph:
     """A decoded file.
 
     Attributes:
-      pixels: [height, width] float32 in any range, bright is dense.
-      bits: stored per pixel in the file.
-      pixel_spacing: rows and columns, mm; 0 where not known.
-      laterality: `L`, `R` or empty.
+      pixels: Pixels [height, width] float32 in any range, bright is dense.
+      bits: Bits stored per pixel in the file.
+      pixel_spacing: Distance of rows and of columns, mm; 0 if unknown.
+      laterality: One of `L`, `R` and the empty string.
     """
 
     pixels: np.ndarray
@@ -117,7 +118,7 @@ class Radiograph:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that decide a pixel; `absent` where an optional decoder is missing."""
+    """Versions of the packages that affect pixels; `absent` if an optional decoder is missing."""
     found = {}
     for package in ("numpy", "pillow", "opencv-python-headless", "pydicom", "python-gdcm"):
         found[package] = "absent"
@@ -127,23 +128,23 @@ def versions() -> dict[str, str]:
 
 
 def ingest(path: str | os.PathLike, size: int) -> dict:
-    """`square` of a file.
+    """Reads a file and applies `square`.
 
     Raises:
-      Refused: with the reason.
+      Refused: With the reason.
     """
     return square(read(path), size)
 
 
 def square(radiograph: Radiograph, size: int) -> dict:
-    """A radiograph as the fields of a record that come from the picture (see `rfxray.data.record`).
+    """The fields of a record that come from the radiograph (see `rfxray.data.record`).
 
     Returns:
-      `image` [size, size] uint16, `content_box`, `original_size`, `original_bits`, `pixel_spacing`,
-      `laterality`.
+      Fields `image` [size, size] uint16, `content_box`, `original_size`, `original_bits`,
+      `pixel_spacing`, `laterality`.
 
     Raises:
-      Refused: with the reason.
+      Refused: With the reason.
     """
     height, width = radiograph.pixels.shape
     if min(height, width) < SMALLEST_SIDE:
@@ -162,10 +163,10 @@ def square(radiograph: Radiograph, size: int) -> dict:
 
 
 def normalise(pixels: np.ndarray) -> np.ndarray:
-    """[height, width] float32 of any range as float32 in [0, 1], by the percentiles above.
+    """Maps [height, width] float32 of any range to float32 in [0, 1], by the percentiles above.
 
     Raises:
-      Refused: where there are fewer than three greys.
+      Refused: If there are fewer than three greys.
     """
     low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite([low, high]).all():
@@ -177,7 +178,7 @@ def normalise(pixels: np.ndarray) -> np.ndarray:
     middle = pixels[(pixels > low + margin) & (pixels < high - margin)]
     if not middle.size:
         raise Refused("only black and white")
-    # "lower" picks a pixel's own value: no arithmetic that could differ between machines
+    # "lower" picks the value of a pixel, without arithmetic that could differ between machines
     dark, bright = np.percentile(middle, PERCENTILES, method="lower")
     if dark == bright:
         raise Refused("a constant image except for its extremes")
@@ -185,7 +186,7 @@ def normalise(pixels: np.ndarray) -> np.ndarray:
 
 
 def _reach(pixels: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """The darkest and the brightest of the pixels, `low` to `high`, that is no outlier."""
+    """The darkest and the brightest pixel from `low` to `high` that are not outliers."""
     few = pixels[::4, ::4]  # a sixteenth of the time
     few = few[(few > low) & (few < high)]
     dark, bright = np.percentile(few, BULK, method="lower") if few.size else (low, high)
@@ -200,7 +201,7 @@ def to_square(image: np.ndarray, size: int) -> tuple[np.ndarray, tuple[int, int,
     """Resizes and pads [height, width] float32 to [size, size], aspect kept.
 
     Returns:
-      The square and its content box: top, left, height, width in pixels.
+      Square and its content box: top, left, height, width in pixels.
     """
     height, width = image.shape
     longer = max(height, width)
@@ -223,7 +224,7 @@ def read(path: str | os.PathLike) -> Radiograph:
     """Decodes a PNG, JPEG or DICOM file.
 
     Raises:
-      Refused: where it is none, is torn, or is no grey picture of one frame.
+      Refused: If it is none of these, is damaged, or is not a grey image of one frame.
     """
     try:
         data = Path(path).read_bytes()
@@ -243,19 +244,19 @@ def read(path: str | os.PathLike) -> Radiograph:
 def _read_picture(data: bytes, kind: str) -> Radiograph:
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
-            picture.verify()  # a PNG's checksums, which decoding leaves unread; then open it again
+            picture.verify()  # checksums of a PNG, which decoding ignores; it must be opened again
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
-            # Of a JPEG, further pictures are a camera's previews
+            # Further frames of a JPEG are previews of a camera
             frames = getattr(picture, "n_frames", 1) if kind == "PNG" else 1
-            picture.load()  # a torn file is an error here, not a grey remainder
+            picture.load()  # raises for a truncated file instead of filling it with grey
             picture = ImageOps.exif_transpose(picture)
     except MemoryError:
         raise
-    except Exception as error:  # damage surfaces as any exception in Pillow's decoders
+    except Exception as error:  # Pillow's decoders raise any type for damage
         raise Refused(f"does not decode: {first_line(error)}") from None
     if frames > 1:
         raise Refused(f"several frames: {frames}")
-    # The bit depth and the colour type stand at a fixed place in a PNG
+    # Bit depth and colour type are at a fixed offset in a PNG
     bits, colour_type = (data[24], data[25]) if kind == "PNG" else (8, None)
     if picture.mode == "1":
         raise Refused("only black and white")
@@ -284,14 +285,14 @@ def _grey(channels: np.ndarray) -> np.ndarray:
 
 def _read_dicom(data: bytes) -> Radiograph:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd tags that we do not use
+        warnings.simplefilter("ignore")  # about tags that are not used here
         try:
             dataset = pydicom.dcmread(io.BytesIO(data), force=True)
             return _from_dataset(dataset)
         except (Refused, MemoryError):
             raise
-        except Exception as error:  # damage surfaces as any exception in pydicom and its decoders
-            # The line of the one decoder that was asked, not pydicom's announcement of it
+        except Exception as error:  # pydicom and its decoders raise any type for damage
+            # The message of the decoder, without pydicom's introduction
             said = str(error).partition("all available plugins:\n")[2].strip()
             raise Refused(f"does not decode: {first_line(said or error)}") from None
 
@@ -302,13 +303,13 @@ def _from_dataset(dataset: pydicom.Dataset) -> Radiograph:
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         raise Refused(f"several frames: {dataset.NumberOfFrames}")
     if dataset.get("Modality") in OTHER_MODALITIES:
-        raise Refused(f"no radiograph: modality {dataset.Modality}")
+        raise Refused(f"not a radiograph: modality {dataset.Modality}")
     photometric = str(dataset.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
     dataset.PhotometricInterpretation = photometric
     if photometric == "PALETTE COLOR":
         raise Refused("colour: a palette")
-    # One reader shows this as a negative, the next does not. (Beside MONOCHROME1, IDENTITY is what
-    # many write and nobody heeds.)
+    # Some viewers show this as a negative, others do not. (IDENTITY with MONOCHROME1 is common, and
+    # viewers ignore it.)
     if photometric == "MONOCHROME2" and dataset.get("PresentationLUTShape") == "INVERSE":
         raise Refused("greys that contradict each other: MONOCHROME2, PresentationLUTShape INVERSE")
     _refuse_oblong(dataset)
@@ -332,7 +333,7 @@ def _from_dataset(dataset: pydicom.Dataset) -> Radiograph:
 
 
 def _choose_decoder(dataset: pydicom.Dataset, syntax: UID) -> None:
-    """One decoder, not whichever of several is installed: the pixels must not depend on it."""
+    """Selects one decoder, so that pixels do not depend on which decoders are installed."""
     try:
         readable = get_decoder(syntax).available_plugins
     except NotImplementedError:
@@ -343,11 +344,11 @@ def _choose_decoder(dataset: pydicom.Dataset, syntax: UID) -> None:
             raise Refused(f"a compression that is not read: {syntax.name}")
         dataset.pixel_array_options(decoding_plugin=plugin)
     else:
-        dataset.pixel_array_options(correct_unused_bits=False)  # `_aligned` looks at them first
+        dataset.pixel_array_options(correct_unused_bits=False)  # `_aligned` checks them
 
 
 def _complete(dataset: pydicom.Dataset) -> None:
-    """Fills in what decoding needs and 5% of CheXpert-Plus lack, as the standard has it."""
+    """Fills in defaults for tags that decoding needs; 5% of CheXpert-Plus lack some of them."""
     if "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
         dataset.file_meta = FileMetaDataset()
         big = dataset.original_encoding[1] is False
@@ -366,15 +367,15 @@ def _complete(dataset: pydicom.Dataset) -> None:
 
 
 def _aligned(words: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Words of BitsAllocated as the values of their BitsStored, which end at HighBit (PS3.5 8.1.1).
+    """Words of BitsAllocated as values of BitsStored, which end at HighBit (PS3.5 8.1.1).
 
-    The other bits may carry the sign or an overlay; values that need them are another matter.
+    The other bits may repeat the sign or hold an overlay; values that need them are refused.
     """
     allocated, stored, high = dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit
     if stored == allocated:
         return words
     if not stored <= high + 1 <= allocated:
-        high = stored - 1  # what the standard asks for by now
+        high = stored - 1  # required by the current standard
     words = words.astype(words.dtype.newbyteorder("="), copy=False)
     values = (words << (allocated - 1 - high)) >> (allocated - stored)
     unused = ((1 << allocated) - 1) ^ (((1 << stored) - 1) << (high + 1 - stored))
@@ -409,15 +410,15 @@ def _as_displayed(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
 
 
 def _padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Where [height, width] stored pixels are padding, bool: of the declared value, and reaching
-    from the edge inwards, for saturated tissue may have the value too (PS3.3 C.7.5.1.1.2).
+    """The padding, [height, width] bool: pixels with the declared value that are connected to the
+    edge, since saturated tissue may have this value too (PS3.3 C.7.5.1.1.2).
     """
     value = dataset.get("PixelPaddingValue")
     if not isinstance(value, int):
         return np.zeros(stored.shape, bool)
     limit = dataset.get("PixelPaddingRangeLimit")
     ends = np.array([value, limit if isinstance(limit, int) else value], np.int64)
-    # Some write the value of signed pixels as if they were not
+    # Some files store the value of signed pixels as unsigned
     low, high = sorted(ends.astype(stored.dtype).tolist())
     _, areas = cv2.connectedComponents(((stored >= low) & (stored <= high)).astype(np.uint8))
     edges = np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]])

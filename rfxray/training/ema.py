@@ -6,9 +6,9 @@ import numpy as np
 
 
 def ema_gamma(sigma: float) -> float:
-    """The exponent γ whose profile has the relative width `sigma` (eq. 124 there).
+    """The exponent γ of the profile with relative width `sigma` (eq. 124 there).
 
-    σ² = (γ + 1) / ((γ + 2)²·(γ + 3)), a cubic in γ with one root above 0 for σ in (0, 0.288).
+    σ² = (γ + 1) / ((γ + 2)²·(γ + 3)), a cubic in γ with one positive root for σ in (0, 0.288).
     """
     inverse = sigma**-2.0
     roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])
@@ -18,8 +18,8 @@ def ema_gamma(sigma: float) -> float:
 def ema_update(average, params, step: jax.Array, sigma: float):
     """The average after `step` (1 for the first) optimizer steps: β = (1 − 1/step)^(γ + 1).
 
-    By logarithms, for the weight 1 − β of the newest parameters: 1 − 1/step has so few digits left
-    in float32 that late in a long run the weight would be off by some percent.
+    The weight 1 − β of the newest parameters is computed through logarithms: late in a long run,
+    1 − 1/step in float32 has so few digits left that the weight would be off by a few percent.
     """
     decay = (ema_gamma(sigma) + 1.0) * jnp.log1p(-1.0 / step.astype(jnp.float32))
     weight = -jnp.expm1(decay)

@@ -1,4 +1,4 @@
-"""What the train step accumulates on the device between two log steps."""
+"""Metrics that the train step accumulates on the device between two log steps."""
 
 import clu.metrics
 import jax
@@ -10,8 +10,8 @@ from rfxray.objectives.objective import Objective
 def collection(objective: Objective) -> type[clu.metrics.Collection]:
     """The class of a run's accumulators.
 
-    Mean loss, gradient norm and update norm of `model`, and what its loss observes; of every other
-    part `NAME_loss` and `NAME_grad_norm`.
+    It has mean loss, gradient norm and update norm of `model`, the metrics of the objective, and
+    `NAME_loss` and `NAME_grad_norm` of every other part.
     """
     means = ["loss", "grad_norm", "update_norm"]
     for part in objective.losses:
@@ -29,7 +29,7 @@ def fresh(
 
 
 def scalars(metrics: clu.metrics.Collection) -> dict[str, float]:
-    """Accumulators, fetched, as named numbers; what saw no example is left out."""
+    """Fetches accumulators as named numbers, without those that saw no example."""
     metrics = jax.device_get(metrics)
     if not metrics.loss.count:  # every step was skipped
         return {}

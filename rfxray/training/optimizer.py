@@ -9,10 +9,10 @@ from rfxray.errors import ConfigError
 
 
 def schedule(optim: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then constant, cosine to 0, or warm-up-stable-decay.
+    """Learning rate by step: linear warm-up, then constant, cosine to 0, or warmup-stable-decay.
 
     wsd stays at its peak until the last `decay` steps and falls along 1 − √(progress)
-    (Hägele et al. 2024, arXiv 2405.18392), so a run can be lengthened until the decay begins.
+    (Hägele et al. 2024, arXiv 2405.18392), so a run can be extended until the decay begins.
 
     Args:
       optim: Section of the config.
@@ -47,7 +47,7 @@ def schedule(optim: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
         body = optax.constant_schedule(peak)
     if not warmup:
         return body
-    # From 1/warmup, not 0: the first step should move.
+    # Starts at 1/warmup instead of 0, so that the first step has an effect.
     rise = optax.linear_schedule(peak / warmup, peak, warmup)
     return optax.join_schedules([rise, body], [warmup])
 
@@ -55,15 +55,15 @@ def schedule(optim: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
 def build(
     optim: ml_collections.ConfigDict, steps: int, axes: optax.Params
 ) -> optax.GradientTransformation:
-    """AdamW under a clipped global gradient norm (arXiv 1711.05101).
+    """AdamW (arXiv 1711.05101) on gradients clipped by their global norm.
 
     Args:
       optim: Section of the config.
       steps: Steps of the whole run.
-      axes: Tree like the parameters; weight decay spares those named `…scale` and `…bias`.
+      axes: Tree like the parameters; weight decay skips those named `…scale` and `…bias`.
 
     Raises:
-      ConfigError: As `schedule`, and for moments that do not decay.
+      ConfigError: As in `schedule`, or if b1 or b2 is not below 1.
     """
     if optim.b1 >= 1 or optim.b2 >= 1:
         raise ConfigError(f"optim.b1 and optim.b2 must be below 1 (got {optim.b1} and {optim.b2})")

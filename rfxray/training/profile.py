@@ -9,9 +9,9 @@ class Trace:
     """A profile of some steps in `workdir/profile`, for XProf (TensorBoard) or Perfetto.
 
     Args:
-      workdir: of the run.
-      first: the first step of the trace, counted from 1; 0 for none.
-      steps: how many.
+      workdir: Folder of the run.
+      first: First step of the trace, counted from 1; 0 for no trace.
+      steps: Number of steps.
     """
 
     def __init__(self, workdir: Path, first: int, steps: int):
@@ -19,20 +19,20 @@ class Trace:
         self._running = False
 
     def before(self, step: int) -> None:
-        """To be called before the step of that number is taken."""
+        """Starts the trace if it begins with this step; call it before every step."""
         if step == self._first:
             jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
             self._running = True
 
     def after(self, step: int, result: jax.Array, last: bool = False) -> str | None:
-        """To be called after it: a line that says where the trace lies, once it is written.
+        """Writes the trace after its last step and returns a log line; call it after every step.
 
         Args:
-          step: taken.
-          result: of it.
-          last: no step comes after it, so that the trace is what it is.
+          step: Number of the step.
+          result: Any output of the step.
+          last: Whether this is the last step of the run, which ends the trace early.
         """
-        if not self._running or not (last or step == self._last):  # resumed in its middle: none
+        if not self._running or not (last or step == self._last):
             return None
         result.block_until_ready()
         jax.profiler.stop_trace()

@@ -1,4 +1,4 @@
-"""Rates between two log steps, and hours of training against hours since the run began."""
+"""Rates between two log steps, and the share of time that was spent training."""
 
 import time
 from pathlib import Path
@@ -7,18 +7,18 @@ from rfxray.training.run_log import _rows
 
 
 class Meter:
-    """Rates between two log steps: images and tokens per second, share spent waiting for data.
+    """Rates between two log steps: images and tokens per second, share of time waiting for data.
 
     Args:
-      step, steps: where the run stands and ends.
-      batch_size: examples of a step.
-      tokens: of an example.
-      flops: of the model in one step, see flops.py.
-      devices: that share the step.
-      peak: operations per second of one device; without it (a CPU) nothing is said per chip.
+      step, steps: Current and last step of the run.
+      batch_size: Examples of a step.
+      tokens: Tokens of an example.
+      flops: Model FLOPs of a step, see perf/flops.py.
+      devices: Number of devices that share a step.
+      peak: Peak FLOP/s of one device; None (such as for a CPU) leaves out the rates per chip.
 
     Attributes:
-      seconds: of training in the last reading.
+      seconds: Seconds of training in the last reading.
     """
 
     def __init__(
@@ -37,18 +37,18 @@ class Meter:
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        """Counts from `step` and from now."""
+        """Starts a new interval at `step` and now."""
         self._step, self._start, self._waited, self._aside = step, time.perf_counter(), 0.0, 0.0
 
     def wait(self, iterator):
-        """The next item of an iterator, with the time it took counted as waiting for data."""
+        """The next item of an iterator; the time it takes counts as waiting for data."""
         begin = time.perf_counter()
         item = next(iterator)
         self._waited += time.perf_counter() - begin
         return item
 
     def aside(self, begin: float) -> None:
-        """Takes the time since `begin` out of the rates: validation, pictures, a blocking save."""
+        """Excludes the time since `begin` from the rates: evaluators, a blocking save."""
         self._aside += time.perf_counter() - begin
 
     def read(self, step: int) -> dict[str, float]:
@@ -71,11 +71,11 @@ class Meter:
 
 
 class Goodput:
-    """Hours of training against hours since the run began, over all its restarts.
+    """Hours of training relative to hours since the run began, over all restarts.
 
-    Training whose steps were lost and taken again does not count, nor do start-up, compiling,
-    validation, pictures and blocking saves. Both are kept in `metrics.jsonl`, so make it after the
-    `Writer`, which moves the lines of lost steps out of that file.
+    Steps that were lost and taken again do not count, nor do start-up, compiling, evaluators and
+    blocking saves. The hours are kept in `metrics.jsonl`, so create it after the `Writer`, which
+    moves the lines of lost steps out of that file.
     """
 
     def __init__(self, workdir: Path):

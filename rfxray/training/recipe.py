@@ -1,4 +1,4 @@
-"""What a config describes, built: networks, objective, optimizers and how a step is taken."""
+"""What a config describes, built: networks, objective, optimizers, settings of the train step."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ class Recipe:
       sigmas: Relative widths of the EMA profiles.
       seed: Seed of initialisation and of the draws for every example.
       batch_size: Examples of a step, over all devices.
-      accumulate: Parts that a batch is computed in, one after another.
+      accumulate: Number of pieces of a batch that are computed one after another.
       skip_factor: Multiple of the usual gradient norm above which a step is skipped.
     """
 
@@ -50,7 +50,7 @@ class Recipe:
 
     @property
     def model(self) -> Network:
-        """The network itself: what is averaged and sampled from."""
+        """The network that is sampled from."""
         return self.networks["model"]
 
     @property
@@ -63,7 +63,7 @@ def build(config: ml_collections.FrozenConfigDict) -> Recipe:
     """Builds what a checked config describes.
 
     Raises:
-      ConfigError: If keys of one part cannot go together, or the parts are not those that the
+      ConfigError: If keys of a part contradict each other, or the parts are not those that the
         objective trains.
     """
     sections = {"model": config.model} | {name: part.model for name, part in config.parts.items()}
@@ -95,10 +95,10 @@ def build(config: ml_collections.FrozenConfigDict) -> Recipe:
 def model_flops(config: ml_collections.FrozenConfigDict) -> float:
     """Model FLOPs of one optimizer step over all devices, see perf/flops.py.
 
-    Of every loss a forward pass and twice that for the backward one; for an objective of several
-    parts it is an upper bound, since a loss needs no gradient of the parts that it does not train.
+    Each loss counts a forward pass, and twice that for its backward pass. For several parts it is
+    an upper bound, since a loss needs no gradient of the parts that it does not train.
     """
-    if "attention" in config.model:  # kernels hide their products
+    if "attention" in config.model:  # kernels hide their matrix products
         config = override(config, {"model.attention": "xla"})
     recipe = build(config)
     params = {name: network.shapes for name, network in recipe.networks.items()}

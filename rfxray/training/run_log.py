@@ -1,8 +1,4 @@
-"""What a run says of itself: metrics on the device, and where they are written.
-
-Metrics are accumulated on the device by the train step and fetched at log steps only; the host adds
-what it alone can know, rates and waiting times.
-"""
+"""Log lines, scalars and images of a run, written to its workdir."""
 
 import json
 import sys
@@ -19,18 +15,18 @@ from rfxray.outputs.files import save_png, write_whole
 
 
 class Writer:
-    """Scalars and pictures to `metrics.jsonl`, TensorBoard events and the console.
+    """Writes scalars and images to `metrics.jsonl`, TensorBoard events and the console.
 
-    Only the first host writes; on the others every method does nothing.
+    Only the first host writes; on other hosts every method except `alarm` does nothing.
     """
 
     def __init__(self, workdir: Path, step: int = 0):
         """Opens the files of a workdir.
 
         Args:
-          workdir: an existing directory.
-          step: the step that a resumed run goes on from. Lines of `metrics.jsonl` after it belong
-            to steps that will be taken again: they are moved to `metrics.set_aside.jsonl`.
+          workdir: Folder of the run, which exists.
+          step: Step at which the run resumes. Later lines of `metrics.jsonl` belong to steps that
+            will be taken again: they are moved to `metrics.set_aside.jsonl`.
         """
         self._active = jax.process_index() == 0
         if not self._active:
@@ -45,7 +41,7 @@ class Writer:
         )
 
     def say(self, line: str) -> None:
-        """A line on the console and in `run.log`."""
+        """Writes a line to the console and to `run.log`."""
         if not self._active:
             return
         stamp = time.strftime("%H:%M:%S")
@@ -60,7 +56,7 @@ class Writer:
             self._board.add_scalar(name, value, step)
 
     def alarm(self, line: str) -> None:
-        """A line that matters on whichever host it arises."""
+        """Writes a line that matters on any host."""
         if self._active:
             self.say(line)
         else:
@@ -69,8 +65,10 @@ class Writer:
     def findings(
         self, step: int, scalars: Mapping[str, float], images: Mapping[str, np.ndarray]
     ) -> None:
-        """What an evaluator found: scalars, and images [height, width] uint8 as PNG files in
-        `workdir/NAME/` and in TensorBoard; with a line for each kind."""
+        """Writes scalars and images [height, width] uint8 of an evaluator.
+
+        Images become PNG files in `workdir/NAME/` and entries of TensorBoard.
+        """
         if not self._active:
             return
         if scalars:
@@ -90,7 +88,7 @@ class Writer:
 
 
 def _rows(path: Path) -> list[dict]:
-    """The lines of a metrics file that parse; a kill may have torn one."""
+    """The rows of a metrics file, without lines that are not JSON, since a kill may tear one."""
     rows = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:

@@ -1,9 +1,9 @@
-"""Keeps a step whose gradient is not finite, or far larger than usual, out of the run.
+"""Skips a step if its gradient is not finite or is far larger than usual.
 
-Judged and undone inside the compiled step, so nothing waits for the host: such a step leaves the
-parameters, the optimizer, the averages and the metrics as they were. The guard is a part of the
-state and remembers the last of them; the host reads it at log steps, and stops the run where there
-were too many within a window (PaLM, arXiv 2204.02311 §5.1, restarts around such batches by hand).
+The check is part of the compiled step, so nothing waits for the host: a skipped step leaves the
+parameters, the optimizer, the averages and the metrics as they were. The guard is part of the state
+and remembers the last skipped steps; the host reads it at log steps and stops the run if there are
+too many within a window (PaLM, arXiv 2204.02311 §5.1, restarts around such batches by hand).
 """
 
 import dataclasses
@@ -14,21 +14,21 @@ import numpy as np
 
 from rfxray.config.schema import REMEMBERED_SKIPS
 
-# Good steps before a gradient can be called larger than usual: the first ones fall tenfold.
+# Good steps before a norm can count as larger than usual: early in a run it falls tenfold.
 WARM = 100
 
 
-# The part of the train state below, or a tree like it.
+# See `fresh`; or a tree like it, of shapes or of shardings.
 Guard = dict[str, jax.Array]
 
 
 def fresh() -> Guard:
-    """A guard that has seen nothing.
+    """A guard that has seen no step.
 
     `usual`: running mean of the gradient norm over good steps, float32. `good`, `skipped`: int32
-    counts. `steps` int32, `norms` float32, `firsts` and `worst` uint32, each [REMEMBERED_SKIPS],
-    the newest last: the steps skipped (0 if none was), their gradient norms, and of their examples,
-    by place in the order of the data, the first and the one with the largest loss.
+    counts of steps. `steps` int32, `norms` float32, `firsts` and `worst` uint32, each
+    [REMEMBERED_SKIPS], newest last: numbers of skipped steps (0 for none), their gradient norms,
+    and the positions in the data of their first example and of the one with the largest loss.
     """
     return {
         "usual": jnp.zeros((), jnp.float32),
@@ -42,13 +42,13 @@ def fresh() -> Guard:
 
 
 def judge(guard: Guard, norm: jax.Array, losses: jax.Array, factor: float) -> jax.Array:
-    """Whether a step may count: a scalar bool.
+    """Whether a step is good, that is, not skipped: a scalar bool.
 
     Args:
-      guard: before the step.
-      norm: of the gradient, before clipping.
-      losses: [batch] of the examples.
-      factor: above this many times the usual norm a gradient explodes; 0 judges finiteness alone.
+      guard: Guard before the step.
+      norm: Norm of the gradient before clipping.
+      losses: Losses of the examples, [batch].
+      factor: Multiple of the usual norm above which a step is skipped; 0 checks only finiteness.
     """
     finite = jnp.isfinite(norm) & jnp.isfinite(losses).all()
     if not factor:
@@ -67,11 +67,11 @@ def remember(
     """The guard after a step.
 
     Args:
-      guard: before it.
-      good: as `judge` said.
-      step: its number, from 1.
-      norm, losses: as for `judge`.
-      index: [batch] places of the examples in the order of the data.
+      guard: Guard before the step.
+      good: Result of `judge`.
+      step: Number of the step, from 1.
+      norm, losses: As in `judge`.
+      index: Positions of the examples in the order of the data, [batch].
     """
     weight = 1.0 / jnp.minimum(guard["good"] + 1, WARM)
     counted = guard | {
@@ -91,7 +91,7 @@ def remember(
 
 @dataclasses.dataclass(frozen=True)
 class Skip:
-    """One skipped step: its number, gradient norm, first example and that of the largest loss."""
+    """A skipped step: number, gradient norm, first example, example with the largest loss."""
 
     step: int
     norm: float
@@ -107,6 +107,6 @@ def remembered(guard: Guard) -> list[Skip]:
 
 
 def too_many(guard: Guard, new: list[Skip], limit: int, window: int) -> bool:
-    """Whether one of the new skips is the last of `limit` or more within `window` steps."""
+    """Whether one of the new skips ends a window of steps with `limit` or more skips."""
     steps = [skip.step for skip in remembered(guard)]
     return any(sum(s.step - window < step <= s.step for step in steps) >= limit for s in new)

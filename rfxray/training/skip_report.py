@@ -1,4 +1,4 @@
-"""What a person needs to look at steps that the guard kept out of a run."""
+"""Reports what a person needs to investigate skipped steps."""
 
 import dataclasses
 import json
@@ -16,15 +16,15 @@ from rfxray.training import skip_guard
 
 @dataclasses.dataclass
 class SkipReport:
-    """Reports skipped steps, and says when there are too many.
+    """Reports skipped steps and whether there are too many.
 
     Args:
-      workdir: Path of the run.
+      workdir: Folder of the run.
       mixture: What the run reads.
       batch_size: Examples of a step.
-      limit: Skipped steps within `window` that end the run.
-      window: Steps.
-      seen: Skipped steps that were reported before.
+      limit: Number of skipped steps within `window` that ends the run.
+      window: Number of steps.
+      seen: Number of skipped steps that are already reported.
     """
 
     workdir: Path
@@ -35,11 +35,14 @@ class SkipReport:
     seen: int = 0
 
     def new(self, guard: skip_guard.Guard) -> tuple[list[str], bool]:
-        """A line for each step skipped since the last call, oldest first, with its examples; and
-        whether there are too many now. Of very many only the last ones are listed.
+        """Log lines for the steps skipped since the last call, and whether there are too many.
 
         Args:
           guard: The guard, fetched.
+
+        Returns:
+          Lines with the examples of each step, oldest first, at most for the last steps that the
+          guard remembers; and whether the run must end.
         """
         count = int(guard["skipped"]) - self.seen
         self.seen += count
@@ -51,24 +54,23 @@ class SkipReport:
     def _line(self, skip: skip_guard.Skip) -> str:
         (worst,) = records_at(self.mixture, [skip.worst])
         return (
-            f"step {skip.step}: skipped, the gradient norm is {skip.norm:.3g}; examples "
-            f"{skip.first} to {skip.first + self.batch_size - 1}, the largest loss at {skip.worst} "
-            f"({worst['key']})"
+            f"step {skip.step}: skipped, gradient norm {skip.norm:.3g}; examples {skip.first} to "
+            f"{skip.first + self.batch_size - 1}, largest loss at {skip.worst} ({worst['key']})"
         )
 
     def too_many(self, guard: skip_guard.Guard, step: int) -> NonFiniteError:
-        """The error that ends the run at a step, its evidence written."""
+        """Writes the evidence and returns the error that ends the run at a step."""
         return NonFiniteError(
-            f"{self.limit} steps or more within {self.window} had a gradient that is not finite or "
-            f"explodes; saved at step {step}; look at {self._keep(guard, step)}"
+            f"{self.limit} or more of {self.window} steps were skipped, because their gradient was "
+            f"not finite or exploded; saved at step {step}; see {self._keep(guard, step)}"
         )
 
     def _keep(self, guard: skip_guard.Guard, step: int) -> Path:
         """Writes what the guard remembers.
 
         Returns:
-          A folder with `skips.json` (each step, its gradient norm and the keys of its examples)
-          and, of the last one, `batch.png` and `batch.npz` (`image` uint16, `attributes`,
+          Folder with `skips.json` (for each step its gradient norm and the keys of its examples)
+          and, for the last step, `batch.png` and `batch.npz` (`image` uint16, `attributes`,
           `states`).
         """
         folder = self.workdir / "skipped" / f"step_{step:08d}"
@@ -83,7 +85,7 @@ class SkipReport:
             rows.append(
                 {
                     "step": skip.step,
-                    "gradient_norm": str(skip.norm),  # inf and nan are no JSON numbers
+                    "gradient_norm": str(skip.norm),  # JSON has no inf and nan
                     "largest_loss": {"example": skip.worst, "key": worst["key"]},
                     "examples": [skip.first, places[-1]],
                     "keys": [each["key"] for each in batch],

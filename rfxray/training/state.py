@@ -1,12 +1,12 @@
-"""The train state: what a run is made of besides its data, and how it is placed on the mesh.
+"""The train state, and its sharding on the mesh.
 
 A nested dict of named parts:
 
-- `params`: parameters of every part, by its name (`model`, and what else the objective trains);
-- `optimizer`: the state of every trained part's optimizer (optax), by the part's name;
-- `ema`: for every profile a copy of the averaged parts;
+- `params`: parameters of every part by name (`model`, and what else the objective trains);
+- `optimizer`: optax state of every trained part by name;
+- `ema`: averaged parts of every profile;
 - `guard`: see skip_guard.py;
-- `step`: int32, steps taken.
+- `step`: number of steps taken, int32.
 
 It is created sharded: no device ever holds more than its part.
 """
@@ -25,7 +25,7 @@ from rfxray.training.recipe import Recipe
 
 
 class State(TypedDict):
-    """The train state; or a tree like it, of shapes or of shardings."""
+    """The train state, or a tree like it of shapes or of shardings."""
 
     params: dict[str, optax.Params]
     optimizer: dict[str, optax.OptState]
@@ -63,7 +63,7 @@ def _place(recipe: Recipe, mesh: jax.sharding.Mesh) -> State:
 
 def _fresh(recipe: Recipe, key: jax.Array) -> State:
     params = {
-        # The first part takes the key itself, so that adding a part changes no other.
+        # The first part uses the key itself, so that adding a part does not change it.
         name: network.init(jax.random.fold_in(key, number) if number else key)
         for number, (name, network) in enumerate(recipe.networks.items())
     }
@@ -78,7 +78,7 @@ def _fresh(recipe: Recipe, key: jax.Array) -> State:
 
 
 def init(recipe: Recipe, mesh: jax.sharding.Mesh) -> State:
-    """A fresh state from the seed of the recipe, every array created where it stays."""
+    """A new state from the seed of the recipe; every array is created with its sharding."""
     with jax.set_mesh(mesh):
         return jax.jit(lambda key: _fresh(recipe, key), out_shardings=_place(recipe, mesh))(
             jax.random.key(recipe.seed)
@@ -86,7 +86,7 @@ def init(recipe: Recipe, mesh: jax.sharding.Mesh) -> State:
 
 
 def abstract(recipe: Recipe, mesh: jax.sharding.Mesh) -> State:
-    """The state as `jax.ShapeDtypeStruct` with shardings: what a checkpoint is restored into."""
+    """The state as `jax.ShapeDtypeStruct` with shardings, to restore a checkpoint into."""
     shapes = jax.eval_shape(lambda key: _fresh(recipe, key), jax.random.key(recipe.seed))
     return jax.tree.map(
         lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),

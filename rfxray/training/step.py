@@ -1,9 +1,9 @@
 """The train step: one update of every trained part.
 
-Whatever is drawn for an example (t, noise, dropout) is keyed by the run's seed and the example's
-place in the endless global order, never by device, host or row, so that a run on any mesh, or
-resumed on another, draws the same. A step that the guard does not let pass changes nothing but its
-number.
+Everything that is drawn for an example (t, noise, dropout) is keyed by the seed of the run and the
+position of the example in the endless global order, never by device, host or row, so a run draws
+the same on any mesh, also if it resumes on another. A skipped step changes only its number and the
+guard.
 """
 
 import functools
@@ -23,13 +23,13 @@ from rfxray.training.ema import ema_update
 from rfxray.training.recipe import Recipe
 from rfxray.training.state import State
 
-TRAINING, VALIDATION = 0, 1  # streams of randomness, which never share a key
+TRAINING, VALIDATION = 0, 1  # streams of random numbers, which never share a key
 
 Step = Callable[[State, clu.metrics.Collection, Batch], tuple[State, clu.metrics.Collection]]
 
 
 def example_keys(seed: int, stream: int, index: jax.Array) -> jax.Array:
-    """The randomness of examples: [batch] typed PRNG keys from their places in the order."""
+    """Typed PRNG keys of examples, [batch], from their positions in the order of the data."""
     key = jax.random.fold_in(jax.random.key(seed), stream)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
@@ -37,9 +37,9 @@ def example_keys(seed: int, stream: int, index: jax.Array) -> jax.Array:
 def _gradient(
     recipe: Recipe, part: str, loss: Loss, params: Parts, batch: Batch
 ) -> tuple[optax.Params, Outcome]:
-    """The gradient of a part's mean loss over its own parameters, and what was seen, [batch].
+    """The gradient of a part's mean loss in its own parameters, and the outcome, [batch].
 
-    The batch is taken in `recipe.accumulate` pieces, one after another.
+    The batch is split into `recipe.accumulate` pieces, which are computed one after another.
     """
 
     def of(rows: Batch) -> tuple[optax.Params, Outcome]:
@@ -57,7 +57,7 @@ def _gradient(
         return of(batch)
 
     def split(x: jax.Array) -> jax.Array:
-        # Every piece takes some of each device's rows, so that nothing moves.
+        # Every piece has rows of every device, so that nothing moves between devices.
         x = rearrange(x, "(b a) ... -> a b ...", a=pieces)
         return constrain(x, None, "batch", *(None,) * (x.ndim - 2))
 
@@ -67,7 +67,7 @@ def _gradient(
 
     zero = jax.tree.map(jnp.zeros_like, params[part])
     total, outcome = jax.lax.scan(add, zero, jax.tree.map(split, batch))
-    # The rows in the order of the batch again.
+    # Restores the order of the batch.
     outcome = jax.tree.map(lambda x: rearrange(x, "a b ... -> (b a) ..."), outcome)
     return jax.tree.map(lambda g: g / pieces, total), outcome
 
@@ -90,7 +90,7 @@ def _observe(
 
 
 def train_step(recipe: Recipe) -> Step:
-    """The function `(state, metrics, batch) → (state, metrics)`, to be jitted under a mesh."""
+    """The function `(state, metrics, batch) → (state, metrics)`, to jit under a mesh."""
     losses = recipe.objective.losses
 
     def step(
@@ -99,7 +99,7 @@ def train_step(recipe: Recipe) -> Step:
         gradients, outcomes = {}, {}
         for part, loss in losses.items():
             gradients[part], outcomes[part] = _gradient(recipe, part, loss, state["params"], batch)
-        # Judged together: an example that spoils one part spoils what the others learn from it.
+        # All parts are judged together: an example that is bad for one part also harms the others.
         norm = optax.tree.norm(gradients)
         per_example = functools.reduce(jnp.add, [o.losses for o in outcomes.values()])
         good = skip_guard.judge(state["guard"], norm, per_example, recipe.skip_factor)

@@ -1,4 +1,4 @@
-"""What every evaluator is given, and what it gives back."""
+"""Inputs and results of every evaluator."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from rfxray.training.state import State
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What an evaluator found at a step.
+    """Results of an evaluator at a step.
 
     Attributes:
       scalars: Numbers for metrics.jsonl and TensorBoard, by name.
@@ -27,19 +27,19 @@ class Findings:
     images: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-# An evaluator looks at the state of a run; every host calls it at the same step.
+# Evaluates the state of a run; every host calls it at the same step.
 Evaluator = Callable[[State], Findings]
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What an evaluator may look at.
+    """What an evaluator may use.
 
     Attributes:
-      recipe: What is trained.
-      mixture: What is read.
-      mesh: Where it runs.
-      host, hosts: Which host this is, of how many.
+      recipe: Recipe of the run.
+      mixture: Data of the run.
+      mesh: Mesh of the run.
+      host, hosts: Number of this host, and of all hosts.
     """
 
     recipe: Recipe
@@ -61,5 +61,5 @@ class Context:
         return [sharding.global_batch(self.mesh, batch) for batch in rows]
 
     def first_examples(self, split: str, n: int) -> dict[str, np.ndarray]:
-        """The first n examples of a split, whole on every host; see `batches.first_examples`."""
+        """All of the first n examples of a split on every host; see `batches.first_examples`."""
         return batches.first_examples(self.mixture, split, n)

@@ -1,4 +1,4 @@
-"""The evaluators that a config can name: what looks at a run while it trains."""
+"""The evaluators that a config can name, which evaluate a run while it trains."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,7 +8,7 @@ from rfxray.config import kinds
 from rfxray.training.evaluators import sample_grid, validation_loss
 from rfxray.training.evaluators.evaluator import Context, Evaluator
 
-# (section of the config, what it may look at) → evaluator
+# (section of the config, context) → evaluator
 Build = Callable[[ml_collections.ConfigDict, Context], Evaluator]
 
 KINDS: dict[str, Build] = {
@@ -20,13 +20,13 @@ KINDS: dict[str, Build] = {
 def build(
     sections: Mapping[str, ml_collections.ConfigDict], context: Context
 ) -> dict[str, tuple[int, Evaluator]]:
-    """The evaluators of a config's `evaluators` section that are ever run.
+    """Builds the evaluators of a config's `evaluators` section, except those with interval 0.
 
     Returns:
-      The steps between two runs and the evaluator, by its name.
+      Interval in steps and evaluator, by name.
 
     Raises:
-      ConfigError: If a kind does not exist, or the data lacks a split that one reads.
+      ConfigError: If a kind does not exist, or the data lacks a split that an evaluator reads.
     """
     return {
         name: (section.every, kinds.lookup(section.kind, KINDS, "evaluator")(section, context))

@@ -18,13 +18,13 @@ from rfxray.training.step import VALIDATION, example_keys
 
 
 def build(section: ml_collections.ConfigDict, context: Context) -> Evaluator:
-    """The evaluator that draws the grid `samples` from the first EMA profile.
+    """Builds the evaluator that makes the image `samples` with the first EMA profile.
 
-    Samples of the objective's velocity under the attributes of the first examples of a split; if it
-    has no velocity, whatever the objective shows of these examples.
+    It samples the objective's velocity under the attributes of the first examples of a split. An
+    objective without a velocity shows these examples with its function `show`.
 
     Raises:
-      ConfigError: If the objective shows nothing.
+      ConfigError: If the objective has neither.
     """
     recipe = context.recipe
     objective, profile = recipe.objective, ema_name(recipe.sigmas[0])

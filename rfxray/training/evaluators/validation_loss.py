@@ -12,7 +12,7 @@ from rfxray.training.step import VALIDATION, example_keys
 
 
 def build(section: ml_collections.ConfigDict, context: Context) -> Evaluator:
-    """The evaluator of `validation_loss/params` and, of the first EMA profile,
+    """Builds the evaluator of `validation_loss/params` and, for the first EMA profile,
     `validation_loss/ema`."""
     recipe = context.recipe
     loss, profile = recipe.objective.losses["model"], ema_name(recipe.sigmas[0])
@@ -24,7 +24,7 @@ def build(section: ml_collections.ConfigDict, context: Context) -> Evaluator:
         return loss(params, batch, keys, False).losses.mean()
 
     def evaluate(state: State) -> Findings:
-        # Parts that are not averaged, such as a discriminator, are taken as they are.
+        # Parts that are not averaged, such as a discriminator, are used as they are.
         weights = {
             "params": state["params"],
             "ema": {**state["params"], **state["ema"][profile]},

@@ -116,9 +116,9 @@ def test_full_verification_finds_any_flipped_bit(copy):
 def test_a_sample_finds_a_shard_that_does_not_read(copy):
     file = shard(copy)
     file.write_bytes(bytes(file.stat().st_size))
-    with pytest.raises(DataError, match=rf"shard .*{file.name} does not open"):
+    with pytest.raises(DataError, match=rf"shard .*{file.name} cannot be opened"):
         verify(open_dataset(copy), "sample")
-    with pytest.raises(DataError, match=rf"shard .*{file.name} does not open"):
+    with pytest.raises(DataError, match=rf"shard .*{file.name} cannot be opened"):
         Records(open_dataset(copy), "train")
 
 

@@ -11,12 +11,12 @@ from rfxray.training import ema, optimizer
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.05, 0.1, 0.2, 0.25])
-def test_gamma_gives_the_profile_its_relative_width(sigma):
+def test_profile_with_ema_gamma_has_relative_width_sigma(sigma):
     gamma = ema.ema_gamma(sigma)
     assert gamma > 0
 
     def moment(n):
-        # Substituting t = e^-y keeps the peak of a steep profile away from the rule's blind spot.
+        # With t = e^-y the quadrature does not miss the peak of a steep profile.
         return scipy.integrate.quad(
             lambda y: np.exp(-(gamma + 1 + n) * y), 0, np.inf, epsabs=0, epsrel=1e-12
         )[0]
@@ -26,7 +26,7 @@ def test_gamma_gives_the_profile_its_relative_width(sigma):
     assert width == pytest.approx(sigma, rel=1e-6)
 
 
-def test_the_average_is_the_profile_over_the_history():
+def test_ema_update_averages_the_history_with_the_profile():
     sigma, steps = 0.1, 40
     rng = np.random.default_rng(0)
     history = rng.normal(size=(steps, 3))
@@ -34,20 +34,20 @@ def test_the_average_is_the_profile_over_the_history():
     for step, value in enumerate(history, 1):
         params = {"w": jnp.asarray(value, jnp.float32)}
         average = ema.ema_update(average, params, jnp.int32(step), sigma)
-    # Step i holds the part of ∫ tᵞ dt between (i − 1)/n and i/n.
+    # The weight of step i is the part of ∫ tᵞ dt from (i − 1)/n to i/n.
     edges = (np.arange(steps + 1) / steps) ** (ema.ema_gamma(sigma) + 1)
     np.testing.assert_allclose(average["w"], np.diff(edges) @ history, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("step", [1, 10, 12_345, 555_555, 762_939, 16_000_000])
-def test_the_newest_parameters_have_their_weight_late_in_a_run_too(step):
+def test_weight_of_the_newest_parameters_is_exact_late_in_a_run(step):
     sigma = 0.05
     beta = (1 - 1 / step) ** (ema.ema_gamma(sigma) + 1)  # float64
     average = ema.ema_update(jnp.float32(0.0), jnp.float32(1.0), jnp.int32(step), sigma)
     np.testing.assert_allclose(average, 1 - beta, rtol=1e-5)
 
 
-def test_profiles_are_named_by_their_width():
+def test_ema_name_is_the_width_with_three_decimals():
     assert weights.ema_name(0.05) == "0.050"
 
 
@@ -60,17 +60,17 @@ def rates(config, *steps):
     return [float(schedule(step)) for step in steps]
 
 
-def test_warm_up_is_linear_and_moves_at_once(make_config):
+def test_warmup_is_linear_and_starts_above_zero(make_config):
     config = make_config("optim.learning_rate=1.0", "optim.warmup=4", "steps=100")
     np.testing.assert_allclose(rates(config, *range(6)), [0.25, 0.4375, 0.625, 0.8125, 1, 1])
 
 
-def test_constant_without_warm_up_is_constant(make_config):
+def test_constant_schedule_without_warmup_is_constant(make_config):
     config = make_config("optim.learning_rate=0.5", "optim.warmup=0", "steps=100")
     assert rates(config, 0, 1, 99, 1000) == [0.5] * 4
 
 
-def test_cosine_ends_at_zero(make_config):
+def test_cosine_schedule_ends_at_zero(make_config):
     config = make_config(
         "optim.learning_rate=1.0", "optim.warmup=20", "optim.schedule=cosine", "steps=120"
     )
@@ -78,7 +78,7 @@ def test_cosine_ends_at_zero(make_config):
     np.testing.assert_allclose(found, [0.05, 1.0, 0.5, 0.0, 0.0], atol=1e-6)
 
 
-def test_wsd_is_flat_and_falls_along_one_minus_root(make_config):
+def test_wsd_schedule_is_flat_then_falls_along_one_minus_root(make_config):
     config = make_config(
         *("optim.learning_rate=1.0", "optim.warmup=10", "optim.schedule=wsd"),
         *("optim.decay=40", "steps=100"),
@@ -87,7 +87,7 @@ def test_wsd_is_flat_and_falls_along_one_minus_root(make_config):
     np.testing.assert_allclose(found, [1.0, 1.0, 1.0, 0.5, 0.0, 0.0], atol=1e-6)
 
 
-def test_a_wsd_run_may_be_lengthened_until_its_decay(make_config):
+def test_wsd_schedule_before_the_decay_does_not_depend_on_steps(make_config):
     keys = ("optim.warmup=10", "optim.schedule=wsd", "optim.decay=40")
     short, long = (make_config(*keys, f"steps={n}") for n in (100, 1000))
     assert rates(short, *range(61)) == rates(long, *range(61))
@@ -113,7 +113,7 @@ def names(tree):
     return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in pairs}
 
 
-def test_weight_decay_shrinks_matrices_and_leaves_scales_and_biases(make_config, leaves):
+def test_weight_decay_skips_scales_and_biases(make_config, leaves):
     params, axes = leaves
     config = make_config(
         "optim.weight_decay=0.1", "optim.learning_rate=0.5", "optim.warmup=0", "steps=10"
@@ -129,7 +129,7 @@ def test_weight_decay_shrinks_matrices_and_leaves_scales_and_biases(make_config,
         np.testing.assert_allclose(after[name], 0.95 * names(params)[name], rtol=1e-6)
 
 
-def test_the_gradient_is_clipped_by_its_global_norm(make_config, leaves):
+def test_gradient_is_clipped_by_its_global_norm(make_config, leaves):
     params, axes = leaves
     config = make_config("optim.clip=1.0", "optim.warmup=0")
     transformation = optimizer.build(config.optim, config.steps, axes)

@@ -1,4 +1,4 @@
-"""What a run says of its efficiency: model FLOPs utilisation, goodput over restarts, traces."""
+"""Efficiency of a run: model FLOPs utilisation, goodput over restarts, traces."""
 
 import gzip
 import json
@@ -13,14 +13,14 @@ from rfxray.training.rates import Goodput, Meter
 
 @pytest.fixture
 def clock(monkeypatch):
-    """`clock[0]` is the time, of day and of the counter alike."""
+    """`clock[0]` is the time, both of day and of the performance counter."""
     now = [1000.0]
     monkeypatch.setattr(run_log.time, "time", lambda: now[0])
     monkeypatch.setattr(run_log.time, "perf_counter", lambda: now[0])
     return now
 
 
-def test_mfu_is_model_flops_over_what_the_devices_could_have_done(clock):
+def test_mfu_is_model_flops_over_peak_flops_of_all_devices(clock):
     meter = Meter(0, 100, batch_size=8, tokens=16, flops=6e12, devices=4, peak=1e12)
     clock[0] += 10.0
     rates = meter.read(5)
@@ -31,7 +31,7 @@ def test_mfu_is_model_flops_over_what_the_devices_could_have_done(clock):
     assert "MFU 75.0%" in run_log.line(5, 100, values)
 
 
-def test_without_a_peak_nothing_is_said_per_chip(clock):
+def test_rates_per_chip_are_left_out_without_a_peak(clock):
     meter = Meter(0, 100, batch_size=8, tokens=16, flops=6e12)
     clock[0] += 10.0
     assert not {"mfu", "tokens_per_s_per_chip"} & meter.read(5).keys()
@@ -49,11 +49,11 @@ def test_without_a_peak_nothing_is_said_per_chip(clock):
         ("NVIDIA H200", "H200"),
     ],
 )
-def test_devices_are_known_by_what_they_call_themselves(kind, name):
+def test_chips_are_found_by_device_kind(kind, name):
     assert chips.find(kind) is chips.CHIPS[name]
 
 
-def test_a_cpu_has_no_peak():
+def test_cpu_is_not_in_the_table_of_chips():
     assert chips.find("cpu") is None
 
 
@@ -82,7 +82,7 @@ def test_goodput_survives_restarts_and_does_not_count_lost_steps(clock, tmp_path
     assert values["goodput"] == pytest.approx(0.3)
 
 
-def test_a_run_resumed_within_its_trace_goes_on_without_one(tmp_path):
+def test_run_resumed_inside_the_traced_steps_writes_no_trace(tmp_path):
     trace = profile.Trace(tmp_path, first=3, steps=3)
     for step in (4, 5, 6):
         trace.before(step)
@@ -90,21 +90,23 @@ def test_a_run_resumed_within_its_trace_goes_on_without_one(tmp_path):
     assert not (tmp_path / "profile").exists()
 
 
-def test_a_trace_that_the_run_ends_within_is_kept(make_config, tiny_data, run_training, tmp_path):
+def test_trace_is_kept_if_the_run_ends_inside_the_traced_steps(
+    make_config, tiny_data, run_training, tmp_path
+):
     keys = (f"data.dirs={tiny_data}", "steps=3", "profile.first=2", "profile.steps=5")
     workdir = run_training(make_config(*keys), tmp_path / "run")
     assert "step 3: a trace of 2 steps in" in (workdir / "run.log").read_text()
     assert any((workdir / "profile").rglob("*.trace.json.gz"))
 
 
-def test_a_trace_of_the_steps_asked_for_lies_in_the_workdir(
+def test_trace_of_the_requested_steps_is_written_to_the_workdir(
     make_config, tiny_data, run_training, tmp_path, capsys
 ):
     config = make_config(
         f"data.dirs={tiny_data}", "steps=5", "profile.first=3", "profile.steps=2", "log_every=5"
     )
     workdir = run_training(config, tmp_path / "run")
-    # Both open, and hold the two steps: what XProf reads, and what Perfetto does.
+    # Both the file for XProf and the one for Perfetto hold the two steps.
     (xplane,) = (workdir / "profile").rglob("*.xplane.pb")
     planes = jax.profiler.ProfileData.from_file(str(xplane)).planes
     assert any("jit(step)" in e.name for p in planes for n in p.lines for e in n.events)

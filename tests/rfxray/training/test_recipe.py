@@ -1,4 +1,4 @@
-"""What a config describes, built: keys of one part that cannot go together are refused."""
+"""Recipes built from configs, and refusals of keys that contradict each other."""
 
 import jax
 import pytest
@@ -10,7 +10,7 @@ from rfxray.networks import kinds as networks
 from rfxray.training import recipe
 
 
-def test_a_recipe_holds_what_the_config_says(make_config):
+def test_recipe_holds_what_the_config_says(make_config):
     config = make_config("ema_sigmas=0.1,0.2", "accumulate=2", "seed=3", "skip.factor=9.0")
     built = recipe.build(config)
     assert list(built.networks) == list(built.optimizers) == list(built.objective.losses)
@@ -42,15 +42,15 @@ def test_equal_sections_share_one_network(make_config):
         (["optim.schedule=cosine", "optim.warmup=12"], "optim.warmup must be below steps=12"),
     ],
 )
-def test_keys_of_one_part_that_cannot_go_together_are_refused(make_config, overrides, line):
-    config = make_config(*overrides)  # every key by itself is right
+def test_build_refuses_keys_that_contradict_each_other(make_config, overrides, line):
+    config = make_config(*overrides)  # each key on its own is valid
     with pytest.raises(ConfigError) as caught:
         recipe.build(config)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_part_that_the_objective_does_not_train_is_refused():
+def test_build_refuses_a_part_that_the_objective_does_not_train():
     config = check_config(defaults(parts={"critic": "radit"}))
     with pytest.raises(ConfigError, match=r"trains only the model \(got parts model, critic\)"):
         recipe.build(config)

@@ -30,7 +30,7 @@ def collected(objective, *batches):
     return scalars(metrics)
 
 
-def test_scalars_name_the_means_and_leave_out_bins_without_examples(objective):
+def test_scalars_are_means_without_bins_that_saw_no_example(objective):
     values = collected(objective, ([1.0, 3.0], [0.1, 0.9], 4.0), ([5.0, 7.0], [0.2, 0.3], 6.0))
     assert values == {
         "loss": pytest.approx(4.0),
@@ -42,7 +42,7 @@ def test_scalars_name_the_means_and_leave_out_bins_without_examples(objective):
     }
 
 
-def test_a_meter_counts_training_and_not_what_stands_aside(monkeypatch):
+def test_meter_excludes_time_set_aside_from_the_rates(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(run_log.time, "perf_counter", lambda: now[0])
 
@@ -72,11 +72,11 @@ def test_a_meter_counts_training_and_not_what_stands_aside(monkeypatch):
     ("seconds", "text"),
     [(0, "0m 00s"), (69, "1m 09s"), (59.6, "1m 00s"), (7500, "2h 05m"), (273_600, "3d 04h")],
 )
-def test_durations_as_people_read_them(seconds, text):
+def test_duration_shows_the_two_largest_units(seconds, text):
     assert command_line.duration(seconds) == text
 
 
-def test_a_damaged_metrics_file_loses_its_damaged_lines_alone(tmp_path):
+def test_damaged_lines_of_the_metrics_file_are_moved_aside(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(b'{"step": 1}\n\xff\xfe\x00\n{"step": 2}')  # its last newline was lost
     writer = run_log.Writer(tmp_path, step=2)
@@ -86,7 +86,7 @@ def test_a_damaged_metrics_file_loses_its_damaged_lines_alone(tmp_path):
     assert len((tmp_path / "metrics.set_aside.jsonl").read_text().splitlines()) == 1
 
 
-def test_lines_of_steps_that_will_be_taken_again_are_set_aside(tmp_path):
+def test_metrics_of_steps_that_will_be_taken_again_are_moved_aside(tmp_path):
     writer = run_log.Writer(tmp_path)
     for step in (4, 8, 12):
         writer.scalars(step, {"loss": 1.0 / step})

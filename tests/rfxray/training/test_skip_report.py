@@ -15,7 +15,7 @@ def report(tmp_path, tiny_data):
 
 
 def skipped(guard, step):
-    """The guard after a step whose gradient is not finite."""
+    """The guard after a step with a gradient that is not finite."""
     losses, index = jnp.ones(4), jnp.arange(4 * step - 4, 4 * step, dtype=jnp.uint32)
     bad = jnp.bool(False)
     return jax.device_get(
@@ -33,11 +33,11 @@ def test_every_skip_is_reported_once_with_its_examples(report):
     assert report.new(guard) == ([], False)
     lines, too_many = report.new(skipped(guard, 10))
     assert [line.split(":")[0] for line in lines] == ["step 10"]
-    assert too_many  # 9 and 10 lie within three steps
+    assert too_many  # 9 and 10 are within three steps
     assert report.seen == 3
 
 
-def test_the_error_of_too_many_names_the_evidence(report, tmp_path):
+def test_error_of_too_many_skips_names_the_folder_of_evidence(report, tmp_path):
     guard = skipped(skipped(skip_guard.fresh(), 1), 2)
     error = report.too_many(guard, 2)
     folder = tmp_path / "skipped" / "step_00000002"

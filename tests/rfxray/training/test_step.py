@@ -26,7 +26,7 @@ def batch(recipe, step: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def train(make_config):
-    """`train("accumulate=2")`: the metrics and parameters after STEPS steps on one device."""
+    """`train("accumulate=2")`: metrics and parameters after STEPS steps on one device."""
 
     def run(*overrides):
         recipe = recipes.build(make_config(*overrides))
@@ -41,16 +41,16 @@ def train(make_config):
 
 
 @pytest.mark.parametrize("parts", [2, 8])
-def test_a_batch_in_parts_is_the_batch(train, parts):
+def test_accumulated_gradient_matches_the_whole_batch(train, parts):
     (whole, params), (metrics, accumulated) = train(), train(f"accumulate={parts}")
     assert metrics == pytest.approx(whole, rel=1e-5)
     for a, b in zip(jax.tree.leaves(accumulated), jax.tree.leaves(params), strict=True):
-        # AdamW turns a rounding of a gradient near zero into a part of its step of 2e-3.
+        # AdamW magnifies a rounding error of a gradient near zero to a part of its step of 2e-3.
         np.testing.assert_allclose(a, b, atol=2e-4)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
-def test_the_example_with_the_largest_loss_is_named_whatever_the_parts(make_config, parts):
+def test_example_with_the_largest_loss_is_recorded_for_any_accumulation(make_config, parts):
     recipe = recipes.build(make_config(f"accumulate={parts}"))
     mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
     poisoned = batch(recipe, step=1)
@@ -61,7 +61,7 @@ def test_the_example_with_the_largest_loss_is_named_whatever_the_parts(make_conf
     assert (skip.first, skip.worst) == (recipe.batch_size, recipe.batch_size + 3)
 
 
-def test_the_abstract_batch_is_a_batch_without_numbers(make_config):
+def test_abstract_batch_matches_shapes_and_shardings_of_a_batch(make_config):
     recipe = recipes.build(make_config())
     mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
     abstract = abstract_batch(recipe, mesh)
