@@ -1,7 +1,8 @@
-"""The networks that a config can name, and what every network offers."""
+"""The networks that a config can name."""
 
 import functools
 from collections.abc import Callable
+from typing import TypeAlias
 
 import ml_collections
 
@@ -9,7 +10,10 @@ from rfxray.config import kinds
 from rfxray.networks import radit
 from rfxray.networks.network import Network
 
-KINDS: dict[str, Callable[[ml_collections.ConfigDict], Network]] = {"radit": radit.build}
+# section of the config → Network
+Build: TypeAlias = Callable[[ml_collections.ConfigDict], Network]
+
+KINDS: dict[str, Build] = {"radit": radit.build}
 
 
 @functools.lru_cache(maxsize=32)
@@ -17,6 +21,6 @@ def build(section: ml_collections.FrozenConfigDict) -> Network:
     """The network of a config's `model` section; the same object for equal sections.
 
     Raises:
-      ConfigError: If there is no such kind, or its keys cannot go together.
+      ConfigError: If there is no such kind, or its keys contradict each other.
     """
     return kinds.lookup(section.kind, KINDS, "network")(section)

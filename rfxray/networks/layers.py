@@ -1,16 +1,24 @@
-"""Parameters and embeddings that networks are built of."""
+"""Parameters and embeddings that networks share."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
 
+from rfxray.arrays import AnyArray
 from rfxray.attributes import conditioning, vocabulary
 from rfxray.attributes.vocabulary import Attributes
 
 
-def parameter(rngs, shape, axes, fan_in=None, std=None):
-    """A float32 parameter: normal of the given std, or of 1/√fan_in, or zeros."""
+def parameter(
+    rngs: nnx.Rngs,
+    shape: tuple[int, ...],
+    axes: tuple[str | None, ...],
+    fan_in: int | None = None,
+    std: float | None = None,
+) -> nnx.Param:
+    """A float32 parameter: normal with this std, or with std 1/√fan_in, or zeros."""
     scale = std if std is not None else (fan_in**-0.5 if fan_in else 0.0)
     value = scale * jax.random.normal(rngs.params(), shape) if scale else jnp.zeros(shape)
     return nnx.Param(value, axes=axes)
@@ -18,11 +26,11 @@ def parameter(rngs, shape, axes, fan_in=None, std=None):
 
 @jax.custom_vjp
 def gradients_once(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """The arrays, whose gradients the compiler may not compute again where they are used.
+    """The arrays unchanged; keeps the compiler from recomputing their gradients at every use.
 
-    XLA for TPUs moves element-wise work into the products that read its result, where it is done
-    anew for every tile: compiled for v5p, the product behind SwiGLU's gradient took 114 ms of a
-    step of XL by XLA's own estimate, and 81 with the gradient written once and read.
+    XLA for TPUs fuses element-wise work into the products that read its result, which repeats the
+    work for every tile: compiled for v5p, the product that reads SwiGLU's gradient took 114 ms of a
+    step of XL by XLA's own estimate, and 81 ms with the gradient written once and read.
     """
     return arrays
 
@@ -32,19 +40,21 @@ gradients_once.defvjp(
 )
 
 
-def sinusoid(x: jax.Array, width: int, longest: float) -> jax.Array:
-    """[batch] numbers as [batch, width] sines and cosines with periods from 2π to 2π·longest."""
+def sinusoid(
+    x: Float[AnyArray, " batch"], width: int, longest: float
+) -> Float[Array, "batch {width}"]:
+    """Sines and cosines [batch, width] of numbers [batch], with periods from 2π to 2π·longest."""
     frequencies = longest ** -(np.arange(width // 2, dtype=np.float32) / (width // 2))
     angles = x[:, None] * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def places(side: int, width: int) -> np.ndarray:
-    """A fixed embedding of each token's place in the picture, [side², width] float32.
+def places(side: int, width: int) -> Float[np.ndarray, "{side**2} {width}"]:
+    """A fixed embedding of each token's position in the image, [side², width] float32.
 
-    Rotary embedding tells tokens only where they lie to each other, and at t = 1 all of them hold
-    noise alike; a chest has its parts in their places. Coordinates are fractions of the picture, so
-    a place keeps its embedding at another resolution. Periods run from 4 pictures to 1/16 of one.
+    Rotary embedding encodes relative position only, and at t = 1 every token is pure noise, so the
+    network could not know where in the chest a token is. Coordinates are fractions of the image, so
+    a position keeps its embedding at another resolution. Periods are 4 to 1/16 images.
     """
     frequencies = 2 * np.pi * 2.0 ** np.linspace(-2, 4, -(-width // 4))
     at = (np.arange(side) + 0.5) / side
@@ -55,7 +65,7 @@ def places(side: int, width: int) -> np.ndarray:
 
 
 class Embedder(nnx.Module):
-    """A number as a vector: sinusoids through a two-layer perceptron."""
+    """Embeds a number: sinusoids through a two-layer perceptron."""
 
     FREQUENCIES = 256
 
@@ -64,25 +74,27 @@ class Embedder(nnx.Module):
         self.inner = parameter(rngs, (self.FREQUENCIES, width), (None, "embed"), fan_in=128)
         self.outer = parameter(rngs, (width, width), ("embed", None), fan_in=width)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[AnyArray, " batch"]) -> Float[Array, "batch width"]:
         h = sinusoid(x, self.FREQUENCIES, self.longest) @ self.inner[...]
         return jax.nn.silu(h) @ self.outer[...]
 
 
 class Condition(nnx.Module):
-    """Time and attributes as one vector per example: one embedding per attribute, summed."""
+    """Embeds time and attributes as one vector per example: the sum of their embeddings."""
 
     def __init__(self, width: int, rngs: nnx.Rngs):
-        # t enters as 1000·t, so that the fastest sinusoid tells steps of 1/1000 apart; age as
-        # age/5, whose sinusoids have periods from 31 years: nothing changes faster with age.
+        # t enters as 1000·t, so that the fastest sinusoid resolves steps of 1/1000. Age enters as
+        # age/5, with periods from 31 years on: nothing changes faster with age.
         self.time = Embedder(width, 1e4, rngs)
         self.age = Embedder(width, 30.0, rngs)
         std = vocabulary.NUM_ATTRIBUTES**-0.5
         self.table = parameter(rngs, (conditioning.NUM_ROWS, width), (None, "embed"), std=std)
 
-    def __call__(self, t: jax.Array, attributes: Attributes) -> jax.Array:
+    def __call__(
+        self, t: Float[AnyArray, " batch"], attributes: Attributes
+    ) -> Float[Array, "batch width"]:
         rows = conditioning.embedding_rows(attributes)
         age = vocabulary.INDEX["age"]
-        told = attributes.known[:, age, None]
+        known = attributes.known[:, age, None]
         c = self.time(1000.0 * t) + self.table[...][rows].sum(1)
-        return c + jnp.where(told, self.age(attributes.values[:, age] / 5.0), 0.0)
+        return c + jnp.where(known, self.age(attributes.values[:, age] / 5.0), 0.0)

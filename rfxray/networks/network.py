@@ -1,15 +1,16 @@
-"""What every network offers to training and sampling, whatever its kind."""
+"""The interface of every network to training and sampling."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import jax
-import optax
+from jaxtyping import Array, Float, Key, PyTree
 
-# A nested dict of arrays.
-Params = optax.Params
-# (params, inputs …) → output; what the inputs are is between a network and its objective.
-Apply = Callable[..., jax.Array]
+from rfxray.arrays import Params
+
+# (params, inputs …) → output; a network and its objective agree on the inputs.
+Apply: TypeAlias = Callable[..., Float[Array, "..."]]
 
 
 def _runs_anywhere(backend: str) -> None:
@@ -23,19 +24,19 @@ class Network:
     Attributes:
       init: Function of a PRNG key that returns fresh parameters. Trace it under jit to place them.
       apply: Function of parameters and inputs that returns the output.
-      shapes: The parameters as a tree of `jax.ShapeDtypeStruct`.
-      axes: A tree like them with the logical name of each dimension (see runtime/sharding.py).
+      shapes: Parameters as a tree of `jax.ShapeDtypeStruct`.
+      axes: Tree like them with the logical name of each dimension (see runtime/sharding.py).
       input_shape: Height, width and channels of one example.
       tokens: Tokens of one example, for rates; 1 if it has none.
-      sizes: Sizes of the logical axes that the mesh has to divide.
+      sizes: Sizes of the logical axes that the mesh must divide.
       refuse: Function of a backend (`cpu`, `gpu`, `tpu`) that raises a ConfigError if the network
         cannot run there.
     """
 
-    init: Callable[[jax.Array], Params]
+    init: Callable[[Key[Array, ""]], Params]
     apply: Apply
-    shapes: Params
-    axes: Params
+    shapes: PyTree[jax.ShapeDtypeStruct]
+    axes: PyTree[str]
     input_shape: tuple[int, int, int]
     tokens: int = 1
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)

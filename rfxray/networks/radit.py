@@ -1,11 +1,11 @@
-"""RadiT: a transformer over the patches of a noised radiograph, told the time and 19 attributes.
+"""RadiT: a transformer over patches of a noised image, conditioned on time and 19 attributes.
 
 patchify → blocks (RMSNorm, joint self-attention with QK-RMSNorm and axial rotary embedding, SwiGLU,
 each modulated by time and attributes, gates zero at the start) → unpatchify. The layout follows DiT
-(Peebles and Xie 2023, arXiv 2212.09748) with the parts that later work found to train better.
+(Peebles and Xie 2023, arXiv 2212.09748) with parts that later work found to train better.
 
-The modules are Flax NNX. Every parameter names its dimensions (`axes`, see runtime/sharding.py);
-the blocks are one module whose parameters carry a leading `layers` dimension, run by a scan.
+The modules are Flax NNX. Every parameter names its dimensions (`axes`, see runtime/sharding.py).
+The blocks are one module with a leading `layers` dimension in its parameters, run by a scan.
 """
 
 import dataclasses
@@ -14,22 +14,25 @@ import functools
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Key, PyTree
 
+from rfxray.arrays import AnyArray, Params
 from rfxray.attributes.vocabulary import Attributes
 from rfxray.errors import ConfigError
 from rfxray.networks import attention
 from rfxray.networks.layers import Condition, gradients_once, parameter, places
-from rfxray.networks.network import Network
+from rfxray.networks.network import Apply, Network
 from rfxray.networks.rotary import axial_angles, norm_rotate, norm_rotate_kernel, rms_norm
 from rfxray.runtime.sharding import constrain
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The shape of the network; rfxray/config/schema.py has the meaning of each field."""
+    """The shape of the network; see rfxray/config/schema.py for the meaning of each field."""
 
     size: int
     channels: int
@@ -53,15 +56,15 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How the network is run, which changes no parameter: attention, remat, layer-scan unroll."""
+    """How to run the network, without an effect on parameters: attention, remat, scan unroll."""
 
     attention: str = "auto"
     remat: str = "none"
     unroll: int = 1
 
 
-# What the backward pass finds saved; the rest it computes again. `dots` repeats no matrix product
-# and no attention kernel, `attention` the SwiGLU's half of them, `full` all.
+# What is saved for the backward pass; the rest is computed again: with `dots` no matrix product and
+# no attention kernel, with `attention` the products of SwiGLU, with `full` everything.
 _policies = jax.checkpoint_policies
 _attention = _policies.save_only_these_names("qkv", attention.RESIDUALS)
 
@@ -88,14 +91,21 @@ class Block(nnx.Module):
         self.gate = parameter(rngs, (d, f), ("embed", "mlp"), fan_in=d)
         self.up = parameter(rngs, (d, f), ("embed", "mlp"), fan_in=d)
         self.down = parameter(rngs, (f, d), ("mlp", "embed"), fan_in=f)
-        # The low-rank part of the modulation that is this block's own (rank r instead of 6·d²).
+        # The part of the modulation specific to this block has low rank (r instead of 6·d²).
         r = config.adaln_rank
         self.modulation_in = parameter(rngs, (d, r), ("embed", None), fan_in=d)
         self.modulation_out = parameter(rngs, (r, 6, d), (None, None, "embed"))
         self.modulation_bias = parameter(rngs, (6, d), (None, "embed"))
 
-    def __call__(self, x, c, shared, angles, how: Execution):
-        """x [batch, tokens, width], c [batch, width], shared [batch, 6, width] → x."""
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens width"],
+        c: Float[Array, "batch width"],
+        shared: Float[Array, "batch 6 width"],
+        angles: Float[np.ndarray, "tokens half"],
+        how: Execution,
+    ) -> Float[Array, "batch tokens width"]:
+        """Maps x [batch, tokens, width], c [batch, width], shared [batch, 6, width] to x."""
         own = jnp.einsum("br,rsd->bsd", c @ self.modulation_in[...], self.modulation_out[...])
         modulation = (shared + own + self.modulation_bias[...]).astype(self.dtype)[:, :, None]
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.unstack(modulation, axis=1)
@@ -111,15 +121,20 @@ class Block(nnx.Module):
         return constrain(x + gate_m * h, "batch", "tokens", None)
 
     def weight(self, name: str) -> jax.Array:
-        """A matrix in the dtype of the products."""
+        """The matrix with this name, in the dtype of the products."""
         return getattr(self, name)[...].astype(self.dtype)
 
-    def attend(self, h, angles, how: Execution):
-        """Attention from projection to projection: [batch, tokens, width] → the same."""
+    def attend(
+        self,
+        h: Float[Array, "batch tokens width"],
+        angles: Float[np.ndarray, "tokens half"],
+        how: Execution,
+    ) -> Float[Array, "batch tokens width"]:
+        """Attention with its input and output projections, [batch, tokens, width]."""
         head_dim = self.qkv.shape[-1]
         kernel = attention.resolve(how.attention, h.shape[1], head_dim, self.dtype)
         query_scale, logit_scale = self.query_scale[...], head_dim**-0.5
-        if kernel == "splash":  # whose operands should neither be copied out nor scaled by a pass
+        if kernel == "splash":  # avoids passes that copy or scale the operands of the kernel
             query_scale, logit_scale = query_scale * logit_scale, 1.0
             weights, turn = jnp.unstack(self.weight("qkv"), axis=1), norm_rotate_kernel
             projections = (jnp.einsum("bnd,dhk->bnhk", h, w) for w in weights)
@@ -138,7 +153,7 @@ class Block(nnx.Module):
 
 
 class RadiT(nnx.Module):
-    """The network: (x_t, t, attributes) → a prediction shaped like x_t."""
+    """The network: (x_t, t, attributes) → a prediction with the shape of x_t."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         d, pixels = config.width, config.patch**2 * config.channels
@@ -153,21 +168,21 @@ class RadiT(nnx.Module):
 
     def __call__(
         self,
-        x: jax.Array,
-        t: jax.Array,
+        x: Float[AnyArray, "batch size size channels"],
+        t: Float[AnyArray, " batch"],
         attributes: Attributes,
         how: Execution = Execution(),
-    ) -> jax.Array:
-        """One evaluation.
+    ) -> Float[Array, "batch size size channels"]:
+        """Evaluates the network.
 
         Args:
-          x: [batch, size, size, channels] float32, noised.
-          t: [batch] float32 in [0, 1].
-          attributes: [batch, 19].
-          how: attention, remat and unroll.
+          x: Noised images [batch, size, size, channels] float32.
+          t: Timesteps [batch] float32 in [0, 1].
+          attributes: Attributes [batch, 19].
+          how: Attention, remat and unroll.
 
         Returns:
-          [batch, size, size, channels] float32.
+          Prediction [batch, size, size, channels] float32.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         side = config.size // config.patch
@@ -198,17 +213,19 @@ class RadiT(nnx.Module):
         )
 
 
-def init(config: ModelConfig, key: jax.Array) -> dict:
+def init(config: ModelConfig, key: Key[Array, ""]) -> Params:
     """Fresh parameters, a nested dict of float32 arrays. Trace it under jit to place them."""
     return nnx.to_pure_dict(nnx.state(RadiT(config, nnx.Rngs(params=key))))
 
 
-def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, dict, dict]:
-    """The network without its numbers.
+def abstract(
+    config: ModelConfig,
+) -> tuple[nnx.GraphDef, PyTree[jax.ShapeDtypeStruct], PyTree[str]]:
+    """The network without values of parameters.
 
     Returns:
-      graph definition, the parameters as a nested dict of `jax.ShapeDtypeStruct`, and a dict of
-      the same tree with the logical names of each dimension.
+      Graph definition, parameters as a nested dict of `jax.ShapeDtypeStruct`, and a dict with the
+      same structure and the logical names of their dimensions.
     """
     model = nnx.eval_shape(lambda: RadiT(config, nnx.Rngs(params=0)))
     graph, state = nnx.split(model)
@@ -222,11 +239,16 @@ def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, dict, dict]:
     return graph, shapes, jax.tree_util.tree_map_with_path(axes, shapes)
 
 
-def apply(config: ModelConfig, how: Execution):
+def apply(config: ModelConfig, how: Execution) -> Apply:
     """The network as a pure function `(params, x, t, attributes) → prediction`."""
     graph, _, _ = abstract(config)
 
-    def network(params, x, t, attributes):
+    def network(
+        params: Params,
+        x: Float[AnyArray, "batch size size channels"],
+        t: Float[AnyArray, " batch"],
+        attributes: Attributes,
+    ) -> Float[Array, "batch size size channels"]:
         return nnx.merge(graph, params)(x, t, attributes, how)
 
     return network
@@ -267,7 +289,7 @@ def build(section: ml_collections.ConfigDict) -> Network:
 
 
 def kernel_for(section: ml_collections.ConfigDict, backend: str) -> str:
-    """The attention kernel of a `model` section on a backend: what `auto` stands for there."""
+    """The attention implementation of a `model` section on a backend, with `auto` resolved."""
     if section.attention != "auto":
         return section.attention
     tokens, head_dim = (section.size // section.patch) ** 2, section.width // section.heads

@@ -1,9 +1,9 @@
-"""Queries and keys made ready for attention: RMS-normalised, and turned by axial rotary embedding.
+"""Preparation of queries and keys for attention: RMS norm, then axial rotary embedding.
 
-In plain JAX, and as one kernel for TPUs. There XLA splits the halves of a head that are turned
-against each other into arrays of 64 of 128 lanes and joins them again, in several passes over
-memory where one does: 2.1 ms of a layer's forward pass of XL at 32 pictures on a v5p chip by XLA's
-own estimate, against 0.2 ms that reading and writing once take.
+In plain JAX, and as one kernel for TPUs. There XLA splits the two halves of a head into arrays that
+fill 64 of 128 lanes and joins them again, in several passes over memory: 2.1 ms of a layer's
+forward pass of XL at 32 images on a v5p chip by XLA's own estimate, against 0.2 ms for reading and
+writing once.
 """
 
 import functools
@@ -15,6 +15,7 @@ from einops import rearrange
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
 
 from rfxray.networks.attention import tile
 from rfxray.runtime.sharding import RULES
@@ -22,8 +23,10 @@ from rfxray.runtime.sharding import RULES
 _EPSILON = 1e-6
 
 
-def rms_norm(x: jax.Array, scale: jax.Array | None = None) -> jax.Array:
-    """x / rms(x) over the last dimension, in float32, back in the dtype of x (arXiv 1910.07467)."""
+def rms_norm(
+    x: Float[Array, "*shape width"], scale: Float[Array, " width"] | None = None
+) -> Float[Array, "*shape width"]:
+    """x / rms(x) over the last dimension, computed in float32, as the dtype of x (arXiv 1910.07467)."""
     h = x.astype(jnp.float32)
     h *= jax.lax.rsqrt(jnp.mean(jnp.square(h), axis=-1, keepdims=True) + _EPSILON)
     if scale is not None:
@@ -31,10 +34,12 @@ def rms_norm(x: jax.Array, scale: jax.Array | None = None) -> jax.Array:
     return h.astype(x.dtype)
 
 
-def axial_angles(rows: int, columns: int, head_dim: int, theta: float) -> np.ndarray:
+def axial_angles(
+    rows: int, columns: int, head_dim: int, theta: float
+) -> Float[np.ndarray, "{rows*columns} {head_dim//2}"]:
     """Rotation angles of each token for 2-D rotary embedding, [rows · columns, head_dim / 2].
 
-    The first half of the frequency pairs turns with the row, the second with the column
+    The first half of the frequency pairs rotates with the row, the second with the column
     (RoFormer, arXiv 2104.09864, applied per axis).
     """
     frequencies = theta ** -(np.arange(head_dim // 4) / (head_dim // 4))
@@ -43,23 +48,30 @@ def axial_angles(rows: int, columns: int, head_dim: int, theta: float) -> np.nda
     return angles.astype(np.float32)
 
 
-def rotate(x: jax.Array, angles: np.ndarray) -> jax.Array:
-    """Turns pairs (i, i + head_dim / 2) of x [batch, tokens, heads, head_dim] by `angles`."""
+def rotate(
+    x: Float[Array, "batch tokens heads head_dim"],
+    angles: Float[np.ndarray, "tokens head_dim//2"],
+) -> Float[Array, "batch tokens heads head_dim"]:
+    """Rotates pairs (i, i + head_dim / 2) of x [batch, tokens, heads, head_dim] by `angles`."""
     cos, sin = (f(angles)[:, None, :].astype(x.dtype) for f in (np.cos, np.sin))
     a, b = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
 
 
-def norm_rotate(x: jax.Array, scale: jax.Array, angles: np.ndarray) -> jax.Array:
+def norm_rotate(
+    x: Float[Array, "batch tokens heads head_dim"],
+    scale: Float[Array, " head_dim"],
+    angles: Float[np.ndarray, "tokens head_dim//2"],
+) -> Float[Array, "batch tokens heads head_dim"]:
     """`rotate(rms_norm(x, scale), angles)`.
 
     Args:
-      x: [batch, tokens, heads, head_dim], queries or keys.
-      scale: [head_dim] float32, of the normalisation.
-      angles: [tokens, head_dim / 2] float32, from `axial_angles`.
+      x: Queries or keys [batch, tokens, heads, head_dim].
+      scale: Scale of the norm [head_dim] float32.
+      angles: Angles [tokens, head_dim / 2] float32, from `axial_angles`.
 
     Returns:
-      As x.
+      Array with the shape and dtype of x.
     """
     return rotate(rms_norm(x, scale), angles)
 
@@ -69,14 +81,18 @@ def norm_rotate(x: jax.Array, scale: jax.Array, angles: np.ndarray) -> jax.Array
 
 
 def norm_rotate_kernel(
-    x: jax.Array, scale: jax.Array, angles: np.ndarray, interpret: bool = False
-) -> jax.Array:
-    """`norm_rotate` by the kernel, on each device's own rows, tokens and heads; all in float32
-    between reading x and writing the result.
+    x: Float[Array, "batch tokens heads head_dim"],
+    scale: Float[Array, " head_dim"],
+    angles: Float[np.ndarray, "tokens head_dim//2"],
+    interpret: bool = False,
+) -> Float[Array, "batch tokens heads head_dim"]:
+    """`norm_rotate` by the kernel, in float32 between reading x and writing the result.
+
+    Each device computes its rows, tokens and heads.
 
     Args:
-      x, scale, angles: as there; head_dim of 128, or of less where `interpret`.
-      interpret: runs the kernel's logic on any backend, slowly: for tests.
+      x, scale, angles: As in `norm_rotate`; head_dim must be 128, or less with `interpret`.
+      interpret: Whether to run the kernel's logic on any backend, slowly, for tests.
     """
     cos = np.concatenate([np.cos(angles), np.cos(angles)], axis=-1)
     sin = np.concatenate([-np.sin(angles), np.sin(angles)], axis=-1)
@@ -117,8 +133,8 @@ _turned.defvjp(_turned_fwd, _turned_bwd)
 
 
 def _call(kernel, name, interpret, heads, constants, with_scale):
-    """Runs a kernel over the tokens of every head, a block of up to 1,024 at a time, so that its
-    float32 intermediates (0.5 MiB each) stay far within 16 MiB of a core's memory."""
+    """Runs a kernel over the tokens of every head, in blocks of up to 1,024, so that its float32
+    intermediates (0.5 MiB each) need only a small part of a core's 16 MiB of memory."""
     n, tokens, head_dim = heads[0].shape
     rows = tile(tokens, 1024)
     own = pl.BlockSpec((None, rows, head_dim), lambda i, j: (i, j, 0))
@@ -133,7 +149,7 @@ def _call(kernel, name, interpret, heads, constants, with_scale):
         in_specs=[*[own] * len(heads), scale, table, table],
         out_specs=[own, part] if with_scale else own,
         out_shape=[turned, parts] if with_scale else turned,
-        # Where a device is two cores (v4, v5p), each takes half of the heads.
+        # If a device has two cores (v4, v5p), each computes half of the heads.
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         name=name,
         interpret=interpret,
@@ -141,7 +157,7 @@ def _call(kernel, name, interpret, heads, constants, with_scale):
 
 
 def _swap(x):
-    """The halves of the last dimension exchanged."""
+    """Exchanges the halves of the last dimension."""
     return pltpu.roll(x, x.shape[-1] // 2, x.ndim - 1)
 
 
@@ -157,7 +173,7 @@ def _forward(x, scale, cos, sin, out):
 
 def _backward(gradient, x, scale, cos, sin, of_x, of_scale):
     turned = gradient[...].astype(jnp.float32)
-    g = turned * cos[...] + _swap(turned * sin[...])  # turned back
+    g = turned * cos[...] + _swap(turned * sin[...])  # rotated back
     h = x[...].astype(jnp.float32)
     inverse = _inverse_rms(h)
     h *= inverse

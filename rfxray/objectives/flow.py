@@ -5,61 +5,84 @@ is dx_t/dt = ε − x (Liu et al. 2023, arXiv 2209.03003; Lipman et al. 2023, ar
 Sampling integrates from t = 1 to t = 0. Everything here is a pure function of arrays.
 """
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
 
-# An x-prediction is divided by t to become a velocity; below this t the division is by the floor.
+from rfxray.arrays import AnyArray
+
+Times = TypeVar("Times", jax.Array, np.ndarray, float)
+
+# Smallest t that an x-prediction is divided by to become a velocity.
 T_FLOOR = 0.05
 
 
-def _per_example(t: jax.Array, like: jax.Array) -> jax.Array:
-    return t.reshape(t.shape + (1,) * (like.ndim - t.ndim))
+def _per_example(t: Float[Array, " batch"], ndim: int) -> Float[Array, "batch ..."]:
+    return t.reshape(t.shape + (1,) * (ndim - 1))
 
 
-def interpolate(x: jax.Array, noise: jax.Array, t: jax.Array) -> jax.Array:
+def interpolate(
+    x: Float[AnyArray, " batch *shape"],
+    noise: Float[AnyArray, " batch *shape"],
+    t: Float[Array, " batch"],
+) -> Float[Array, " batch *shape"]:
     """x_t = (1 − t)·x + t·ε for x, ε [batch, ...] and t [batch] in [0, 1]."""
-    t = _per_example(t, x)
+    t = _per_example(t, x.ndim)
     return (1 - t) * x + t * noise
 
 
-def shift_timestep(t: jax.Array, shift: float) -> jax.Array:
+def shift_timestep(t: Times, shift: float) -> Times:
     """t' = s·t / (1 + (s − 1)·t): more of the path at high noise for s > 1.
 
-    Larger pictures need it because noise hides them less (Esser et al. 2024, arXiv 2403.03206,
+    Larger images need it because noise hides them less (Esser et al. 2024, arXiv 2403.03206,
     eq. 23).
     """
     return shift * t / (1 + (shift - 1) * t)
 
 
-def sample_timestep(keys: jax.Array, mean: float, std: float, shift: float) -> jax.Array:
+def sample_timestep(
+    keys: Key[Array, " batch"], mean: float, std: float, shift: float
+) -> Float[Array, " batch"]:
     """Logit-normal timesteps, shifted (arXiv 2403.03206, §3.1): [batch] float32 in (0, 1).
 
     Args:
-      keys: [batch] typed PRNG keys, one per example.
-      mean, std: of logit(t) before the shift.
-      shift: as in `shift_timestep`.
+      keys: Typed PRNG keys [batch], one per example.
+      mean, std: Mean and standard deviation of logit(t) before the shift.
+      shift: Shift s, as in `shift_timestep`.
     """
     normal = jax.vmap(jax.random.normal)(keys)
     return shift_timestep(jax.nn.sigmoid(mean + std * normal), shift)
 
 
-def velocity(output: jax.Array, x_t: jax.Array, t: jax.Array, prediction: str) -> jax.Array:
-    """The velocity that a network output stands for, float32 like x_t.
+def velocity(
+    output: Float[AnyArray, " batch *shape"],
+    x_t: Float[AnyArray, " batch *shape"],
+    t: Float[Array, " batch"],
+    prediction: str,
+) -> Float[Array, " batch *shape"]:
+    """Converts a network output to a velocity, float32 with the shape of x_t.
 
     Args:
-      output: [batch, ...], the velocity itself (`v`) or an estimate of the data (`x`).
-      x_t: [batch, ...] where the network was asked.
-      t: [batch] timesteps.
-      prediction: `v` or `x`. For `x`, v̂ = (x_t − x̂) / max(t, 0.05) (Li and He 2025,
+      output: Output [batch, ...]: the velocity (`v`) or an estimate of the data (`x`).
+      x_t: Input of the network [batch, ...].
+      t: Timesteps [batch].
+      prediction: One of `v` and `x`. For `x`, v̂ = (x_t − x̂) / max(t, 0.05) (Li and He 2025,
         arXiv 2511.13720).
     """
-    output = output.astype(jnp.float32)
+    output, x_t = jnp.asarray(output, jnp.float32), jnp.asarray(x_t)
     if prediction == "v":
         return output
-    return (x_t - output) / jnp.maximum(_per_example(t, x_t), T_FLOOR)
+    return (x_t - output) / jnp.maximum(_per_example(t, x_t.ndim), T_FLOOR)
 
 
-def loss(velocity: jax.Array, x: jax.Array, noise: jax.Array) -> jax.Array:
+def loss(
+    velocity: Float[AnyArray, " batch *shape"],
+    x: Float[AnyArray, " batch *shape"],
+    noise: Float[AnyArray, " batch *shape"],
+) -> Float[Array, " batch"]:
     """Mean squared error of a velocity against ε − x, one number per example: [batch] float32."""
     error = velocity - (noise - x)
     return jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))

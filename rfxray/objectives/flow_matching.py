@@ -1,7 +1,7 @@
 """Flow matching: the network learns the velocity of a rectified flow from data to noise.
 
-The path, its timesteps and the loss are those of flow.py; attributes are dropped at random, so that
-one network learns every conditional that guidance asks for.
+The path, its timesteps and the loss are those of flow.py. Attributes are dropped at random, so that
+one network learns every conditional that guidance needs.
 """
 
 import itertools
@@ -12,6 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import ml_collections
+from jaxtyping import Array, Float, Key
 
 from rfxray.attributes import conditioning
 from rfxray.attributes.vocabulary import Attributes
@@ -19,7 +20,7 @@ from rfxray.errors import ConfigError
 from rfxray.objectives import flow
 from rfxray.objectives.objective import Batch, Objective, Outcome, Parts
 
-# The loss is also kept by timestep, in equal bins of t: a mean hides which end of the path learns.
+# Equal bins of t in which the loss is also averaged: one mean hides which timesteps improve.
 T_BINS = 4
 
 
@@ -36,17 +37,23 @@ class LossByTimestep(clu.metrics.Metric):
 
     @classmethod
     def from_model_output(
-        cls, loss_by_t: tuple[jax.Array, jax.Array], **_: jax.Array
+        cls,
+        loss_by_t: tuple[Float[Array, " batch"], Float[Array, " batch"]],
+        **_: jax.Array | tuple[jax.Array, ...],
     ) -> "LossByTimestep":
         loss, t = loss_by_t
         within = jax.nn.one_hot(jnp.minimum((t * T_BINS).astype(jnp.int32), T_BINS - 1), T_BINS)
         return cls(loss @ within, within.sum(0))
 
-    def merge(self, other: "LossByTimestep") -> "LossByTimestep":
+    def merge(  # pyright: ignore[reportIncompatibleMethodOverride]  clu means Self
+        self, other: "LossByTimestep"
+    ) -> "LossByTimestep":
         return type(self)(self.total + other.total, self.count + other.count)
 
-    def compute(self) -> dict[str, jax.Array]:
-        """The mean of each bin by its name; NaN if it saw no example."""
+    def compute(  # pyright: ignore[reportIncompatibleMethodOverride]  a clu collection takes any value
+        self,
+    ) -> dict[str, Float[Array, ""]]:
+        """The mean of each bin by name, NaN for a bin without examples."""
         mean = jnp.where(self.count > 0, self.total / jnp.maximum(self.count, 1.0), jnp.nan)
         edges = [i / T_BINS for i in range(T_BINS + 1)]
         names = [f"loss_t/{a:.2f}-{b:.2f}" for a, b in itertools.pairwise(edges)]
@@ -59,15 +66,16 @@ def build(
     """The objective of a config's `objective` section.
 
     Args:
-      section: Its keys, see `config.schema`.
-      networks: `model`: `(params, x_t, t [batch], attributes) → prediction`, shaped like x_t.
+      section: Keys of the section, see `config.schema`.
+      networks: Network `model`: `(params, x_t, t [batch], attributes) → prediction` with the shape of
+        x_t.
 
     Raises:
       ConfigError: If the shares of dropped examples exceed 1, or another part is given.
     """
     if section.drop_all + section.drop_each > 1:
         raise ConfigError(
-            "objective.drop_all and objective.drop_each are shares of one whole, at most 1 "
+            "objective.drop_all and objective.drop_each are shares of the examples, at most 1 "
             f"together (got {section.drop_all} and {section.drop_each})"
         )
     if set(networks) != {"model"}:
@@ -76,11 +84,16 @@ def build(
         )
     network = networks["model"]
 
-    def velocity(params: Parts, x: jax.Array, t: jax.Array, attributes: Attributes) -> jax.Array:
+    def velocity(
+        params: Parts,
+        x: Float[Array, " batch *shape"],
+        t: Float[Array, " batch"],
+        attributes: Attributes,
+    ) -> Float[Array, " batch *shape"]:
         output = network(params["model"], x, t, attributes)
         return flow.velocity(output, x, t, section.prediction)
 
-    def loss(params: Parts, batch: Batch, keys: jax.Array, training: bool) -> Outcome:
+    def loss(params: Parts, batch: Batch, keys: Key[Array, " batch"], training: bool) -> Outcome:
         x = batch["image"]
         split = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
         for_t, for_noise, for_drop = split.swapaxes(0, 1)

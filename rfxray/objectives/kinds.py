@@ -1,6 +1,7 @@
 """The objectives that a config can name."""
 
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import jax
 import ml_collections
@@ -10,7 +11,9 @@ from rfxray.objectives import flow_matching
 from rfxray.objectives.objective import Objective
 
 # (section of the config, `apply` of the network of every part) → Objective
-Build = Callable[[ml_collections.ConfigDict, Mapping[str, Callable[..., jax.Array]]], Objective]
+Build: TypeAlias = Callable[
+    [ml_collections.ConfigDict, Mapping[str, Callable[..., jax.Array]]], Objective
+]
 
 KINDS: dict[str, Build] = {"flow_matching": flow_matching.build}
 
@@ -21,10 +24,10 @@ def build(
     """The objective of a config's `objective` section.
 
     Args:
-      section: Its keys.
-      networks: `Network.apply` of every part, by its name.
+      section: Keys of the section.
+      networks: Function `Network.apply` of every part, by name.
 
     Raises:
-      ConfigError: If there is no such kind, or its keys or parts cannot go together.
+      ConfigError: If there is no such kind, or its keys or parts contradict each other.
     """
     return kinds.lookup(section.kind, KINDS, "objective")(section, networks)

@@ -39,13 +39,13 @@ def inputs():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(BATCH, 24, 24, 2)).astype(np.float32)
     t = np.array([0.0, 0.25, 0.625, 1.0], np.float32)
-    told = [
+    requested = [
         {},
         {"view": "lateral", "age": 63, "source": "phantom"},
         {"race": "other", "cardiomegaly": "present", "edema": "absent", "age": 0},
         dict.fromkeys(vocabulary.PATHOLOGY_NAMES, "absent") | {"view": "PA", "sex": "M"},
     ]
-    encoded = map(vocabulary.encode, told)
+    encoded = map(vocabulary.encode, requested)
     return x, t, Attributes(*(np.stack(a) for a in zip(*encoded, strict=True)))
 
 
@@ -55,7 +55,7 @@ def network():
 
 
 # ---------------------------------------------------------------------------------------------
-# The network once more: NumPy, float64, one token at a time where the layout matters
+# Reference: the network in NumPy and float64, one token at a time if the layout matters
 
 
 def silu(x):
@@ -79,14 +79,14 @@ def condition(p, t, attributes, known):
     for b in range(len(c)):
         null = 0
         for i, attribute in enumerate(vocabulary.ATTRIBUTES):
-            told = 1 + (0 if attribute.continuous else int(attributes[b, i]))
-            c[b] += p["table"][null + (told if known[b, i] else 0)]
+            row = 1 + (0 if attribute.continuous else int(attributes[b, i]))
+            c[b] += p["table"][null + (row if known[b, i] else 0)]
             null += 1 + max(1, len(attribute.values))
     return c + known[:, age, None] * embed_number(attributes[:, age] / 5, p["age"], 30.0)
 
 
 def place(config):
-    """Where each token lies: waves of its row, then of its column, 1/4 to 16 to the picture."""
+    """Position embedding: waves of the row, then of the column, 1/4 to 16 per image."""
     side, quarter = config.size // config.patch, config.width // 4
     out = np.empty((side * side, config.width))
     for token in range(side * side):
@@ -99,7 +99,7 @@ def place(config):
 
 
 def turn(x, rows, columns, theta):
-    """x [tokens, heads, head_dim]: a quarter turns with the row, the next with the column."""
+    """Rotates x [tokens, heads, head_dim]: a quarter with the row, the next with the column."""
     out = np.empty_like(x)
     half = x.shape[-1] // 2
     for token in range(rows * columns):
@@ -159,13 +159,13 @@ def reference(p, x, t, attributes, config):
     return out
 
 
-def test_the_network_is_what_its_description_says(network, params, inputs):
+def test_network_matches_the_reference(network, params, inputs):
     found = network(params, *inputs)
     expected = reference(params, *inputs, CONFIG)
     assert found.dtype == jnp.float32
     assert found.shape == expected.shape
-    # float32 against float64: 6e-8 a rounding through two layers, and 3e-5 in the sine of an angle
-    # of up to 1000 radians. Any wrong order, sign or axis differs by the size of the output.
+    # float32 against float64: 6e-8 per rounding through two layers, and 3e-5 in the sine of an angle
+    # of up to 1000 radians. A wrong order, sign or axis would differ by the size of the output.
     np.testing.assert_allclose(found, expected, atol=5e-5 * np.abs(expected).max())
 
 
@@ -173,12 +173,12 @@ def test_the_network_is_what_its_description_says(network, params, inputs):
 # Conditions
 
 
-def test_a_fresh_network_says_zero(network, inputs):
+def test_new_network_predicts_zero(network, inputs):
     fresh = jax.jit(radit.init, static_argnums=0)(CONFIG, jax.random.key(0))
     assert not np.asarray(network(fresh, *inputs)).any()
 
 
-def test_the_value_of_what_is_not_known_has_no_influence(network, params, inputs):
+def test_values_of_unknown_attributes_have_no_effect(network, params, inputs):
     x, t, (values, known) = inputs
     scrambled = np.where(known, values, np.random.default_rng(1).uniform(0, 1.9, known.shape))
     assert (scrambled != values).any()
@@ -189,7 +189,7 @@ def test_the_value_of_what_is_not_known_has_no_influence(network, params, inputs
 
 
 @pytest.mark.parametrize("name", vocabulary.NAMES)
-def test_every_attribute_has_influence_where_it_is_known(network, params, inputs, name):
+def test_every_known_attribute_has_an_effect(network, params, inputs, name):
     x, t, _ = inputs
     i = vocabulary.INDEX[name]
     only = np.tile(np.arange(19) == i, (BATCH, 1))
@@ -200,10 +200,10 @@ def test_every_attribute_has_influence_where_it_is_known(network, params, inputs
         assert np.abs(a - b).max() > 1e-3
 
 
-def test_examples_of_a_batch_do_not_see_each_other(network, params, inputs):
+def test_examples_of_a_batch_are_independent(network, params, inputs):
     whole = network(params, *inputs)
     flipped = network(params, *jax.tree.map(lambda a: a[::-1], inputs))
-    # Rows may take another place in a matrix product, so the last bits may differ.
+    # The order of rows in a matrix product may change the last bits.
     np.testing.assert_allclose(flipped[::-1], whole, atol=1e-5 * np.abs(whole).max())
 
 
@@ -236,9 +236,9 @@ def plain(gradients):
     [Execution(remat="dots"), Execution(remat="attention"), Execution(remat="full", unroll=2)],
     ids=["dots", "attention", "full, unrolled"],
 )
-def test_how_it_is_run_changes_neither_output_nor_gradient(gradients, plain, how):
+def test_remat_and_unroll_change_neither_output_nor_gradient(gradients, plain, how):
     for a, b in zip(jax.tree.leaves(gradients(how)), jax.tree.leaves(plain), strict=True):
-        # The same operations in another fusion: a few roundings of 6e-8 of the largest entry.
+        # The same operations, fused differently: a few roundings of 6e-8 of the largest entry.
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
@@ -247,28 +247,28 @@ def test_every_parameter_gets_a_gradient(plain):
         assert np.abs(gradient).max() > 0, jax.tree_util.keystr(path)
 
 
-def test_bfloat16_is_used_and_is_close(params, inputs, plain):
+def test_bfloat16_output_is_close_to_float32(params, inputs, plain):
     half = dataclasses.replace(CONFIG, dtype="bfloat16")
     out = jax.jit(radit.apply(half, Execution()))(params, *inputs)
     assert out.dtype == jnp.float32
     error = np.sqrt(np.mean((out - plain[0]) ** 2) / np.mean(plain[0] ** 2))
-    # A rounding is 2⁻⁹ of a number; some ten of them lie on the way through two layers.
+    # A rounding is 2⁻⁹ of a number; there are about ten through two layers.
     assert 2**-12 < error < 10 * 2**-9
 
 
-def test_attention_is_softmax():
+def test_xla_attention_matches_softmax():
     rng = np.random.default_rng(0)
-    q, k, v = rng.normal(size=(3, 2, 9, 3, 8)).astype(np.float32)
+    q, k, v = jnp.asarray(rng.normal(size=(3, 2, 9, 3, 8)), jnp.float32)
     found = attention(q, k, v, "xla")
     for b in range(2):
-        expected = attend(*(a[b].astype(np.float64) for a in (q, k, v)))
+        expected = attend(*(np.asarray(a[b], np.float64) for a in (q, k, v)))
         np.testing.assert_allclose(found[b], expected, atol=1e-6)
     np.testing.assert_array_equal(attention(q, k, v), found)  # auto is xla on a CPU
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("tokens", [72, 640])  # padded to 128 in one block; several blocks
-def test_the_kernel_of_tpus_agrees_with_the_reference(tokens, dtype):
+def test_splash_kernel_matches_the_reference(tokens, dtype):
     rng = np.random.default_rng(tokens)
     q, k, v, weight = rng.normal(size=(4, 1, tokens, 2, 64)).astype(dtype)
 
@@ -290,9 +290,10 @@ def test_the_kernel_of_tpus_agrees_with_the_reference(tokens, dtype):
     for a, b, c in zip(found, plain, exact, strict=True):
         assert a.dtype == b.dtype == dtype
         assert c.dtype == np.float64
-        # Errors in roundings of the largest entry, 2⁻²⁴ or 2⁻⁸ of it. In float32 a logit of 4
-        # carries 4 of them into the exponent and hundreds of terms add, in an order that depends on
-        # the CPU: the reference is 10 to 40 away from float64. In bfloat16 the last two rule.
+        # Errors are counted in roundings of the largest entry, 2⁻²⁴ or 2⁻⁸ of it. In float32 a logit
+        # of 4 carries 4 roundings into the exponent, and hundreds of terms are added in an order
+        # that depends on the CPU: the reference is 10 to 40 roundings from float64. In bfloat16 the
+        # last two dominate.
         rounding = np.abs(c).max() * (2.0**-24 if dtype == "float32" else 2.0**-8)
         most = 64 if dtype == "float32" else 2
         kernel, usual = (np.abs(x.astype(np.float64) - c).max() / rounding for x in (a, b))
@@ -301,7 +302,7 @@ def test_the_kernel_of_tpus_agrees_with_the_reference(tokens, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_kernel_that_turns_queries_agrees_with_the_reference(dtype):
+def test_norm_rotate_kernel_matches_the_reference(dtype):
     rng = np.random.default_rng(0)
     x, weight = rng.normal(size=(2, 2, 80, 3, 128)).astype(dtype)
     scale = rng.normal(1.0, 0.5, 128).astype(np.float32)
@@ -316,7 +317,7 @@ def test_the_kernel_that_turns_queries_agrees_with_the_reference(dtype):
     found = run(functools.partial(rotary.norm_rotate_kernel, interpret=True), x, weight)
     for a, b in zip(found, exact, strict=True):
         assert a.dtype == (dtype if a.ndim > 1 else np.float32)
-        # Four roundings of 2⁻²⁴ in float32; of bfloat16 the last one alone, of 2⁻⁸.
+        # Four roundings of 2⁻²⁴ in float32; in bfloat16 only the last one, of 2⁻⁸.
         near = np.abs(b).max() * (4 * 2.0**-24 if a.dtype == np.float32 else 2.0**-8)
         np.testing.assert_allclose(a.astype(np.float32), b, rtol=0, atol=near)
 
@@ -329,26 +330,26 @@ def test_the_kernel_that_turns_queries_agrees_with_the_reference(dtype):
         ("tpu", 64, 128, "bfloat16", "xla"),  # few tokens need no kernel
         ("gpu", 1024, 128, "bfloat16", "cudnn"),
         ("gpu", 1024, 128, "float32", "xla"),  # cuDNN has no float32 kernel
-        ("gpu", 1024, 256, "bfloat16", "xla"),  # nor one of such heads on every GPU
+        ("gpu", 1024, 256, "bfloat16", "xla"),  # nor a kernel for such heads on every GPU
         ("cpu", 1024, 128, "bfloat16", "xla"),
     ],
 )
-def test_auto_takes_the_kernel_where_it_fits(backend, tokens, head_dim, dtype, expected):
+def test_auto_uses_the_kernel_if_it_supports_the_inputs(backend, tokens, head_dim, dtype, expected):
     assert choose(backend, tokens, head_dim, dtype) == expected
 
 
-def test_an_unknown_attention_is_refused():
-    with pytest.raises(ConfigError, match="flash"):
+def test_unknown_or_unsupported_attention_is_refused():
+    with pytest.raises(ConfigError, match=r"must be one of .* \(got 'flash'\)"):
         attention(*jnp.zeros((3, 1, 2, 1, 4)), "flash")
-    with pytest.raises(ConfigError, match="heads of 128, not of 4"):
+    with pytest.raises(ConfigError, match=r"heads of a multiple of 128 \(got 4\)"):
         attention(*jnp.zeros((3, 1, 2, 1, 4)), "splash")
 
 
 # ---------------------------------------------------------------------------------------------
-# Shapes alone
+# Shapes
 
 
-def test_abstract_is_init_without_numbers(params):
+def test_abstract_matches_the_shapes_of_init(params):
     _, shapes, axes = radit.abstract(CONFIG)
     assert jax.tree.structure(shapes) == jax.tree.structure(params)
     for a, b in zip(jax.tree.leaves(shapes), jax.tree.leaves(params), strict=True):
@@ -362,7 +363,7 @@ def _check_axes(shape, names):
     assert ("layers" in names) <= (shape.shape[0] == CONFIG.depth)
 
 
-def test_the_blocks_are_stacked(params):
+def test_only_blocks_have_a_layers_dimension(params):
     _, _, axes = radit.abstract(CONFIG)
     assert {names[0] for names in axes["blocks"].values()} == {"layers"}
     assert not any(
@@ -373,7 +374,7 @@ def test_the_blocks_are_stacked(params):
     )
 
 
-def test_layers_start_different():
+def test_layers_are_initialised_differently():
     blocks = jax.jit(radit.init, static_argnums=0)(CONFIG, jax.random.key(0))["blocks"]
     for name in ("qkv", "gate", "down"):
         assert not np.array_equal(blocks[name][0], blocks[name][1])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from hypothesis import given
+from jaxtyping import TypeCheckError
 from scipy.special import logit
 
 from rfxray.objectives import flow
@@ -18,20 +19,27 @@ def pair(seed=0, shape=(5, 4, 4, 2)):
     return (rng.normal(size=shape).astype(np.float32) for _ in range(2))
 
 
-def test_the_path_runs_from_data_to_noise():
+def test_path_runs_from_data_to_noise():
     x, noise = pair()
     np.testing.assert_array_equal(flow.interpolate(x, noise, jnp.zeros(5)), x)
     np.testing.assert_array_equal(flow.interpolate(x, noise, jnp.ones(5)), noise)
 
 
-def test_the_target_of_the_loss_is_the_derivative_of_the_path():
+def test_times_of_another_batch_are_refused():
+    # By the import hook of conftest.py, which checks every call in the tests.
+    x, noise = pair()
+    with pytest.raises(TypeCheckError, match="parameter 't'"):
+        flow.interpolate(x, noise, jnp.zeros(1))
+
+
+def test_loss_of_the_derivative_of_the_path_is_zero():
     x, noise = pair()
     t = jnp.linspace(0.1, 0.9, 5)
     _, derivative = jax.jvp(lambda t: flow.interpolate(x, noise, t), (t,), (jnp.ones(5),))
     np.testing.assert_allclose(flow.loss(derivative, x, noise), np.zeros(5), atol=1e-12)
 
 
-def test_loss_is_the_mean_square_per_example():
+def test_loss_is_the_mean_squared_error_of_each_example():
     x, noise = pair()
     guess = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
     expected = [np.mean((g - (n - a)) ** 2) for g, n, a in zip(guess, noise, x, strict=True)]
@@ -39,12 +47,12 @@ def test_loss_is_the_mean_square_per_example():
 
 
 @given(times, shifts)
-def test_the_shift_moves_the_log_odds_of_t_by_log_s(t, shift):
+def test_shift_adds_log_s_to_the_log_odds_of_t(t, shift):
     assert logit(flow.shift_timestep(t, shift)) == pytest.approx(logit(t) + np.log(shift))
 
 
 @given(shifts)
-def test_the_shift_keeps_the_ends_and_the_order(shift):
+def test_shift_keeps_the_ends_and_the_order_of_t(shift):
     t = np.linspace(0, 1, 101)
     shifted = flow.shift_timestep(t, shift)
     assert (shifted[0], shifted[-1]) == (0, pytest.approx(1, abs=1e-15))
@@ -60,18 +68,18 @@ def test_timesteps_are_logit_normal(mean, std, shift):
     assert scipy.stats.kstest(logit(t), expected.cdf).pvalue > 1e-4
 
 
-def test_timesteps_are_keyed_by_example():
+def test_timesteps_depend_only_on_the_key_of_the_example():
     keys = jax.random.split(jax.random.key(0), 8)
     t = flow.sample_timestep(keys, 0.0, 1.0, 1.0)
     np.testing.assert_array_equal(flow.sample_timestep(keys[::-1], 0.0, 1.0, 1.0), t[::-1])
 
 
-def test_a_velocity_prediction_is_taken_as_it_is():
+def test_velocity_of_a_v_prediction_is_the_output():
     output, x_t = pair()
     np.testing.assert_array_equal(flow.velocity(output, x_t, jnp.full(5, 0.3), "v"), output)
 
 
-def test_a_perfect_data_prediction_is_the_true_velocity_down_to_the_floor():
+def test_velocity_of_a_perfect_x_prediction_is_exact_above_the_floor():
     x, noise = pair()
     t = jnp.array([0.0, 0.01, 0.05, 0.5, 1.0])
     x_t = flow.interpolate(x, noise, t)
@@ -82,7 +90,7 @@ def test_a_perfect_data_prediction_is_the_true_velocity_down_to_the_floor():
     np.testing.assert_allclose(velocity, share * (noise - x), atol=2e-5)
 
 
-def test_bfloat16_outputs_become_float32():
+def test_velocity_of_bfloat16_outputs_is_float32():
     x, noise = pair()
     for prediction in ("v", "x"):
         output = jnp.asarray(x, jnp.bfloat16)

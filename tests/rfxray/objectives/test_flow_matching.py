@@ -19,7 +19,7 @@ def test_loss_by_timestep_is_the_mean_over_all_batches():
         0.25,
         0.5,
         1.0,
-    ]  # the corners: each bin has its lower end, 1 is in the last
+    ]  # edges: each bin includes its lower edge, the last also 1
     metric = LossByTimestep.empty()
     for loss, t in zip(losses, times, strict=True):
         metric = metric.merge(
@@ -55,7 +55,7 @@ def perfect(batch):
     return apply
 
 
-def test_a_network_that_knows_the_data_has_no_loss(make_config, batch):
+def test_loss_of_the_true_velocity_is_zero(make_config, batch):
     objective = flow_matching.build(
         make_config("objective.prediction=v").objective, {"model": perfect(batch)}
     )
@@ -81,7 +81,7 @@ def test_attributes_are_dropped_only_in_training(make_config, batch):
     assert not seen[1].any()
 
 
-def test_an_example_draws_the_same_in_any_batch(make_config, batch, randomise):
+def test_loss_of_an_example_does_not_depend_on_its_batch(make_config, batch, randomise):
     recipe = recipes.build(make_config())
     params = {"model": randomise(recipe.model.init(jax.random.key(0)))}
     loss = recipe.objective.losses["model"]
@@ -95,7 +95,7 @@ def test_an_example_draws_the_same_in_any_batch(make_config, batch, randomise):
     )
 
 
-def test_shares_beyond_a_whole_and_other_parts_are_refused(make_config):
+def test_build_refuses_drop_shares_above_one_and_other_parts(make_config):
     config = make_config("objective.drop_all=0.6", "objective.drop_each=0.5")
     with pytest.raises(ConfigError, match=r"objective\.drop_all"):
         recipes.build(config)
