@@ -32,7 +32,7 @@ from rfxray.command_line import (
     refuse_unread,
     settings_given,
 )
-from rfxray.data.dataset import open_dataset
+from rfxray.data.dataset import Dataset, open_dataset
 from rfxray.errors import ConfigError
 from rfxray.outputs.files import saving
 from rfxray.runtime import distributed
@@ -124,7 +124,9 @@ def settings_of(arguments: argparse.Namespace) -> EditSettings:
         if arguments.method not in (None, "noise"):
             raise ConfigError(f"--inpaint needs --method noise, not {arguments.method}")
     given = settings_given(arguments, EditSettings)
-    settings = EditSettings(**given | ({"method": "noise"} if arguments.inpaint else {}))
+    if arguments.inpaint:
+        given["method"] = "noise"
+    settings = EditSettings(**given)
     refuse_unread(arguments, UNREAD[settings.method], f"--method {settings.method}")
     if settings.guide != "factored":
         refuse_unread(arguments, ["unchanged"], f"--guide {settings.guide}")
@@ -176,7 +178,7 @@ def run(request: EditRequest) -> None:
     source, target = before_and_after(request.shown, request.change)
     follows = {}
     if request.propagate:
-        target, follows = propagated(source, request)
+        target, follows = propagated(source, request, open_dataset(request.propagate))
     model = load(request.checkpoint, request.ema, request.step, allow_kinds=request.allow_kinds)
     original, shape = read_square(request.image, model.size)
     masks = {name: read_mask(path, shape, model.size) for name, path in request.masks.items()}
@@ -205,23 +207,21 @@ def run(request: EditRequest) -> None:
 
 
 def propagated(
-    source: Attributes, request: EditRequest
+    source: Attributes, request: EditRequest, dataset: Dataset
 ) -> tuple[Attributes, dict[str, dict[str, object]]]:
-    """The attributes [1, 19] after the change and what follows from it.
+    """The attributes [1, 19] after the change and what follows from it, by a model of a data set.
 
     Returns:
       Attributes, and of each descendant that is known its `probability` of being present and the
       value that it has `now`.
     """
     do = {name: vocabulary.encode_value(name, value)[0] for name, value in request.change.items()}
-    model = logistic.fit_dataset(
-        logistic.read_graph(request.graph), open_dataset(request.propagate)
-    )
+    model = logistic.fit_dataset(logistic.read_graph(request.graph), dataset)
     target, chances = logistic.counterfactual(model, source, do, request.settings.seed)
     follows = {
         name: {
             "probability": round(float(chance[0]), 3),
-            "now": vocabulary.decode_value(name, target.values[0, INDEX[name]], True),
+            "now": vocabulary.decode_value(name, float(target.values[0, INDEX[name]]), True),
         }
         for name, chance in chances.items()
         if target.known[0, INDEX[name]]

@@ -99,7 +99,8 @@ class SampleRequest:
         if self.step is None:
             words += ["--step", str(model.source["step"])]
         if self.weak and self.weak[1] is None:
-            words += ["--autoguide", f"{self.weak[0]}@{model.source['weak']['step']}"]
+            # Without a step of its own it is of the step of the network that it guides.
+            words += ["--autoguide", f"{self.weak[0]}@{model.source['step']}"]
         return shlex.join(words)
 
 

@@ -182,7 +182,7 @@ def encode_value(name: str, value: str | float | None) -> tuple[float, bool]:
 
 
 def decode_value(name: str, number: float, known: bool) -> str | float | None:
-    """The inverse of `encode_value`: a category, a number of years, or None where not known."""
+    """The inverse of `encode_value`: a category, a number of years, or None if not known."""
     attribute = lookup(name)
     if not known:
         return None

@@ -1,6 +1,6 @@
 """What follows from an intervention: a structural causal model of the attributes.
 
-The graph is data (`graph.json`, child → parents). Every finding with parents is present where
+The graph is data (`graph.json`, child → parents). Every finding with parents is present if
 u < p, u ~ U(0, 1) its own noise and p = sigmoid(b + Σ w·parent) fitted to a data set's table.
 Abduction is exact: given what was observed, u is uniform below p (present) or above it (absent),
 and nothing else is known of it. An intervention leaves every u as it is and changes the p of what
@@ -118,10 +118,11 @@ def design(parents: Iterable[str], attributes: Attributes) -> np.ndarray:
     A constant; for each parent its value if known (age in decades from 50, a finding as 0 or 1, a
     column for each category except the first), and 1 in a column of its own if unknown.
     """
-    columns = [np.ones(len(attributes.values))]
+    values, known_values = np.asarray(attributes.values, np.float64), np.asarray(attributes.known)
+    columns = [np.ones(len(values))]
     for name in parents:
         attribute, i = ATTRIBUTES[INDEX[name]], INDEX[name]
-        known, value = attributes.known[:, i], attributes.values[:, i].astype(np.float64)
+        known, value = known_values[:, i], values[:, i]
         if attribute.continuous:
             columns.append(np.where(known, (value - 50) / 10, 0.0))
         else:
@@ -143,7 +144,7 @@ def fit(graph: Graph, attributes: Attributes) -> StructuralModel:
     weights, rows = {}, {}
     for child, parents in graph.parents.items():
         known = attributes.rows(attributes.known[:, INDEX[child]])
-        present = known.values[:, INDEX[child]] > 0.5
+        present = np.asarray(known.values[:, INDEX[child]] > 0.5)
         if present.all() or not present.any():
             raise DataError(f"the table cannot show what {child} depends on: it never varies there")
         weights[child] = _logistic(design(parents, known), present)

@@ -1,4 +1,4 @@
-"""Reads attributes back from pictures: the reader of an oracle, and scores of what it says."""
+"""Reads attributes back from images: the reader of an oracle, and scores of its answers."""
 
 import dataclasses
 import functools
@@ -15,10 +15,10 @@ from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX, Attribute, Attribute
 from rfxray.data.markers import mask_markers
 from rfxray.errors import ConfigError, DataError
 
-# Source is not in the picture. Continuous attributes are read as a number, the others as a class.
+# Source is not in the image. Continuous attributes are read as a number, the others as a class.
 READ = tuple(attribute for attribute in ATTRIBUTES if attribute.name != "source")
 _AGE_SCALE = 25.0  # years: about the spread of ages, so that the reader's output is of order 1
-_LEAST = 8  # pixels: convolutions halve the picture until its side is at most this
+_LEAST = 8  # pixels: convolutions halve the image until its side is at most this
 _CHANNELS = (16, 32, 64, 64, 64, 64, 64)
 _HIDDEN = 192
 
@@ -87,13 +87,13 @@ class Oracle:
     weights: Mapping[str, object]
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """What the network says of pictures [n, size, size] in [-1, 1].
+        """The network's answers to images [n, size, size] in [-1, 1].
 
         Returns:
-          attribute to float32 [n, classes], logits; of age [n, 1], in units of its own.
+          Logits of each attribute, float32 [n, classes]; of age [n, 1], in units of its own.
 
         Raises:
-          ConfigError: for pictures of another size.
+          ConfigError: for images of another size.
         """
         _check(images, self.size)
         images = _masked(images)
@@ -106,14 +106,14 @@ class Oracle:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Reads pictures [n, size, size] in [-1, 1].
+        """Reads images [n, size, size] in [-1, 1].
 
         Returns:
-          attribute to float32 [n], encoded as in `rfxray.conditioning` (the index of the class, or
-          years); everything but source.
+          Values of each attribute except source, float32 [n], encoded as in `Attributes` (the index
+          of the class, or years).
 
         Raises:
-          ConfigError: for pictures of another size.
+          ConfigError: for images of another size.
         """
         said = self.outputs(images)
         read = {}
@@ -131,14 +131,14 @@ class Oracle:
         leaves = jax.tree_util.tree_leaves_with_path(self.weights)
         arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
         with open(path, "wb") as file:
-            np.savez(file, size=self.size, **arrays)
+            np.savez(file, allow_pickle=False, size=np.asarray(self.size), **arrays)
 
 
 def load(path: str | os.PathLike) -> Oracle:
     """The inverse of `Oracle.save`.
 
     Raises:
-      DataError: where there is no such oracle, or one of another shape.
+      DataError: if there is no such oracle, or it is of another shape.
     """
     try:
         with np.load(path) as file:
@@ -213,10 +213,10 @@ def _figures(
 ) -> dict[str, float]:
     figures = {}
     for attribute in READ:
-        rows = attributes.known[:, INDEX[attribute.name]]
+        rows = np.asarray(attributes.known[:, INDEX[attribute.name]])
         if not rows.any():
             continue
-        requested = attributes.values[rows, INDEX[attribute.name]]
+        requested = np.asarray(attributes.values[rows, INDEX[attribute.name]])
         read = answer(attribute.name, rows)
         if attribute.continuous:
             figures[attribute.name] = float(np.abs(read - requested).mean())

@@ -1,4 +1,4 @@
-"""The training pictures that samples lie nearest to: the first look at what a model memorised."""
+"""The training images nearest to samples: a first look at what a model memorised."""
 
 import dataclasses
 import itertools
@@ -13,17 +13,17 @@ from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError
 from rfxray.outputs import contact_sheet, files
 
-_BLOCK = 1024  # training pictures compared at once
+_BLOCK = 1024  # training images compared at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Nearest:
-    """For each sample, the training picture at the least distance.
+    """For each sample, the training image at the least distance.
 
     Attributes:
-      images: [n, height, width] float32 in [−1, 1].
-      keys: [n], of the records.
-      distances: [n] float32, root mean square difference of pixels, 0 for a copy and at most 2.
+      images: Training images, [n, height, width] float32 in [−1, 1].
+      keys: Keys of their records, [n].
+      distances: Root mean square differences of pixels, [n] float32, 0 for a copy and at most 2.
     """
 
     images: np.ndarray
@@ -32,7 +32,7 @@ class Nearest:
 
 
 def check(dataset: Dataset, size: int, split: str = "train") -> None:
-    """Raises a ConfigError where samples of that size cannot be compared with that split."""
+    """Raises a ConfigError if samples of that size, pixels, cannot be compared with that split."""
     if dataset.size != size:
         raise ConfigError(
             f"samples of {size}² cannot be compared with {dataset.path} of {dataset.size}²"
@@ -42,12 +42,12 @@ def check(dataset: Dataset, size: int, split: str = "train") -> None:
 
 
 def nearest(images: np.ndarray, dataset: Dataset, split: str = "train") -> Nearest:
-    """Compares samples with every picture of a split, streaming it in blocks.
+    """Compares samples with every image of a split, streaming it in blocks.
 
     Args:
-      images: [n, size, size] float32 in [−1, 1].
-      dataset: what the model was trained on.
-      split: of it.
+      images: Samples, [n, size, size] float32 in [−1, 1].
+      dataset: Data set that the model was trained on.
+      split: Name of its split.
 
     Raises:
       ConfigError: as `check`.
@@ -77,7 +77,7 @@ def save_nearest(
 
     Args:
       images: Samples, [n, size, size] float32 in [−1, 1]: the first ones of a folder.
-      dataset: What the model was trained on.
+      dataset: Data set that the model was trained on.
       out: Folder of the samples.
       of: Number of samples in the folder.
       split: Name of its split.
@@ -97,7 +97,7 @@ def save_nearest(
 
 
 def sheet(images: np.ndarray, near: Nearest, pairs: int = 4) -> np.ndarray:
-    """Every sample with its nearest training picture to the right of it: [height, width] uint8."""
+    """Every sample with its nearest training image to the right of it: [height, width] uint8."""
     blank = -len(images) % pairs
     both = np.stack([images, near.images], axis=1)
     both = np.pad(both, ((0, blank), (0, 0), (0, 0), (0, 0)), constant_values=-1)

@@ -16,21 +16,22 @@ def integrate(
 ) -> tuple[jax.Array, jax.Array]:
     """x at time `end`, from x at time `start`, for dx/dt = velocity(x, t).
 
-    One length of step serves the whole batch, so a picture depends on its neighbours by as much as
-    the tolerance allows.
+    One length of step serves the whole batch, so an image depends on the others in its batch by as
+    much as the tolerance allows.
 
     Args:
-      velocity: a function of (x [batch, ...] float32, t scalar float32).
-      x: [batch, ...].
-      start, end: in [0, 1].
-      tolerance: of a step's error, absolute and relative, as a root mean square over the batch.
+      velocity: Function of (x [batch, ...] float32, t scalar float32).
+      x: State at `start`, [batch, ...].
+      start, end: Times in [0, 1].
+      tolerance: Tolerance of a step's error, absolute and relative, as a root mean square over the
+        batch.
 
     Returns:
-      [batch, ...] float32, NaN where `MOST_STEPS` do not get there, and how many steps were tried,
-      of six evaluations each.
+      State at `end`, [batch, ...] float32, NaN if `MOST_STEPS` do not reach it; and the number of
+      steps that were tried, of six evaluations each.
 
     Raises:
-      ConfigError: where diffrax is not installed.
+      ConfigError: if diffrax is not installed.
     """
     try:
         import diffrax
@@ -39,7 +40,7 @@ def integrate(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # diffrax 0.7.2 under jax 0.10
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, x, _: velocity(x, t)),
+            diffrax.ODETerm(lambda t, x, _: velocity(x, jnp.asarray(t))),
             diffrax.Tsit5(),
             t0=start,
             t1=end,
@@ -49,5 +50,6 @@ def integrate(
             max_steps=MOST_STEPS,
             throw=False,  # which would be a page of tracebacks
         )
+    assert solution.ys is not None  # it is saved at t1
     arrived = solution.result == diffrax.RESULTS.successful
     return jnp.where(arrived, solution.ys[-1], jnp.nan), solution.stats["num_steps"]

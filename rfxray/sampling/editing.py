@@ -247,9 +247,10 @@ def _refuse_size(model: Model, **arrays) -> None:
 def _masks(model: Model, n: int, mask, keep) -> tuple[np.ndarray, np.ndarray]:
     """Both masks as [n, size, size] float32; one mask may serve all images."""
     _refuse_size(model, **{"an edit mask": mask, "a keep mask": keep})
-    given = (1.0 if mask is None else mask, 0.0 if keep is None else keep)
+    given = np.asarray(1.0 if mask is None else mask), np.asarray(0.0 if keep is None else keep)
     shape = (n, *model.shape[:2])
-    return tuple(np.broadcast_to(np.asarray(a, np.float32), shape) for a in given)
+    edit_mask, keep_mask = (np.broadcast_to(a.astype(np.float32), shape) for a in given)
+    return edit_mask, keep_mask
 
 
 def _numbers(settings: EditSettings) -> dict[str, np.ndarray | np.generic]:

@@ -22,12 +22,11 @@ from einops import rearrange
 
 from rfxray.attributes.vocabulary import INDEX, NAMES, NUM_ATTRIBUTES, Attributes, lookup
 from rfxray.errors import ConfigError
-from rfxray.sampling.solvers import Velocity
+from rfxray.networks.network import Params as NetworkParams
+from rfxray.sampling.solvers import Array, Velocity
 
-Array: TypeAlias = np.ndarray | jax.Array
-
-# The nested dict of a network's parameters.
-Params: TypeAlias = Mapping[str, "jax.Array | Params"]
+# The parameters of every averaged part of a run, by the part's name.
+Params: TypeAlias = Mapping[str, NetworkParams]
 
 # (params, x [n, ...], t [n], attributes [n, 19]) → dx/dt, shaped like x
 ParametricVelocity: TypeAlias = Callable[[Params, jax.Array, jax.Array, Attributes], jax.Array]

@@ -1,4 +1,4 @@
-"""How likely a model holds a picture: the instantaneous change of variables along the ODE."""
+"""The likelihood of an image under a model: the instantaneous change of variables along the ODE."""
 
 import math
 
@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from rfxray.sampling import solvers
-from rfxray.sampling.solvers import Velocity
+from rfxray.sampling.solvers import Array, Velocity
 
 
 def log_likelihood(
     velocity: Velocity,
     x: jax.Array,
-    times: jax.Array,
+    times: Array,
     key: jax.Array,
     solver: str = "midpoint",
     probes: int = 1,
@@ -20,25 +20,25 @@ def log_likelihood(
     """log p(x) = log N(x₁; 0, I) + ∫ div v dt from t = 0 to 1 (Chen et al. 2018, arXiv 1806.07366).
 
     The divergence is Hutchinson's estimate, E[zᵀ(∂v/∂x)z] over random signs z (FFJORD, Grathwohl et
-    al. 2019, arXiv 1810.01367): unbiased for the log-likelihood, exact where the Jacobian is
+    al. 2019, arXiv 1810.01367): unbiased for the log-likelihood, exact if the Jacobian is
     diagonal. It is a density of the continuous pixels in [−1, 1], not a probability of 16-bit ones.
 
     Args:
-      velocity: a function of (x [batch, ...], t scalar); differentiated forwards in x.
-      x: [batch, ...] data.
-      times: [steps + 1], rising to 1 from 0, or from a small time for a network that has not seen 0
-        (then it is the density at that time).
-      key: of the probes.
-      solver: a key of `solvers.SOLVERS`.
-      probes: that the estimate is averaged over, each the price of an evaluation or two.
+      velocity: Function of (x [batch, ...], t scalar); differentiated forwards in x.
+      x: Data, [batch, ...].
+      times: Times [steps + 1], rising to 1 from 0, or from a small time for a network that was not
+        trained at 0 (then it is the density at that time).
+      key: PRNG key of the probes.
+      solver: Key of `solvers.SOLVERS`.
+      probes: Number of probes that the estimate is averaged over; each costs an evaluation or two.
 
     Returns:
-      [batch] natural log-likelihood, float32, and the noise x₁ [batch, ...].
+      Natural log-likelihood [batch] float32, and the noise x₁ [batch, ...].
     """
     batch, shape = len(x), x.shape[1:]
     signs = jax.random.rademacher(key, (probes, *x.shape), jnp.float32)
 
-    # The pictures and their running integral travel as one array, so that any solver serves.
+    # The images and their running integral are one array, so that any solver can be used.
     def joint(state, t):
         pixels = state[:, :-1].reshape(batch, *shape)
 

@@ -35,19 +35,19 @@ class Requests:
     def rows(self, numbers: np.ndarray) -> Attributes:
         """The attributes of these images, [n, 19], from their indices [n]."""
         places = (np.asarray(numbers) - self.first) % len(self.attributes.values)
-        rows = self.attributes.rows(places)
+        values, known = map(np.asarray, self.attributes.rows(places))
         if self.ages is not None:
             # By a counter, so that no image needs those before it.
-            rows.values[:, INDEX["age"]] += [
+            values[:, INDEX["age"]] += [
                 np.random.Generator(np.random.Philox(key=self.ages, counter=int(k))).integers(10)
                 for k in numbers
             ]
-        return rows
+        return Attributes(values, known)
 
     def fingerprint(self) -> str:
         """sha256 of all that decides what is requested, hex."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.attributes.values, "<f4"))
-        digest.update(np.ascontiguousarray(self.attributes.known))
+        digest = hashlib.sha256(np.asarray(self.attributes.values, "<f4").tobytes())
+        digest.update(np.asarray(self.attributes.known).tobytes())
         if self.ages is not None:
             digest.update(str(self.ages).encode())
         return digest.hexdigest()

@@ -111,7 +111,7 @@ class Settings:
     def traced_weights(self) -> np.ndarray:
         """What a sweep over weights changes without compiling again: a scalar, or [groups]."""
         if not self.weights:
-            return np.float32(self.guidance)
+            return np.asarray(self.guidance, np.float32)
         return np.array([*(weight for _, weight in self.weights), self.guidance], np.float32)
 
     def program(self) -> "Settings":
@@ -254,25 +254,23 @@ class Batches:
     def __call__(self, indices: np.ndarray, attributes: Attributes) -> jax.Array:
         """Draws one batch: [size, height, width, channels] float32, still on the devices."""
         settings, model = self.settings, self.model
-        batch = {"indices": indices.astype(np.uint32), **attributes._asdict()}
-        batch = sharding.global_batch(model.mesh, batch)
-        indices, attributes = batch.pop("indices"), Attributes(**batch)
+        batch = sharding.global_batch(
+            model.mesh, {"indices": indices.astype(np.uint32), **attributes._asdict()}
+        )
+        places, asked = batch.pop("indices"), Attributes(**batch)
         seed, weights = jnp.uint32(settings.seed), jnp.asarray(settings.traced_weights())
         with jax.set_mesh(model.mesh):  # so that attention kernels run on each device's own rows
-            x = self._start(seed, indices)
-            return self._integrate(model.params, model.weak, x, seed, weights, indices, attributes)
+            x = self._start(seed, places)
+            return self._integrate(model.params, model.weak, x, seed, weights, places, asked)
 
     def compile(self) -> None:
         """Compiles without drawing anything; the persistent cache keeps the result."""
         settings, model = self.settings, self.model
         rows = jax.sharding.NamedSharding(model.mesh, sharding.BATCH)
 
-        def batch(dtype, *shape):
-            return jax.ShapeDtypeStruct((self.size, *shape), dtype, sharding=rows)
-
-        indices, x = batch(jnp.uint32), batch(jnp.float32, *model.shape)
-        attributes = Attributes(
-            batch(jnp.float32, vocabulary.NUM_ATTRIBUTES), batch(bool, vocabulary.NUM_ATTRIBUTES)
+        example = (np.uint32(0), np.zeros(model.shape, np.float32), vocabulary.encode({}))
+        indices, x, attributes = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct((self.size, *a.shape), a.dtype, sharding=rows), example
         )
         seed, weights = jnp.uint32(settings.seed), jnp.asarray(settings.traced_weights())
         with jax.set_mesh(model.mesh):
@@ -325,7 +323,7 @@ def generate(
     model: Model,
     attributes: Values | Attributes,
     n: int | None = None,
-    indices: Sequence[int] | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
     settings: Settings = Settings(),
     progress: Callable[[int], None] | None = None,
 ) -> Pictures:
@@ -357,19 +355,19 @@ def generate(
     else:
         attributes = Attributes(*map(np.asarray, attributes))
         n = len(attributes.values) if n is None else n
-    indices = np.arange(n) if indices is None else np.asarray(indices)
+    places = np.arange(n) if indices is None else np.asarray(indices)
     rows = len(attributes.values)
-    if not rows == len(attributes.known) == len(indices) == n or n < 1:
-        raise ConfigError(f"{rows} rows of attributes, {len(indices)} indices and n={n}")
-    if indices.min() < 0 or indices.max() >= 2**32:
+    if not rows == len(attributes.known) == len(places) == n or n < 1:
+        raise ConfigError(f"{rows} rows of attributes, {len(places)} indices and n={n}")
+    if places.min() < 0 or places.max() >= 2**32:
         raise ConfigError("indices must lie in [0, 2³²)")
 
     draw = Batches(model, settings, min(settings.batch_size, max(1, n)))
     images = []
     for rows, new in blocks(n, draw.size):
-        drawn = np.asarray(draw(indices[rows], attributes.rows(rows)))
+        drawn = np.asarray(draw(places[rows], attributes.rows(rows)))
         images.append(finite(drawn[:new]))
         if progress:
             progress(new)
     images = np.clip(np.concatenate(images), -1.0, 1.0)[..., 0]
-    return Pictures(images, attributes, indices, settings, model.source)
+    return Pictures(images, attributes, places, settings, model.source)

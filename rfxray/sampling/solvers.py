@@ -6,7 +6,7 @@ to data, from data to noise, and (one-step ones) exactly backwards.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,18 +15,20 @@ import numpy as np
 from rfxray.errors import ConfigError
 from rfxray.objectives import flow
 
+Array: TypeAlias = np.ndarray | jax.Array
+
 # (x [batch, ...], t scalar) → dx/dt, shaped like x
-Velocity = Callable[[jax.Array, jax.Array], jax.Array]
+Velocity: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Solver(NamedTuple):
     """One way to take a step.
 
     Attributes:
-      step: `(velocity, x, t, dt, memory) → (x, memory)`.
-      order: the global error falls as dt to this power.
-      evaluations: of the velocity, per step.
-      memory: what the first step remembers, as a function of x; None for a one-step solver.
+      step: One step, `(velocity, x, t, dt, memory) → (x, memory)`.
+      order: Power of dt with which the global error falls.
+      evaluations: Evaluations of the velocity in each step.
+      memory: Memory before the first step, as a function of x; None for a one-step solver.
     """
 
     step: Callable
@@ -115,10 +117,10 @@ def find(name: str) -> Solver:
     """The solver of that name.
 
     Raises:
-      ConfigError: where there is none.
+      ConfigError: if there is none.
     """
     if name not in SOLVERS:
-        raise ConfigError(f"no solver {name!r}, only {', '.join(SOLVERS)}")
+        raise ConfigError(f"no solver {name!r}; choose one of {', '.join(SOLVERS)}")
     return SOLVERS[name]
 
 
@@ -132,39 +134,40 @@ def time_grid(steps: int, shift: float = 1.0, spacing: str = "uniform") -> np.nd
     """Times from 1 (noise) to 0 (data): [steps + 1] float32.
 
     Args:
-      steps: at least 1.
-      shift: as in `flow.shift_timestep`, after the spacing; above 1 spends more steps near noise.
-      spacing: `uniform`, or `quadratic`: t = u² for even u, with more steps near data.
+      steps: Number of intervals, at least 1.
+      shift: Shift as in `flow.shift_timestep`, after the spacing; above 1 it puts more steps near
+        noise.
+      spacing: `uniform`, or `quadratic`: t = u² for uniform u, with more steps near data.
 
     Raises:
-      ConfigError: for no steps, another spacing, or neighbours that float32 cannot tell apart.
+      ConfigError: for no steps, another spacing, or neighbours that are equal in float32.
     """
     if steps < 1:
-        raise ConfigError(f"{steps} solver steps: at least 1 is needed")
+        raise ConfigError(f"the number of solver steps must be at least 1 (got {steps})")
     if spacing not in SPACINGS:
-        raise ConfigError(f"no time grid {spacing!r}, only {', '.join(SPACINGS)}")
+        raise ConfigError(f"no spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
     times = np.linspace(1.0, 0.0, steps + 1, dtype=np.float32)
     with np.errstate(all="ignore"):
         times = flow.shift_timestep(times**2 if spacing == "quadratic" else times, shift)
     if not _falls(times):
-        raise ConfigError(f"{steps} steps at shift={shift:g} are no times that fall from 1 to 0")
+        raise ConfigError(f"{steps} steps at shift={shift:g} do not fall from 1 to 0 in float32")
     return times
 
 
 def given_grid(times: Sequence[float]) -> np.ndarray:
-    """A grid of one's own, checked: [steps + 1] float32.
+    """A custom grid, checked: [steps + 1] float32.
 
     Raises:
-      ConfigError: where it does not fall from 1 to 0.
+      ConfigError: if it does not fall from 1 to 0.
     """
     grid = np.asarray(times, np.float32)
     if grid.ndim != 1 or len(grid) < 2 or not _falls(grid):
-        raise ConfigError(f"a time grid falls from 1 to 0, and {list(times)} does not")
+        raise ConfigError(f"a time grid must fall from 1 to 0 (got {list(times)})")
     return grid
 
 
 def _falls(grid: np.ndarray) -> bool:
-    """Whether times fall from 1 to 0; where one is NaN they do not."""
+    """Whether times fall from 1 to 0; if one is NaN they do not."""
     return (grid[0], grid[-1]) == (1, 0) and bool((np.diff(grid) < 0).all())
 
 
@@ -175,21 +178,21 @@ def _falls(grid: np.ndarray) -> bool:
 def integrate(
     velocity: Velocity,
     x: jax.Array,
-    times: jax.Array,
+    times: Array,
     solver: str,
     arrive: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
     """x at the last of `times`, from x at the first, for dx/dt = velocity(x, t).
 
     Args:
-      velocity: a function of (x [batch, ...] float32, t scalar float32).
-      x: [batch, ...], the state at times[0].
-      times: [steps + 1], rising or falling.
-      solver: a key of `SOLVERS`.
-      arrive: `(x, k) → x`, what is made of the state that has come to times[k].
+      velocity: Function of (x [batch, ...] float32, t scalar float32).
+      x: State at times[0], [batch, ...].
+      times: Times, [steps + 1], rising or falling.
+      solver: Key of `SOLVERS`.
+      arrive: Function `(x, k) → x` that replaces the state which arrives at times[k].
 
     Returns:
-      [batch, ...] float32.
+      State at the last time, [batch, ...] float32.
 
     Raises:
       ConfigError: for an unknown solver.
@@ -208,30 +211,33 @@ def integrate(
 
 
 def invert(
-    velocity: Velocity, x: jax.Array, times: jax.Array, solver: str, corrections: int = 2
+    velocity: Velocity, x: jax.Array, times: Array, solver: str, corrections: int = 2
 ) -> jax.Array:
     """The path on which `integrate` comes to x: the inverse of the discrete steps themselves.
 
-    Every step is first taken backwards, which is off by the error of the solver, and then corrected
-    by the fixed-point iteration y ← y + x − step(y), which converges where the step is short
+    Every step is first taken backwards, which is wrong by the error of the solver, and then
+    corrected by the fixed-point iteration y ← y + x − step(y), which converges if the step is short
     against the curvature of the flow (the backward Euler method, for Euler steps). Without
     corrections it is the plain reversal: Heun inversion, for `heun`.
 
     Args:
-      velocity, times, solver: as for `integrate`.
-      x: [batch, ...], the state at times[-1].
-      corrections: rounds of the iteration; each costs one step of the solver.
+      velocity, times, solver: Arguments as for `integrate`.
+      x: State at times[-1], [batch, ...].
+      corrections: Rounds of the iteration; each costs one step of the solver.
 
     Returns:
-      [steps + 1, batch, ...] float32, the states at `times`; the last is x.
+      States at `times`, [steps + 1, batch, ...] float32; the last is x.
 
     Raises:
-      ConfigError: for a solver that remembers: its steps cannot be taken alone.
+      ConfigError: for a solver with a memory: a step of it depends on the steps before.
     """
     take, times = find(solver), jnp.asarray(times, jnp.float32)
     if take.memory:
-        alone = [name for name, s in SOLVERS.items() if not s.memory]
-        raise ConfigError(f"{solver} cannot be inverted step by step, only {', '.join(alone)}")
+        names = [name for name, s in SOLVERS.items() if not s.memory]
+        raise ConfigError(
+            f"{solver} is a multistep solver and cannot be inverted; choose one of "
+            f"{', '.join(names)}"
+        )
     velocity, x = _float32(velocity), x.astype(jnp.float32)
 
     def back(x, interval):

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from rfxray.sampling.solvers import Velocity
+from rfxray.sampling.solvers import Array, Velocity
 
 
 def integrate(
-    velocity: Velocity, x: jax.Array, times: jax.Array, keys: jax.Array, churn: float
+    velocity: Velocity, x: jax.Array, times: Array, keys: jax.Array, churn: float
 ) -> jax.Array:
     """Euler–Maruyama from noise to data, for SiT's reverse SDE (arXiv 2401.08740, eq. 6).
 
@@ -17,14 +17,14 @@ def integrate(
     (diffusion form sigma, norm 1) are w = 2σ_t, which is churn 2.
 
     Args:
-      velocity: a function of (x [batch, ...] float32, t scalar float32).
-      x: [batch, ...], the state at times[0].
-      times: [steps + 1], falling.
-      keys: [batch] typed PRNG keys, one for each picture.
-      churn: w in units of σ_t = t; 0 is the ODE.
+      velocity: Function of (x [batch, ...] float32, t scalar float32).
+      x: State at times[0], [batch, ...].
+      times: Falling times, [steps + 1].
+      keys: Typed PRNG keys, one for each image, [batch].
+      churn: Diffusion w in units of σ_t = t; 0 is the ODE.
 
     Returns:
-      [batch, ...] float32.
+      State at the last time, [batch, ...] float32.
     """
     times = jnp.asarray(times, jnp.float32)
 

@@ -1,9 +1,9 @@
-"""Many pictures to disk: in bounded memory, resumable, the same whatever interrupts it.
+"""Many images to disk: in bounded memory, resumable, the same whatever interrupts it.
 
-The n pictures are cut into blocks of one size, and blocks into parts. A part is written whole, then
+The n images are cut into blocks of one size, and blocks into parts. A part is written whole, then
 its fragment (`parts/00003.json`): if there is a fragment, the part is done, and a killed run
 continues with the parts that have none. Block k always holds the same indices in the same rows of
-the same program: on the same devices the pictures are equal to the last bit, on others within a
+the same program: on the same devices the images are equal to the last bit, on others within a
 level of 16 bits. While a block is written the next is being drawn. `plan.json` says what the
 directory holds, and refuses another plan. ArrayRecord files are written as every data set is
 (`rfxray/data`), a part being a shard.
@@ -36,9 +36,9 @@ from rfxray.sampling.samples import SAYS, describe, save_sheet
 
 FORMATS = ("png", "dicom", "array_record")
 
-SHARD = 1024  # pictures of an ArrayRecord shard, rounded up to whole blocks
-ON_SHEET = 64  # pictures of grid.png
-SHOWN = 400  # pictures of the gallery: some 5 MB
+SHARD = 1024  # images of an ArrayRecord shard, rounded up to whole blocks
+ON_SHEET = 64  # images of grid.png
+SHOWN = 400  # images of the gallery: some 5 MB
 WRITERS = 4  # threads: compressing a PNG lets go of the interpreter's lock
 
 
@@ -47,11 +47,11 @@ class Plan:
     """What a directory is to hold.
 
     Attributes:
-      n: pictures.
-      first: index of the first among those of the seed.
-      block: pictures drawn at once; a directory that was begun keeps its own where the devices
-        divide it.
-      format: one of `FORMATS`.
+      n: Number of images.
+      first: Index of the first image among those of the seed.
+      block: Number of images drawn at once; a directory that was begun keeps its own number if the
+        devices divide it.
+      format: One of `FORMATS`.
     """
 
     n: int
@@ -67,7 +67,7 @@ class Plan:
 
     @property
     def parts(self) -> list[range]:
-        """The numbers of the pictures of each part."""
+        """The numbers of the images of each part."""
         size = self.block
         if self.format == "array_record":
             size *= -(-SHARD // self.block)
@@ -86,17 +86,18 @@ def write(
     """Draws what the plan says and writes it, with `samples.json` and `gallery.html` at the end.
 
     Args:
-      model, settings: as for `generate`.
-      requests: picture of index i is asked row i, counted round.
-      plan: how many, which, as what.
-      out: a directory: absent, empty, or begun with the same plan.
-      extra: further entries of `samples.json`.
-      progress: called with the number of pictures that each block added; those of an earlier run
-        (`finished`) are not among them.
+      model: Model from `load`.
+      settings: Settings that images are drawn with.
+      requests: Attributes of the image of each index.
+      plan: What the directory is to hold.
+      out: Directory that is absent, empty, or was begun with the same plan.
+      extra: Further entries of `samples.json`.
+      progress: Function called with the number of images that each block added; those of an earlier
+        run (`finished`) are not among them.
 
     Raises:
-      ConfigError: where `out` holds something else.
-      NonFiniteError: where a picture comes out as no picture.
+      ConfigError: if `out` holds something else.
+      NonFiniteError: if a generated image is not finite.
     """
     block = _begun(out).get("block", plan.block)
     draw = Batches(model, settings, plan.block if block % model.mesh.size else block)
@@ -169,7 +170,7 @@ def _drawn(
 
 
 def _save(drawn: Pictures, plan: Plan, out: Path) -> list[dict]:
-    """Writes the pictures of a block to files of their own; returns the entries of
+    """Writes the images of a block to files of their own; returns the entries of
     `samples.json`."""
 
     def save(image: np.ndarray, entry: dict) -> dict:
@@ -198,7 +199,7 @@ def _records(
 
 
 def _record(image: np.ndarray, drawn: Pictures, k: int) -> dict:
-    """A generated picture as a record that training reads; `synthetic/` begins its key."""
+    """A generated image as a record that training reads; `synthetic/` begins its key."""
     values, known = drawn.attributes.rows(k)
     states = np.where(known, State.STATED, State.UNLABELLED).astype(np.int8)
     for i, name in enumerate(NAMES):
@@ -245,7 +246,7 @@ def _begun(out: Path) -> dict:
 
 
 def finished(out: Path, plan: Plan) -> int:
-    """How many pictures of a plan an earlier run wrote to a directory.
+    """How many images of a plan an earlier run wrote to a directory.
 
     Raises:
       ConfigError: if its `plan.json` does not parse.
@@ -283,7 +284,7 @@ def _claim(out: Path, plan: Plan, model: Model, settings: Settings, requests: Re
 
 
 def _options(plan: Plan, settings: Settings, requests: Requests) -> dict[str, object]:
-    """What decides the pictures of a model; JSON."""
+    """What decides the images of a model, as JSON values."""
     asked = {"requests": requests.fingerprint()}
     return {**dataclasses.asdict(plan), **dataclasses.asdict(settings), **asked}
 
@@ -318,7 +319,7 @@ def _publish(
         data_plan = _data_plan(plan, model, _options(plan, settings, requests))
         publish(data_plan, out, {"synthetic": model.source})
     shown = list(itertools.islice(pictures(), SHOWN))
-    title = f"{plan.n:,} pictures of {model.source.get('checkpoint', 'a model')}"
+    title = f"{plan.n:,} images of {model.source.get('checkpoint', 'a model')}"
     note = f"The first {len(shown):,} are shown." if len(shown) < plan.n else ""
     images = (first_pictures(out, plan) >> 8).astype(np.uint8)
     requested = [entry["attributes"] for entry in shown]
@@ -333,10 +334,10 @@ def _publish(
 
 
 def first_pictures(out: Path, plan: Plan) -> np.ndarray:
-    """The first pictures of a finished directory, at most `SHOWN`: [n, height, width] uint16.
+    """The first images of a finished directory, at most `SHOWN`: [n, height, width] uint16.
 
     Raises:
-      DataError: where one of them is not there any more.
+      DataError: if one of them is gone.
     """
     n = min(plan.n, SHOWN)
     if plan.format == "array_record":
@@ -350,10 +351,10 @@ def first_pictures(out: Path, plan: Plan) -> np.ndarray:
 
 
 def save_first(out: Path, plan: Plan, heading: str) -> np.ndarray:
-    """Writes the first pictures of a finished directory as `grid.png`, with a heading.
+    """Writes the first images of a finished directory as `grid.png`, with a heading.
 
     Returns:
-      All the pictures of its gallery, [n, height, width] float32 in [−1, 1].
+      All images of its gallery, [n, height, width] float32 in [−1, 1].
     """
     shown = to_float(first_pictures(out, plan))
     save_sheet(out, contact_sheet.grid(to_uint8(shown[:ON_SHEET]), title=heading))

@@ -16,7 +16,6 @@ from rfxray.data.dataset import open_dataset
 from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError, DataError, NonFiniteError
 from rfxray.evaluate.memorisation import nearest
-from rfxray.networks import radit
 from rfxray.outputs import files
 from rfxray.runtime import sharding
 from rfxray.sampling import pretrained
@@ -30,8 +29,8 @@ ASKED = {"view": "lateral", "age": 40, "cardiomegaly": "present"}
 @pytest.fixture(scope="module")
 def network(make_config, randomise):
     """A random network whose velocity depends on everything; no run made it."""
-    config = make_config("flow.prediction=v")
-    _, shapes, _ = radit.abstract(radit.model_config(config))
+    config = make_config("objective.prediction=v")
+    shapes = pretrained.averaged(config)
     params = randomise(jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes))
     source = {"checkpoint": "none", "step": 0, "ema": 0.05}
     how = (pretrained.velocity(config), pretrained.shape(config))
@@ -257,9 +256,25 @@ def test_the_weak_network_is_of_the_same_step_or_an_earlier_one(trained):
 def test_a_run_trained_with_the_kernel_of_another_machine_is_sampled_here(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**config, "attention": "splash"}))
+    config["model"]["attention"] = "splash"
+    (run / "config.json").write_text(json.dumps(config))
     drawn = [sampling.generate(sampling.load(w), ASKED, settings=FAST) for w in (run, trained)]
     np.testing.assert_array_equal(drawn[0].images, drawn[1].images)
+
+
+def test_code_that_only_the_run_names_is_not_run(trained, tmp_path, refusal):
+    run = shutil.copytree(trained, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["objective"]["kind"] = "nowhere.of_mine:build"
+    (run / "config.json").write_text(json.dumps(config))
+    argv = ["--checkpoint", run, "--out", tmp_path / "out"]
+    code, line = refusal(sample.main, argv)
+    assert code == 78
+    assert "--allow-kind nowhere.of_mine:build" in line
+    code, line = refusal(sample.main, [*argv, "--allow-kind", "nowhere.of_mine:build"])
+    assert code == 78
+    assert "nowhere" in line
+    assert "--allow-kind" not in line
 
 
 def test_two_loads_of_a_run_share_their_compiled_programs(trained):
