@@ -1,11 +1,11 @@
-"""Kills a training at bad moments and asks whether it ends as if nothing had been.
+"""Kills a training at bad moments and checks that it ends like an undisturbed one.
 
     python -m tests.chaos --kills 20 --seed 0
 
-A trainer in a process of its own is killed at seeded random moments (before and while it restores,
-between steps, while a checkpoint is being written, twice within a stop) and started again with the
-same command, until as many kills are done; then it runs to its end. Parameters, optimizer, both
-averages, the data position and every logged number must be those of an undisturbed run, bit by bit.
+A trainer in its own process is killed at seeded random moments (before and while it restores,
+between steps, while it writes a checkpoint, twice during a stop) and restarted with the same
+command. After the last kill it runs to its end. Parameters, optimizer, both averages, the data
+position and every logged number must be bitwise those of an undisturbed run.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, SAVE, LOG = 240, 12, 2
-TRAINS = "is the first of this process"  # the line of the first step after a start
+TRAINS = "is the first of this process"  # logged after the first step of a process
 
-# What a kill is: (signal, the moment). A moment is a line of the trainer's log and what follows it.
+# Each kill: (signal, moment). Most moments follow a line of the trainer's log.
 KILLS = {
     "while it starts": (signal.SIGKILL, "starting"),
     "while it restores": (signal.SIGKILL, "restoring"),
@@ -41,7 +41,7 @@ KILLS = {
 
 @dataclasses.dataclass
 class Outcome:
-    """One kill: what it was, the step the trainer had begun, what the next start made of it."""
+    """One kill: its kind, the exit code, the last step, and the result of the next start."""
 
     kind: str
     code: int
@@ -51,7 +51,7 @@ class Outcome:
 
 
 class Trainer:
-    """One start of the command: its log lines as they come, and when they came."""
+    """One start of the command: its log lines and their times."""
 
     def __init__(self, command: list[str], environment: dict):
         self.begun = time.monotonic()
@@ -63,7 +63,7 @@ class Trainer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # A shell's background job ignores SIGINT, and its children with it.
+            # Background jobs of a shell ignore SIGINT, and so would this process.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         self._news = threading.Condition()
@@ -79,7 +79,7 @@ class Trainer:
             self._news.notify_all()
 
     def wait_for(self, what: str, count: int = 1) -> bool:
-        """Until a log line has held `what` so many times; False where the process ended before."""
+        """Waits until `count` log lines hold `what`; False if the process ended before."""
         with self._news:
             while sum(what in line for _, line in self.lines) < count:
                 if self.lines and self.lines[-1][1] == "(ended)":
@@ -88,7 +88,7 @@ class Trainer:
         return True
 
     def when(self, what: str) -> float:
-        """Seconds from the start to the first line that holds it; nan where none does."""
+        """Seconds from the start to the first line that holds `what`; nan if there is none."""
         return next((at for at, line in self.lines if what in line), float("nan"))
 
     def step(self) -> int:
@@ -99,7 +99,7 @@ class Trainer:
         return int(logged[-1]) if logged else 0
 
     def resumed(self) -> int:
-        """The step that it went on from."""
+        """The step at which it resumed, 0 for a new run."""
         for _, line in self.lines:
             if "resumed at step" in line:
                 return int(line.split()[-1])
@@ -107,12 +107,12 @@ class Trainer:
 
 
 def kill_at(trainer: Trainer, kind: str, draw: random.Random, to_resume: float) -> bool:
-    """Waits for the moment and sends the signal; False where the training ended before."""
+    """Waits for the moment and sends the signal; False if the training ended before."""
     number, moment = KILLS[kind]
     if moment == "starting":
         time.sleep(draw.uniform(0.2, 0.8) * to_resume)
     elif moment == "restoring":
-        # The last second before a resumed trainer says that it has resumed.
+        # In the last second before a trainer logs that it resumed.
         time.sleep(max(0.0, to_resume - draw.uniform(0.0, 1.0)))
     elif moment == "saving":
         if not trainer.wait_for("saving a checkpoint", draw.randint(1, 2)):
@@ -130,7 +130,11 @@ def kill_at(trainer: Trainer, kind: str, draw: random.Random, to_resume: float) 
 
 
 def run(kills: int, seed: int, folder: Path, kinds=tuple(KILLS)) -> list[Outcome]:
-    """The drill, in a folder: what each kill came to. Raises AssertionError where a bit differs."""
+    """Runs the drill in a folder; returns the outcome of each kill.
+
+    Raises:
+      AssertionError: If the two runs differ in a bit.
+    """
     data = make_data(folder)
     undisturbed, chaotic = folder / "undisturbed", folder / "chaotic"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
@@ -145,7 +149,7 @@ def run(kills: int, seed: int, folder: Path, kinds=tuple(KILLS)) -> list[Outcome
         trainer = Trainer(command(chaotic, data), environment)
         done = len(outcomes) == kills
         kind = None if done else kinds[len(outcomes) % len(kinds)]
-        # Close to its end a run has no moments left to be killed at: it begins once more.
+        # If a run finishes before it is killed, `break_end` makes the next start resume earlier.
         struck = not done and kill_at(trainer, kind, draw, to_resume)
         code = trainer.process.wait()
         trainer.wait_for("(ended)")
@@ -169,7 +173,7 @@ def run(kills: int, seed: int, folder: Path, kinds=tuple(KILLS)) -> list[Outcome
 
 
 def break_end(workdir: Path) -> None:
-    """Takes the later half of a finished run's checkpoints away, as if it had been lost."""
+    """Deletes all checkpoints of a finished run except the oldest, as if they were lost."""
     steps = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
     for step in steps[1:]:
         shutil.rmtree(workdir / "checkpoints" / str(step))
@@ -205,13 +209,13 @@ CLOCK |= {"hours/trained", "hours/since_start"}
 
 
 def logged(workdir: Path) -> list[dict]:
-    """What was logged of the mathematics, line by line."""
+    """Logged numbers, line by line, without those that depend on the clock."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in CLOCK} for line in lines]
 
 
 def compare(undisturbed: Path, chaotic: Path) -> None:
-    """Raises AssertionError where two runs did not end as the same."""
+    """Raises an AssertionError if the two runs differ."""
     assert logged(undisturbed) == logged(chaotic), "the logged numbers differ"
     for folder, step in (("checkpoints", STEPS), ("ema", 80), ("ema", 160), ("ema", STEPS)):
         one, two = (
@@ -219,7 +223,7 @@ def compare(undisturbed: Path, chaotic: Path) -> None:
             for workdir in (undisturbed, chaotic)
         )
         assert one["position"] == two["position"], "the data position differs"
-        # Fingerprints are of every bit; the last restore compared them with the arrays themselves.
+        # Fingerprints cover every bit; the last restore compared them with the arrays.
         differ = [k for k, v in one["fingerprints"].items() if two["fingerprints"][k] != v]
         assert not differ, f"{folder}/{step} differs in {differ}"
 

@@ -1,10 +1,11 @@
-"""Damages every kind of file of a checkpoint and of a data set and looks what becomes of it.
+"""Damages every kind of file of a checkpoint and of a data set and checks the result.
 
     python -m tests.corruption
 
-Each kind of file is flipped (one bit in its middle), cut in half, and deleted, one at a time. What
-must come of it: a damaged checkpoint is set aside and the one before is gone on from; damaged data
-ends the run with code 65 and the file's name; a file that nothing is read from changes nothing.
+In each kind of file one bit in the middle is flipped, or the file is cut in half, or deleted.
+Expected: a damaged checkpoint is moved aside and the run resumes from the one before; damaged data
+ends the run with code 65 and the name of the file; damage to a file that is never read changes
+nothing.
 """
 
 import re
@@ -29,8 +30,8 @@ from rfxray.training import state
 from rfxray.training.metrics import fresh
 from tests import conftest
 
-SAVE = 6  # steps between the two checkpoints that are there
-WRITTEN_LAST = {"_CHECKPOINT_METADATA", "commit_success.txt"}  # by Orbax, and never needed
+SAVE = 6  # steps between the two checkpoints of the run
+WRITTEN_LAST = {"_CHECKPOINT_METADATA", "commit_success.txt"}  # by Orbax, and never read
 
 
 def flip(file: Path) -> None:
@@ -47,7 +48,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {"flip": flip, "cut": cut, "delete":
 
 
 def kinds(folder: Path) -> Iterator[tuple[str, Path]]:
-    """A file of each kind, by a name with the random and numbered parts taken out."""
+    """One file of each kind, with a name that lacks random and numbered parts."""
     seen = set()
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = re.sub(r"[0-9a-f]{32}", "*", str(file.relative_to(folder)))
@@ -58,7 +59,7 @@ def kinds(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def checkpoints(folder: Path) -> Iterator[tuple[str, str, str, bool]]:
-    """(file, damage, outcome, whether that is right) for every kind of file of a checkpoint."""
+    """(file, damage, outcome, whether it is expected) for every kind of file of a checkpoint."""
     data = conftest.write(folder / "data", train=range(50), validation=range(50, 70))
     overrides = [*conftest.TINY, f"data.dirs={data}"]
     config = configuration.load_config(str(conftest.ROOT / "configs/smoke.py"), overrides)
@@ -89,7 +90,7 @@ def checkpoints(folder: Path) -> Iterator[tuple[str, str, str, bool]]:
             step, found = resume(copy)
             same = jax.tree.all(jax.tree.map(np.array_equal, found, expected[step]))
             aside = (copy / "set_aside" / "12").is_dir()
-            outcome = f"set aside, went on from step {step}" if aside else "restored bit by bit"
+            outcome = f"moved aside, resumed at step {step}" if aside else "restored bitwise"
             right = (
                 same and (aside == (step == SAVE)) and (aside or Path(name).name in WRITTEN_LAST)
             )
@@ -98,7 +99,7 @@ def checkpoints(folder: Path) -> Iterator[tuple[str, str, str, bool]]:
 
 
 def data_sets(folder: Path) -> Iterator[tuple[str, str, str, bool]]:
-    """The same for every kind of file of a data set, at `data.verify=full`."""
+    """The same for every kind of file of a data set, with `data.verify=full`."""
     whole = folder / "data"
     expected = list(dataset.stored(dataset.open_dataset(whole), "train"))
     fingerprint = dataset.open_dataset(whole).fingerprint

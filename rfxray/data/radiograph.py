@@ -224,7 +224,7 @@ def read(path: str | os.PathLike) -> Radiograph:
     """Decodes a PNG, JPEG or DICOM file.
 
     Raises:
-      Refused: If it is none of these, is damaged, or is not a grey image of one frame.
+      Refused: If it has another format, is damaged, or is not a grey image of one frame.
     """
     try:
         data = Path(path).read_bytes()
@@ -233,23 +233,23 @@ def read(path: str | os.PathLike) -> Radiograph:
     if not data:
         raise Refused("an empty file")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _read_picture(data, "PNG")
+        return _read_image(data, "PNG")
     if data.startswith(b"\xff\xd8\xff"):
-        return _read_picture(data, "JPEG")
+        return _read_image(data, "JPEG")
     if data[128:132] == b"DICM" or Path(path).suffix.lower() in (".dcm", ".dicom"):
         return _read_dicom(data)
     raise Refused("neither PNG, JPEG nor DICOM")
 
 
-def _read_picture(data: bytes, kind: str) -> Radiograph:
+def _read_image(data: bytes, kind: str) -> Radiograph:
     try:
-        with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
-            picture.verify()  # checksums of a PNG, which decoding ignores; it must be opened again
-        with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
+        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+            image.verify()  # checksums of a PNG, which decoding ignores; it must be opened again
+        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
             # Further frames of a JPEG are previews of a camera
-            frames = getattr(picture, "n_frames", 1) if kind == "PNG" else 1
-            picture.load()  # raises for a truncated file instead of filling it with grey
-            picture = ImageOps.exif_transpose(picture)
+            frames = getattr(image, "n_frames", 1) if kind == "PNG" else 1
+            image.load()  # raises for a truncated file instead of filling it with grey
+            image = ImageOps.exif_transpose(image)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise any type for damage
@@ -258,15 +258,15 @@ def _read_picture(data: bytes, kind: str) -> Radiograph:
         raise Refused(f"several frames: {frames}")
     # Bit depth and colour type are at a fixed offset in a PNG
     bits, colour_type = (data[24], data[25]) if kind == "PNG" else (8, None)
-    if picture.mode == "1":
+    if image.mode == "1":
         raise Refused("only black and white")
-    if picture.mode.startswith("I;16") or picture.mode in ("I", "L"):
-        return Radiograph(np.asarray(picture).astype(np.float32), bits)
+    if image.mode.startswith("I;16") or image.mode in ("I", "L"):
+        return Radiograph(np.asarray(image).astype(np.float32), bits)
     if bits == 16 and colour_type != 0:
         raise Refused("a 16-bit PNG in colour or with transparency")
-    if picture.mode == "CMYK":
+    if image.mode == "CMYK":
         raise Refused("colour: CMYK")
-    channels = np.asarray(picture.convert("RGBA"))
+    channels = np.asarray(image.convert("RGBA"))
     if (channels[..., 3] < 255).any():
         raise Refused("partly transparent")
     return Radiograph(_grey(channels[..., :3]), bits)

@@ -26,7 +26,7 @@ _EPSILON = 1e-6
 def rms_norm(
     x: Float[Array, "*shape width"], scale: Float[Array, " width"] | None = None
 ) -> Float[Array, "*shape width"]:
-    """x / rms(x) over the last dimension, computed in float32, as the dtype of x (arXiv 1910.07467)."""
+    """x / rms(x) over the last dimension (arXiv 1910.07467); computed in float32, dtype of x."""
     h = x.astype(jnp.float32)
     h *= jax.lax.rsqrt(jnp.mean(jnp.square(h), axis=-1, keepdims=True) + _EPSILON)
     if scale is not None:

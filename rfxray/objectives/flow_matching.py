@@ -67,8 +67,7 @@ def build(
 
     Args:
       section: Keys of the section, see `config.schema`.
-      networks: Network `model`: `(params, x_t, t [batch], attributes) → prediction` with the shape of
-        x_t.
+      networks: Network `model`: `(params, x_t, t [batch], attributes) → prediction` like x_t.
 
     Raises:
       ConfigError: If the shares of dropped examples exceed 1, or another part is given.

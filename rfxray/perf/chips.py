@@ -1,19 +1,20 @@
-"""What a chip can do at most: the peak table that MFU and every estimate are measured against."""
+"""Peaks of chips, which MFU and every estimate are relative to."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Peaks of one device, as its maker states them.
+    """Peaks of one device, from its vendor.
 
     Attributes:
-      flops: dense bfloat16 operations per second.
-      bandwidth: of its memory, bytes per second.
-      memory: of it that a program may use, bytes (for TPUs what the compiler itself admits).
-      clock: of a TPU core, cycles per second (the peak over its matrix units'); 0 elsewhere.
-      link: one way over one inter-chip link, bytes per second; 0 where that is not known.
-      torus: chips along a side from which on a slice wraps around; 0 where it never does.
+      flops: Dense bfloat16 operations per second.
+      bandwidth: Bandwidth of its memory, bytes per second.
+      memory: Memory that a program may use, bytes (for TPUs the limit of the compiler).
+      clock: Clock of a TPU core, cycles per second (the peak divided by the operations per cycle of
+        its matrix units); 0 for other devices.
+      link: Bandwidth of one inter-chip link in one direction, bytes per second; 0 if unknown.
+      torus: Chips along a side from which on a slice wraps around; 0 if it never does.
     """
 
     flops: float
@@ -27,9 +28,9 @@ class Chip:
 _GIB = 2**30
 
 
-# TPU: Google Cloud's documentation of each generation; the links are its total over the number of
-# links (v4, v5p: a 3-D torus from cubes of 4; v5e, v6e: 2-D, wrapped along full sides of 16). GPU:
-# NVIDIA's data sheets, without sparsity.
+# TPU: Google Cloud's documentation of each generation; the bandwidth of a link is the total divided
+# by the number of links (v4, v5p: a 3-D torus from cubes of 4; v5e, v6e: 2-D, wrapped along full
+# sides of 16). GPU: NVIDIA's data sheets, without sparsity.
 CHIPS = {
     "v4": Chip(275e12, 1200e9, 30.75 * _GIB, 1.05e9, 50e9, 4),
     "v5e": Chip(197e12, 819e9, 15.75 * _GIB, 1.5e9, 50e9, 16),
@@ -42,7 +43,7 @@ CHIPS = {
 }
 
 
-# As `jax.Device.device_kind` begins, the longer names first.
+# Beginnings of `jax.Device.device_kind`, longer ones first.
 _KINDS = {
     "TPU v4": "v4",
     "TPU v5 lite": "v5e",
@@ -55,7 +56,7 @@ _KINDS = {
 
 
 def find(device_kind: str) -> Chip | None:
-    """The chip of a `jax.Device.device_kind`, or None where its peak is not in the table."""
+    """The chip of a `jax.Device.device_kind`, or None if it is not in the table."""
     for beginning, name in _KINDS.items():
         if device_kind.startswith(beginning):
             return CHIPS[name]

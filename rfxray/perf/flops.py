@@ -1,8 +1,8 @@
-"""Model FLOPs: the operations of the matrix products that a program asks for.
+"""Model FLOPs: the operations of the matrix products of a program.
 
-Counted from the traced program, two per multiply-add, attention over all pairs of tokens and
-convolutions included. What is computed again under remat does not count (it is the machine's
-business), nor do element-wise operations.
+They are counted in the traced program, two per multiply-add, with attention over all pairs of
+tokens and convolutions. Recomputation under remat does not count, since it is not part of the
+mathematics, nor do element-wise operations.
 """
 
 import math
@@ -17,21 +17,26 @@ from rfxray.networks.network import Network
 
 
 def of_jaxpr(jaxpr: jax.extend.core.Jaxpr) -> float:
-    """Operations of every product of a jaxpr, the body of a scan as often as it runs."""
+    """Operations of all products of a jaxpr; the body of a scan counts as often as it runs."""
     total = 0.0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
-            lhs, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+            lhs, out = _shape(equation.invars[0]), _shape(equation.outvars[0])
             total += 2.0 * math.prod(out) * math.prod(lhs[d] for d in contracted)
         elif equation.primitive.name == "conv_general_dilated":
-            kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+            kernel, out = _shape(equation.invars[1]), _shape(equation.outvars[0])
             channels_out = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
             total += 2.0 * math.prod(out) * math.prod(kernel) / channels_out
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
             total += times * of_jaxpr(inner)
     return total
+
+
+def _shape(variable) -> tuple[int, ...]:
+    """The shape of an array of a jaxpr, which JAX's annotations do not name."""
+    return variable.aval.shape
 
 
 def of_call(function: Callable, *arguments: object) -> float:

@@ -1,8 +1,8 @@
-"""What a compiled module does, read from its text: matrix products, memory traffic, collectives.
+"""Matrix products, memory traffic and collectives of a compiled module, read from its text.
 
-XLA's own cost analysis counts the body of a loop once and knows no custom kernel, so the text of
-the optimised module is walked instead: through loops as often as they run, into fusions for their
-matrix products, along the schedule for what runs while a collective is under way.
+XLA's own cost analysis counts the body of a loop once and knows no custom kernels. So this walks
+the text of the optimised module: through loops as often as they run, into fusions for their matrix
+products, along the schedule for the work that runs while a collective is in progress.
 """
 
 import collections
@@ -20,7 +20,7 @@ _BYTES = {"pred": 1, "bf16": 2} | {
 }
 
 
-# Small floats name their exponent and more behind their bits: f8e4m3fn.
+# Names of small floats continue after the number of bits: f8e4m3fn.
 _ARRAY = re.compile(r"\b([a-z]+\d+|pred)(?:e\d\w*)?\[([\d,]*)\](\{[^}]*\})?")
 
 _FREE = (
@@ -44,15 +44,15 @@ class Instruction:
         return re.findall(r"%([\w.\-]+)", self.arguments)
 
     def called(self, attribute: str) -> str:
-        """Name of the computation that an attribute such as `body` names; empty if none."""
+        """The name of the computation in an attribute such as `body`, or an empty string."""
         found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.rest)
         return found[1] if found else ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """Computations by name, each in the order of its schedule; `entry` is where it begins, and
-    `devices` is how many run it."""
+    """Computations by name, each in the order of its schedule; the name of the first one; and the
+    number of devices that run it."""
 
     entry: str
     computations: dict[str, list[Instruction]]
@@ -60,7 +60,7 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """The text of `jax.stages.Compiled.as_text()` as computations."""
+    """Parses the text of `jax.stages.Compiled.as_text()`."""
     computations: dict[str, list[Instruction]] = {}
     current, entry = None, ""
     for line in text.splitlines():
@@ -68,7 +68,7 @@ def parse(text: str) -> Module:
             if found := re.match(r"(ENTRY )?%?([\w.\-]+) .*\{\s*$", line):
                 current = computations[found[2]] = []
                 entry = found[2] if found[1] else entry
-        elif line.rstrip() == "}":  # a kernel's metadata may begin a line with more than that
+        elif line.rstrip() == "}":  # the metadata of a kernel may have lines that begin with }
             current = None
         elif instruction := _instruction(line):
             current.append(instruction)
@@ -94,8 +94,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def size(shape: str, fast: bool = True) -> float:
-    """Bytes of a shape or a tuple of them; without `fast`, those that lie in memory space 0 (HBM)
-    alone."""
+    """Bytes of a shape or a tuple of shapes; without `fast`, only those in memory space 0 (HBM)."""
     return sum(
         _BYTES.get(dtype, 4) * math.prod(int(d) for d in dims.split(",") if d)
         for dtype, dims, layout in _ARRAY.findall(shape)
@@ -104,7 +103,7 @@ def size(shape: str, fast: bool = True) -> float:
 
 
 def executions(module: Module) -> collections.Counter:
-    """How often a step runs each computation of the schedule (fusions are not among them)."""
+    """How often a step runs each computation of the schedule, without fusions."""
     times = collections.Counter()
 
     def visit(name: str, k: int):
@@ -123,7 +122,7 @@ def executions(module: Module) -> collections.Counter:
 
 
 def _trips(module: Module, condition: str) -> int:
-    """A scan counts from 0 to the one integer that its condition compares with."""
+    """Trips of a scan, which counts from 0 to the only integer that its condition compares with."""
     constants = (i for i in module.computations[condition] if i.opcode == "constant")
     bounds = [int(i.arguments) for i in constants if re.fullmatch(r"\d+", i.arguments)]
     return max(bounds, default=1)
@@ -134,11 +133,11 @@ def _trips(module: Module, condition: str) -> int:
 
 
 def matmul_flops(module: Module, name: str | None = None) -> float:
-    """Operations of all matrix products of a step, two a multiply-add, kernels included.
+    """Operations of all matrix products of a step, two per multiply-add, with those of kernels.
 
     Args:
-      module: of one device, so the count is per device.
-      name: of one computation, to be counted once; the whole schedule when None.
+      module: Module of one device, so the count is per device.
+      name: Name of a computation to count once; None for the whole schedule.
     """
     if name is None:
         return sum(k * matmul_flops(module, c) for c, k in executions(module).items())
@@ -147,12 +146,12 @@ def matmul_flops(module: Module, name: str | None = None) -> float:
 
 
 def results(module: Module, name: str) -> dict[str, str]:
-    """The shape of every value of a computation, by name."""
+    """Shapes of all values of a computation, by name."""
     return {i.name: i.result for i in module.computations.get(name, ())}
 
 
 def flops(module: Module, i: Instruction, shapes: dict[str, str]) -> float:
-    """Operations of the matrix products of an instruction, those of a fusion's inside included."""
+    """Operations of the matrix products of an instruction, with those inside a fusion."""
     if i.opcode == "fusion":
         return matmul_flops(module, i.called("calls"))
     if i.opcode == "convolution":
@@ -172,16 +171,16 @@ def _dims(shape: str) -> list[int]:
 
 
 def _found(pattern: str | re.Pattern[str], text: str) -> re.Match[str]:
-    """The match of what every instruction of a kind has."""
+    """The match of a pattern that every instruction of a kind has."""
     found = re.search(pattern, text)
     if found is None:
-        raise ValueError(f"no {pattern} in HLO that this version can read: {text[:200]}")
+        raise ValueError(f"HLO without {pattern} is not supported: {text[:200]}")
     return found
 
 
 def _convolution_flops(i: Instruction, lhs: list[int], rhs: list[int]) -> float:
-    """On TPUs a matrix product is written as a convolution whose window runs over batch, heads and
-    the like; only the positions that lie inside both count."""
+    """Operations of a convolution. TPUs write a matrix product as a convolution with a window over
+    dimensions such as batch and heads; only positions inside both operands count."""
     left, right, out = _found(r"dim_labels=(\w+)_(\w+)->(\w+)", i.rest).groups()
     written = _found(r"window=\{([^}]*)\}|$", i.rest)[1] or ""
     window = dict(re.findall(r"(\w+)=([\dx_\-]+)", written))
@@ -203,7 +202,7 @@ def _convolution_flops(i: Instruction, lhs: list[int], rhs: list[int]) -> float:
 
 
 # Matrix products of [tokens, head_dim] × [head_dim, tokens] in each of our kernels: the backward
-# one of attention computes the logits again, and rotation needs none.
+# kernel of attention computes the logits again, and rotation needs no products.
 _KERNELS = {"splash_mha_fwd": 2, "splash_mha_dkv": 5, "norm_rotate_fwd": 0, "norm_rotate_bwd": 0}
 
 
@@ -216,7 +215,7 @@ def _kernel_flops(i: Instruction) -> float:
             query = next(dims for _, dims, _ in shapes if dims.count(",") == 3)
             batch, heads, tokens, head_dim = (int(d) for d in query.split(","))
             return 2.0 * products * batch * heads * tokens**2 * head_dim
-    raise ValueError(f"no operation count is known for the kernel {i.name}")
+    raise ValueError(f"the operations of the kernel {i.name} are unknown; add it to _KERNELS")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -226,7 +225,7 @@ def _kernel_flops(i: Instruction) -> float:
 def traffic(module: Module, i: Instruction, shapes: dict[str, str]) -> float:
     """Bytes that an instruction of the schedule reads from and writes to HBM.
 
-    A fusion that slices a stacked array reads the slice, and one that updates a slice of it writes
+    A fusion that slices a stacked array reads only the slice; one that updates a slice writes only
     the slice.
     """
     if i.opcode in _FREE or i.opcode.endswith("-done") or "AllocateBuffer" in i.rest:
@@ -246,7 +245,7 @@ def traffic(module: Module, i: Instruction, shapes: dict[str, str]) -> float:
 
 
 def _read(module: Module, computation: str, parameter: int, whole: float) -> float:
-    """Bytes read of a parameter of a fused computation that has `whole` bytes."""
+    """Bytes that a fused computation reads of a parameter that has `whole` bytes."""
     lines = module.computations.get(computation, ())
     names = [p.name for p in lines if p.opcode == "parameter" and p.arguments == str(parameter)]
     total = 0.0
@@ -274,12 +273,11 @@ class Collective:
     """A collective of the schedule.
 
     Attributes:
-      kind: of `KINDS`.
-      bytes: of the larger of what a device puts in and gets out.
-      group: the devices of its first group, as positions in the mesh.
-      times: how often a step runs it.
-      hidden: seconds of other work between its start and its end; None where the device does
-        nothing but wait for it.
+      kind: One of `KINDS`.
+      bytes: Bytes of the input or the output of a device, whichever is larger.
+      group: Devices of its first group, as positions in the mesh.
+      times: Number of times that a step runs it.
+      hidden: Seconds of other work between its start and its end; None if the device only waits.
     """
 
     kind: str
@@ -294,17 +292,17 @@ def collectives(
 ) -> list[Collective]:
     """Every collective of a step.
 
-    TPUs carry a collective along in steps, each within the fusion of a matrix product; a chain of
-    such fusions is one collective, under way from the first to the last.
+    TPUs split a collective into steps, each inside the fusion of a matrix product; a chain of such
+    fusions is one collective, in progress from the first to the last.
 
     Args:
-      module: of one device.
-      seconds: what an instruction of the schedule takes, given the shapes of its computation.
+      module: Module of one device.
+      seconds: Function of an instruction and the shapes of its computation that returns its time.
     """
     found = []
     for name, times in executions(module).items():
         schedule, shapes = module.computations[name], results(module, name)
-        ends = {}  # of what is under way, by what began it
+        ends = {}  # last instruction of each collective, by its first
         for n, i in enumerate(schedule):
             if i.opcode.endswith("-done"):
                 ends |= dict.fromkeys(i.operands, n)
@@ -341,7 +339,7 @@ def _chain(i: Instruction) -> str | None:
 
 
 def _communication(module: Module, i: Instruction, shapes: dict[str, str]):
-    """The collectives that an instruction is or contains, each with the shapes around it."""
+    """The collectives that an instruction is or contains, with the shapes of their computation."""
     if i.opcode.removesuffix("-start") in KINDS:
         yield i, shapes
     elif i.opcode in ("fusion", "async-start") and (name := i.called("calls")):
@@ -351,12 +349,12 @@ def _communication(module: Module, i: Instruction, shapes: dict[str, str]):
 
 
 def _scatters(module: Module, i: Instruction) -> bool:
-    """TPUs write a reduce-scatter as a fusion of an all-reduce and a slice of it."""
+    """Whether it is a reduce-scatter, which TPUs write as a fusion of an all-reduce and a slice."""
     return "all-reduce-scatter" in i.name or "all-reduce-scatter" in i.called("calls")
 
 
 def _group(i: Instruction, devices: int) -> tuple[int, ...]:
-    """The first group of devices that communicate, in any of the notations of HLO."""
+    """The first group of devices that communicate, from any notation of HLO."""
     if "replica_groups={}" in i.rest:
         return tuple(range(devices))
     if found := re.search(r"source_target_pairs=\{(.*?)\}\}", i.rest):
@@ -373,11 +371,11 @@ def _group(i: Instruction, devices: int) -> tuple[int, ...]:
         grid = _iota(found[2] or f"[{math.prod(sizes)}]").reshape(sizes)
         first = tuple(slice(None) if f"'{axis}'" in found[3] else 0 for axis in axes)
         return tuple(grid[first].ravel().tolist())
-    raise ValueError(f"no replica groups that this version can read: {i.name}{i.rest[:200]}")
+    raise ValueError(f"replica groups in a notation that is not supported: {i.name}{i.rest[:200]}")
 
 
 def _iota(text: str) -> np.ndarray:
-    """`[4,2]T(1,0)`: 0, 1, … in that shape, transposed."""
+    """The array of a notation such as `[4,2]T(1,0)`: 0, 1, … in that shape, transposed."""
     dims, _, order = text.partition("T")
     dims = [int(n) for n in dims.strip("[]").split(",")]
     devices = np.arange(math.prod(dims)).reshape(dims)

@@ -1,4 +1,4 @@
-"""What a program compiled for a pod needs and should take: as JSON values, and in words."""
+"""Report on a program compiled for a pod: its needs and expected times, as JSON and as text."""
 
 import jax
 
@@ -7,14 +7,15 @@ from rfxray.perf.topology import Pod
 
 
 def report(compiled: jax.stages.Compiled, pod: Pod, mesh, model_flops: float) -> dict:
-    """What a compiled program needs and should take, as JSON values.
+    """Memory, FLOPs, traffic, communication and expected time of a program, as JSON values.
 
     Args:
-      compiled: for the devices of the pod.
-      pod, mesh: of it.
-      model_flops: of the whole program over all devices, from flops.py.
+      compiled: Program compiled for the devices of the pod.
+      pod, mesh: Pod and mesh that it is compiled for.
+      model_flops: Model FLOPs of the program over all devices, from flops.py.
     """
     memory = compiled.memory_analysis()
+    assert memory is not None  # every compiler of XLA gives it
     needed = {
         "arguments": memory.argument_size_in_bytes,
         "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
@@ -24,7 +25,7 @@ def report(compiled: jax.stages.Compiled, pod: Pod, mesh, model_flops: float) ->
     total = sum(needed.values())
     coordinates = [(d.coords, getattr(d, "slice_index", 0)) for d in mesh.devices.flat]
     places = [(*at, slice_) for at, slice_ in coordinates]
-    guess = roofline.estimate(compiled.as_text(), pod.chip, places)
+    guess = roofline.estimate(compiled.as_text() or "", pod.chip, places)
     share = model_flops / mesh.size
     cost = compiled.cost_analysis() or {}
     return {
@@ -74,7 +75,7 @@ def whole_run(steps: int, step_tokens: int, found: dict, price: float | None) ->
 
 
 def lines(found: dict) -> list[str]:
-    """A report as a person reads it."""
+    """A report as lines of text."""
     gib = 2**30
     m, f, s = found["memory"], found["flops"], found["seconds"]
     mesh = " × ".join(f"{k} {v}" for k, v in found["mesh"].items() if v > 1) or "one device"

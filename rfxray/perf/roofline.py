@@ -1,15 +1,13 @@
-"""How long a compiled step takes at least, and how long it should take, from its text alone.
+"""Least and expected time of a compiled step, estimated from its text without running it.
 
-Nothing is run. Two numbers, each with its assumption:
+- roofline: a lower bound. Every instruction of the schedule takes the longer of its operations at
+  the peak and its HBM traffic at full bandwidth, one after another; a collective adds the time of
+  its links beyond the work that is scheduled while it is in progress.
+- expected: a forecast, not a measurement. A fusion takes the cycles of XLA's own cost model; the
+  attention kernel reaches `ATTENTION` of the peak; copies and other kernels reach `MEMORY` of the
+  bandwidth; the step takes 1 / `REACHED` of their sum with communication that is not overlapped.
 
-- roofline: every instruction of the schedule takes the longer of its operations at the peak and its
-  HBM traffic at full bandwidth, one after another; a collective adds what its links need beyond the
-  work that is scheduled while it is under way. A bound that no run beats.
-- expected: a forecast, not a measurement. A fusion takes the cycles that XLA's own cost model gives
-  it; the attention kernel reaches `ATTENTION` of the peak; copies and other kernels reach `MEMORY`
-  of the bandwidth; and the whole takes 1 / `REACHED` of their sum with what is not overlapped.
-
-docs/pods.md says where the three factors come from.
+See docs/pods.md for the source of the three factors.
 """
 
 import collections
@@ -27,17 +25,16 @@ REACHED = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Of one step on one device; times in seconds, sizes in bytes.
+    """Estimate of one step on one device; times in seconds, sizes in bytes.
 
     Attributes:
-      flops: executed operations of matrix products, recomputation included.
-      traffic: from and to HBM.
-      roofline, expected: see above, what is exposed included.
-      exposed: time in the roofline that only communication takes.
-      parts: what the expected time is made of: `products`, `attention`, `element-wise`, `copies`,
-        `communication` and `slack`, which is the share that `REACHED` adds.
-      collectives: per kind, how many, their bytes, the time of their links, and what of it is
-        exposed.
+      flops: Executed operations of matrix products, with recomputation.
+      traffic: Traffic to and from HBM.
+      roofline, expected: Times described above, with exposed communication.
+      exposed: Time in the roofline during which there is only communication.
+      parts: Parts of the expected time: `products`, `attention`, `element-wise`, `copies`,
+        `communication`, and `slack`, which `REACHED` adds.
+      collectives: Count, bytes, link time and exposed time of each kind.
     """
 
     flops: float
@@ -50,13 +47,13 @@ class Estimate:
 
 
 def estimate(text: str, chip: Chip, coordinates: Sequence[Sequence[int]]) -> Estimate:
-    """Reads a compiled step.
+    """Estimates the times of a compiled step.
 
     Args:
-      text: of `jax.stages.Compiled.as_text()`.
-      chip: it was compiled for.
-      coordinates: of each device of the mesh, in its order, on the torus of the slice, the number
-        of the slice last.
+      text: Text from `jax.stages.Compiled.as_text()`.
+      chip: Chip that it was compiled for.
+      coordinates: Coordinates of each device, in the order of the mesh: its place on the torus of
+        its slice, then the number of the slice.
     """
     module = hlo.parse(text)
     flops = traffic = least = 0.0
@@ -89,7 +86,7 @@ def estimate(text: str, chip: Chip, coordinates: Sequence[Sequence[int]]) -> Est
         kind["seconds"] += c.times * takes
         kind["exposed"] += c.times * max(0.0, takes - (c.hidden or 0.0))
         parts["communication"] += c.times * max(0.0, takes - (slower.hidden or 0.0))
-    # Copies that run beside other work still share the memory with it.
+    # Copies that run in parallel with other work share its memory bandwidth.
     least = max(least, traffic / chip.bandwidth)
     exposed = sum(kind["exposed"] for kind in kinds.values())
     parts["slack"] = sum(parts.values()) * (1 / REACHED - 1)
@@ -105,8 +102,8 @@ def estimate(text: str, chip: Chip, coordinates: Sequence[Sequence[int]]) -> Est
 
 
 def _beside(i: hlo.Instruction) -> bool:
-    """Whether an instruction takes no time of its own: a copy that is started here and awaited
-    elsewhere runs beside other work, and a collective's time is that of its links."""
+    """Whether an instruction itself takes no time: an asynchronous copy runs in parallel with other
+    work, and the time of a collective is that of its links."""
     return i.opcode.endswith("-start") or i.opcode in hlo.KINDS
 
 
@@ -127,15 +124,16 @@ def _likely(i: hlo.Instruction, flops: float, traffic: float, chip: Chip) -> tup
     return "products" if flops else "copies", max(least, traffic / chip.bandwidth / MEMORY)
 
 
-# A chip's share of the data centre's network, bytes per second: 50 Gbit/s for v5p in Cloud TPU's
-# documentation (v5e has half of it), taken for all.
+# A chip's share of the network of the data centre, bytes per second: 50 Gbit/s for v5p in Cloud
+# TPU's documentation (half of that for v5e), used for all.
 _BETWEEN_SLICES = 50e9 / 8
 
 
 def link_seconds(c: hlo.Collective, chip: Chip, coordinates: Sequence[Sequence[int]]) -> float:
-    """What the links need for a collective at full bandwidth, as bidirectional rings along every
-    dimension of the torus that its group spans; a dimension that does not wrap around counts half.
-    Between slices it is the slower network that counts.
+    """Time of a collective at full bandwidth of the links, seconds.
+
+    It uses bidirectional rings along every dimension of the torus that its group spans; a dimension
+    that does not wrap around counts half. Between slices the slower network counts.
     """
     n = len(c.group)
     if n < 2:

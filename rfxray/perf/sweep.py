@@ -1,8 +1,8 @@
 """Which remat policy, mesh and accumulation to try first on a pod: an analytic ranking.
 
-Rough on purpose: it only has to put good candidates among the first, `compile_pod` then compiles
-them and reads memory and time from the module. Its two fitted constants come from XL compiled for
-v5p; docs/pods.md compares it with what was compiled.
+It is deliberately rough: it only has to rank good candidates among the first, which `compile_pod`
+then compiles to read memory and time from the module. Its two fitted constants come from XL
+compiled for v5p; docs/pods.md compares the ranking with compiled modules.
 """
 
 import dataclasses
@@ -10,21 +10,21 @@ import itertools
 
 from rfxray.perf.chips import Chip
 
-HEADROOM = 0.1  # of a chip's memory, what has to stay free
+HEADROOM = 0.1  # share of a chip's memory that must stay free
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """A transformer and its training, as far as the ranking reads them.
+    """The properties of a transformer and its training that the ranking needs.
 
     Attributes:
       width, depth, heads, mlp_width: Shape of the transformer.
       tokens: Tokens of an example.
       parameters: Number of parameters.
-      averages: Copies of the parameters that are averaged.
+      averages: Number of averaged copies of the parameters.
       batch_size: Examples of a step.
       flops: Model FLOPs of a step, over all devices.
-      sequence: Shards of the tokens, which are kept.
+      sequence: Number of shards of the tokens, which the ranking does not change.
     """
 
     width: int
@@ -52,7 +52,7 @@ class Candidate:
     seconds: float
 
     def keys(self) -> dict[str, object]:
-        """As keys of a config."""
+        """The candidate as keys of a config."""
         mesh = {f"mesh.{axis}": getattr(self, axis) for axis in ("data", "fsdp", "tensor")}
         return {"model.remat": self.remat, "accumulate": self.accumulate, **mesh}
 
@@ -65,13 +65,13 @@ class Candidate:
 
 
 def rank(work: Workload, chips: int, chip: Chip, slices: int = 1) -> list[Candidate]:
-    """Every candidate that should fit, the fastest first.
+    """All candidates that should fit into memory, fastest first.
 
     Args:
-      work: What is trained.
+      work: Workload to train.
       chips: Number of chips of the pod.
-      chip: Peaks of one.
-      slices: Slices of the pod, between which only the data axis runs.
+      chip: Peaks of one chip.
+      slices: Number of slices of the pod; only the data axis may cross them.
     """
     chips //= work.sequence
     ways = [n for n in range(1, chips + 1) if chips % n == 0]
@@ -86,8 +86,8 @@ def rank(work: Workload, chips: int, chip: Chip, slices: int = 1) -> list[Candid
             continue
         if work.heads % tensor or work.mlp_width % tensor or work.width % fsdp:
             continue
-        # A gather of thin shards is written by the compiler as an all-reduce of padded weights,
-        # twice the bytes and nothing beside it: seen at 6 and at 32 rows, not at 64 and more.
+        # The compiler turns a gather of thin shards into an all-reduce of padded weights: twice the
+        # bytes and no overlap, seen at 6 and 32 rows, not at 64 and more.
         if fsdp > 1 and work.width // fsdp < min(64, work.width):
             continue
         place = (remat, data, fsdp, tensor, accumulate)
@@ -98,7 +98,7 @@ def rank(work: Workload, chips: int, chip: Chip, slices: int = 1) -> list[Candid
 
 
 def _tokens(work: Workload, parts: int) -> float:
-    """On a chip, of a batch in so many parts."""
+    """Tokens on a chip of a batch in this many parts."""
     return work.batch_size // parts * work.tokens / work.sequence
 
 
@@ -118,15 +118,15 @@ def _memory(
         "none": 8 + 9 / tensor + 5 * wide,
     }[remat]
     one = 2.0 * tokens * work.width
-    backward = (8 + 6 / tensor + 4 * wide) * one  # of the layer that is being worked on
+    backward = (8 + 6 / tensor + 4 * wide) * one  # activations of one layer at a time
     return state + gathered + kept * one * work.depth + backward
 
 
-# Of the peak, what XL's step of `dots` reaches on 64 chips of v5p by the estimate of roofline.py.
+# Share of the peak that XL's step with `dots` reaches on 64 chips of v5p, estimated by roofline.py.
 _EFFICIENCY = 0.67
 
 
-# Of the time of the links, the part that was not overlapped there, and on 512 chips.
+# Share of the link time that was not overlapped there and on 512 chips.
 _EXPOSED = 0.45
 
 
@@ -135,17 +135,17 @@ def _seconds(
 ) -> float:
     chips = data * fsdp * tensor * work.sequence
     wide = work.mlp_width / work.width
-    # Forward passes that are taken again. `none` saves element-wise work and pays by writing and
-    # reading twice as much as `dots`.
+    # Share of the forward pass that is computed again. `none` saves element-wise work, but writes
+    # and reads twice as much as `dots`.
     again = {"none": 0.0, "dots": 0.0, "attention": 2 * wide / (4 + 3 * wide), "full": 1.0}[remat]
     compute = work.flops / chips * (1 + again / 3) / chip.flops / _EFFICIENCY
     tokens = _tokens(work, data * fsdp)
     moved = 0.0
     if fsdp > 1:  # gathered forward and backward, and the gradient scattered: bfloat16
         moved += accumulate * 3 * 2.0 * work.parameters / tensor
-    if data > 1:  # the gradient's shards reduced, which goes round twice: float32
+    if data > 1:  # the shards of the gradient all-reduced, which takes two rounds: float32
         moved += 2 * 4.0 * work.parameters / (fsdp * tensor)
-    if tensor > 1:  # two all-reduces of the activations a layer, forward and backward
+    if tensor > 1:  # two all-reduces of activations per layer, forward and backward
         moved += 2 * 4 * 2.0 * tokens * work.width * work.depth
     links = moved / (4 * chip.link)
     optimizer = 2 * 4.0 * work.parameters * (4 + work.averages) / (fsdp * tensor)

@@ -1,4 +1,4 @@
-"""A run is compiled for a pod that is not there, by the TPU compiler where it is installed."""
+"""Compiling a run for a pod without hardware, if the TPU compiler is installed."""
 
 import importlib.util
 import json
@@ -18,7 +18,7 @@ needs_libtpu = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def compile_tiny(run_module, tiny_arguments):
-    """`compile_tiny("mesh.fsdp=4")`: the finished command for four v5e chips."""
+    """`compile_tiny("mesh.fsdp=4")`: the completed command for four v5e chips."""
 
     def run(*overrides, command=(), hlo=None):
         config, _, _, *flags = tiny_arguments("none", *overrides)[1:]
@@ -30,20 +30,18 @@ def compile_tiny(run_module, tiny_arguments):
 
 
 @needs_libtpu
-def test_a_small_run_compiles_for_a_pod_and_its_collectives_are_those_of_its_mesh(
-    compile_tiny, make_config
-):
+def test_small_run_compiles_for_a_pod_with_the_collectives_of_its_mesh(compile_tiny, make_config):
     done = compile_tiny("mesh.fsdp=4", "model.width=128", "model.mlp_width=256", "batch_size=16")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["chips"], found["mesh"]["data"], found["mesh"]["fsdp"]) == (4, 1, 4)
-    # Parameters are gathered where they are used, and gradients reduced to where they are kept.
+    # Parameters are gathered for use, and gradients are reduced to their shards.
     assert found["collectives"]["all-gather"]["bytes"] > 0
     reduced = found["collectives"].keys() & {"reduce-scatter", "all-reduce"}
     assert sum(found["collectives"][kind]["bytes"] for kind in reduced) > 0
     config = make_config("model.width=128", "model.mlp_width=256", "batch_size=16")
     assert found["flops"]["model"] == recipe.model_flops(config) / 4
-    # Nothing is computed again without remat; small products may be repeated by the compiler.
+    # Nothing is computed again without remat, but the compiler may repeat small products.
     assert 0.9 < found["flops"]["executed_over_model"] < 1.3
     memory = found["memory"]
     assert memory["arguments"] >= 4 * 5 * found["parameters"] / 4
@@ -52,7 +50,7 @@ def test_a_small_run_compiles_for_a_pod_and_its_collectives_are_those_of_its_mes
     assert 0 < found["mfu"]["expected"] <= found["mfu"]["roofline"] < 1
 
 
-def test_only_chips_with_the_memory_are_given_larger_tiles():
+def test_only_chips_with_enough_memory_get_larger_tiles():
     limits = {
         kind: options_for(kind).get("xla_tpu_scoped_vmem_limit_kib")
         for kind in ("cpu", "NVIDIA H100", "TPU v4", "TPU v5", "TPU v5 lite", "TPU v6 lite")
@@ -62,7 +60,7 @@ def test_only_chips_with_the_memory_are_given_larger_tiles():
 
 
 @needs_libtpu
-def test_kernels_run_on_heads_and_tokens_of_their_own(compile_tiny, tmp_path):
+def test_kernels_run_on_the_heads_and_tokens_of_each_device(compile_tiny, tmp_path):
     shape = ("model.size=192", "model.width=256", "model.heads=2", "model.mlp_width=512")
     keys = (*shape, "model.dtype=bfloat16", "batch_size=2", "model.remat=dots")
     done = compile_tiny(*keys, "mesh.tensor=2", "mesh.sequence=2", hlo=tmp_path / "step.txt")
@@ -82,12 +80,12 @@ def test_kernels_run_on_heads_and_tokens_of_their_own(compile_tiny, tmp_path):
     assert found["collectives"]["all-gather"]["bytes"] > 0
     # Megatron's reduction over heads and the SwiGLU width, forward and backward.
     assert found["collectives"]["all-reduce"]["count"] >= 8
-    # The backward kernel computes the logits again: one product beside the forward and backward 6.
+    # The backward kernel computes the logits again: one product more than the 6 of both passes.
     assert 1.0 < found["flops"]["executed_over_model"] < 1.5
 
 
 @needs_libtpu
-def test_the_sampler_and_several_slices_compile_as_well(compile_tiny):
+def test_sampler_and_several_slices_compile(compile_tiny):
     done = compile_tiny(command=("--sampler", "--samples", "2"))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -100,7 +98,7 @@ def test_the_sampler_and_several_slices_compile_as_well(compile_tiny):
 
 
 @needs_libtpu
-def test_the_sweep_compiles_the_best_three_and_takes_the_fastest(compile_tiny):
+def test_sweep_compiles_the_best_three_and_reports_the_fastest(compile_tiny):
     done = compile_tiny("batch_size=64", command=("--sweep", "--price", "1"))
     assert done.returncode == 0, done.stderr
     compiled = [line for line in done.stderr.splitlines() if line.startswith("compiled ")]
@@ -112,7 +110,7 @@ def test_the_sweep_compiles_the_best_three_and_takes_the_fastest(compile_tiny):
 
 
 @needs_libtpu
-def test_what_does_not_fit_ends_with_1(compile_tiny):
+def test_program_that_does_not_fit_ends_with_1(compile_tiny):
     done = compile_tiny("mesh.fsdp=4", "batch_size=262144")
     assert done.returncode == 1
     (line,) = [n for n in done.stderr.splitlines() if n.startswith("rfxray.compile_pod:")]
@@ -120,7 +118,7 @@ def test_what_does_not_fit_ends_with_1(compile_tiny):
 
 
 class Refuses:
-    """Stands in for a lowered program that the compiler has no memory for."""
+    """A lowered program that does not fit into memory."""
 
     def __init__(self, message: str):
         self._message = message
@@ -144,7 +142,7 @@ class Refuses:
         ),
     ],
 )
-def test_the_memory_that_does_not_suffice_is_named(message, said):
+def test_error_names_the_memory_that_is_too_small(message, said):
     with pytest.raises(compile_pod.DoesNotFit) as refused:
         compile_pod.compile_for(Refuses(message), {})
     assert said in str(refused.value)
@@ -159,7 +157,7 @@ def test_the_memory_that_does_not_suffice_is_named(message, said):
         (["--sampler", "--sweep"], "--sweep searches for training"),
     ],
 )
-def test_flags_that_would_do_nothing_are_refused(refusal, tiny_arguments, monkeypatch, flags, said):
+def test_flags_without_effect_are_refused(refusal, tiny_arguments, monkeypatch, flags, said):
     monkeypatch.setattr(compile_pod, "describe", lambda topology, slices: None)
     config, _, _, *overrides = tiny_arguments("none")[1:]
     argv = ["--config", config, "--topology", "v5e:2x2", *flags, *overrides]
@@ -169,7 +167,7 @@ def test_flags_that_would_do_nothing_are_refused(refusal, tiny_arguments, monkey
 
 
 @pytest.mark.parametrize("topology", ["v5p", "v3:2x2", "v5p:4x", "v5e:2x2 "])
-def test_a_wrong_topology_is_refused(refusal, tiny_arguments, topology):
+def test_malformed_topology_is_refused(refusal, tiny_arguments, topology):
     config, _, _, *flags = tiny_arguments("none")[1:]
     argv = ["--config", config, "--topology", topology, *flags]
     code, line = refusal(compile_pod.main, argv)
@@ -178,9 +176,9 @@ def test_a_wrong_topology_is_refused(refusal, tiny_arguments, topology):
 
 
 @needs_libtpu
-def test_a_shape_that_no_pod_has_is_refused(run_module, tiny_arguments):
+def test_shape_that_does_not_exist_is_refused(run_module, tiny_arguments):
     config, _, _, *flags = tiny_arguments("none")[1:]
     argv = ["--config", config, "--topology", "v5p:3x5x7", *flags]
     done = run_module("rfxray.compile_pod", *argv)
     assert done.returncode == 78
-    assert "no topology v5p:3x5x7" in done.stderr
+    assert "the compiler cannot describe v5p:3x5x7" in done.stderr

@@ -18,7 +18,7 @@ KEPT, WANTED, STEPS = (0.05, 0.10), 0.07, 24
 
 
 @pytest.mark.parametrize(("t", "u"), [(3.0, 3.0), (2.0, 3.0), (1e6, 8e5)])
-def test_the_inner_product_of_two_profiles_is_its_integral(t, u):
+def test_inner_product_of_two_profiles_matches_the_integral(t, u):
     a, b = ema_gamma(0.05), ema_gamma(0.1)
 
     def profiles(x):  # over τ = x·min(t, u)
@@ -29,14 +29,14 @@ def test_the_inner_product_of_two_profiles_is_its_integral(t, u):
     assert posthoc_ema.inner_product(t, a, u, b) == pytest.approx(wanted, rel=1e-8)
 
 
-def test_a_profile_that_was_kept_is_that_one():
+def test_coefficients_of_a_stored_profile_select_it():
     weights, error = posthoc_ema.coefficients([10, 10, 20, 20], [0.05, 0.1] * 2, 20, 0.1)
     np.testing.assert_allclose(weights, [0, 0, 0, 1], atol=1e-6)
     assert error < 1e-6
 
 
 @pytest.mark.parametrize("sigma", [0.03, 0.07, 0.15, 0.2])
-def test_more_snapshots_fit_better(sigma):
+def test_error_falls_with_the_number_of_snapshots(sigma):
     errors = []
     for count in (4, 8, 16, 32):
         steps = np.repeat(np.arange(1, count + 1) * (1_000_000 // count), 2)
@@ -47,7 +47,7 @@ def test_more_snapshots_fit_better(sigma):
 
 @pytest.fixture
 def history(trained, tmp_path, make_config, tiny_data, randomise):
-    """(a workdir with a snapshot of every step of a random walk, the average as it would be)."""
+    """(workdir with a snapshot of every step of a random walk, expected average)."""
     workdir = shutil.copytree(trained, tmp_path / "run")
     config = make_config(f"data.dirs={tiny_data}", f"steps={STEPS}", "ema_every=1")
     mesh = sharding.make_mesh(1, 1, 1)
@@ -67,7 +67,7 @@ def history(trained, tmp_path, make_config, tiny_data, randomise):
     return workdir, averages[WANTED]
 
 
-def test_an_average_is_made_that_was_not_kept_and_is_sampled_from(history, capsys):
+def test_posthoc_average_matches_the_expected_one_and_is_loaded_by_samplers(history, capsys):
     workdir, wanted = history
     posthoc_ema.main(["--workdir", str(workdir), "--sigma", str(WANTED)])
     printed = capsys.readouterr().out
@@ -76,7 +76,7 @@ def test_an_average_is_made_that_was_not_kept_and_is_sampled_from(history, capsy
     model = sampling.load(workdir, ema=WANTED)
     assert model.source["step"] == STEPS
     for found, leaf in zip(jax.tree.leaves(model.params), jax.tree.leaves(wanted), strict=True):
-        # A walk of steps of 1 that has come √24 far: what the fit misses is far below a step.
+        # A walk of 24 steps of 1: the error of the fit is far below one step.
         np.testing.assert_allclose(found, leaf, atol=0.02)
         assert np.abs(leaf).max() > 1
 
@@ -89,7 +89,9 @@ def test_an_average_is_made_that_was_not_kept_and_is_sampled_from(history, capsy
         (["--sigma", "0.07"], 65, "no snapshots; a run keeps them with --config.ema_every=N"),
     ],
 )
-def test_what_cannot_be_made_is_refused(trained, refusal, flags, code, part):
+def test_stored_widths_wrong_widths_and_runs_without_snapshots_are_refused(
+    trained, refusal, flags, code, part
+):
     found, line = refusal(posthoc_ema.main, ["--workdir", trained, *flags])
     assert found == code
     assert part in line

@@ -27,7 +27,7 @@ def metrics(workdir: Path) -> list[dict]:
 
 
 def logged(workdir: Path) -> dict[int, dict]:
-    """What was logged of the mathematics at each step: the rates of the clock left out."""
+    """Logged numbers of each step, without those that depend on the clock."""
     clock = {"time", "images_per_s", "tokens_per_s", "data_wait", "eta_s"}
     clock |= {"save_wait", "goodput", "hours/trained", "hours/since_start"}
     rows: dict[int, dict] = {}
@@ -61,13 +61,13 @@ KEYS = (
 
 @pytest.fixture(scope="module")
 def config(make_config, tiny_data):
-    """Of the session's `trained` run."""
+    """The config of the session's `trained` run."""
     return make_config(f"data.dirs={tiny_data}", *KEYS)
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory, config, run_training):
-    """The same run, asked to stop during step 6 and then started again."""
+    """The same run, stopped during step 6 and then resumed."""
     workdir = tmp_path_factory.mktemp("train") / "interrupted"
     wait, seen = rates.Meter.wait, []
 
@@ -84,7 +84,7 @@ def interrupted(tmp_path_factory, config, run_training):
     return run_training(config, workdir)
 
 
-def test_a_run_leaves_what_it_promises(trained, config):
+def test_run_writes_config_metrics_samples_and_log(trained, config):
     assert json.loads((trained / "config.json").read_text())["model"]["width"] == 32
     assert [row["step"] for row in metrics(trained)] == [4, 8, 12, 12]
     last = logged(trained)[12]
@@ -100,7 +100,7 @@ def test_a_run_leaves_what_it_promises(trained, config):
     assert f"finished 12 steps: {trained}" in log
 
 
-def test_the_loss_falls(make_config, tiny_data, run_training, tmp_path):
+def test_loss_falls(make_config, tiny_data, run_training, tmp_path):
     config = make_config(
         f"data.dirs={tiny_data}", "steps=120", "log_every=20", "checkpoint_every=120"
     )
@@ -108,14 +108,14 @@ def test_the_loss_falls(make_config, tiny_data, run_training, tmp_path):
     assert rows[120]["loss"] < 0.5 * rows[20]["loss"]
 
 
-def test_stopping_and_going_on_changes_no_bit(trained, interrupted, config, assert_bitwise):
+def test_resume_continues_bitwise(trained, interrupted, config, assert_bitwise):
     assert "resumed at step 6" in (interrupted / "run.log").read_text()
     for a, b in zip(restored(config, trained, 12), restored(config, interrupted, 12), strict=True):
         assert_bitwise(a, b)
 
 
-def test_stopping_and_going_on_logs_the_same(trained, interrupted):
-    # Step 8 is the mean of steps 5 to 8, of which two were taken before the stop.
+def test_resume_logs_the_same_numbers(trained, interrupted):
+    # Step 8 logs the mean of steps 5 to 8; two of them were taken before the stop.
     assert logged(interrupted) == logged(trained)
     assert len(metrics(interrupted)) == len(metrics(trained))
 
@@ -126,7 +126,7 @@ def copy(trained, tmp_path):
 
 
 @pytest.mark.parametrize("steps", [12, 5])
-def test_the_same_command_on_a_finished_run_says_so(
+def test_rerunning_a_finished_run_changes_nothing(
     copy, make_config, tiny_data, run_training, capsys, steps
 ):
     before = (copy / "metrics.jsonl").read_bytes()
@@ -135,16 +135,14 @@ def test_the_same_command_on_a_finished_run_says_so(
     assert (copy / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_snapshot_that_was_cut_off_is_taken_at_the_next_start(
-    copy, make_config, tiny_data, run_training
-):
+def test_missing_snapshot_is_taken_at_the_next_start(copy, make_config, tiny_data, run_training):
     config = make_config(f"data.dirs={tiny_data}", *KEYS, "ema_every=5")
     assert not (copy / "ema").exists()
-    run_training(config, copy)  # which has nothing else to do
+    run_training(config, copy)  # a finished run
     assert [path.name for path in (copy / "ema").iterdir()] == ["12"]
 
 
-def test_going_on_from_an_older_checkpoint_repeats_no_step(trained, copy, config, run_training):
+def test_resume_from_an_older_checkpoint_logs_every_step_once(trained, copy, config, run_training):
     shutil.rmtree(copy / "checkpoints" / "12")
     run_training(config, copy)
     assert [row["step"] for row in metrics(copy)] == [4, 8, 12, 12]
@@ -153,7 +151,7 @@ def test_going_on_from_an_older_checkpoint_repeats_no_step(trained, copy, config
     assert [json.loads(line)["step"] for line in aside] == [8, 12, 12]
 
 
-def test_only_so_many_checkpoints_are_kept(make_config, tiny_data, run_training, tmp_path):
+def test_only_the_newest_checkpoints_are_kept(make_config, tiny_data, run_training, tmp_path):
     config = make_config(
         f"data.dirs={tiny_data}", "steps=5", "checkpoint_every=1", "checkpoint_keep=2"
     )
@@ -163,7 +161,7 @@ def test_only_so_many_checkpoints_are_kept(make_config, tiny_data, run_training,
 
 
 def spoil(monkeypatch, steps, value=np.nan):
-    """Makes the pictures of the batches of some steps worthless."""
+    """Replaces an image in the batches of some steps by a value."""
     batches = train.batches.train_batches
 
     def spoilt(mixture, batch_size, *how):
@@ -184,10 +182,10 @@ def spoil(monkeypatch, steps, value=np.nan):
     monkeypatch.setattr(train.batches, "train_batches", spoilt)
 
 
-def test_a_gradient_that_is_not_finite_is_kept_out_and_said(
+def test_non_finite_gradient_is_skipped_and_logged(
     make_config, tiny_data, run_training, tmp_path, monkeypatch, assert_bitwise
 ):
-    """As if the step had not been, but for its number."""
+    """A skipped step changes only its number and the guard."""
     config = make_config(f"data.dirs={tiny_data}", "steps=5", "log_every=5", "checkpoint_every=1")
     keep = config_with(config, checkpoint_keep=9)
     spoil(monkeypatch, {3})
@@ -211,7 +209,7 @@ def config_with(config, **values):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_too_many_of_them_end_the_run_with_what_a_person_needs(
+def test_too_many_skips_end_the_run_with_evidence(
     make_config, tiny_data, run_training, tmp_path, monkeypatch, workers
 ):
     spoil(monkeypatch, {2, 3, 6})
@@ -222,7 +220,7 @@ def test_too_many_of_them_end_the_run_with_what_a_person_needs(
         "checkpoint_every=0",
     )
     workdir = tmp_path / "run"
-    with pytest.raises(NonFiniteError, match="saved at step 8; look at") as caught:
+    with pytest.raises(NonFiniteError, match="saved at step 8; see") as caught:
         run_training(make_config(*keys), workdir)
     folder = workdir / "skipped" / "step_00000008"
     assert str(folder) in str(caught.value)
@@ -234,19 +232,21 @@ def test_too_many_of_them_end_the_run_with_what_a_person_needs(
         numbers = batch["image"][:, 0, 0]
     assert [f"phantom/p{n}/s/i" for n in numbers] == rows[-1]["keys"]
     assert (folder / "batch.png").is_file()
-    # What was saved is whole, and may be gone on from.
+    # The saved checkpoint can be resumed.
     monkeypatch.undo()
     run_training(make_config(*keys), workdir)
     assert metrics(workdir)[-1]["step"] == 12
 
 
-def test_skips_far_apart_end_nothing(make_config, tiny_data, run_training, tmp_path, monkeypatch):
+def test_skips_outside_the_window_do_not_end_the_run(
+    make_config, tiny_data, run_training, tmp_path, monkeypatch
+):
     spoil(monkeypatch, {1, 5, 9, 12})
     keys = (f"data.dirs={tiny_data}", "skip.limit=2", "skip.window=3")
     assert metrics(run_training(make_config(*keys), tmp_path / "run"))[-1]["skipped"] == 4
 
 
-def test_a_skip_that_a_checkpoint_counts_stands_in_the_log(
+def test_skip_is_logged_before_the_next_checkpoint(
     make_config, tiny_data, run_training, tmp_path, monkeypatch
 ):
     spoil(monkeypatch, {5})
@@ -263,7 +263,7 @@ def test_a_skip_that_a_checkpoint_counts_stands_in_the_log(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_record_ends_the_run_or_is_replaced_and_listed(
+def test_damaged_record_ends_the_run_or_is_replaced_and_listed(
     tiny_data, damage_record, refusal, tiny_arguments, make_config, run_training, tmp_path, workers
 ):
     data = shutil.copytree(tiny_data, tmp_path / "data")
@@ -280,7 +280,7 @@ def test_a_damaged_record_ends_the_run_or_is_replaced_and_listed(
     assert row["record"] == 3
 
 
-def test_a_damaged_shard_is_found_before_the_run(tiny_data, refusal, tiny_arguments, tmp_path):
+def test_damaged_shard_is_detected_before_the_run(tiny_data, refusal, tiny_arguments, tmp_path):
     data = shutil.copytree(tiny_data, tmp_path / "data")
     file = sorted(data.glob("*train*"))[1]
     content = bytearray(file.read_bytes())
@@ -293,7 +293,7 @@ def test_a_damaged_shard_is_found_before_the_run(tiny_data, refusal, tiny_argume
     assert not (tmp_path / "run").exists()
 
 
-def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+def test_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
     trained, copy, config, run_training
 ):
     (copy / "checkpoints" / "12" / "seal.json").write_text("{}")
@@ -305,7 +305,7 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     assert logged(copy) == logged(trained)
 
 
-def test_a_change_of_the_run_is_taken_by_the_flag_alone(copy, tiny_data, refusal, tiny_arguments):
+def test_change_of_the_config_needs_allow_change(copy, tiny_data, refusal, tiny_arguments):
     changes = ("optim.learning_rate=1e-3", "steps=14")
     argv = tiny_arguments(copy, f"data.dirs={tiny_data}", *KEYS, *changes)
     code, line = refusal(train.main, argv)
@@ -317,15 +317,13 @@ def test_a_change_of_the_run_is_taken_by_the_flag_alone(copy, tiny_data, refusal
     assert metrics(copy)[-1]["step"] == 14
 
 
-def test_a_checkpoint_by_minutes_comes_at_a_log_step(
-    make_config, tiny_data, run_training, tmp_path
-):
+def test_checkpoint_minutes_saves_at_log_steps(make_config, tiny_data, run_training, tmp_path):
     keys = (f"data.dirs={tiny_data}", "checkpoint_every=0", "checkpoint_minutes=1e-6")
     workdir = run_training(make_config(*keys), tmp_path / "run")
     assert {p.name for p in (workdir / "checkpoints").iterdir()} == {"4", "8", "12"}
 
 
-def test_a_checkpoint_that_cannot_be_written_ends_the_run(
+def test_checkpoint_that_cannot_be_written_ends_the_run(
     make_config, tiny_data, run_training, tmp_path, monkeypatch
 ):
     def full(folder):
@@ -349,7 +347,7 @@ def test_missing_data_ends_with_65(refusal, tiny_arguments, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_bucket_as_workdir_ends_with_78(refusal, tiny_arguments, tiny_data):
+def test_bucket_as_workdir_ends_with_78(refusal, tiny_arguments, tiny_data):
     argv = tiny_arguments("gs://bucket/run", f"data.dirs={tiny_data}")
     code, line = refusal(train.main, argv)
     assert code == 78
@@ -379,11 +377,11 @@ def test_another_run_in_the_workdir_ends_with_78(
 @pytest.mark.parametrize(
     ("keys", "part"),
     [
-        (("model.attention=cudnn",), "attention=cudnn takes an NVIDIA GPU"),
-        (("model.attention=splash", "model.width=256"), "attention=splash takes a TPU, not cpu"),
+        (("model.attention=cudnn",), "attention=cudnn needs an NVIDIA GPU"),
+        (("model.attention=splash", "model.width=256"), "attention=splash needs a TPU (got cpu)"),
     ],
 )
-def test_a_kernel_of_another_machine_is_said_before_anything_is_built(
+def test_kernel_of_another_backend_is_refused_before_the_run(
     refusal, tiny_arguments, tiny_data, tmp_path, keys, part
 ):
     argv = tiny_arguments(tmp_path / "run", f"data.dirs={tiny_data}", *keys)
@@ -393,7 +391,7 @@ def test_a_kernel_of_another_machine_is_said_before_anything_is_built(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_workdir_that_cannot_hold_checkpoints_is_said(
+def test_workdir_that_cannot_hold_checkpoints_is_refused(
     refusal, tiny_arguments, tiny_data, tmp_path
 ):
     (tmp_path / "checkpoints").touch()
@@ -402,7 +400,7 @@ def test_a_workdir_that_cannot_hold_checkpoints_is_said(
     assert f"--workdir {tmp_path} cannot be made" in line
 
 
-def test_a_batch_that_the_mesh_does_not_divide_is_said_before_anything_is_built(
+def test_mesh_that_does_not_fit_the_devices_is_refused_before_the_run(
     refusal, tiny_arguments, tiny_data, tmp_path
 ):
     argv = tiny_arguments(tmp_path / "run", f"data.dirs={tiny_data}", "mesh.fsdp=3")
@@ -414,7 +412,7 @@ def test_a_batch_that_the_mesh_does_not_divide_is_said_before_anything_is_built(
 
 @pytest.fixture
 def started(environment, tiny_arguments, tiny_data, tmp_path):
-    """`started(workers)`: a training in a process group of its own, and its command and workdir."""
+    """`started(workers)`: (process in its own process group, command, workdir) of a training."""
     groups = []
 
     def start(workers: int):
@@ -444,7 +442,7 @@ def reach(process, text: str) -> None:
     assert any(text in line for line in process.stdout), process.stderr.read()
 
 
-def test_readers_end_with_a_trainer_that_was_killed(started):
+def test_worker_processes_end_with_a_killed_trainer(started):
     process, _, _ = started(workers=1)
     reach(process, "step 5/")
     process.kill()
@@ -456,13 +454,11 @@ def test_readers_end_with_a_trainer_that_was_killed(started):
             break
         time.sleep(0.1)
     else:
-        pytest.fail("a reader lives on")
+        pytest.fail("a worker process is still running")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_sigterm_to_the_whole_job_saves_and_the_same_command_finishes(
-    started, environment, workers
-):
+def test_sigterm_to_all_processes_saves_and_the_same_command_resumes(started, environment, workers):
     process, command, workdir = started(workers)
     reach(process, "step 5/")
     os.killpg(process.pid, signal.SIGTERM)
@@ -471,12 +467,10 @@ def test_sigterm_to_the_whole_job_saves_and_the_same_command_finishes(
     (stopped,) = [line for line in error.splitlines() if line.startswith("rfxray.train:")]
     (saved,) = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
     assert saved >= 5
-    assert stopped == (
-        f"rfxray.train: stopped: saved at step {saved}; rerun the command to resume"
-    )
+    assert stopped == (f"rfxray.train: stopped: saved at step {saved}; rerun the command to resume")
     last = saved + 12
     again = subprocess.run(
-        [*command, f"--config.steps={last}"],  # which else has no end to speak of
+        [*command, f"--config.steps={last}"],  # the first command would run for ever
         cwd=Path(train.__file__).parents[1],
         env=environment(),
         capture_output=True,

@@ -164,8 +164,8 @@ def test_network_matches_the_reference(network, params, inputs):
     expected = reference(params, *inputs, CONFIG)
     assert found.dtype == jnp.float32
     assert found.shape == expected.shape
-    # float32 against float64: 6e-8 per rounding through two layers, and 3e-5 in the sine of an angle
-    # of up to 1000 radians. A wrong order, sign or axis would differ by the size of the output.
+    # float32 against float64: 6e-8 per rounding through two layers, 3e-5 in the sine of an angle of
+    # up to 1000 radians. A wrong order, sign or axis would differ by the size of the output.
     np.testing.assert_allclose(found, expected, atol=5e-5 * np.abs(expected).max())
 
 
@@ -290,7 +290,7 @@ def test_splash_kernel_matches_the_reference(tokens, dtype):
     for a, b, c in zip(found, plain, exact, strict=True):
         assert a.dtype == b.dtype == dtype
         assert c.dtype == np.float64
-        # Errors are counted in roundings of the largest entry, 2⁻²⁴ or 2⁻⁸ of it. In float32 a logit
+        # Errors count in roundings of the largest entry, 2⁻²⁴ or 2⁻⁸ of it. In float32 a logit
         # of 4 carries 4 roundings into the exponent, and hundreds of terms are added in an order
         # that depends on the CPU: the reference is 10 to 40 roundings from float64. In bfloat16 the
         # last two dominate.

@@ -1,4 +1,4 @@
-"""The text of a compiled module is read right: against jaxprs, and on lines as TPUs write them."""
+"""The reader of HLO text, compared with jaxprs and on lines that TPUs write."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ LAYERS, WIDTH, ROWS = 5, 32, 8
 
 @pytest.fixture(scope="module")
 def scanned() -> hlo.Module:
-    """A scan of LAYERS matrix products and what lies between, compiled for this machine."""
+    """A scan of LAYERS matrix products and element-wise work, compiled for this machine."""
 
     def f(x, weights):
         return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, weights)[0]
@@ -23,20 +23,20 @@ def scanned() -> hlo.Module:
     return hlo.parse(jax.jit(f).lower(*arguments).compile().as_text())
 
 
-def test_the_body_of_a_loop_counts_as_often_as_it_runs(scanned):
+def test_body_of_a_loop_counts_as_often_as_it_runs(scanned):
     assert LAYERS in hlo.executions(scanned).values()
     assert hlo.executions(scanned)[scanned.entry] == 1
 
 
-def test_sizes_are_those_of_every_array_of_a_shape():
+def test_size_sums_the_arrays_of_a_shape():
     shape = "(bf16[2,8,1024]{2,1,0:T(8,128)(2,1)S(1)}, f32[16,1024]{1,0:T(8,128)}, u32[]{:S(2)})"
     assert hlo.size(shape) == 2 * 2 * 8 * 1024 + 4 * 16 * 1024 + 4
-    assert hlo.size(shape, fast=False) == 4 * 16 * 1024  # the others lie in memory on the chip
+    assert hlo.size(shape, fast=False) == 4 * 16 * 1024  # the others are in on-chip memory
     assert hlo.size("pred[]") == 1
     assert hlo.size("(f8e4m3fn[16,8]{1,0}, f8e5m2[2], f4e2m1fn[4], bf16[3], u2[8])") == 140
 
 
-# Matrix products as libtpu 0.0.42 writes them: batch, heads and the like become window dimensions.
+# Matrix products as libtpu 0.0.42 writes them: batch, heads and so on become window dimensions.
 @pytest.mark.parametrize(
     ("lhs", "rhs", "line", "expected"),
     [
@@ -53,7 +53,7 @@ def test_sizes_are_those_of_every_array_of_a_shape():
             "bf16[8,1024,2048] convolution(%a, %b), window={size=1}, dim_labels=0bf_io0->0bf",
             8 * 1024 * 64 * 2048,
         ),
-        # [16, 1024] × [1024, 6, 1024]: six outputs, of which padding makes each see one slice
+        # [16, 1024] × [1024, 6, 1024]: six outputs; padding makes each one read one slice
         (
             *("16,1024,1", "1024,6,1024"),
             "f32[16,6,1024] convolution(%a, %b), window={size=6 pad=5_5 rhs_reversal=1}, "
@@ -75,7 +75,7 @@ def test_sizes_are_those_of_every_array_of_a_shape():
         ),
     ],
 )
-def test_matrix_products_of_tpus(lhs, rhs, line, expected):
+def test_convolutions_of_tpus_count_as_matrix_products(lhs, rhs, line, expected):
     text = f"""ENTRY %main (a: f32[{lhs}], b: f32[{rhs}]) -> f32[] {{
   %a = f32[{lhs}] parameter(0)
   %b = f32[{rhs}] parameter(1)
@@ -85,7 +85,7 @@ def test_matrix_products_of_tpus(lhs, rhs, line, expected):
     assert hlo.matmul_flops(hlo.parse(text)) == 2 * expected
 
 
-def test_the_attention_kernel_counts_its_products():
+def test_kernels_count_their_products_and_unknown_kernels_are_refused():
     text = """ENTRY %main (q: bf16[4,8,1024,128]) -> bf16[4,8,1024,128] {
   %q = bf16[4,8,1024,128]{3,2,1,0} parameter(0)
   ROOT %splash_mha_dkv_no_residuals.1 = bf16[4,8,1024,128]{3,2,1,0} custom-call(%q), \
@@ -102,7 +102,7 @@ bf16[4,8,1024,128]{3,2,1,0}}, frontend_attributes={kernel_metadata={
         hlo.matmul_flops(hlo.parse(text.replace("splash_mha_dkv", "other_kernel")))
 
 
-def test_slices_of_stacked_weights_are_what_is_read():
+def test_traffic_counts_only_the_slice_of_stacked_weights():
     text = """%fused (p0: f32[24,8,128], p1: s32[]) -> f32[8,128] {
   %p0 = f32[24,8,128]{2,1,0} parameter(0)
   %p1 = s32[] parameter(1)
@@ -135,7 +135,7 @@ ENTRY %main (w: f32[24,8,128], i: s32[]) -> f32[8,128] {
         ("source_target_pairs={{0,0},{2,1},{1,2},{3,3}}", (2, 1)),
     ],
 )
-def test_groups_are_read_in_every_notation(groups, first):
+def test_replica_groups_are_read_in_every_notation(groups, first):
     text = f"""HloModule jit_step, is_scheduled=true, num_partitions=4
 
 ENTRY %main (a: f32[128]) -> f32[128] {{
@@ -148,7 +148,7 @@ ENTRY %main (a: f32[128]) -> f32[128] {{
     assert (found.kind, found.bytes, found.times, found.hidden) == ("all-reduce", 512, 1, None)
 
 
-def test_a_collective_hides_behind_what_is_scheduled_within_it():
+def test_async_collective_hides_behind_work_before_its_done():
     text = """ENTRY %main (a: f32[128], b: f32[64,64]) -> f32[512] {
   %a = f32[128]{0} parameter(0)
   %b = f32[64,64]{1,0} parameter(1)
@@ -162,7 +162,7 @@ def test_a_collective_hides_behind_what_is_scheduled_within_it():
     assert (found.kind, found.bytes, found.hidden) == ("all-gather", 4 * 512, 3.0)
 
 
-def test_a_collective_in_steps_is_one_that_hides_behind_all_that_carries_it():
+def test_chained_fusions_are_one_collective_that_hides_behind_them():
     step = """%carries{n} (p: f32[128], w: f32[64,64]) -> f32[512] {{
   %p = f32[128]{{0}} parameter(0)
   %w = f32[64,64]{{1,0}} parameter(1)
@@ -192,29 +192,29 @@ ENTRY %main (a: f32[128], b: f32[64,64]) -> f32[512] {
 # Model FLOPs
 
 
-def test_the_walk_over_a_jaxpr_agrees_with_the_compiled_module(scanned):
+def test_flops_of_a_jaxpr_match_the_compiled_module(scanned):
     def f(x, weights):
         return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, weights)[0]
 
     shapes = [(ROWS, WIDTH), (LAYERS, WIDTH, WIDTH)]
     jaxpr = jax.make_jaxpr(f)(*(np.zeros(s, np.float32) for s in shapes)).jaxpr
     assert flops.of_jaxpr(jaxpr) == 2 * LAYERS * ROWS * WIDTH**2
-    # On a CPU a matrix product may be a call into a library, which the text still names a dot.
+    # On a CPU a matrix product may call a library, but the text still names it a dot.
     assert hlo.matmul_flops(scanned) == flops.of_jaxpr(jaxpr)
 
 
 @pytest.mark.parametrize("kernel", ["xla", "splash", "auto"])
-def test_model_flops_are_those_of_the_formula(make_config, kernel):
+def test_model_flops_match_the_formula(make_config, kernel):
     config = make_config(f"model.attention={kernel}")
     m = config.model
     tokens = (m.size // m.patch) ** 2
     block = 4 * m.width**2 + 3 * m.width * m.mlp_width + 2 * tokens * m.width
     per_token = m.depth * block + 2 * m.patch**2 * m.channels * m.width
-    # Once per image: two perceptrons of 256 frequencies, the shared and the final modulation,
-    # and every block's own.
+    # Once per image: two perceptrons of 256 frequencies, the shared and the final modulation, and
+    # the modulation of every block.
     once = 2 * (256 * m.width + m.width**2) + 8 * m.width**2
     once += m.depth * m.adaln_rank * (m.width + 6 * m.width)
     expected = 2 * (tokens * per_token + once)
     assert recipe.model_flops(config) == pytest.approx(3 * config.batch_size * expected, rel=1e-12)
-    if kernel == "xla":  # a kernel hides its products
+    if kernel == "xla":  # kernels hide their matrix products
         assert flops.of_velocity(recipe.build(config).model) == pytest.approx(expected, rel=1e-12)

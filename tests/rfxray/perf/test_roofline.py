@@ -1,4 +1,4 @@
-"""What a compiled step should take, by the peaks of a chip and the links of its pod."""
+"""Estimated times of a compiled step, from the peaks of a chip and the links of its pod."""
 
 import pytest
 
@@ -13,19 +13,23 @@ TORUS = [(x, y, z, 0) for x in range(4) for y in range(4) for z in range(2)]  # 
 @pytest.mark.parametrize(
     ("kind", "group", "links"),
     [
-        ("all-gather", range(32), 2 + 2 + 1),  # both full dimensions wrap around, the third is 2
+        (
+            "all-gather",
+            range(32),
+            2 + 2 + 1,
+        ),  # two full dimensions wrap around, the third has 2 chips
         ("all-gather", [0, 2, 4, 6], 2),  # along y
         ("all-gather", [0, 2], 1),  # two neighbours
         ("reduce-scatter", [0, 8, 16, 24], 2),  # along x
     ],
 )
-def test_links_count_by_the_dimensions_that_a_group_spans(kind, group, links):
+def test_link_seconds_use_the_dimensions_that_a_group_spans(kind, group, links):
     c = Collective(kind, 1e9, tuple(group), 1, None)
     expected = 1e9 * (len(group) - 1) / len(group) / (links * CHIP.link)
     assert roofline.link_seconds(c, CHIP, TORUS) == pytest.approx(expected)
 
 
-def test_an_all_reduce_goes_round_twice():
+def test_all_reduce_takes_twice_as_long_as_all_gather():
     gather = Collective("all-gather", 1e9, (0, 2, 4, 6), 1, None)
     reduce = Collective("all-reduce", 1e9, (0, 2, 4, 6), 1, None)
     assert roofline.link_seconds(reduce, CHIP, TORUS) == pytest.approx(
@@ -34,13 +38,13 @@ def test_an_all_reduce_goes_round_twice():
     assert roofline.link_seconds(Collective("all-reduce", 1e9, (3,), 1, None), CHIP, TORUS) == 0
 
 
-def test_between_slices_the_slower_network_counts():
+def test_slower_network_counts_between_slices():
     two = TORUS + [(*place, 1) for *place, _ in TORUS]
     reduce = Collective("all-reduce", 1e9, (0, 32), 1, None)
     assert roofline.link_seconds(reduce, CHIP, two) == pytest.approx(2 * 1e9 / 2 / (50e9 / 8))
 
 
-def test_a_step_takes_its_products_its_traffic_and_what_it_waits_for():
+def test_roofline_sums_products_traffic_and_exposed_communication():
     n = 8192
     text = f"""ENTRY %main (a: bf16[{n},{n}], b: f32[{n}]) -> bf16[{n},{n}] {{
   %a = bf16[{n},{n}]{{1,0}} parameter(0)
@@ -61,7 +65,7 @@ def test_a_step_takes_its_products_its_traffic_and_what_it_waits_for():
     assert sum(found.parts.values()) == pytest.approx(found.expected)
 
 
-def test_a_forecast_takes_the_cycles_of_fusions_and_the_efficiency_of_kernels():
+def test_expected_time_uses_cycles_of_fusions_and_efficiency_of_kernels():
     text = """%inside (p: bf16[64,128]) -> bf16[64,128] {
   %p = bf16[64,128]{1,0} parameter(0)
   ROOT %n = bf16[64,128]{1,0} negate(%p)

@@ -1,4 +1,4 @@
-"""The analytic ranking that says which remat, mesh and accumulation to compile first."""
+"""The analytic ranking of remat policies, meshes and accumulation."""
 
 import dataclasses
 import math
@@ -37,7 +37,7 @@ def test_workload_is_read_from_the_config(make_config):
     assert work.flops == recipe.model_flops(config)
 
 
-def test_a_candidate_is_a_config(make_config, work):
+def test_keys_of_a_candidate_override_a_config(make_config, work):
     config = make_config("batch_size=64")
     for candidate in sweep.rank(work, 8, CHIP):
         changed = override(config, candidate.keys())
