@@ -6,19 +6,21 @@ everything that a restore checks: the identity of the run, its config and versio
 position, and what store.py needs to verify the arrays.
 
 `workdir/checkpoints/` holds the newest checkpoints, from which a run resumes; `workdir/ema/` holds
-snapshots of the averages, kept for ever, from which any other profile can be made after the run
-(Karras et al. 2024, arXiv 2312.02696, §3.2); `workdir/set_aside/` holds damaged checkpoints.
+snapshots of the averages, never deleted, from which any other profile can be made after the run
+(Karras et al. 2024, arXiv 2312.02696, §3.2); `workdir/set_aside/` holds what `resume` moved away.
 """
 
 import importlib.metadata
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import jax
+import ml_collections
 import orbax.checkpoint as ocp
 from flax import serialization
+from jaxtyping import PyTree
 
 from rfxray.checkpoints.store import Store
 from rfxray.checkpoints.weights import ema_item
@@ -29,14 +31,14 @@ from rfxray.runtime import distributed
 _PACKAGES = ("rfxray", "jax", "flax", "optax", "orbax-checkpoint", "grain")
 
 
-def _items(state: dict, metrics) -> dict:
+def _items(state: Mapping[str, PyTree], metrics: PyTree) -> dict[str, PyTree]:
     """The array items of a step, by name."""
-    state = dict(state)
-    ema = _ema_items(state.pop("ema"))
-    return {"state": {**state, "metrics": serialization.to_state_dict(metrics)}, **ema}
+    rest = dict(state)
+    ema = _ema_items(rest.pop("ema"))
+    return {"state": {**rest, "metrics": serialization.to_state_dict(metrics)}, **ema}
 
 
-def _ema_items(ema: dict) -> dict:
+def _ema_items(ema: Mapping[str, PyTree]) -> dict[str, PyTree]:
     return {ema_item(name): params for name, params in ema.items()}
 
 
@@ -57,10 +59,10 @@ class Checkpoints:
     def __init__(
         self,
         workdir: Path,
-        config,
-        identity: dict,
-        state,
-        metrics,
+        config: ml_collections.FrozenConfigDict,
+        identity: Mapping[str, object],
+        state: Mapping[str, PyTree],
+        metrics: PyTree,
         allow: Collection[str] = (),
     ):
         self._workdir, self._config, self._identity = workdir, config, identity
@@ -84,7 +86,7 @@ class Checkpoints:
         """The newest complete step, or None."""
         return max(self._steps.steps(), default=None)
 
-    def save(self, step: int, state, metrics, position: int) -> float:
+    def save(self, step: int, state: Mapping[str, PyTree], metrics: PyTree, position: int) -> float:
         """Starts to save a step; returns when the arrays may be overwritten.
 
         Args:
@@ -103,14 +105,15 @@ class Checkpoints:
         self._steps.save(step, _items(state, metrics), self._meta(step, position))
         return time.perf_counter() - begin
 
-    def snapshot(self, step: int, state, position: int) -> float:
+    def snapshot(self, step: int, state: Mapping[str, PyTree], position: int) -> float:
         """Starts to save the averages of a step into `ema/`, unless that is done; see `save`."""
         begin = time.perf_counter()
+        assert self._snapshots is not None  # there is a store if the config keeps snapshots
         if step not in self._snapshots.steps():
             self._snapshots.save(step, _ema_items(state["ema"]), self._meta(step, position))
         return time.perf_counter() - begin
 
-    def _meta(self, step: int, position: int) -> dict:
+    def _meta(self, step: int, position: int) -> dict[str, object]:
         return {
             "step": step,
             "position": position,
@@ -120,7 +123,7 @@ class Checkpoints:
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         }
 
-    def resume(self):
+    def resume(self) -> tuple[int, tuple[dict[str, PyTree], PyTree, int], list[str]] | None:
         """Restores the newest undamaged step, or returns None if the run has no steps.
 
         Newer steps are damaged. Newer snapshots will be taken again and may then hold other
@@ -145,12 +148,12 @@ class Checkpoints:
             for number, error in damaged:
                 target = self._steps.set_aside(number, folder)
                 lines.append(f"moved the damaged checkpoint to {target}: {error}")
-            snapshots = self._snapshots
-            for number in snapshots.steps() if snapshots else ():
-                if number <= step:
-                    continue
-                target = snapshots.set_aside(number, folder / "ema")
-                lines.append(f"moved the snapshot of step {number} to {target}: it is taken again")
+            if self._snapshots is not None:
+                for number in (n for n in self._snapshots.steps() if n > step):
+                    target = self._snapshots.set_aside(number, folder / "ema")
+                    lines.append(
+                        f"moved the snapshot of step {number} to {target}: it is taken again"
+                    )
             return step, restored, lines
         if damaged:
             raise DataError(
@@ -164,7 +167,7 @@ class Checkpoints:
             )
         return None
 
-    def restore(self, step: int):
+    def restore(self, step: int) -> tuple[dict[str, PyTree], PyTree, int]:
         """The (state, metrics, position) of a step, with the shardings of this run.
 
         Raises:
@@ -178,6 +181,7 @@ class Checkpoints:
             failure = error
         if not distributed.all_agree(failure is None):
             raise failure or DataError(f"another host cannot read checkpoint {step}")
+        assert meta is not None
         where = f"{self._workdir} (step {step})"
         there, here = dict(meta["identity"]), dict(self._identity)
         steps = meta["config"]["steps"]
@@ -213,7 +217,7 @@ class Checkpoints:
 
 
 def refuse_difference(
-    there: dict, here: dict, where: str, allow: Collection[str] = ()
+    there: Mapping[str, object], here: Mapping[str, object], where: str, allow: Collection[str] = ()
 ) -> list[str]:
     """Raises a ConfigError that lists the identity keys in which a checkpoint differs.
 
