@@ -118,6 +118,8 @@ def _set(config: ml_collections.ConfigDict, key: str, text: str) -> None:
             value = {"true": True, "false": False}.get(text.lower(), text)
         if isinstance(default, tuple) and not isinstance(value, tuple):
             value = tuple(text.split(",")) if isinstance(value, str) else (value,)
+    if isinstance(value, bool) and not isinstance(default, bool):  # ml_collections makes it 1.0
+        raise ConfigError(f"{key} must be of type {type(default).__name__} (got {text})")
     *parents, last = key.split(".")
     for parent in parents:
         config = config[parent]
@@ -168,7 +170,7 @@ def check_value(name: str, value: Value, key: Key) -> None:
     right = isinstance(value, kind) or (kind is float and isinstance(value, int))
     if not right or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{name} must be of type {kind.__name__} (got {value!r})")
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and isinstance(key.default, tuple):
         inner = str if isinstance(key.default[0], str) else (int, float)
         if not all(isinstance(v, inner) and not isinstance(v, bool) for v in value):
             raise ConfigError(
@@ -179,10 +181,11 @@ def check_value(name: str, value: Value, key: Key) -> None:
             raise ConfigError(f"{name} must be finite (got {value!r})")
     if key.choices and value not in key.choices:
         raise ConfigError(f"{name} must be one of {', '.join(key.choices)} (got {value})")
-    if key.least is not None and value < key.least:
-        raise ConfigError(f"{name} must be at least {key.least:g} (got {value})")
-    if key.above is not None and value <= key.above:
-        raise ConfigError(f"{name} must be above {key.above:g} (got {value})")
+    if isinstance(value, int | float):
+        if key.least is not None and value < key.least:
+            raise ConfigError(f"{name} must be at least {key.least:g} (got {value})")
+        if key.above is not None and value <= key.above:
+            raise ConfigError(f"{name} must be above {key.above:g} (got {value})")
 
 
 def _check_together(config: ml_collections.ConfigDict) -> None:

@@ -288,3 +288,8 @@ def test_an_override_leaves_the_config_as_it_was(make_config):
         override(config, {"model.remat": "some"})
     with pytest.raises(AttributeError):
         other.model.width = 64
+
+
+def test_a_truth_value_is_not_a_number(make_config):
+    with pytest.raises(ConfigError, match=r"optim\.clip must be of type float \(got True\)"):
+        make_config("optim.clip=True")
