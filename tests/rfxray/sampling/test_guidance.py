@@ -71,7 +71,7 @@ def test_all_branches_go_through_the_network_as_one_batch():
         return network(x, t, attributes)
 
     groups = guide.group_masks([["view"], ["sex"]])
-    guide.guided(counting, guide.factored(ASKED, groups, [1.0, 1.0, 1.0]))(X, T)
+    guide.guided(counting, guide.factored(ASKED, groups, [1.0, 1.0, 1.0]))(X, jnp.asarray(T))
     assert calls == [4 * 3]
 
 

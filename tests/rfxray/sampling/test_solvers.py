@@ -152,7 +152,7 @@ def test_the_result_is_float32_whatever_comes_in():
         half = solvers.integrate(
             lambda x, t: (-x).astype(jnp.bfloat16),
             jnp.ones((3, 2), jnp.bfloat16),
-            [1, 0.5, 0],
+            np.array([1, 0.5, 0]),
             solver,
         )
         assert half.dtype == jnp.float32
@@ -225,7 +225,7 @@ def test_the_time_grid_runs_from_noise_to_data(steps, shift):
             (lambda shift=shift: solvers.time_grid(50, shift), "shift=1e.*from 1 to 0")
             for shift in (1e9, 1e38, 1e39, 1e-45)
         ),
-        (lambda: solvers.integrate(mixture, X, [1.0, 0.0], "ddim"), "'ddim'.*heun"),
+        (lambda: solvers.integrate(mixture, X, np.array([1.0, 0.0]), "ddim"), "'ddim'.*heun"),
     ],
 )
 def test_what_is_no_grid_or_solver_is_refused(make, part):
