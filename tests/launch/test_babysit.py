@@ -208,5 +208,5 @@ def test_reports_that_cannot_be_read_start_nothing(cloud):
     report(cloud, version=2)
     done = cloud.run("babysit", *FLAGS)
     assert done.returncode == 78
-    assert "another version of rfxray wrote them" in done.stdout.splitlines()[-1]
+    assert "were written by another version of rfxray" in done.stdout.splitlines()[-1]
     assert attempts(cloud) == []
