@@ -108,26 +108,6 @@ class SampleRequest:
 # Flags
 
 
-def parse_grid(texts: Sequence[str], asked: Mapping[str, str]) -> dict[str, list[str]]:
-    """`["age=20,50"]` as `{"age": ["20", "50"]}`, checked.
-
-    Raises:
-      ConfigError: for a wrong name or value, or an attribute that is given twice or also set.
-    """
-    axes: dict[str, list[str]] = {}
-    for text in texts:
-        name, separator, values = text.partition("=")
-        if not separator or not values:
-            raise ConfigError(f"--grid {text!r} is not NAME=VALUE,VALUE,…, such as age=20,50,80")
-        name = vocabulary.lookup(name).name
-        if name in axes or name in asked:
-            raise ConfigError(f"--grid {name} is given twice, or by --set too")
-        axes[name] = [value.strip() for value in values.split(",")]
-        for value in axes[name]:
-            vocabulary.encode_value(name, value)
-    return axes
-
-
 def parse_weights(texts: Sequence[str]) -> tuple[tuple[tuple[str, ...], float], ...]:
     """`["view+sex=1.5"]` as `((("view", "sex"), 1.5),)`.
 
@@ -200,7 +180,7 @@ def asks_of(arguments: argparse.Namespace, asked: Mapping[str, str]) -> Requests
     if arguments.grid:
         if arguments.format != "png":
             raise ConfigError("--grid is only written as png; leave --format out")
-        return Table(parse_grid(arguments.grid, asked), asked, n, first)
+        return Table(tables.parse_axes(arguments.grid, asked), asked, n, first)
     if arguments.csv:
         return requests.from_csv(arguments.csv, asked)
     if arguments.like:

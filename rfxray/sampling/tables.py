@@ -114,3 +114,23 @@ def _refuse_others(out: Path, command: str) -> None:
         raise ConfigError(
             f"{out} is not empty and was not written by this command; choose another --out"
         )
+
+
+def parse_axes(texts: Sequence[str], asked: Mapping[str, str]) -> dict[str, list[str]]:
+    """`["age=20,50"]` as `{"age": ["20", "50"]}`, checked.
+
+    Raises:
+      ConfigError: for a wrong name or value, or an attribute that is given twice or also set.
+    """
+    axes: dict[str, list[str]] = {}
+    for text in texts:
+        name, separator, values = text.partition("=")
+        if not separator or not values:
+            raise ConfigError(f"--grid {text!r} is not NAME=VALUE,VALUE,…, such as age=20,50,80")
+        name = vocabulary.lookup(name).name
+        if name in axes or name in asked:
+            raise ConfigError(f"--grid {name} is given twice, or by --set too")
+        axes[name] = [value.strip() for value in values.split(",")]
+        for value in axes[name]:
+            vocabulary.encode_value(name, value)
+    return axes
