@@ -7,7 +7,7 @@ The COVID-19 Image Repository of Hannover Medical School (CC BY 3.0), as the REA
 The network of configs/smoke.py; about six minutes on two cores. The model memorises its 136 images.
 """
 
-from rfxray.configs import smoke
+from rfxray.configs import smoke  # pyright: ignore[reportMissingImports]  installed so
 
 
 def get_config():

@@ -6,7 +6,7 @@ The network and the phantoms of configs/smoke.py, trained 2.4 times as long: 9,0
 about twenty minutes on two cores, forty on one. To resume, run the same command again.
 """
 
-from rfxray.configs import smoke
+from rfxray.configs import smoke  # pyright: ignore[reportMissingImports]  installed so
 
 
 def get_config():

@@ -38,8 +38,10 @@ def run_tasks(
       ConfigError: If Apache Beam is not installed.
     """
     require("prep,beam", "apache_beam")
-    import apache_beam
-    from apache_beam.options.pipeline_options import PipelineOptions
+    import apache_beam  # pyright: ignore[reportMissingImports]  an extra
+    from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
+        PipelineOptions,
+    )
 
     if not tasks:
         return

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from rfxray.attributes.vocabulary import NUM_ATTRIBUTES, Attributes
+from rfxray.attributes.vocabulary import encode
 from rfxray.command_line import ArgumentParser, exit_on_error
 from rfxray.config.load import load_config, override, overrides
 from rfxray.errors import ConfigError, RfxrayError, first_line
@@ -81,9 +81,8 @@ def lower_sampler(
     weight = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
     split = jax.sharding.NamedSharding(mesh, sharding.BATCH)
     indices = jax.ShapeDtypeStruct((n,), jnp.uint32, sharding=split)
-    attributes = Attributes(
-        jax.ShapeDtypeStruct((n, NUM_ATTRIBUTES), jnp.float32, sharding=split),
-        jax.ShapeDtypeStruct((n, NUM_ATTRIBUTES), bool, sharding=split),
+    attributes = jax.tree.map(
+        lambda row: jax.ShapeDtypeStruct((n, *row.shape), row.dtype, sharding=split), encode({})
     )
     draw = make_sampler(recipe.objective.velocity, recipe.model.input_shape, settings)
     with jax.set_mesh(mesh):
@@ -97,7 +96,7 @@ def compile_for(lowered: jax.stages.Lowered, options: dict[str, str]) -> jax.sta
       DoesNotFit: where a chip's memory does not suffice.
     """
     try:
-        return lowered.compile(compiler_options=options)
+        return lowered.compile(compiler_options={**options})
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -137,7 +136,7 @@ def compile_run(
     compiled = compile_for(lower_step(recipe, mesh), options)
     took = time.perf_counter() - begin
     if hlo:
-        hlo.write_text(compiled.as_text())
+        hlo.write_text(compiled.as_text() or "")
     found = report(compiled, pod, mesh, recipes.model_flops(config))
     each = recipe.batch_size // mesh.size
     found["run"] = f"batch {recipe.batch_size} ({each} a chip), accumulate {recipe.accumulate}"
@@ -162,7 +161,7 @@ def compile_sampler(
     sharding.check_batch(mesh, settings.batch_size)
     compiled = compile_for(lower_sampler(recipe, mesh, settings), options)
     if hlo:
-        hlo.write_text(compiled.as_text())
+        hlo.write_text(compiled.as_text() or "")
     # Heun's last step is one of Euler; without guidance the network sees each sample once.
     evaluations = EVALUATIONS[settings.solver] * settings.steps - (settings.solver == "heun")
     samples = settings.batch_size * (1 if settings.guidance == 1 else 2)

@@ -99,10 +99,11 @@ def reconstruct(
     if step not in there:
         raise ConfigError(f"{workdir / 'ema'} has no snapshot of step {step}, only {there}")
     pairs = [(n, width) for n in there if n <= step for width in config.ema_sigmas]
-    weights, error = coefficients(*zip(*pairs, strict=True), step, sigma)
+    ends, widths = zip(*pairs, strict=True)
+    weights, error = coefficients(ends, widths, step, sigma)
     mesh = sharding.make_mesh(1, jax.device_count(), 1)
     abstract = state.abstract(recipe.build(config), mesh)["ema"][kept[0]]
-    total = None
+    total, meta = None, {}
     for (n, width), weight in zip(pairs, weights, strict=True):
         item, meta = ema_item(ema_name(width)), snapshots.meta(n)
         params = snapshots.restore(n, {item: abstract}, meta)[item]

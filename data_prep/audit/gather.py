@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from data_prep.images import survey
 from data_prep.sources.mapping import published_prevalence
@@ -18,6 +18,9 @@ from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, INDEX
 from rfxray.data import burned_text
 from rfxray.data.dataset import Records, open_dataset
 from rfxray.errors import DataError
+
+# Its functions are made when it is imported, so no type checker knows them.
+pc: Any = pyarrow.compute
 
 SHEET = 10  # pictures in a contact sheet
 TEXT_SHEET = 20  # pictures with text per set: two rows

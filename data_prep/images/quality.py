@@ -57,7 +57,8 @@ def scores(thumbnail: np.ndarray) -> Scores:
     frontal, lateral = _templates()
     detail = content - cv2.GaussianBlur(content, (0, 0), SMOOTHING)
     poses = [_best(np.ascontiguousarray(pose), frontal) for pose in _poses(content)]
-    return Scores(float(detail.std()), *poses, _best(content, lateral))
+    side = _best(content, lateral)
+    return Scores(float(detail.std()), *poses, side)  # pyright: ignore[reportCallIssue]  all poses
 
 
 def verdict(seen: Scores, frontal: bool) -> str:

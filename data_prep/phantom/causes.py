@@ -130,7 +130,7 @@ def draw_attributes(
     assign("source", ATTRIBUTES[INDEX["source"]].values.index("phantom"))
     for name in BASE:
         assign(name, _cause(noise, name) < expit(logit(name, values)))
-    return derive_no_finding(all_known(values)).values
+    return np.asarray(derive_no_finding(all_known(values)).values)
 
 
 def draw_trial(seed: int, indices: np.ndarray) -> np.ndarray:

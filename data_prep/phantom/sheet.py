@@ -75,7 +75,8 @@ def contact_sheet(size: int = 256, seed: int = 0, index: int = 3) -> Image.Image
         row, column = divmod(place, COLUMNS)
         left, top = column * pitch_x, row * pitch_y
         do = {name: encode_value(name, v)[0] for name, v in (_HEALTHY | changed).items()}
-        image = draw_images(draw_attributes(seed, [index], do), seed, [index], size)[0]
+        patient = np.array([index])
+        image = draw_images(draw_attributes(seed, patient, do), seed, patient, size)[0]
         label = Image.new("L", (size, _CAPTION), 255)
         ImageDraw.Draw(label).text((3, 2), caption, fill=0)
         sheet.paste(label, (left, top))

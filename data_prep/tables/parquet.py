@@ -43,7 +43,8 @@ def write(
                 batch = _batch(rows, table.origins, splits, fates)
                 writer = writer or pq.ParquetWriter(temporary, batch.schema)
                 writer.write_table(batch)
-        writer.close()
+        if writer is not None:
+            writer.close()
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -91,7 +91,7 @@ class TableBuilder:
         self.dropped: list[Dropped] = []
         self.without_patient = self.without_split = self.row_count = 0
         self._read = reader(mapped or {})
-        self._named: list[tuple] = []
+        self._named: list[tuple[str, int, str, str, str]] = []
         self._numbers, self._states = array.array("f"), array.array("b")
         self._origin_codes = array.array("B")
         self._origins = {UNTOLD: 0, DERIVED: 1}
@@ -192,7 +192,8 @@ def make_key(source: str, patient: str, study: str, image: str) -> tuple[str, st
     patient, study = (part.replace("%", "%25").replace("/", "%2F") for part in (patient, study))
     whole = f"{source}/{patient}/{study}/{image}", f"{source}/{patient}"
     # A file name that is no UTF-8 reaches Python as lone surrogates, which no protobuf takes
-    return tuple(text.encode("utf-8", "backslashreplace").decode() for text in whole)
+    key, person = (text.encode("utf-8", "backslashreplace").decode() for text in whole)
+    return key, person
 
 
 def settle_no_finding(
@@ -220,7 +221,7 @@ def settle_no_finding(
         "derived": int((changed & ~was_known).sum()),
         "contradicted": int((changed & was_known).sum()),
     }
-    return implied, states, counts
+    return np.asarray(implied), states, counts
 
 
 def _listed(cells: Counter) -> dict[str, int]:

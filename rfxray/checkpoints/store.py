@@ -171,6 +171,7 @@ class Store:
             failure = error
         if not distributed.all_agree(failure is None):
             raise self._damaged(step, failure or "another host cannot read it") from failure
+        assert items is not None
         for name, value in _named(jax.device_get(fingerprint(items))).items():
             if int(value) != meta["fingerprints"][name]:
                 raise self._damaged(step, f"{name} is not what was saved")

@@ -112,12 +112,11 @@ def _tally(example: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
         ATTRIBUTES, example["attributes"], example["states"], known, strict=True
     ):
         value = decode_value(attribute.name, number, is_known)
-        if value is None:
-            value = UNKNOWN
-        elif attribute.continuous:
+        group = UNKNOWN if value is None else str(value)
+        if value is not None and attribute.continuous:
             decade = int(value) // 10 * 10
-            value = f"{decade}-{decade + 9}"
-        yield attribute.name, "values", value
+            group = f"{decade}-{decade + 9}"
+        yield attribute.name, "values", group
         yield attribute.name, "states", State(int(state)).name.lower()
 
 

@@ -192,7 +192,7 @@ def _run_parallel(work, tasks, workers, progress, done) -> None:
         pool.shutdown(cancel_futures=True)
 
 
-_counter = None
+_counter: Any = None  # a shared counter, in a worker
 
 
 def _start_worker(counter) -> None:
@@ -205,7 +205,8 @@ def _start_worker(counter) -> None:
 
 
 def _die_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)
 
 
