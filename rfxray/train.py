@@ -13,6 +13,7 @@ from pathlib import Path
 import clu.metrics
 import jax
 import ml_collections
+import numpy as np
 from clu import parameter_overview
 
 from rfxray import command_line
@@ -32,7 +33,7 @@ from rfxray.training import recipe as recipes
 from rfxray.training import state as states
 from rfxray.training.evaluators import kinds as evaluation
 from rfxray.training.evaluators.evaluator import Context
-from rfxray.training.metrics import fresh, scalars
+from rfxray.training.metrics import accumulated, fresh, scalars
 from rfxray.training.profile import Trace
 from rfxray.training.rates import Goodput, Meter
 from rfxray.training.run_log import Writer, line
@@ -104,7 +105,7 @@ def train(
         current = Current(0, 0, states.init(recipe, mesh), no_metrics)
     else:
         step, (state, metrics, position), set_aside = resumed
-        current = Current(step, position, state, metrics)
+        current = Current(step, position, states.State(**state), metrics)
     saved = current.step
 
     # =============================================================================================
@@ -213,16 +214,16 @@ def train(
             current.position = loader.get_state()["global_next_index"]
             step, last = current.step, current.step == config.steps
             bar.advance()
-            ahead.append(current.metrics.loss.count)
+            ahead.append(accumulated(current.metrics))
             if len(ahead) > RUN_AHEAD:
                 ahead.popleft().block_until_ready()
             if first:  # the first step of this process, kept out of the rates
-                current.metrics.loss.count.block_until_ready()
+                accumulated(current.metrics).block_until_ready()
                 say(f"step {step} is the first of this process")
                 meter.restart(step)
                 first = False
             watch.done(step)
-            if text := trace.after(step, current.metrics.loss.count, last=last):
+            if text := trace.after(step, accumulated(current.metrics), last=last):
                 say(text)
             checkpoints.check()
 
@@ -240,7 +241,8 @@ def train(
                     say(row)
                 skipped = int(current.state["guard"]["skipped"])
                 values["skipped"], values["replaced_records"] = skipped, faults.count
-                values["learning_rate"] = float(recipe.learning_rate(step - 1 - skipped))
+                rate = np.asarray(recipe.learning_rate(step - 1 - skipped))
+                values["learning_rate"] = float(rate)
                 writer.scalars(step, values)
                 say(line(step, config.steps, values))
                 report_skips(current, skips, checkpoints, say)
@@ -274,7 +276,7 @@ def train(
         # The end: all steps taken, or asked to stop
         # =========================================================================================
         bar.close()
-        if text := trace.after(current.step, current.metrics.loss.count, last=True):
+        if text := trace.after(current.step, accumulated(current.metrics), last=True):
             say(text)
         watch.doing("the last checkpoint")
         if saved != current.step:  # asked to stop between two saves

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import grain
 import numpy as np
@@ -202,7 +202,7 @@ def train_batches(
     position: int = 0,
     host: int = 0,
     hosts: int = 1,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> grain.DatasetIterator[dict[str, np.ndarray]]:
     """This host's rows of every global batch, endless, from a position on.
 
     Args:

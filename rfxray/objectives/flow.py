@@ -20,16 +20,16 @@ Times = TypeVar("Times", jax.Array, np.ndarray, float)
 T_FLOOR = 0.05
 
 
-def _per_example(t: Float[Array, " batch"], ndim: int) -> Float[Array, "batch ..."]:
+def _per_example(t: Float[Array, " times"], ndim: int) -> Float[Array, "times ..."]:
     return t.reshape(t.shape + (1,) * (ndim - 1))
 
 
 def interpolate(
     x: Float[AnyArray, " batch *shape"],
     noise: Float[AnyArray, " batch *shape"],
-    t: Float[Array, " batch"],
+    t: Float[Array, "#batch"],
 ) -> Float[Array, " batch *shape"]:
-    """x_t = (1 − t)·x + t·ε for x, ε [batch, ...] and t [batch] in [0, 1]."""
+    """x_t = (1 − t)·x + t·ε for x, ε [batch, ...] and t [batch], or one t [1], in [0, 1]."""
     t = _per_example(t, x.ndim)
     return (1 - t) * x + t * noise
 

@@ -12,7 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from rfxray.attributes import conditioning
 from rfxray.attributes.vocabulary import Attributes
@@ -28,8 +28,9 @@ T_BINS = 4
 class LossByTimestep(clu.metrics.Metric):
     """Mean loss in each of `T_BINS` equal bins of t: [T_BINS] float32."""
 
-    total: jax.Array
-    count: jax.Array
+    # Float[Array, "bins"], but JAX also makes trees of shapes and shardings of this class.
+    total: PyTree
+    count: PyTree
 
     @classmethod
     def empty(cls) -> "LossByTimestep":
@@ -39,7 +40,7 @@ class LossByTimestep(clu.metrics.Metric):
     def from_model_output(
         cls,
         loss_by_t: tuple[Float[Array, " batch"], Float[Array, " batch"]],
-        **_: jax.Array | tuple[jax.Array, ...],
+        **_: object,
     ) -> "LossByTimestep":
         loss, t = loss_by_t
         within = jax.nn.one_hot(jnp.minimum((t * T_BINS).astype(jnp.int32), T_BINS - 1), T_BINS)

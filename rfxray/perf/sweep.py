@@ -51,7 +51,7 @@ class Candidate:
     memory: float
     seconds: float
 
-    def keys(self) -> dict[str, object]:
+    def keys(self) -> dict[str, str | int]:
         """The candidate as keys of a config."""
         mesh = {f"mesh.{axis}": getattr(self, axis) for axis in ("data", "fsdp", "tensor")}
         return {"model.remat": self.remat, "accumulate": self.accumulate, **mesh}

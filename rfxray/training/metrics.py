@@ -28,10 +28,15 @@ def fresh(
     return jax.device_put(metrics.empty(), place)
 
 
+def accumulated(metrics: clu.metrics.Collection) -> jax.Array:
+    """Number of steps in the accumulators, a scalar that is ready when the last of them is."""
+    return vars(metrics)["loss"].count
+
+
 def scalars(metrics: clu.metrics.Collection) -> dict[str, float]:
     """Fetches accumulators as named numbers, without those that saw no example."""
     metrics = jax.device_get(metrics)
-    if not metrics.loss.count:  # every step was skipped
+    if not accumulated(metrics):  # every step was skipped
         return {}
     named: dict[str, float] = {}
     for name, value in metrics.compute().items():

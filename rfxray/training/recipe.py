@@ -1,7 +1,6 @@
 """What a config describes, built: networks, objective, optimizers, settings of the train step."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 
 import clu.metrics
@@ -14,7 +13,7 @@ from rfxray.errors import ConfigError
 from rfxray.networks import kinds as networks
 from rfxray.networks.network import Network
 from rfxray.objectives import kinds as objectives
-from rfxray.objectives.objective import Objective, batch_shapes
+from rfxray.objectives.objective import Loss, Objective, batch_shapes
 from rfxray.perf import flops
 from rfxray.training import optimizer
 from rfxray.training.metrics import collection
@@ -104,8 +103,8 @@ def model_flops(config: ml_collections.FrozenConfigDict) -> float:
     params = {name: network.shapes for name, network in recipe.networks.items()}
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
     example = batch_shapes(1, recipe.model.input_shape)
-    forward = sum(
-        flops.of_call(functools.partial(loss, training=True), params, example, keys)
-        for loss in recipe.objective.losses.values()
-    )
-    return 3.0 * recipe.batch_size * forward
+
+    def forward(loss: Loss) -> float:
+        return flops.of_call(lambda p, batch, k: loss(p, batch, k, True), params, example, keys)
+
+    return 3.0 * recipe.batch_size * sum(map(forward, recipe.objective.losses.values()))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rfxray.arrays import AnyArray
 from rfxray.config.schema import REMEMBERED_SKIPS
 
 # Good steps before a norm can count as larger than usual: early in a run it falls tenfold.
@@ -62,7 +63,7 @@ def remember(
     step: jax.Array,
     norm: jax.Array,
     losses: jax.Array,
-    index: jax.Array,
+    index: AnyArray,
 ) -> Guard:
     """The guard after a step.
 

@@ -77,7 +77,7 @@ class SkipReport:
         if jax.process_index():
             return folder
         folder.mkdir(parents=True, exist_ok=True)
-        rows = []
+        rows, batch = [], []
         for skip in skip_guard.remembered(guard):
             places = range(skip.first, skip.first + self.batch_size)
             batch = records_at(self.mixture, places)
@@ -92,11 +92,13 @@ class SkipReport:
                 }
             )
         write_whole(folder / "skips.json", (json.dumps(rows, indent=1) + "\n").encode())
-        arrays = {
-            key: np.stack([each[key] for each in batch])
-            for key in ("image", "attributes", "states")
-        }
-        np.savez_compressed(folder / "batch.npz", **arrays)
-        grid = contact_sheet.grid((arrays["image"] >> 8).astype(np.uint8))
+        images = np.stack([each["image"] for each in batch])
+        np.savez_compressed(
+            folder / "batch.npz",
+            image=images,
+            attributes=np.stack([each["attributes"] for each in batch]),
+            states=np.stack([each["states"] for each in batch]),
+        )
+        grid = contact_sheet.grid((images >> 8).astype(np.uint8))
         save_png(folder / "batch.png", grid)
         return folder

@@ -16,7 +16,9 @@ from typing import TypedDict
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int32, Key, PyTree
 
+from rfxray.arrays import Params
 from rfxray.checkpoints.weights import ema_name
 from rfxray.objectives.objective import Parts
 from rfxray.runtime import sharding
@@ -27,14 +29,14 @@ from rfxray.training.recipe import Recipe
 class State(TypedDict):
     """The train state, or a tree like it of shapes or of shardings."""
 
-    params: dict[str, optax.Params]
+    params: dict[str, Params]
     optimizer: dict[str, optax.OptState]
-    ema: dict[str, dict[str, optax.Params]]
+    ema: dict[str, dict[str, Params]]
     guard: skip_guard.Guard
-    step: jax.Array
+    step: Int32[Array, ""]
 
 
-def _place(recipe: Recipe, mesh: jax.sharding.Mesh) -> State:
+def _place(recipe: Recipe, mesh: jax.sharding.Mesh) -> PyTree[jax.sharding.NamedSharding]:
     """The sharding of every array of the state."""
     whole = sharding.replicated(mesh)
     params, moments = {}, {}
@@ -61,7 +63,7 @@ def _place(recipe: Recipe, mesh: jax.sharding.Mesh) -> State:
     }
 
 
-def _fresh(recipe: Recipe, key: jax.Array) -> State:
+def _fresh(recipe: Recipe, key: Key[Array, ""]) -> State:
     params = {
         # The first part uses the key itself, so that adding a part does not change it.
         name: network.init(jax.random.fold_in(key, number) if number else key)
@@ -95,7 +97,7 @@ def abstract(recipe: Recipe, mesh: jax.sharding.Mesh) -> State:
     )
 
 
-def shardings(state: State) -> State:
+def shardings(state: State) -> PyTree[jax.sharding.Sharding]:
     """The sharding of every array of a state, real or abstract."""
     return jax.tree.map(lambda leaf: leaf.sharding, state)
 

@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from einops import rearrange
+from jaxtyping import Array, Key, PyTree, UInt32
 
+from rfxray.arrays import AnyArray, Params
 from rfxray.checkpoints.weights import ema_name
 from rfxray.objectives.objective import Batch, Loss, Outcome, Parts, batch_shapes
 from rfxray.runtime.sharding import BATCH, constrain
@@ -28,7 +30,7 @@ TRAINING, VALIDATION = 0, 1  # streams of random numbers, which never share a ke
 Step = Callable[[State, clu.metrics.Collection, Batch], tuple[State, clu.metrics.Collection]]
 
 
-def example_keys(seed: int, stream: int, index: jax.Array) -> jax.Array:
+def example_keys(seed: int, stream: int, index: UInt32[AnyArray, " batch"]) -> Key[Array, " batch"]:
     """Typed PRNG keys of examples, [batch], from their positions in the order of the data."""
     key = jax.random.fold_in(jax.random.key(seed), stream)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
@@ -36,16 +38,16 @@ def example_keys(seed: int, stream: int, index: jax.Array) -> jax.Array:
 
 def _gradient(
     recipe: Recipe, part: str, loss: Loss, params: Parts, batch: Batch
-) -> tuple[optax.Params, Outcome]:
+) -> tuple[Params, Outcome]:
     """The gradient of a part's mean loss in its own parameters, and the outcome, [batch].
 
     The batch is split into `recipe.accumulate` pieces, which are computed one after another.
     """
 
-    def of(rows: Batch) -> tuple[optax.Params, Outcome]:
+    def of(rows: Batch) -> tuple[Params, Outcome]:
         keys = example_keys(recipe.seed, TRAINING, rows["index"])
 
-        def mean(own: optax.Params) -> tuple[jax.Array, Outcome]:
+        def mean(own: Params) -> tuple[jax.Array, Outcome]:
             outcome = loss({**params, part: own}, rows, keys, True)
             return outcome.losses.mean(), outcome
 
@@ -61,7 +63,7 @@ def _gradient(
         x = rearrange(x, "(b a) ... -> a b ...", a=pieces)
         return constrain(x, None, "batch", *(None,) * (x.ndim - 2))
 
-    def add(total: optax.Params, rows: Batch) -> tuple[optax.Params, Outcome]:
+    def add(total: Params, rows: Batch) -> tuple[Params, Outcome]:
         gradient, outcome = of(rows)
         return jax.tree.map(jnp.add, total, gradient), outcome
 
@@ -75,8 +77,8 @@ def _gradient(
 def _observe(
     recipe: Recipe,
     outcomes: Mapping[str, Outcome],
-    gradients: Mapping[str, optax.Params],
-    updates: Mapping[str, optax.Params],
+    gradients: Mapping[str, Params],
+    updates: Mapping[str, Params],
 ) -> clu.metrics.Collection:
     """What one step adds to the metrics."""
     seen = {}
@@ -118,13 +120,13 @@ def train_step(recipe: Recipe) -> Step:
         }
         seen = metrics.merge(_observe(recipe, outcomes, gradients, updates))
 
-        def if_good(new, old):
+        def if_good(new: PyTree, old: PyTree) -> PyTree:
             return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
 
         trained = {"params": params, "optimizer": moments, "ema": ema}
         kept = if_good(trained, {key: state[key] for key in trained})
         guard = skip_guard.remember(state["guard"], good, count, norm, per_example, batch["index"])
-        return {**kept, "guard": guard, "step": count}, if_good(seen, metrics)
+        return State(**kept, guard=guard, step=count), if_good(seen, metrics)
 
     return step
 

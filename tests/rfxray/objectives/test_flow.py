@@ -29,7 +29,7 @@ def test_times_of_another_batch_are_refused():
     # By the import hook of conftest.py, which checks every call in the tests.
     x, noise = pair()
     with pytest.raises(TypeCheckError, match="parameter 't'"):
-        flow.interpolate(x, noise, jnp.zeros(1))
+        flow.interpolate(x, noise, jnp.zeros(3))
 
 
 def test_loss_of_the_derivative_of_the_path_is_zero():
