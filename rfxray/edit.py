@@ -9,7 +9,7 @@
 
 The radiograph is read as data_prep reads it: made square and 16-bit grey, at the model's size.
 Writes `original.png`, `edited.png` (and .dcm with --dicom), `difference.png` (red is brighter, blue
-darker), `strip.png` over guidance or strength, and `edit.json`, whose `command` makes them again.
+darker), `strip.png` over guidance or strength, and `edit.json`; its `command` makes them again.
 """
 
 import argparse
@@ -71,7 +71,7 @@ class EditRequest:
       ema: Relative width of the EMA profile.
       step: Step of the checkpoint; the newest when None.
       dicom: Whether to write a DICOM file too.
-      allow_kinds: Kinds outside of rfxray whose code may be run.
+      allow_kinds: Kinds outside of rfxray that may be run.
       words: Words of the command line.
 
     Raises:

@@ -1,11 +1,11 @@
 """An average of any width after training: `python -m rfxray.posthoc_ema --workdir W --sigma S`.
 
-A run that keeps snapshots of its averages (`ema_every`) has enough to tell what an average of
-another width would have been: the profile over the steps that is wanted is approximated by the
-profiles that were kept, in the sense of least squares, and the parameters by the same sum (Karras
-et al. 2024, arXiv 2312.02696, §3.2). The result lies in `W/posthoc/`, where `rfxray.sample --ema S`
-finds it. How well it fits is said: of 38 snapshots, a width between the two that were kept is met
-but for 0.0007 of the profile, 0.03 but for 0.008, and 0.01 is not (0.14).
+A run that keeps snapshots of its averages (`ema_every`) has enough to reconstruct an average of
+another width: the wanted profile over the steps is approximated by the profiles that were kept, in
+the least-squares sense, and the parameters by the same sum (Karras et al. 2024, arXiv 2312.02696,
+§3.2). The result is in `W/posthoc/`, where `rfxray.sample --ema S` finds it. The command prints the
+relative error of the profile. With 38 snapshots it is 0.0007 for a width between the two that were
+kept, 0.008 for 0.03, and 0.14 for 0.01, which is too much.
 """
 
 import argparse
@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> None:
         folder, error = reconstruct(
             arguments.workdir, arguments.sigma, arguments.step, tuple(arguments.allow_kind)
         )
-        print(f"rfxray.posthoc_ema: the profile is met but for {error:.1e} of it; {folder}")
+        print(f"rfxray.posthoc_ema: relative error of the profile: {error:.1e}; wrote {folder}")
 
 
 if __name__ == "__main__":

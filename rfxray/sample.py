@@ -9,7 +9,7 @@
     --nearest DATA                        beside each image the nearest one that it was trained on
 
 Writes 16-bit PNG, DICOM Secondary Capture or ArrayRecord (--format), `grid.png` and `gallery.html`
-to look at, and `samples.json`, whose `command` draws them again. Any number of images is drawn in
+to look at, and `samples.json`; its `command` draws them again. Any number of images is drawn in
 bounded memory; to continue after an interruption, run the same command again: it keeps the step of
 the checkpoint that it began with. A table (--grid) is held in memory and has no gallery; its folder
 must be empty, or hold what the same command wrote.
@@ -67,7 +67,7 @@ class SampleRequest:
       weak: Profile and step of the network of autoguidance.
       nearest: Data set to compare the images with.
       compile_only: Whether only to fill the compilation cache.
-      allow_kinds: Kinds outside of rfxray whose code may be run.
+      allow_kinds: Kinds outside of rfxray that may be run.
       words: Words of the command line.
     """
 

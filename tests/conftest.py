@@ -60,7 +60,7 @@ TINY = (
 
 
 def draw(numbers):
-    """Records whose first pixel is their number, so that a test knows each example by sight."""
+    """Records with their number as the first pixel, so that a test can tell each example."""
     from rfxray.attributes import vocabulary
     from rfxray.attributes.states import State
 

@@ -106,7 +106,7 @@ COMMON: dict[str, Key] = {
     ),
     "checkpoint_keep": _runtime(3, "Newest checkpoints that are kept.", least=1),
     "checkpoint_keep_every": _runtime(
-        0, "Steps whose multiples are kept for ever; 0: none.", least=0
+        0, "Interval of the steps that are kept for ever; 0: none.", least=0
     ),
     "ema_every": _runtime(
         0, "Steps between snapshots of the averages, kept for ever; 0: none.", least=0
@@ -215,7 +215,7 @@ EVALUATORS: dict[str, dict[str, Key]] = {
     },
     "sample_grid": {
         "every": _runtime(1000, "Steps between two grids; 0: never.", least=0),
-        "split": _runtime("validation", "Split whose first examples give the attributes."),
+        "split": _runtime("validation", "Split that gives the attributes, by its first examples."),
         "n": _runtime(16, "Samples in the grid.", least=1),
         "solver": _runtime("heun", "Solver of the ODE.", choices=SOLVERS),
         "steps": _runtime(20, "Steps of the solver.", least=1),

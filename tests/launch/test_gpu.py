@@ -23,7 +23,7 @@ def executable(file: Path, text: str) -> Path:
 def machine(tmp_path):
     """`machine(script, *flags, codes=…)`: a finished script; trainer i ends with code i.
 
-    Its interpreter is Python but for `-m rfxray.train` and the benchmark, which keep their words
+    Its interpreter is Python except for `-m rfxray.train` and the benchmark, which keep their words
     and end, and for the look for a GPU, which finds one unless NO_GPU is set.
     """
     python = executable(

@@ -50,18 +50,18 @@ def dry(cloud, script: str, **settings) -> str:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_dry_run_prints_and_does_nothing(cloud, script):
-    told = dry(cloud, script)
-    assert "gcloud " in told
+    printed = dry(cloud, script)
+    assert "gcloud " in printed
     for claim in ("is installed", "is deleted", "runs on every", "in us-central2-b"):
-        assert claim not in told
+        assert claim not in printed
     assert cloud.calls == []
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_and_wrong_words(cloud, script):
-    told = cloud.run(script, "--help")
-    assert (told.returncode, told.stderr) == (0, "")
-    assert f"bash launch/tpu/{script}.sh" in told.stdout
+    printed = cloud.run(script, "--help")
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert f"bash launch/tpu/{script}.sh" in printed.stdout
     for words in (["--nonsense"], ["--dry-run", "--nonsense"], ["--dry-run", "0", "nonsense"]):
         done = cloud.run(script, *words)
         assert done.returncode == 78
@@ -115,7 +115,7 @@ def test_a_setting_without_a_default_is_asked_for(cloud, setting):
 
 @pytest.fixture
 def host(cloud):
-    """A worker whose on_host/run.sh writes down the words that reach it."""
+    """A worker with an on_host/run.sh that writes down the words that reach it."""
     scripts = cloud.folder / "home" / "rfxray" / "current" / "launch" / "tpu" / "on_host"
     scripts.mkdir(parents=True)
     (scripts / "run.sh").write_text("printf '%s\\0' \"$@\" >~/words\n")
@@ -268,7 +268,7 @@ time.sleep(600)
 
 @pytest.fixture
 def worker(tmp_path):
-    """(run a script of on_host/, home): a worker whose trainer waits to be asked to stop."""
+    """(run a script of on_host/, home): a worker with a trainer that waits to be asked to stop."""
     code = tmp_path / "home" / "rfxray" / "code"
     shutil.copytree(TPU / "on_host", code / "launch" / "tpu" / "on_host")
     (code / "rfxray" / "runtime").mkdir(parents=True)

@@ -65,8 +65,8 @@ def test_an_edit_leaves_all_that_was_promised(edited):
         assert "synthetic" in picture.text["Description"]
         assert json.loads(picture.text["rfxray"]) == entry
     assert entry["synthetic"] is True
-    told = {"view": "AP", "sex": "M", "cardiomegaly": "present"}
-    assert entry["attributes"] == {**told, "no_finding": "absent"}  # which follows
+    requested = {"view": "AP", "sex": "M", "cardiomegaly": "present"}
+    assert entry["attributes"] == {**requested, "no_finding": "absent"}  # which follows
     assert (entry["from"], entry["set"]) == (
         {"view": "AP", "sex": "M"},
         {"cardiomegaly": "present"},
@@ -97,8 +97,10 @@ def test_an_edit_is_known_by_what_it_was_made_from(edited, tmp_path, change, sam
     _, entry = edited
     image = np.zeros((4, 4), np.uint16)
     files = []
-    for number, told in enumerate((entry, entry | change)):
-        dicom.save(tmp_path / f"{number}.dcm", image, told, f"edited from {told['edit_of']}")
+    for number, requested in enumerate((entry, entry | change)):
+        dicom.save(
+            tmp_path / f"{number}.dcm", image, requested, f"edited from {requested['edit_of']}"
+        )
         files.append(pydicom.dcmread(tmp_path / f"{number}.dcm"))
     found = [file.SOPInstanceUID for file in files]
     assert (found[0] == found[1]) == ("picture" in same)

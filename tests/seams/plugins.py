@@ -131,6 +131,6 @@ def brightness(section: ml_collections.ConfigDict, context: Context) -> Evaluato
 
 brightness.KEYS = {
     "every": Key(4, "Steps between two evaluations; 0: never.", least=0),
-    "split": Key("validation", "Split whose first examples are looked at."),
+    "split": Key("validation", "Split to look at, by its first examples."),
     "n": Key(8, "Examples.", least=1),
 }

@@ -131,8 +131,8 @@ def test_evaluators_run_at_their_intervals(whole):
 
 def test_eight_devices_train_as_one_does(run, whole):
     eight = run("eight", "mesh.data=2", "mesh.fsdp=4", devices=8)
-    alone, shared = ([row["loss"] for row in rows(w) if "loss" in row] for w in (whole, eight))
-    np.testing.assert_allclose(alone, shared, rtol=1e-4)
+    single, shared = ([row["loss"] for row in rows(w) if "loss" in row] for w in (whole, eight))
+    np.testing.assert_allclose(single, shared, rtol=1e-4)
 
 
 def test_resume_continues_bitwise_after_a_kill(tmp_path, tiny_data, environment, whole):

@@ -144,12 +144,12 @@ def test_every_value_of_every_attribute_has_a_row_of_its_own():
     for i, attribute in enumerate(vocabulary.ATTRIBUTES):
         rows[attribute.name, None] = int(nothing[i])
         for value in attribute.values or (50.0,):
-            told = np.asarray(
+            known = np.asarray(
                 conditioning.embedding_rows(vocabulary.encode({attribute.name: value}))
             )
-            rows[attribute.name, value] = int(told[i])
+            rows[attribute.name, value] = int(known[i])
             others = np.arange(K) != i
-            np.testing.assert_array_equal(told[others], nothing[others])
+            np.testing.assert_array_equal(known[others], nothing[others])
     assert sorted(rows.values()) == list(range(conditioning.NUM_ROWS))
 
 

@@ -29,7 +29,7 @@ def level(attributes):
 
 
 def velocity(params, x, t, attributes):
-    """The exact flow of pictures whose pixels are N(level, WIDTH²), each by itself."""
+    """The exact flow of images with independent pixels N(level, WIDTH²)."""
     t = t[:, None, None, None]
     mean = level(attributes)
     slope = (t - (1 - t) * WIDTH**2) / ((1 - t) ** 2 * WIDTH**2 + t**2)
@@ -38,7 +38,7 @@ def velocity(params, x, t, attributes):
 
 @pytest.fixture(scope="module")
 def exact():
-    """A model whose counterfactuals are known: pixels move by the difference of the levels."""
+    """A model with known counterfactuals: pixels move by the difference of the levels."""
     source = {"checkpoint": "none", "step": 0, "ema": 0.05}
     return Model({}, velocity, (SIZE, SIZE, 1), sharding.make_mesh(1, 1, 1), source)
 
@@ -193,12 +193,12 @@ def test_a_sweep_over_numbers_compiles_once(exact):
 
 def test_batches_do_not_show(exact):
     last = slice(2, None)
-    alone = editing.edit(exact, IMAGES[last], BEFORE.rows(last), AFTER.rows(last), FAST)
+    single = editing.edit(exact, IMAGES[last], BEFORE.rows(last), AFTER.rows(last), FAST)
     small = dataclasses.replace(FAST, batch_size=2)
     seen = []
     pair = editing.edit(exact, IMAGES, BEFORE, AFTER, small, progress=seen.append)
     assert seen == [2, 1]
-    np.testing.assert_allclose(pair[2] - IMAGES[2], alone[0] - IMAGES[2], atol=5e-3)
+    np.testing.assert_allclose(pair[2] - IMAGES[2], single[0] - IMAGES[2], atol=5e-3)
 
 
 @pytest.mark.parametrize(

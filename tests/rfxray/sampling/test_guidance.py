@@ -36,9 +36,9 @@ def test_without_guidance_it_is_the_conditional_velocity():
 
 
 def test_classifier_free_guidance_is_its_formula():
-    told, null = plain(KNOWN), plain(KNOWN & False)
+    full, null = plain(KNOWN), plain(KNOWN & False)
     found = combined(guide.classifier_free(ASKED, 2.5))
-    np.testing.assert_allclose(found, null + 2.5 * (told - null), rtol=1e-5)
+    np.testing.assert_allclose(found, null + 2.5 * (full - null), rtol=1e-5)
 
 
 def test_factored_guidance_is_its_formula():
@@ -54,13 +54,13 @@ def test_factored_guidance_is_its_formula():
 
 def test_contrast_guides_one_group_given_the_others():
     changed = guide.group_masks([["age"]])[0]
-    without, told = plain(KNOWN & ~changed), plain(KNOWN)
+    without, full = plain(KNOWN & ~changed), plain(KNOWN)
     found = combined(guide.contrast(ASKED, changed, 3.0))
-    np.testing.assert_allclose(found, without + 3 * (told - without), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, without + 3 * (full - without), rtol=1e-4, atol=1e-5)
     # At weight 1, and where nothing is changed, it is the conditional velocity itself.
     for mask, weight in ((changed, 1.0), (changed & False, 5.0)):
         same = combined(guide.contrast(ASKED, mask, weight))
-        np.testing.assert_allclose(same, told, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(same, full, rtol=1e-5, atol=1e-6)
 
 
 def test_all_branches_go_through_the_network_as_one_batch():
@@ -86,23 +86,23 @@ def test_outside_of_the_interval_every_weight_is_1(t, inside):
 
 def test_rescaled_guidance_has_the_contrast_of_none():
     branches = guide.classifier_free(ASKED, 4.0)
-    told = combined(guide.classifier_free(ASKED, 1.0))
+    full = combined(guide.classifier_free(ASKED, 1.0))
     guided = combined(branches)
-    assert not np.allclose(guided.std(1), told.std(1), rtol=0.05)
+    assert not np.allclose(guided.std(1), full.std(1), rtol=0.05)
     np.testing.assert_allclose(
-        combined(branches, guide.rescaled(guide.affine, 1.0)).std(1), told.std(1), rtol=1e-4
+        combined(branches, guide.rescaled(guide.affine, 1.0)).std(1), full.std(1), rtol=1e-4
     )
     np.testing.assert_allclose(combined(branches, guide.rescaled(guide.affine, 0.0)), guided, 1e-5)
     half = combined(branches, guide.rescaled(guide.affine, 0.5))
-    np.testing.assert_allclose(half.std(1), (guided.std(1) + told.std(1)) / 2, rtol=1e-4)
+    np.testing.assert_allclose(half.std(1), (guided.std(1) + full.std(1)) / 2, rtol=1e-4)
 
 
 def test_optimised_guidance_is_its_formula():
     branches = guide.classifier_free(ASKED, 3.0)
-    told, null = plain(KNOWN), plain(KNOWN & False)
-    scale = (told * null).sum(1, keepdims=True) / (null**2).sum(1, keepdims=True)
+    full, null = plain(KNOWN), plain(KNOWN & False)
+    scale = (full * null).sum(1, keepdims=True) / (null**2).sum(1, keepdims=True)
     found = combined(branches, guide.optimised(guide.affine))
-    np.testing.assert_allclose(found, scale * null + 3 * (told - scale * null), rtol=1e-4)
+    np.testing.assert_allclose(found, scale * null + 3 * (full - scale * null), rtol=1e-4)
 
 
 def test_rules_are_put_into_each_other():
@@ -117,8 +117,8 @@ def test_rules_are_put_into_each_other():
 def test_a_weight_may_vary_in_space():
     mask = jnp.array([[0.0, 1.0, 0.0, 1.0]])
     found = combined(guide.classifier_free(ASKED, mask * 2.0))
-    null, told = plain(KNOWN & False), plain(KNOWN)
-    np.testing.assert_allclose(found, np.where(mask > 0, null + 2 * (told - null), null), rtol=1e-4)
+    null, full = plain(KNOWN & False), plain(KNOWN)
+    np.testing.assert_allclose(found, np.where(mask > 0, null + 2 * (full - null), null), rtol=1e-4)
 
 
 def test_autoguidance_leads_away_from_the_weak_network():

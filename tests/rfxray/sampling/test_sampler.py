@@ -28,7 +28,7 @@ ASKED = {"view": "lateral", "age": 40, "cardiomegaly": "present"}
 
 @pytest.fixture(scope="module")
 def network(make_config, randomise):
-    """A random network whose velocity depends on everything; no run made it."""
+    """A random network with a velocity that depends on everything; no run made it."""
     config = make_config("objective.prediction=v")
     shapes = pretrained.averaged(config)
     params = randomise(jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes))
@@ -43,13 +43,13 @@ def test_an_index_is_the_same_picture_in_any_batch(network):
     assert six.images.dtype == np.float32
     assert np.abs(six.images).max() <= 1
     some = sampling.generate(network, ASKED, indices=[4, 1, 5], settings=FAST)
-    alone = sampling.generate(
+    single = sampling.generate(
         network, ASKED, indices=[3], settings=dataclasses.replace(FAST, batch_size=1)
     )
     # In the same program a row's place may still change the order of a sum: a few float32 roundings
     # of 6e-8, through three steps.
     np.testing.assert_allclose(some.images, six.images[[4, 1, 5]], atol=2e-6)
-    np.testing.assert_allclose(alone.images[0], six.images[3], atol=2e-6)
+    np.testing.assert_allclose(single.images[0], six.images[3], atol=2e-6)
     for i in range(5):
         assert np.abs(six.images[i] - six.images[i + 1]).max() > 0.1
 
@@ -67,8 +67,8 @@ def test_rows_of_attributes_are_followed_one_by_one(network):
     table = vocabulary.stack([vocabulary.encode(row) for row in rows])
     mixed = sampling.generate(network, table, indices=[7, 7, 7], settings=FAST)
     for image, row in zip(mixed.images, rows, strict=True):
-        alone = sampling.generate(network, row, indices=[7, 7], settings=FAST)
-        np.testing.assert_allclose(image, alone.images[0], atol=2e-6)
+        single = sampling.generate(network, row, indices=[7, 7], settings=FAST)
+        np.testing.assert_allclose(image, single.images[0], atol=2e-6)
     assert np.abs(mixed.images[0] - mixed.images[1]).max() > 1e-3
     assert np.abs(mixed.images[1] - mixed.images[2]).max() > 1e-3
 
