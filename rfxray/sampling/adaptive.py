@@ -2,9 +2,10 @@
 
 import warnings
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
+from rfxray.arrays import AnyArray
 from rfxray.errors import ConfigError
 from rfxray.sampling.solvers import Velocity
 
@@ -12,8 +13,12 @@ MOST_STEPS = 4096  # of which a rectified flow at a tolerance of 1e-5 needs some
 
 
 def integrate(
-    velocity: Velocity, x: jax.Array, start: float, end: float, tolerance: float
-) -> tuple[jax.Array, jax.Array]:
+    velocity: Velocity,
+    x: Float[AnyArray, " batch *shape"],
+    start: float,
+    end: float,
+    tolerance: float,
+) -> tuple[Float[Array, " batch *shape"], Int[Array, ""]]:
     """x at time `end`, from x at time `start`, for dx/dt = velocity(x, t).
 
     One length of step serves the whole batch, so an image depends on the others in its batch by as

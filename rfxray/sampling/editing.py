@@ -21,21 +21,23 @@ code pastes one time late), so that at t = 0 these pixels are the original's to 
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from jaxtyping import Array, Float, Shaped
 
+from rfxray.arrays import AnyArray
 from rfxray.attributes.vocabulary import Attributes
 from rfxray.errors import ConfigError
 from rfxray.objectives import flow
+from rfxray.objectives.objective import Velocity as ParametricVelocity
 from rfxray.runtime import sharding
 from rfxray.sampling import guidance as guide
 from rfxray.sampling import solvers
-from rfxray.sampling.guidance import ParametricVelocity
 from rfxray.sampling.interventions import changed
 from rfxray.sampling.pretrained import Model
 from rfxray.sampling.sampler import Shape, blocks, finite, keys_of, noise
@@ -109,8 +111,11 @@ class EditSettings:
 
 
 def abduct(
-    model: Model, images: np.ndarray, source: Attributes, settings: EditSettings = EditSettings()
-) -> np.ndarray:
+    model: Model,
+    images: Float[np.ndarray, "n height width"],
+    source: Attributes,
+    settings: EditSettings = EditSettings(),
+) -> Float[np.ndarray, "n states height width"]:
     """The path on which the model comes to these images, given what they show.
 
     Args:
@@ -141,14 +146,14 @@ def abduct(
 
 def predict(
     model: Model,
-    path: np.ndarray,
+    path: Float[np.ndarray, "n states height width"],
     source: Attributes,
     target: Attributes,
     settings: EditSettings = EditSettings(),
-    mask: np.ndarray | None = None,
-    keep: np.ndarray | None = None,
+    mask: Shaped[np.ndarray, "..."] | None = None,
+    keep: Shaped[np.ndarray, "..."] | None = None,
     progress: Progress | None = None,
-) -> np.ndarray:
+) -> Float[np.ndarray, "n height width"]:
     """From the start of a path to the images it leads to under other attributes.
 
     Args:
@@ -190,14 +195,14 @@ def predict(
 
 def edit(
     model: Model,
-    images: np.ndarray,
+    images: Float[np.ndarray, "n height width"],
     source: Attributes,
     target: Attributes,
     settings: EditSettings = EditSettings(),
-    mask: np.ndarray | None = None,
-    keep: np.ndarray | None = None,
+    mask: Shaped[np.ndarray, "..."] | None = None,
+    keep: Shaped[np.ndarray, "..."] | None = None,
     progress: Progress | None = None,
-) -> np.ndarray:
+) -> Float[np.ndarray, "n height width"]:
     """Images as they would look under other attributes: `abduct` and `predict`, or FlowEdit.
 
     Arguments, result and errors are those of the two.
@@ -253,11 +258,11 @@ def _masks(model: Model, n: int, mask, keep) -> tuple[np.ndarray, np.ndarray]:
     return edit_mask, keep_mask
 
 
-def _numbers(settings: EditSettings) -> dict[str, np.ndarray | np.generic]:
+def _numbers(settings: EditSettings) -> dict[str, np.ndarray]:
     """What a sweep changes without compiling again."""
     return {
-        "seed": np.uint32(settings.seed),
-        "strength": np.float32(settings.strength),
+        "seed": np.asarray(settings.seed, np.uint32),
+        "strength": np.asarray(settings.strength, np.float32),
         "weights": np.array([settings.guidance, settings.unchanged], np.float32),
     }
 
@@ -365,8 +370,9 @@ def _walk(velocity: ParametricVelocity, settings: EditSettings):
     return jax.jit(run)
 
 
-def _times(settings: EditSettings, numbers: dict) -> jax.Array:
-    return settings.low + (numbers["strength"] - settings.low) * solvers.time_grid(settings.steps)
+def _times(settings: EditSettings, numbers: Mapping[str, AnyArray]) -> Float[Array, " times"]:
+    grid = jnp.asarray(solvers.time_grid(settings.steps))
+    return settings.low + (jnp.asarray(numbers["strength"]) - settings.low) * grid
 
 
 def _branches(kind: str, source: Attributes, target: Attributes, weights) -> guide.Branches:

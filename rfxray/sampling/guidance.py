@@ -12,34 +12,31 @@ over pixels, which is all that an edit mask is (editing.py).
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from jaxtyping import Array, Bool, Float
 
+from rfxray.arrays import AnyArray
 from rfxray.attributes.vocabulary import INDEX, NAMES, NUM_ATTRIBUTES, Attributes, lookup
 from rfxray.errors import ConfigError
-from rfxray.networks.network import Params as NetworkParams
-from rfxray.sampling.solvers import Array, Velocity
+from rfxray.objectives.objective import Parts
+from rfxray.objectives.objective import Velocity as ParametricVelocity
+from rfxray.sampling.solvers import Scalar, State, Velocity
 
-# The parameters of every averaged part of a run, by the part's name.
-Params: TypeAlias = Mapping[str, NetworkParams]
-
-# (params, x [n, ...], t [n], attributes [n, 19]) → dx/dt, shaped like x
-ParametricVelocity: TypeAlias = Callable[[Params, jax.Array, jax.Array, Attributes], jax.Array]
-
-# The same with the parameters given: (x [n, ...], t [n], attributes [n, 19]) → dx/dt
-Network: TypeAlias = Callable[[jax.Array, jax.Array, Attributes], jax.Array]
+# A velocity with its parameters given: (x [n, ...], t [n], attributes [n, 19]) → dx/dt
+Network: TypeAlias = Callable[[State, Float[Array, " n"], Attributes], State]
 
 # A number, or an array that broadcasts against the velocity.
-Weight: TypeAlias = float | Array
+Weight: TypeAlias = float | np.floating | Float[AnyArray, "..."]
 
 # (others, base, weights, t) → velocity: how the branches of one step are combined. `others` are the
 # velocities of every branch except the base, and there are as many weights.
-Rule: TypeAlias = Callable[[Sequence[jax.Array], jax.Array, Sequence[Weight], jax.Array], jax.Array]
+Rule: TypeAlias = Callable[[Sequence[State], State, Sequence[Weight], Scalar], State]
 
 
 class Branches(NamedTuple):
@@ -71,7 +68,11 @@ def classifier_free(attributes: Attributes, weight: Weight) -> Branches:
     return _stack([attributes, _unconditioned(attributes)], [weight])
 
 
-def factored(attributes: Attributes, groups: Array, weights: Sequence[Weight] | Array) -> Branches:
+def factored(
+    attributes: Attributes,
+    groups: Bool[AnyArray, "groups ..."],
+    weights: Sequence[Weight] | Float[AnyArray, " groups"],
+) -> Branches:
     """v(∅) + Σ_m w_m·(v(c⁽ᵐ⁾) − v(∅)), where c⁽ᵐ⁾ knows only group m (arXiv 2506.14399).
 
     Args:
@@ -84,7 +85,7 @@ def factored(attributes: Attributes, groups: Array, weights: Sequence[Weight] | 
     return _stack([*parts, _unconditioned(attributes)], list(weights))
 
 
-def contrast(attributes: Attributes, changed: Array, weight: Weight) -> Branches:
+def contrast(attributes: Attributes, changed: Bool[AnyArray, "... 19"], weight: Weight) -> Branches:
     """v(c∖m) + w·(v(c) − v(c∖m)): guided along one group given all the others.
 
     Weight 1 is the plain conditional velocity exactly, which `factored` is only if the groups act
@@ -104,7 +105,7 @@ def alike(attributes: Attributes, weight: Weight) -> Branches:
     return _stack([attributes] * 2, [weight])
 
 
-def group_masks(groups: Sequence[Sequence[str]]) -> np.ndarray:
+def group_masks(groups: Sequence[Sequence[str]]) -> Bool[np.ndarray, "groups 19"]:
     """Groups of attribute names as bool [groups + 1, 19]; the last group is all the others.
 
     Raises:
@@ -133,8 +134,11 @@ def _stack(conditions: Sequence[Attributes], weights: list[Weight]) -> Branches:
 
 
 def affine(
-    others: Sequence[jax.Array], base: jax.Array, weights: Sequence[Weight], t: jax.Array
-) -> jax.Array:
+    others: Sequence[Float[Array, " batch *shape"]],
+    base: Float[Array, " batch *shape"],
+    weights: Sequence[Weight],
+    t: Scalar,
+) -> Float[Array, " batch *shape"]:
     """v₀ + Σ_m w_m·(v_m − v₀): the plain `Rule`."""
     terms = [weight * (v - base) for v, weight in zip(others, weights, strict=True)]
     return functools.reduce(jnp.add, terms, base)
@@ -188,8 +192,11 @@ def optimised(rule: Rule) -> Rule:
 
 
 def evaluate_branches(
-    network: Network, x: jax.Array, t: jax.Array, attributes: Attributes
-) -> list[jax.Array]:
+    network: Network,
+    x: Float[AnyArray, " branches batch *shape"],
+    t: Float[AnyArray, ""],
+    attributes: Attributes,
+) -> list[Float[Array, " batch *shape"]]:
     """The velocity of every branch, from one call of the network.
 
     Args:
@@ -216,7 +223,7 @@ def guided(network: Network, branches: Branches, rule: Rule = affine) -> Velocit
     return velocity
 
 
-def autoguided(velocity: ParametricVelocity, params: Params, weak: Params) -> Network:
+def autoguided(velocity: ParametricVelocity, params: Parts, weak: Parts) -> Network:
     """Two networks of one shape as one: `params` serve the first half of the rows, `weak` the rest.
 
     With `alike` this is autoguidance, v = v_weak + w·(v − v_weak) (Karras et al. 2024,

@@ -4,19 +4,21 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
+from rfxray.arrays import AnyArray
 from rfxray.sampling import solvers
-from rfxray.sampling.solvers import Array, Velocity
+from rfxray.sampling.solvers import Velocity
 
 
 def log_likelihood(
     velocity: Velocity,
-    x: jax.Array,
-    times: Array,
-    key: jax.Array,
+    x: Float[AnyArray, " batch *shape"],
+    times: Float[AnyArray, " times"],
+    key: Key[Array, ""],
     solver: str = "midpoint",
     probes: int = 1,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[Array, " batch"], Float[Array, " batch *shape"]]:
     """log p(x) = log N(x₁; 0, I) + ∫ div v dt from t = 0 to 1 (Chen et al. 2018, arXiv 1806.07366).
 
     The divergence is Hutchinson's estimate, E[zᵀ(∂v/∂x)z] over random signs z (FFJORD, Grathwohl et

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import jax
 import ml_collections
+from jaxtyping import PyTree
 
 from rfxray.checkpoints import weights
 from rfxray.config import load as configuration
 from rfxray.errors import ConfigError
 from rfxray.networks import kinds as networks
 from rfxray.objectives import kinds as objectives
-from rfxray.objectives.objective import Objective
+from rfxray.objectives.objective import Objective, Parts
+from rfxray.objectives.objective import Velocity as ParametricVelocity
 from rfxray.runtime import sharding
-from rfxray.sampling.guidance import ParametricVelocity, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +33,12 @@ class Model:
       weak: Parameters of a lesser network of the same run, for autoguidance.
     """
 
-    params: Params
+    params: Parts
     velocity: ParametricVelocity
     shape: tuple[int, int, int]
     mesh: jax.sharding.Mesh
     source: Mapping[str, object]
-    weak: Params | None = None
+    weak: Parts | None = None
 
     @property
     def size(self) -> int:
@@ -102,7 +103,7 @@ def shape(config: ml_collections.FrozenConfigDict) -> tuple[int, int, int]:
     return networks.build(config.model).input_shape
 
 
-def averaged(config: ml_collections.FrozenConfigDict) -> Params:
+def averaged(config: ml_collections.FrozenConfigDict) -> Mapping[str, PyTree[jax.ShapeDtypeStruct]]:
     """The parts that an EMA profile of a config holds, as `jax.ShapeDtypeStruct`, by name."""
     sections = _sections(config)
     return {name: networks.build(sections[name]).shapes for name in _objective(config).averaged}

@@ -8,25 +8,32 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Integer, Key
 
+from rfxray.arrays import AnyArray
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import Attributes, Values
 from rfxray.errors import ConfigError, NonFiniteError
+from rfxray.objectives.objective import Parts
+from rfxray.objectives.objective import Velocity as ParametricVelocity
 from rfxray.runtime import compiler_options, sharding
 from rfxray.sampling import adaptive, solvers, stochastic
 from rfxray.sampling import guidance as guide
-from rfxray.sampling.guidance import ParametricVelocity, Params
 from rfxray.sampling.pretrained import Model
 
 Shape: TypeAlias = tuple[int, int, int]  # height, width and channels of one example
 
+Seed: TypeAlias = Integer[AnyArray, ""]
+Indices: TypeAlias = Integer[AnyArray, " batch"]  # which images of a seed
+Images: TypeAlias = Float[Array, "batch height width channels"]
+
 # `(params, weak, x, seed, weights, indices, attributes) → images`
 Integration: TypeAlias = Callable[
-    [Params, Params | None, jax.Array, jax.Array, jax.Array, jax.Array, Attributes], jax.Array
+    [Parts, Parts | None, Images, Seed, Float[Array, "..."], Indices, Attributes], Images
 ]
 
 # `(params, seed, weight, indices, attributes) → images`
-Sampler: TypeAlias = Callable[[Params, jax.Array, jax.Array, jax.Array, Attributes], jax.Array]
+Sampler: TypeAlias = Callable[[Parts, Seed, Float[Array, "..."], Indices, Attributes], Images]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +103,7 @@ class Settings:
         if len(self.grid()) < 3 and self.optimised:
             raise ConfigError("optimised skips the first step, so it needs at least 2")
 
-    def grid(self) -> np.ndarray:
+    def grid(self) -> Float[np.ndarray, " times"]:
         """The times, [steps + 1] float32 from 1 to 0."""
         if self.times:
             return solvers.given_grid(self.times)
@@ -137,9 +144,9 @@ class Pictures:
       source: `Model.source` of the model that drew them.
     """
 
-    images: np.ndarray
+    images: Float[np.ndarray, "n height width"]
     attributes: Attributes
-    indices: np.ndarray
+    indices: Integer[np.ndarray, " n"]
     settings: Settings
     source: Mapping[str, object]
 
@@ -148,13 +155,13 @@ class Pictures:
 # The integration as a pure function
 
 
-def keys_of(seed: int | jax.Array, indices: jax.Array) -> jax.Array:
+def keys_of(seed: int | Seed, indices: Indices) -> Key[Array, " batch"]:
     """The randomness of image i of a seed: [batch] typed PRNG keys."""
     key = jax.random.key(seed)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
 
 
-def noise(shape: Shape, seed: int | jax.Array, indices: jax.Array) -> jax.Array:
+def noise(shape: Shape, seed: int | Seed, indices: Indices) -> Images:
     """What image i of a seed starts from: [batch, height, width, channels] float32.
 
     Args:
@@ -251,7 +258,7 @@ class Batches:
             model.velocity, model.shape, settings.program(), model.mesh
         )
 
-    def __call__(self, indices: np.ndarray, attributes: Attributes) -> jax.Array:
+    def __call__(self, indices: Integer[np.ndarray, " batch"], attributes: Attributes) -> Images:
         """Draws one batch: [size, height, width, channels] float32, still on the devices."""
         settings, model = self.settings, self.model
         batch = sharding.global_batch(
@@ -296,7 +303,7 @@ def _programs(
     return start, integrate
 
 
-def finite(images: np.ndarray) -> np.ndarray:
+def finite(images: Float[np.ndarray, " n *shape"]) -> Float[np.ndarray, " n *shape"]:
     """The images, unchanged, if all of them are finite.
 
     Raises:
@@ -310,7 +317,7 @@ def finite(images: np.ndarray) -> np.ndarray:
     return images
 
 
-def blocks(n: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
+def blocks(n: int, size: int) -> Iterator[tuple[Integer[np.ndarray, " {size}"], int]]:
     """Cuts n places into blocks of one size: (places [size], how many of them are new).
 
     The last block wraps to the first places, so that one shape, one program, serves all.
@@ -323,7 +330,7 @@ def generate(
     model: Model,
     attributes: Values | Attributes,
     n: int | None = None,
-    indices: Sequence[int] | np.ndarray | None = None,
+    indices: Sequence[int] | Integer[np.ndarray, " n"] | None = None,
     settings: Settings = Settings(),
     progress: Callable[[int], None] | None = None,
 ) -> Pictures:

@@ -11,14 +11,19 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
+from rfxray.arrays import AnyArray
 from rfxray.errors import ConfigError
 from rfxray.objectives import flow
 
-Array: TypeAlias = np.ndarray | jax.Array
+State: TypeAlias = Float[Array, "batch ..."]
+Scalar: TypeAlias = Float[Array, ""]
+# What a solver remembers: arrays, the same number of them after every step.
+Memory: TypeAlias = tuple[Float[Array, "..."], ...]
 
 # (x [batch, ...], t scalar) → dx/dt, shaped like x
-Velocity: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
+Velocity: TypeAlias = Callable[[State, Scalar], State]
 
 
 class Solver(NamedTuple):
@@ -31,21 +36,27 @@ class Solver(NamedTuple):
       memory: Memory before the first step, as a function of x; None for a one-step solver.
     """
 
-    step: Callable
+    step: Callable[[Velocity, State, Scalar, Scalar, Memory], tuple[State, Memory]]
     order: int
     evaluations: int
-    memory: Callable[[jax.Array], tuple] | None = None
+    memory: Callable[[State], Memory] | None = None
 
 
-def _euler(velocity: Velocity, x, t, dt, memory):
+def _euler(
+    velocity: Velocity, x: State, t: Scalar, dt: Scalar, memory: Memory
+) -> tuple[State, Memory]:
     return x + dt * velocity(x, t), memory
 
 
-def _midpoint(velocity: Velocity, x, t, dt, memory):
+def _midpoint(
+    velocity: Velocity, x: State, t: Scalar, dt: Scalar, memory: Memory
+) -> tuple[State, Memory]:
     return x + dt * velocity(x + dt / 2 * velocity(x, t), t + dt / 2), memory
 
 
-def _heun(velocity: Velocity, x, t, dt, memory):
+def _heun(
+    velocity: Velocity, x: State, t: Scalar, dt: Scalar, memory: Memory
+) -> tuple[State, Memory]:
     """The step that ends at t = 0 is an Euler step: data is a point, not a density, there.
 
     Evaluating a network at t = 0 asks it what no training example did (Karras et al. 2022,
@@ -61,7 +72,9 @@ def _heun(velocity: Velocity, x, t, dt, memory):
     return x, memory
 
 
-def _rk4(velocity: Velocity, x, t, dt, memory):
+def _rk4(
+    velocity: Velocity, x: State, t: Scalar, dt: Scalar, memory: Memory
+) -> tuple[State, Memory]:
     k1 = velocity(x, t)
     k2 = velocity(x + dt / 2 * k1, t + dt / 2)
     k3 = velocity(x + dt / 2 * k2, t + dt / 2)
@@ -69,12 +82,14 @@ def _rk4(velocity: Velocity, x, t, dt, memory):
     return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4), memory
 
 
-def _nothing_yet(x):
+def _nothing_yet(x: State) -> Memory:
     """A last value that was infinitely long ago has no weight: the first step is an Euler step."""
     return (jnp.zeros_like(x), jnp.float32(jnp.inf))
 
 
-def _adams_bashforth(velocity: Velocity, x, t, dt, memory):
+def _adams_bashforth(
+    velocity: Velocity, x: State, t: Scalar, dt: Scalar, memory: Memory
+) -> tuple[State, Memory]:
     """The velocity, extrapolated linearly from the last two (for steps of any lengths)."""
     last, before = memory
     v = velocity(x, t)
@@ -82,7 +97,9 @@ def _adams_bashforth(velocity: Velocity, x, t, dt, memory):
     return x + dt * (v + dt / 2 * slope), (v, t)
 
 
-def _exponential(velocity: Velocity, x, t, dt, memory):
+def _exponential(
+    velocity: Velocity, x: State, t: Scalar, dt: Scalar, memory: Memory
+) -> tuple[State, Memory]:
     """The data estimate x̂ = x − t·v, extrapolated linearly in t; the rest is solved exactly.
 
     d(x/t)/dt = −x̂/t², so with x̂(s) = x̂ + (s − t)·slope and t' = t + dt
@@ -130,7 +147,9 @@ def find(name: str) -> Solver:
 SPACINGS = ("uniform", "quadratic")
 
 
-def time_grid(steps: int, shift: float = 1.0, spacing: str = "uniform") -> np.ndarray:
+def time_grid(
+    steps: int, shift: float = 1.0, spacing: str = "uniform"
+) -> Float[np.ndarray, " {steps+1}"]:
     """Times from 1 (noise) to 0 (data): [steps + 1] float32.
 
     Args:
@@ -154,7 +173,7 @@ def time_grid(steps: int, shift: float = 1.0, spacing: str = "uniform") -> np.nd
     return times
 
 
-def given_grid(times: Sequence[float]) -> np.ndarray:
+def given_grid(times: Sequence[float]) -> Float[np.ndarray, " times"]:
     """A custom grid, checked: [steps + 1] float32.
 
     Raises:
@@ -177,11 +196,11 @@ def _falls(grid: np.ndarray) -> bool:
 
 def integrate(
     velocity: Velocity,
-    x: jax.Array,
-    times: Array,
+    x: Float[AnyArray, " batch *shape"],
+    times: Float[AnyArray, " times"],
     solver: str,
-    arrive: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
-) -> jax.Array:
+    arrive: Callable[[State, Int[Array, ""]], State] | None = None,
+) -> Float[Array, " batch *shape"]:
     """x at the last of `times`, from x at the first, for dx/dt = velocity(x, t).
 
     Args:
@@ -198,7 +217,7 @@ def integrate(
       ConfigError: for an unknown solver.
     """
     take, times = find(solver), jnp.asarray(times, jnp.float32)
-    velocity, x = _float32(velocity), x.astype(jnp.float32)
+    velocity, x = _float32(velocity), jnp.asarray(x, jnp.float32)
 
     def step(state, interval):
         x, memory = state
@@ -211,8 +230,12 @@ def integrate(
 
 
 def invert(
-    velocity: Velocity, x: jax.Array, times: Array, solver: str, corrections: int = 2
-) -> jax.Array:
+    velocity: Velocity,
+    x: Float[AnyArray, " batch *shape"],
+    times: Float[AnyArray, " times"],
+    solver: str,
+    corrections: int = 2,
+) -> Float[Array, " times batch *shape"]:
     """The path on which `integrate` comes to x: the inverse of the discrete steps themselves.
 
     Every step is first taken backwards, which is wrong by the error of the solver, and then
@@ -238,7 +261,7 @@ def invert(
             f"{solver} is a multistep solver and cannot be inverted; choose one of "
             f"{', '.join(names)}"
         )
-    velocity, x = _float32(velocity), x.astype(jnp.float32)
+    velocity, x = _float32(velocity), jnp.asarray(x, jnp.float32)
 
     def back(x, interval):
         t, dt = interval

@@ -2,13 +2,19 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
-from rfxray.sampling.solvers import Array, Velocity
+from rfxray.arrays import AnyArray
+from rfxray.sampling.solvers import Velocity
 
 
 def integrate(
-    velocity: Velocity, x: jax.Array, times: Array, keys: jax.Array, churn: float
-) -> jax.Array:
+    velocity: Velocity,
+    x: Float[AnyArray, " batch *shape"],
+    times: Float[AnyArray, " times"],
+    keys: Key[Array, " batch"],
+    churn: float,
+) -> Float[Array, " batch *shape"]:
     """Euler–Maruyama from noise to data, for SiT's reverse SDE (arXiv 2401.08740, eq. 6).
 
     dx = [v − ½·w·s] dt + √w dW̄ with the score s = −ε̂/t, ε̂ = x + (1 − t)·v, and the diffusion
@@ -38,4 +44,4 @@ def integrate(
         return (x + dt * drift + spread * each(keys)).astype(jnp.float32), None
 
     intervals = (times[:-1], jnp.diff(times), jnp.arange(1, len(times)))
-    return jax.lax.scan(step, x.astype(jnp.float32), intervals)[0]
+    return jax.lax.scan(step, jnp.asarray(x, jnp.float32), intervals)[0]

@@ -239,7 +239,7 @@ def test_load_takes_the_step_and_the_profile_that_are_asked(trained):
         sampling.load(trained, ema=0.07)
     with pytest.raises(ConfigError, match=r"only \[6, 12\]"):
         sampling.load(trained, step=7)
-    with pytest.raises(DataError, match="no workdir"):
+    with pytest.raises(DataError, match="not a workdir"):
         sampling.load(trained / "none")
 
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -114,7 +115,7 @@ def test_a_run_that_was_begun_in_other_blocks_goes_on_in_them(analytic, tmp_path
     stream.write(analytic, FAST, asks, Plan(14, 3, 4, "png"), tmp_path / "parts")
     assert everything(tmp_path / "whole") == everything(tmp_path / "parts")
     (tmp_path / "parts" / "samples.json").unlink()
-    four = SimpleNamespace(source=analytic.source, mesh=SimpleNamespace(size=4))
+    four = Mock(spec=Model, source=analytic.source, mesh=SimpleNamespace(size=4))
     with pytest.raises(ConfigError, match=r"blocks of 5.*4 devices do not divide"):
         stream._claim(tmp_path / "parts", Plan(14, 3, 4, "png"), four, FAST, asks)
 
