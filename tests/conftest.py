@@ -16,7 +16,12 @@ from jaxtyping import install_import_hook
 # later imports only, so nothing of rfxray may be imported above it, and not in the processes that a
 # test starts. An int counts as a float, as it does for type checkers.
 install_import_hook(
-    ["rfxray.objectives", "rfxray.networks", "rfxray.sampling"],
+    [
+        "rfxray.attributes.conditioning",
+        "rfxray.objectives",
+        "rfxray.networks",
+        "rfxray.sampling",
+    ],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int32, Key
 
 from rfxray.attributes.vocabulary import ATTRIBUTES, NUM_ATTRIBUTES, Attributes
 
@@ -15,7 +16,7 @@ ROW_OFFSET = np.concatenate([[0], np.cumsum(CATEGORIES + 1)[:-1]])
 NUM_ROWS = int((CATEGORIES + 1).sum())
 
 
-def embedding_rows(attributes: Attributes) -> jax.Array:
+def embedding_rows(attributes: Attributes) -> Int32[Array, "... 19"]:
     """The row of the shared table for each attribute, int32 [..., 19].
 
     Every attribute owns `1 + len(values)` consecutive rows of which the first is null; a continuous
@@ -31,7 +32,7 @@ def embedding_rows(attributes: Attributes) -> jax.Array:
 
 
 def drop(
-    keys: jax.Array, attributes: Attributes, all_null: float = 0.1, each: float = 0.2
+    keys: Key[Array, " batch"], attributes: Attributes, all_null: float = 0.1, each: float = 0.2
 ) -> Attributes:
     """Forgets attributes at random, so that one network learns every conditional of guidance.
 

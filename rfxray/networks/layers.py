@@ -25,7 +25,7 @@ def parameter(
 
 
 @jax.custom_vjp
-def gradients_once(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+def gradients_once(*arrays: Float[Array, "..."]) -> tuple[Float[Array, "..."], ...]:
     """The arrays unchanged; keeps the compiler from recomputing their gradients at every use.
 
     XLA for TPUs fuses element-wise work into the products that read its result, which repeats the

@@ -120,7 +120,7 @@ class Block(nnx.Module):
         h = (jax.nn.silu(gate) * up) @ self.weight("down")
         return constrain(x + gate_m * h, "batch", "tokens", None)
 
-    def weight(self, name: str) -> jax.Array:
+    def weight(self, name: str) -> Float[Array, "..."]:
         """The matrix with this name, in the dtype of the products."""
         return getattr(self, name)[...].astype(self.dtype)
 

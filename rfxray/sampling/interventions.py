@@ -1,13 +1,13 @@
 """What an edit changes: the attributes of a radiograph before and after."""
 
-import jax
-import numpy as np
+from jaxtyping import Bool
 
+from rfxray.arrays import AnyArray
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import PATHOLOGY_NAMES, Attributes, Values
 
 
-def changed(source: Attributes, target: Attributes) -> np.ndarray | jax.Array:
+def changed(source: Attributes, target: Attributes) -> Bool[AnyArray, "... 19"]:
     """Which attributes differ before and after, bool [n, 19] from attributes [n, 19]."""
     return (source.known != target.known) | (
         source.known & target.known & (source.values != target.values)
