@@ -106,9 +106,7 @@ def test_all_hosts_save_the_same_step_if_one_is_asked_to_stop(
     assert [host.end() for host in hosts] == [75, 75], [host.lines[-5:] for host in hosts]
     said = {host.lines[-1] for host in hosts}
     (saved,) = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()]
-    assert said == {
-        f"rfxray.train: stopped: saved at step {saved}; rerun the command to resume"
-    }
+    assert said == {f"rfxray.train: stopped: saved at step {saved}; rerun the command to resume"}
     assert saved >= 6
 
 
