@@ -55,7 +55,7 @@ def run_tasks(
         for path, task in zip(paths, tasks, strict=True):
             path.write_bytes(pickle.dumps((work, task.arguments)))
         with apache_beam.Pipeline(options=PipelineOptions(shlex.split(options))) as pipeline:
-            (
+            _ = (
                 pipeline
                 | apache_beam.Create([str(path) for path in paths])
                 | apache_beam.Reshuffle()  # else the runner fuses, and one worker does it all

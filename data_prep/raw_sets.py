@@ -105,7 +105,9 @@ def _read_tables(options: Options) -> dict[str, Table]:
     tables = {}
     for name, root in options.roots.items():
         _say(f"{name}: reading the tables in {root}")
-        tables[name] = locate(name, SETS[name].read(root), root)
+        read = SETS[name].read
+        assert read is not None  # each of the seven has one
+        tables[name] = locate(name, read(root), root)
     for name, (root, own) in options.own.items():
         _say(f"reading {own.metadata}, looking for files in {root}")
         table = read_folder(root, own.metadata, own.columns, own.mapped, name, own.source)

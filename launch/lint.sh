@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Lint: style, format, words, imports between rooms, the pages. Called by test.sh; under a minute.
-#
-# TYPES=1 also checks types.
+# Lint: style, format, words, imports between rooms, the pages, types. Called by test.sh; it takes
+# one to two minutes.
 set -euo pipefail
 source "$(dirname "$0")/venv.sh"
 bin=$(dirname "$python")
@@ -11,4 +10,4 @@ bin=$(dirname "$python")
 "$python" -m tests.words
 "$bin/lint-imports" --no-logo
 NO_MKDOCS_2_WARNING=1 "$bin/mkdocs" build --strict --quiet
-[ -z "${TYPES-}" ] || "$bin/basedpyright" --pythonpath "$python"
+"$bin/basedpyright" --pythonpath "$python"

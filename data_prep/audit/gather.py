@@ -225,7 +225,7 @@ def _pictures(
         shown = [records[int(i)] for i in rows]
         if kind == "intensity":
             histograms[title] = _histogram(shown)
-        elif kind == "text" and shown:
+        elif kind == "text" and shown and text is not None:
             sheets[kind][title] = [_cut_out(record, text[record["key"]][0]) for record in shown]
         elif shown:
             sheets[kind][title] = [record["image"] >> 8 for record in shown]

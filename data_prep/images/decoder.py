@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -61,26 +62,35 @@ class Decoder:
         if self._process is None:
             return 0
         process, self._process = self._process, None
+        requests, answers = _pipes(process)
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
+            requests.close()
         try:
             return process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
         finally:
-            process.stdout.close()
+            answers.close()
 
     def _ask(self, request):
         if self._process is None:
             self._process = _start()
-        pickle.dump(request, self._process.stdin)
-        self._process.stdin.flush()
-        if not select.select([self._process.stdout], [], [], STALLED_SECONDS)[0]:
+        requests, answers = _pipes(self._process)
+        pickle.dump(request, requests)
+        requests.flush()
+        if not select.select([answers], [], [], STALLED_SECONDS)[0]:
             self._process.kill()
             self.close()
             raise Preempted(f"no answer over {request[0]} in {STALLED_SECONDS} s; is it readable?")
-        return pickle.load(self._process.stdout)
+        return pickle.load(answers)
+
+
+def _pipes(process: subprocess.Popen) -> tuple[IO[bytes], IO[bytes]]:
+    """Standard input and output of the process."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return process.stdin, process.stdout
 
 
 @functools.cache

@@ -158,7 +158,7 @@ def logit(name: str, attributes: np.ndarray) -> np.ndarray:
         if parent == "race":
             total += np.asarray(weight)[value.astype(int)]
         elif parent == "age":
-            total += weight * (value - 50) / 10
+            total += np.multiply(weight, value - 50) / 10
         else:
             total += weight * value
     return total

@@ -107,6 +107,7 @@ def train(seed: int = 1, n: int = 8192, size: int = 64, epochs: int = 8) -> Orac
         updates, moments = optimizer.update(gradient, moments, parameters)
         return (optax.apply_updates(parameters, updates), moments), value
 
+    value = jnp.nan
     shuffler = np.random.default_rng(seed)
     for epoch in (bar := trange(epochs, desc="oracle", unit="epoch", disable=None)):
         order = shuffler.permutation(n)[: steps * _BATCH].reshape(steps, _BATCH)

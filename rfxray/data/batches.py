@@ -119,7 +119,7 @@ class _Decoder:
     def __init__(self, closed_vocabulary_negatives: bool):
         self._closed = closed_vocabulary_negatives
 
-    def __call__(self, index: int, example: dict) -> dict[str, np.ndarray]:
+    def __call__(self, index: int, example: dict) -> dict[str, np.ndarray | np.generic]:
         known = known_from_states(example["states"], self._closed)
         return {
             "image": to_float(example["image"])[..., None],
@@ -149,6 +149,7 @@ def _live_as_long_as_the_trainer() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     trainer = multiprocessing.parent_process()
+    assert trainer is not None
 
     def follow():
         trainer.join()
@@ -161,7 +162,9 @@ def _order(mixture: Mixture, split: str, shuffle: bool) -> grain.MapDataset:
     """The endless order of records: a dataset that maps a position to a record."""
     parts = []
     for number, dataset in enumerate(mixture.datasets):
-        part = grain.MapDataset.source(Records(dataset, split, mixture.faults))
+        part = grain.MapDataset.source(
+            Records(dataset, split, mixture.faults)  # pyright: ignore[reportArgumentType]  no repr
+        )
         if shuffle:
             part = part.seed(mixture.seed + number).shuffle()
         parts.append(part.repeat())
@@ -176,8 +179,7 @@ def _examples(mixture: Mixture, split: str, shuffle: bool) -> grain.MapDataset:
 
 def records_at(mixture: Mixture, positions: Sequence[int]) -> list[dict]:
     """The training records at some positions of the endless order, with keys and states."""
-    order = _order(mixture, mixture.split, shuffle=True)
-    return [order[int(position)] for position in positions]
+    return _at(_order(mixture, mixture.split, shuffle=True), positions)
 
 
 def first_examples(mixture: Mixture, split: str, n: int) -> dict[str, np.ndarray]:
@@ -188,7 +190,13 @@ def first_examples(mixture: Mixture, split: str, n: int) -> dict[str, np.ndarray
       `index` [n].
     """
     examples = _examples(mixture, split, shuffle=False)
-    return _stacked([examples[i] for i in range(n)])
+    return _stacked(_at(examples, range(n)))
+
+
+def _at(examples: grain.MapDataset, positions: Sequence[int]) -> list[dict]:
+    """What is at some positions of an endless order."""
+    found = [examples[int(position)] for position in positions]
+    return [each for each in found if each is not None]  # only a filtered order has holes
 
 
 # ---------------------------------------------------------------------------------------------
@@ -250,7 +258,7 @@ def fixed_batches(
     """
     examples = _examples(mixture, split, shuffle=False)
     return [
-        _stacked([examples[i] for i in range(start + host, start + batch_size, hosts)])
+        _stacked(_at(examples, range(start + host, start + batch_size, hosts)))
         for start in range(0, count * batch_size, batch_size)
     ]
 

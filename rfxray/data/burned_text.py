@@ -115,7 +115,7 @@ def _bright_lines(image: np.ndarray) -> list[Line]:
         (strokes > CONTRAST).astype(np.uint8)
     )
     brightest = np.zeros(count, np.uint8)
-    np.maximum.at(brightest, labels, image)
+    np.maximum.at(brightest, labels, image)  # pyright: ignore[reportArgumentType]  int32
     glyphs = [
         (int(x), int(y), int(w), int(h))
         for (x, y, w, h, area), peak in zip(boxes[1:], brightest[1:], strict=True)

@@ -403,7 +403,7 @@ def _as_displayed(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     has_table = None not in (table.get("LUTDescriptor"), table.get("LUTData"))
     width = dataset.get("WindowWidth")
     first = width[0] if isinstance(width, MultiValue) and width else width
-    if not has_table and not (first and float(first) >= 1):
+    if not has_table and not (first and float(str(first)) >= 1):
         return rescaled
     windowed = apply_voi_lut(rescaled, dataset)
     return windowed if windowed.min() < windowed.max() else rescaled

@@ -82,7 +82,7 @@ def features(size: int):
 # ---------------------------------------------------------------------------------------------
 # tf.train.Example, declared here because its only packaged Python classes come with a builder or
 # a framework that training does not need. Wire format: tensorflow/core/example/feature.proto.
-def _example_class():
+def _example_class() -> Any:
     file = descriptor_pb2.FileDescriptorProto(
         name="rfxray/example.proto", package="rfxray", syntax="proto3"
     )

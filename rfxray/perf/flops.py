@@ -48,6 +48,7 @@ def of_velocity(network: Network) -> float:
     """Operations of one evaluation of a network `(params, x, t, attributes)` for one example."""
     x = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
-    values = jax.ShapeDtypeStruct((1, NUM_ATTRIBUTES), jnp.float32)
-    known = jax.ShapeDtypeStruct((1, NUM_ATTRIBUTES), jnp.bool)
-    return of_call(network.apply, network.shapes, x, t, Attributes(values, known))
+    attributes = jax.eval_shape(
+        lambda: Attributes(jnp.zeros((1, NUM_ATTRIBUTES)), jnp.zeros((1, NUM_ATTRIBUTES), bool))
+    )
+    return of_call(network.apply, network.shapes, x, t, attributes)
