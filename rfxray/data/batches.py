@@ -194,7 +194,7 @@ def first_examples(mixture: Mixture, split: str, n: int) -> dict[str, np.ndarray
 
 
 def _at(examples: grain.MapDataset, positions: Sequence[int]) -> list[dict]:
-    """What is at some positions of an endless order."""
+    """The examples at some positions of an endless order."""
     found = [examples[int(position)] for position in positions]
     return [each for each in found if each is not None]  # only a filtered order has holes
 

@@ -1,8 +1,11 @@
 """Power-function averages of the parameters (Karras et al. 2024, arXiv 2312.02696, §3.1)."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 
 def ema_gamma(sigma: float) -> float:
@@ -24,3 +27,49 @@ def ema_update(average, params, step: jax.Array, sigma: float):
     decay = (ema_gamma(sigma) + 1.0) * jnp.log1p(-1.0 / step.astype(jnp.float32))
     weight = -jnp.expm1(decay)
     return jax.tree.map(lambda a, p: a + weight * (p - a), average, params)
+
+
+# ---------------------------------------------------------------------------------------------
+# An average of another width, from those that were kept (§3.2 and appendix C.3 there)
+
+
+def inner_product(
+    step: npt.ArrayLike, gamma: npt.ArrayLike, other_step: npt.ArrayLike, other_gamma: npt.ArrayLike
+) -> np.ndarray:
+    """∫ p·q over time of the profiles p(τ) = (γ + 1)·τ^γ / t^(γ+1) on [0, t].
+
+    Args:
+      step, gamma: t and γ of one profile, float64, broadcast against the other.
+      other_step, other_gamma: t and γ of the other.
+    """
+    a, b = np.asarray(gamma) + 1, np.asarray(other_gamma) + 1
+    t, u = np.log(step), np.log(other_step)
+    # Through logarithms: t^(γ+1) overflows float64 at a million steps.
+    return a * b / (a + b - 1) * np.exp((a + b - 1) * np.minimum(t, u) - a * t - b * u)
+
+
+def coefficients(
+    steps: Sequence[int], sigmas: Sequence[float], step: int, sigma: float
+) -> tuple[np.ndarray, float]:
+    """The weights with which kept averages sum up to another one, in the least-squares sense.
+
+    Args:
+      steps, sigmas: [n] steps and widths of the kept averages, none later than `step`.
+      step, sigma: Step and width of the wanted average.
+
+    Returns:
+      [n] float64 weights, and the relative error: the norm of the difference of the profiles over
+      the norm of the wanted one.
+    """
+    ends = np.asarray(steps, np.float64)
+    gammas = np.array([ema_gamma(s) for s in sigmas])
+    gamma = ema_gamma(sigma)
+    gram = inner_product(ends[:, None], gammas[:, None], ends, gammas)
+    target = inner_product(ends, gammas, step, gamma)
+    # Scaled to a diagonal of 1: early snapshots have narrow, high profiles.
+    scale = np.sqrt(np.diag(gram))
+    scaled = gram / scale[:, None] / scale
+    weights = np.linalg.lstsq(scaled, target / scale, rcond=1e-12)[0] / scale
+    whole = inner_product(step, gamma, step, gamma)
+    missed = 1 - (2 * target @ weights - weights @ gram @ weights) / whole
+    return weights, float(np.sqrt(max(0.0, missed)))
