@@ -1,12 +1,20 @@
+import json
+import shlex
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from rfxray import edit, sample
+from rfxray import edit, sample, sampling
+from rfxray.outputs import files
 from rfxray.sampling.requests import Requests
 from rfxray.sampling.sampler import Settings
 from rfxray.sampling.tables import Table
 
+FAST = sampling.Settings(steps=3, solver="euler", batch_size=2)
+ASKED = {"view": "lateral", "age": 40, "cardiomegaly": "present"}
 NEEDED = ["--checkpoint", "run", "--out", "out"]
 
 
@@ -53,3 +61,179 @@ def test_help_can_be_printed(command, capsys):
         command.parser().parse_args(["--help"])
     assert stopped.value.code == 0
     assert "--allow-kind" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def drawn(trained, tmp_path_factory):
+    """A folder that the command has filled."""
+    out = tmp_path_factory.mktemp("sample") / "out"
+    argv = ["--checkpoint", trained, "--out", out, "--n", 3, "--set", "view=PA", "--set", "age=63"]
+    argv += ["--solver", "euler", "--steps", 3, "--batch-size", 2, "--seed", 5, "--first-index", 9]
+    sample.main([str(a) for a in argv])
+    return out
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_the_command_writes_pictures_that_say_they_are_synthetic(drawn, trained):
+    sidecar = json.loads((drawn / "samples.json").read_text())
+    entries = sidecar["pictures"]
+    assert [e["file"] for e in entries] == [f"sample_{i:05d}.png" for i in range(3)]
+    assert [e["index"] for e in entries] == [9, 10, 11]
+    for entry in entries:
+        with Image.open(drawn / entry["file"]) as picture:
+            assert (picture.mode, picture.size) == ("I;16", (32, 32))
+            assert "synthetic" in picture.text["Description"]
+            text = json.loads(picture.text["rfxray"])
+        assert text == {key: value for key, value in entry.items() if key != "file"}
+        assert text["synthetic"] is True
+        assert text["attributes"] == {"view": "PA", "age": 63.0}
+        assert (text["step"], text["ema"], text["seed"]) == (12, 0.05, 5)
+        assert (text["solver"], text["steps"], text["guidance"]) == ("euler", 3, 2.0)
+        assert text["checkpoint"] == str(trained)
+    with Image.open(drawn / "grid.png") as grid:
+        assert "synthetic" in grid.text["Description"]
+        assert min(grid.size) > 2 * 128
+
+
+def test_the_command_in_the_sidecar_makes_the_same_pictures(drawn, tmp_path):
+    command = shlex.split(json.loads((drawn / "samples.json").read_text())["command"])
+    assert command[:3] == ["python", "-m", "rfxray.sample"]
+    assert command[-2:] == ["--step", "12"]  # the run may have gone on since
+    sample.main([*command[3:], "--out", str(tmp_path)])
+    for path in sorted(drawn.glob("sample_*.png")):
+        np.testing.assert_array_equal(pixels(path), pixels(tmp_path / path.name))
+
+
+def test_the_command_in_the_sidecar_names_the_weak_network(trained, tmp_path):
+    argv = ["--checkpoint", trained, "--out", tmp_path / "out", "--n", 1, "--autoguide", "0.1"]
+    sample.main([str(a) for a in [*argv, "--solver", "euler", "--steps", 2]])
+    command = shlex.split(json.loads((tmp_path / "out" / "samples.json").read_text())["command"])
+    assert command[-4:] == ["--step", "12", "--autoguide", "0.1@12"]
+
+
+def test_a_grid_varies_the_attributes_over_the_same_noise(trained, tmp_path):
+    argv = ["--checkpoint", trained, "--out", tmp_path, "--n", 2, "--set", "sex=F", "--steps", 3]
+    argv += ["--solver", "euler", "--batch-size", 2]
+    argv += ["--grid", "cardiomegaly=absent,present", "--grid", "age=20,50,80"]
+    sample.main([str(a) for a in argv])
+    entries = json.loads((tmp_path / "samples.json").read_text())["pictures"]
+    assert [e["index"] for e in entries] == [0] * 6 + [1] * 6
+    asked = [(e["attributes"]["cardiomegaly"], e["attributes"]["age"]) for e in entries]
+    assert asked[:6] == [(c, a) for c in ("absent", "present") for a in (20.0, 50.0, 80.0)]
+    assert asked[6:] == asked[:6]
+    assert {e["attributes"]["sex"] for e in entries} == {"F"}
+    # 4 rows of 3 pictures, each 32² enlarged four times, with labels beside and above.
+    width, height = Image.open(tmp_path / "grid.png").size
+    assert 3 * 130 < width < 3 * 130 + 250
+    assert height == 4 * 130 + 40
+
+
+def test_a_grid_is_put_beside_nothing_else(trained, tmp_path, refusal):
+    argv = ["--checkpoint", trained, "--n", 1, "--solver", "euler", "--steps", 2]
+    streamed, table, mine = (tmp_path / name for name in ("streamed", "table", "mine"))
+    sample.main([str(a) for a in [*argv, "--out", streamed]])
+    for _ in range(2):  # the same command again makes the same again
+        sample.main([str(a) for a in [*argv, "--out", table, "--grid", "sex=F,M"]])
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("all of it")
+    for out, grid in ((streamed, "sex=F,M"), (table, "sex=M"), (mine, "sex=F,M")):
+        before = {path: path.read_bytes() for path in out.iterdir()}
+        code, line = refusal(sample.main, [*argv, "--out", out, "--grid", grid])
+        assert (code, before) == (78, {path: path.read_bytes() for path in out.iterdir()})
+        assert f"{out} is not empty" in line
+
+
+@pytest.mark.parametrize("grid", [[], ["--grid", "sex=F,M"]])
+@pytest.mark.parametrize("below", ["", "deep/er"])
+def test_an_output_that_is_a_file_is_one_line(trained, tmp_path, refusal, grid, below):
+    (tmp_path / "taken").write_text("mine")
+    argv = ["--checkpoint", trained, "--out", tmp_path / "taken" / below, *grid]
+    code, line = refusal(sample.main, argv)
+    assert code == 78
+    assert f"{tmp_path / 'taken'} is a file" in line
+
+
+@pytest.mark.parametrize("grid", [[], ["--grid", "sex=F,M"]])
+def test_a_full_disk_is_one_line(trained, tmp_path, refusal, monkeypatch, grid):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "save_png", full)
+    argv = ["--checkpoint", trained, "--out", tmp_path / "out", "--n", 1, *grid]
+    code, line = refusal(sample.main, [*argv, "--solver", "euler", "--steps", 2])
+    assert code == 75
+    assert "No space left on device" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "parts"),
+    [
+        (["--set", "sex=Z"], 78, ["sex", "'Z'"]),
+        (["--set", "cardiomegally=present"], 78, ["cardiomegaly"]),
+        (["--set", "view"], 78, ["NAME=VALUE"]),
+        (["--set", "age=20", "--set", "age=30"], 78, ["age is given twice"]),
+        (["--set", "no_finding=present", "--set", "edema=present"], 78, ["contradicts"]),
+        (["--grid", "age"], 78, ["--grid", "NAME=VALUE"]),
+        (["--grid", "age=20,old"], 78, ["age=old"]),
+        (["--grid", "age=20", "--grid", "age=30"], 78, ["age is given twice"]),
+        (["--grid", "age=20", "--set", "age=30"], 78, ["by --set too"]),
+        (["--grid", "age=20", "--grid", "sex=F", "--grid", "view=PA"], 78, ["not 3 attributes"]),
+        (["--n", "0"], 78, ["--n"]),
+        (["--n", "many"], 78, ["--n", "many"]),
+        (["--nonsense"], 78, ["--nonsense"]),
+        (["--first-index", "-1"], 78, ["--first-index"]),
+        (["--first-index", "4294967295"], 78, ["2³²"]),
+        (["--solver", "ddim"], 78, ["ddim", "heun"]),
+        (["--steps", "0"], 78, ["steps=0"]),
+        (["--batch-size", "0"], 78, ["batch_size=0"]),
+        (["--guidance", "-1"], 78, ["guidance=-1"]),
+        (["--shift", "0"], 78, ["shift=0"]),
+        (["--seed", "-1"], 78, ["seed=-1"]),
+        (["--ema", "0.07"], 78, ["0.070", "0.050, 0.100"]),
+        (["--step", "7"], 78, ["step 7", "[6, 12]"]),
+        (["--spacing", "cubic"], 78, ["cubic", "quadratic"]),
+        (["--times", "1,x,0"], 78, ["--times"]),
+        (["--times", "1,nan,0"], 78, ["from 1 to 0"]),
+        (["--times", "1,0", "--steps", "4"], 78, ["--times", "--steps"]),
+        (["--times", "1,0", "--shift", "2"], 78, ["--times", "--shift"]),
+        (["--times", "1,0", "--spacing", "uniform"], 78, ["--times", "--spacing"]),
+        (["--solver", "adaptive", "--steps", "4"], 78, ["adaptive", "--steps"]),
+        (["--solver", "adaptive", "--times", "1,0"], 78, ["adaptive", "--times"]),
+        (["--tolerance", "0.1"], 78, ["adaptive", "--tolerance"]),
+        (["--interval", "0.5"], 78, ["--interval", "LOW,HIGH"]),
+        (["--weight", "view"], 78, ["--weight", "NAMES=W"]),
+        (["--weight", "viev=2"], 78, ["viev", "view"]),
+        (["--weight", "view=-2"], 78, ["guidance=-2"]),
+        (["--autoguide", "weak"], 78, ["--autoguide"]),
+        (["--autoguide", "0.05@newest"], 78, ["--autoguide", "EMA@STEP"]),
+        (["--autoguide", "0.05"], 78, ["another network"]),
+        (["--format", "jpeg"], 78, ["jpeg", "dicom"]),
+        (["--balance", "age"], 78, ["age_decade"]),
+        (["--balance", "sex", "--set", "sex=F"], 78, ["sex", "--set"]),
+        (["--balance", "sex", "--grid", "view=PA,AP"], 78, ["--balance"]),
+        (["--step", "6", "--autoguide", "0.1@12"], 78, ["step 6", "step 12", "later"]),
+        (["--csv", "/nonexistent.csv"], 65, ["/nonexistent.csv"]),
+        (["--like", "/nonexistent"], 65, ["/nonexistent"]),
+        (["--checkpoint", "/nonexistent/run"], 65, ["/nonexistent/run", "config.json"]),
+    ],
+)
+def test_a_bad_flag_is_one_line_and_a_code(trained, tmp_path, refusal, flags, code, parts):
+    out = tmp_path / "out"
+    found, line = refusal(sample.main, ["--checkpoint", trained, "--out", out, *flags])
+    assert found == code
+    assert line.startswith("rfxray.sample: error: ")
+    for part in parts:
+        assert part in line
+    assert not out.exists()
+
+
+def test_a_damaged_checkpoint_is_65(trained, tmp_path, refusal):
+    run = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "12" / "ema_0.050")
+    code, line = refusal(sample.main, ["--checkpoint", run, "--out", tmp_path / "out"])
+    assert code == 65
+    assert "is damaged" in line

@@ -1,0 +1,92 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rfxray.attributes import vocabulary
+from rfxray.attributes.vocabulary import INDEX
+from rfxray.data.dataset import open_dataset
+from rfxray.errors import ConfigError, DataError
+from rfxray.sampling import Settings, requests
+
+ROOT = Path(__file__).resolve().parents[3]
+FAST = Settings(steps=2, solver="euler", batch_size=4)
+ASKED = {"view": "PA", "sex": "F", "age": 40, "edema": "present"}
+
+
+def test_subgroups_come_alike_often():
+    table = requests.balanced(("sex", "race", "view", "age_decade"), {"edema": "present"})
+    attributes, known = table.rows(np.arange(400))
+    cells = Counter(
+        (*row[[INDEX["sex"], INDEX["race"], INDEX["view"]]].astype(int), int(row[3]) // 10)
+        for row in attributes
+    )
+    assert len(cells) == 2 * 4 * 3 * 7
+    assert set(cells.values()) == {2, 3}
+    ages = attributes[:, INDEX["age"]]
+    assert 20 <= ages.min() < 22
+    assert 87 < ages.max() <= 89
+    assert set(ages % 10) == set(range(10))
+    assert known[:, INDEX["edema"]].all()
+    # The last of all indices needs none before it, and is asked the same beside any others.
+    far = np.array([7, 2**32 - 1])
+    np.testing.assert_array_equal(table.rows(far)[0][0], attributes[7])
+    assert len(table.attributes.values) == 2 * 4 * 3 * 7
+    again = requests.balanced(("sex", "race", "view", "age_decade"), {"edema": "present"}, seed=1)
+    assert again.fingerprint() != table.fingerprint()
+    assert (again.rows(np.arange(400))[0] != attributes).any(1).mean() > 0.8
+
+
+def test_a_table_asks_row_by_row(tmp_path):
+    file = tmp_path / "asks.csv"
+    file.write_text("View,age,Pleural Effusion\nAP,63,present\nPA,,absent\n")
+    table = requests.from_csv(file, {"sex": "M"})
+    values, known = table.rows(np.array([0, 1, 2]))
+    assert vocabulary.decode(table.rows(np.array([0])).rows(0)) == {
+        **{"view": "AP", "sex": "M", "age": 63.0, "pleural_effusion": "present"}
+    }
+    assert not known[1, INDEX["age"]]
+    np.testing.assert_array_equal(values[2], values[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "part"),
+    [
+        ("", DataError, "no row"),
+        ("view\n", DataError, "no row"),
+        ("viev\nPA\n", ConfigError, "viev"),
+        ("view\nPA\nupside\n", ConfigError, "line 3.*upside"),
+        ("no_finding,edema\npresent,present\n", ConfigError, "line 2.*contradicts"),
+        ("view,age\nPA\n", ConfigError, "line 2: not the 2 cells"),
+        ("age,Age\n30,40\n", ConfigError, "two columns"),
+    ],
+)
+def test_a_table_that_cannot_be_asked_is_refused(tmp_path, text, kind, part):
+    file = tmp_path / "asks.csv"
+    file.write_text(text)
+    with pytest.raises(kind, match=part):
+        requests.from_csv(file, {})
+
+
+def test_what_a_column_and_every_picture_say_is_said_twice(tmp_path):
+    file = tmp_path / "asks.csv"
+    file.write_text("view,Age\nPA,30\n")
+    with pytest.raises(ConfigError, match="column age, which --set gives too"):
+        requests.from_csv(file, {"age": "40"})
+
+
+def test_a_data_set_asks_what_its_radiographs_show(tiny_data):
+    table = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"})
+    assert table.attributes.values.shape == (50, 19)
+    shown = vocabulary.decode(table.attributes.rows(7))
+    assert (shown["view"], shown["age"], shown["sex"]) == ("AP", 7.0, "F")
+    assert "pneumonia" not in shown  # uncertain
+    few = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"}, n=8)
+    np.testing.assert_array_equal(few.attributes.values, table.attributes.values[:8])
+    for first in (30, 48, 1048):  # the last two go round
+        some = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"}, 8, first)
+        assert len(some.attributes.values) == 8
+        numbers = np.arange(first, first + 8)
+        for part, whole in zip(some.rows(numbers), table.rows(numbers), strict=True):
+            np.testing.assert_array_equal(part, whole)
