@@ -117,12 +117,14 @@ time.sleep(0.3)
 print("signals", len(seen), flush=True)
 sys.exit(75)
 """
-    process = start(tmp_path, trainer, "--restarts", "3")
+    # The tests themselves may run under nohup, or in the background of a shell.
+    listens = {"preexec_fn": lambda: signal.signal(number, signal.SIG_DFL)}
+    process = start(tmp_path, trainer, "--restarts", "3", **listens)
     assert process.stdout.readline() == "ready\n"
     while report(tmp_path)["code"] is not None:
         time.sleep(0.01)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 75
     assert output == "signals 1\n"
     assert report(tmp_path)["ended"] == "exit 75"
