@@ -68,11 +68,11 @@ def peer(config, batch):
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu_step", description=__doc__)
-    parser.add_argument("--config", default="smoke", help="config file or name (default smoke)")
+    parser.add_argument("--config", default="smoke", help="config file or name (default: smoke)")
     parser.add_argument(
-        "--rounds", type=int, default=5, help="rounds of each, after a warm-up (default 5)"
+        "--rounds", type=int, default=5, help="rounds of each, after a warm-up (default: 5)"
     )
-    parser.add_argument("--steps", type=int, default=20, help="steps per round (default 20)")
+    parser.add_argument("--steps", type=int, default=20, help="steps per round (default: 20)")
     arguments = parser.parse_args()
     with exit_on_error("benchmarks.cpu_step"):
         if importlib.util.find_spec("torch") is None:

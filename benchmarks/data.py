@@ -315,13 +315,13 @@ def main() -> None:
             help="what to measure, repeatable (default: all)",
         )
         parser.add_argument(
-            "--repeats", type=int, default=3, help="measurements per figure (default %(default)s)"
+            "--repeats", type=int, default=3, help="measurements per figure (default: %(default)s)"
         )
         parser.add_argument(
             "--folder",
             type=Path,
             default=Path("runs/bench_data"),
-            help="folder that is emptied and written (default %(default)s)",
+            help="folder that is emptied and written (default: %(default)s)",
         )
         args = parser.parse_args()
         wanted = dict.fromkeys(args.only or MEASURED)

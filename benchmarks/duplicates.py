@@ -164,12 +164,15 @@ def main() -> None:
             prog="python -m benchmarks.duplicates", description=__doc__.splitlines()[0]
         )
         add = parser.add_argument
-        add("--phantoms", type=int, default=2000, help="number of phantoms (default %(default)s)")
+        add("--phantoms", type=int, default=2000, help="number of phantoms (default: %(default)s)")
         add("--images", help="folder of a real set (default: only phantoms)")
         add("--metadata", help="table of that set, a CSV file")
         add("--column", action="append", default=[], help="image= or patient=HEADER, as for build")
         add(
-            "--crowd", type=int, default=0, help="hashes to hide copies among (default %(default)s)"
+            "--crowd",
+            type=int,
+            default=0,
+            help="hashes to hide copies among (default: %(default)s)",
         )
         _measure(parser.parse_args())
 

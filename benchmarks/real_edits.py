@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, metavar="DIR", help="data set of radiographs")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
     parser.add_argument(
-        "--n", type=int, default=8, help="number of held-out radiographs (default 8)"
+        "--n", type=int, default=8, help="number of held-out radiographs (default: 8)"
     )
     arguments = parser.parse_args()
     with exit_on_error("benchmarks.real_edits"):

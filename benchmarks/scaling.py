@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="config file or name")
     parser.add_argument(
-        "--fsdp", type=int, default=32, help="largest number of shards (default %(default)s)"
+        "--fsdp", type=int, default=32, help="largest number of shards (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, help="PNG file for the plot (default: none)")
     arguments, rest = parser.parse_known_args(argv)

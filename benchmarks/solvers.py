@@ -159,9 +159,9 @@ def main() -> None:
     parser.add_argument(
         "--n", type=int, default=16, help="number of samples, twice that of round trips"
     )
-    parser.add_argument("--guidance", type=float, default=2.0, help="weight (default 2)")
+    parser.add_argument("--guidance", type=float, default=2.0, help="weight (default: 2)")
     parser.add_argument(
-        "--steps", type=int, default=50, help="steps of the round trips (default 50)"
+        "--steps", type=int, default=50, help="steps of the round trips (default: 50)"
     )
     arguments = parser.parse_args()
     with exit_on_error("benchmarks.solvers"):

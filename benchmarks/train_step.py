@@ -193,10 +193,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--config", required=True, metavar="FILE", help="config file or name")
     parser.add_argument("--batch", type=int, help="examples per step (default: that of the config)")
     parser.add_argument(
-        "--rounds", type=int, default=5, help="rounds of each (default %(default)s)"
+        "--rounds", type=int, default=5, help="rounds of each (default: %(default)s)"
     )
     parser.add_argument(
-        "--steps", type=int, default=10, help="steps per round (default %(default)s)"
+        "--steps", type=int, default=10, help="steps per round (default: %(default)s)"
     )
     parser.add_argument("--no-peer", action="store_true", help="measure only rfxray")
     parser.add_argument("--out", type=Path, help="Markdown file to append to (default: none)")

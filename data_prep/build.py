@@ -37,7 +37,12 @@ def _parser() -> ArgumentParser:
         description="Writes a data set of chest radiographs (TensorFlow Datasets, ArrayRecord).",
     )
     add = parser.add_argument
-    add("--source", choices=("folder",), default="folder", help="layout of the raw set")
+    add(
+        "--source",
+        choices=("folder",),
+        default="folder",
+        help="layout of the raw data; folder is the only one (default: %(default)s)",
+    )
     add(
         "--images",
         type=local_path,
@@ -45,17 +50,33 @@ def _parser() -> ArgumentParser:
         help="folder of PNG, JPEG and DICOM files, at any depth",
     )
     description.add_arguments(parser, required=True)
-    add("--size", type=int, required=True, help="side of the squares, pixels")
-    add("--out", type=local_path, required=True, help="directory of the data set")
-    add("--name", default="radiographs", help="name of the set: its files and keys begin with it")
-    add("--validation", type=float, default=0.1, help="share of the patients (%(default)s)")
-    add("--test", type=float, default=0.0, help="share of the patients (%(default)s)")
-    add("--shard-examples", type=int, default=1024, help="images per shard (%(default)s)")
+    add("--size", type=int, required=True, help="side of the square images, pixels")
+    add("--out", type=local_path, required=True, help="folder to create, or to continue in")
+    add(
+        "--name",
+        default="radiographs",
+        help="beginning of the names of its files and keys (default: %(default)s)",
+    )
+    for split, share in (("validation", 0.1), ("test", 0.0)):
+        add(
+            f"--{split}",
+            type=float,
+            default=share,
+            help=f"fraction of the patients to put into {split}, of those without a split in the "
+            "table (default: %(default)s)",
+        )
+    add(
+        "--shard-examples",
+        type=int,
+        default=1024,
+        help="images in each file (shard) of the data set (default: %(default)s)",
+    )
     add(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
-        help="processes; each writes whole shards (%(default)s)",
+        help="processes that read and write at the same time (default: one per CPU core, "
+        "%(default)s)",
     )
     return parser
 

@@ -89,7 +89,7 @@ def _local_root(assignment: str) -> str:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog=f"python -m {COMMAND}",
-        description="Writes one data set (TensorFlow Datasets, ArrayRecord) from the raw sets.",
+        description="Writes one data set (TensorFlow Datasets, ArrayRecord) from several raw sets.",
     )
     add = parser.add_argument
     add(
@@ -98,32 +98,47 @@ def _parser() -> ArgumentParser:
         action="append",
         default=[],
         metavar="SET=DIR",
-        help=f"root of a raw set as published; repeat for each of {', '.join(SETS)}",
+        help="a raw set and the folder that it was unpacked into, as published, such as "
+        f"nih=/data/nih; repeat for each. SET is one of {', '.join(SETS)} (default: none)",
     )
     add(
         "--folder",
         type=_local_root,
         metavar="NAME=DIR",
-        help="a folder of your own, with the four flags below",
+        help="a set of your own: a name for it (a-z, 0-9 and _) and its folder of images, such as "
+        "mine=/data/mine; --metadata and --column describe its table (default: none)",
     )
     description.add_arguments(parser, required=False)
-    add("--size", type=int, required=True, help="side of the squares, pixels")
-    add("--out", type=local_path, required=True, help="directory of the data set")
-    add("--name", default="cxr7", help="name of the data set and its files (%(default)s)")
-    add("--validation", type=float, default=0.02, help="share of the patients (%(default)s)")
-    add("--test", type=float, default=0.02, help="share of the patients (%(default)s)")
-    add("--shard-examples", type=int, default=1024, help="images per shard (%(default)s)")
+    add("--size", type=int, required=True, help="side of the square images, pixels")
+    add("--out", type=local_path, required=True, help="folder to create, or to continue in")
+    add("--name", default="cxr7", help="beginning of the names of its files (default: %(default)s)")
+    for split in ("validation", "test"):
+        add(
+            f"--{split}",
+            type=float,
+            default=0.02,
+            help=f"fraction of the patients to put into {split}, of those without a published "
+            "split (default: %(default)s)",
+        )
+    add(
+        "--shard-examples",
+        type=int,
+        default=1024,
+        help="images in each file (shard) of the data set (default: %(default)s)",
+    )
     add(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
-        help="processes; each writes whole shards (%(default)s)",
+        help="processes that read and write at the same time (default: one per CPU core, "
+        "%(default)s)",
     )
     add(
         "--beam",
         metavar="OPTIONS",
-        help="run as an Apache Beam pipeline with these options instead of --workers processes; "
-        "the raw folders and --out must lie under the same paths on every worker",
+        help="run as an Apache Beam pipeline on several machines instead of --workers, with these "
+        "pipeline options in one string, such as '--runner=FlinkRunner --flink_master=HOST:8081'; "
+        "the raw folders and --out must have the same paths on every machine (default: no Beam)",
     )
     return parser
 

@@ -1,7 +1,7 @@
-"""Compiles a run for a TPU pod that is not there, and says what it would need and take.
+"""Compiles a run for a TPU pod that you do not have: the memory and time that it would take.
 
     rfxray compile-pod --config radit:size=xl --topology v5p:4x4x8
-    rfxray compile-pod … --sweep      which remat, mesh and accumulation are best there
+    rfxray compile-pod … --sweep      which remat, mesh and accumulation are fastest there
     rfxray compile-pod … --slices 2   several slices, joined along the data axis
     rfxray compile-pod … --sampler    the sampler of that config instead of its training
 
@@ -29,7 +29,7 @@ from rfxray.errors import ConfigError, RfxrayError, first_line
 from rfxray.networks import radit
 from rfxray.perf import flops, sweep
 from rfxray.perf.report import lines, report, whole_run
-from rfxray.perf.topology import Pod, describe
+from rfxray.perf.topology import GENERATIONS, Pod, describe
 from rfxray.runtime import sharding
 from rfxray.runtime.compiler_options import options_for
 from rfxray.sampling.sampler import Settings, make_sampler
@@ -227,7 +227,14 @@ def compile_best(config, pod: Pod, options: dict[str, str], price: float | None)
         if found["memory"]["headroom"] >= sweep.HEADROOM:
             fitting.append(found | {"keys": candidate.keys()})
     if not fitting:
-        raise DoesNotFit("none of the three best candidates fits")
+        raise DoesNotFit(
+            "the three configurations ranked fastest all need more than "
+            f"{1 - sweep.HEADROOM:.0%} of a chip's memory; use a larger --topology or a smaller "
+            "--config.batch_size"
+            if ranked
+            else "no combination of remat, mesh and accumulation divides evenly over this pod and "
+            "is estimated to fit; use another --topology or --config.batch_size"
+        )
     return min(fitting, key=lambda found: found["seconds"]["expected"])
 
 
@@ -249,11 +256,13 @@ class Command:
 
     def __post_init__(self):
         if self.sweep and self.sampler:
-            raise ConfigError("--sweep searches for training; leave it out with --sampler")
+            raise ConfigError("--sweep works only for the train step; remove --sweep or --sampler")
         if self.sweep and self.hlo:
             raise ConfigError("--sweep compiles several modules; --hlo writes only one of them")
         if self.sampler and self.price is not None:
-            raise ConfigError("--price is for a whole run; a sampler has no number of steps")
+            raise ConfigError(
+                "--price gives the cost of a whole training run; remove --price or --sampler"
+            )
 
 
 def parser() -> ArgumentParser:
@@ -262,46 +271,71 @@ def parser() -> ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument(
-        "--config", required=True, metavar="FILE", help="config file or name, as of rfxray.train"
+    add = p.add_argument
+    add(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="Python file or name of a config, such as radit:size=xl; as for rfxray train",
     )
-    p.add_argument(
+    add(
         "--topology",
         required=True,
-        help="generation and shape in chips, such as v5p:4x4x8 or v5e:16x16",
+        metavar="GENERATION:SHAPE",
+        help=f"TPU generation ({', '.join(GENERATIONS)}) and number of chips along each dimension "
+        "of a slice, such as v5p:4x4x8 or v5e:16x16",
     )
-    p.add_argument(
-        "--slices", type=int, default=1, help="number of such slices, joined by DCN (default: 1)"
+    add(
+        "--slices",
+        type=int,
+        default=1,
+        help="number of such slices, connected by the data-centre network (default: 1)",
     )
-    p.add_argument(
+    add(
         "--sweep",
         action="store_true",
-        help="search remat, mesh and accumulation (default: those of the config)",
+        help="search model.remat, accumulate and the data, fsdp and tensor axes of mesh: rank all "
+        "by estimate, compile the best three, report the fastest that fits into memory (default: "
+        "only what the config has)",
     )
-    p.add_argument(
-        "--sampler", action="store_true", help="compile sampling (default: the train step)"
+    add(
+        "--sampler",
+        action="store_true",
+        help="compile the sampler (as rfxray sample runs it) instead of the train step (default: "
+        "off)",
     )
-    p.add_argument(
-        "--samples", type=int, default=8, help="samples per chip, with --sampler (default: 8)"
+    add(
+        "--samples",
+        type=int,
+        default=8,
+        help="with --sampler: images drawn at once on each chip (default: 8)",
     )
-    p.add_argument(
-        "--price", type=float, help="dollars per chip-hour, to price the whole run (default: none)"
+    add(
+        "--price",
+        type=float,
+        help="price of a chip for an hour, in dollars, to report the cost of the whole training "
+        "run (default: no cost is reported)",
     )
-    p.add_argument(
+    add(
         "--option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="XLA option in place of what training sets, see rfxray/runtime/compiler_options.py "
-        "(repeatable)",
+        help="XLA compiler option, such as xla_tpu_scoped_vmem_limit_kib=65536, in addition to or "
+        "instead of those of training (rfxray/runtime/compiler_options.py); repeatable (default: "
+        "none)",
     )
-    p.add_argument(
+    add(
         "--hlo",
         type=Path,
         metavar="FILE",
-        help="file for the text of the compiled module (default: none)",
+        help="file to write the compiled module to, as text (default: none)",
     )
-    p.add_argument("--json", action="store_true", help="print the report as JSON")
+    add(
+        "--json",
+        action="store_true",
+        help="print the report to stdout as JSON (default: as lines of text)",
+    )
     return p
 
 

@@ -2,14 +2,19 @@
 
     --from view=AP --from sex=M           what the radiograph shows, as far as you know it
     --set cardiomegaly=absent             what it is to show instead
-    --mask lungs.png                      white: edit only here
-    --keep heart.png                      white: not one pixel of this may change
-    --inpaint hole.png                    white: redraw this (by noise), keep everything else
-    --propagate DATA                      let what descends from the change follow (rfxray.causes)
+    --mask lungs.png                      edit only where this is white
+    --keep heart.png                      change nothing where this is white
+    --inpaint hole.png                    redraw where this is white (by noise), keep the rest
+    --propagate DATA                      findings that the change causes follow (rfxray.causes)
 
-The radiograph is read as data_prep reads it: made square and 16-bit grey, at the model's size.
+A mask is a grey PNG of the size of the radiograph in its file, or of the images of the model.
+Attributes are view, sex, race, age, source and 14 findings (present or absent), all listed in
+rfxray/attributes/vocabulary.py. The radiograph is read as data_prep reads it: made square and
+16-bit grey, at the size of the model's images.
+
 Writes `original.png`, `edited.png` (and .dcm with --dicom), `difference.png` (red is brighter, blue
-darker), `strip.png` over guidance or strength, and `edit.json`; its `command` makes them again.
+darker), `strip.png` (the edit at several values of --strip) and `edit.json`, which names the
+`command` that makes them again.
 """
 
 import argparse
@@ -98,11 +103,17 @@ class EditRequest:
         source, target = before_and_after(self.shown, self.change)
         # Inpainting may draw what was there before.
         if "inpaint" not in self.masks and not changed(source, target).any():
-            raise ConfigError("--set must change at least one attribute given by --from")
+            raise ConfigError(
+                "nothing would change: --set must give at least one attribute a value that differs "
+                "from --from"
+            )
         if self.propagate:
             for name, value in self.change.items():
                 if not vocabulary.encode_value(name, value)[1]:
-                    raise ConfigError(f"--propagate needs a known value (got --set {name}={value})")
+                    raise ConfigError(
+                        f"--propagate needs the new value of {name}; give --set {name}=VALUE an "
+                        f"actual value (got {value!r})"
+                    )
 
     def command(self, model: Model) -> str:
         """A command that makes the same edit when the run has continued."""
@@ -286,107 +297,141 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     d = EditSettings()
-    p.add_argument(
-        "--checkpoint", required=True, type=Path, metavar="WORKDIR", help="workdir of rfxray.train"
+    add = p.add_argument
+    add(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="WORKDIR",
+        help="--workdir of rfxray train",
     )
-    p.add_argument(
-        "--image", required=True, type=Path, metavar="FILE", help="PNG, JPEG or DICOM file"
-    )
-    p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder that is written")
-    p.add_argument(
+    add("--image", required=True, type=Path, metavar="FILE", help="PNG, JPEG or DICOM file")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder to create or to write into")
+    add(
         "--from",
         action="append",
         default=[],
         dest="shown",
         metavar="NAME=VALUE",
-        help="attribute that the radiograph shows, repeatable (default: unknown)",
+        help="attribute that the radiograph is known to show, such as view=AP; optional, "
+        "repeatable (default: unknown)",
     )
-    p.add_argument(
+    add(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="attribute that it is to show, repeatable (default: unchanged)",
+        help="attribute to change, such as cardiomegaly=absent; repeatable, optional only with "
+        "--inpaint (default: unchanged)",
     )
-    p.add_argument(
-        "--mask", type=Path, metavar="PNG", help="white: edit only here (default: everywhere)"
+    add(
+        "--mask",
+        type=Path,
+        metavar="PNG",
+        help="mask: edit only where it is white, in part where it is grey (default: everywhere)",
     )
-    p.add_argument(
-        "--keep", type=Path, metavar="PNG", help="white: keep to the last bit (default: nothing)"
+    add(
+        "--keep",
+        type=Path,
+        metavar="PNG",
+        help="mask: pixels where it is not black stay exactly as they are (default: none)",
     )
-    p.add_argument(
+    add(
         "--inpaint",
         type=Path,
         metavar="PNG",
-        help="white: redraw, and keep everything else to the last bit (default: no inpainting)",
+        help="mask: redraw where it is not black, all other pixels stay exactly as they are "
+        "(default: no inpainting)",
     )
-    p.add_argument(
+    add(
         "--propagate",
         metavar="DATA",
-        help="data set to fit the causal model to (default: nothing follows)",
+        help="data set folder to fit a causal model of the attributes to; findings that the change "
+        "causes then follow it (default: nothing follows)",
     )
-    p.add_argument(
+    add(
         "--graph",
         type=Path,
         metavar="JSON",
-        help=f"causal graph of --propagate (default: the packaged {logistic.GRAPH.name})",
+        help="for --propagate: which attributes act on which "
+        f"(default: rfxray/attributes/{logistic.GRAPH.name})",
     )
-    how = p.add_argument_group("how it is edited (docs/sampling.md)")
-    how.add_argument(
+    how = p.add_argument_group(
+        "how it is edited (docs/sampling.md)", "Time 1 is pure noise, time 0 the image."
+    )
+    add = how.add_argument
+    add(
         "--method",
-        help=f"{', '.join(editing.METHODS)} (default {d.method}; noise with --inpaint)",
+        help="invert: find the noise that the image comes from, and draw from it again; noise: add "
+        "new noise and draw from it; flow: go from image to image without finding its noise "
+        f"(FlowEdit), the fastest (default: {d.method}; noise with --inpaint)",
     )
-    how.add_argument(
-        "--guide", default=d.guide, help=f"{', '.join(editing.GUIDES)} (default {d.guide})"
+    add(
+        "--guide",
+        default=d.guide,
+        help="contrast: strengthen the changed attributes, given the others; factored: strengthen "
+        "these and the others separately, by --guidance and --unchanged; plain: strengthen all "
+        f"(default: {d.guide})",
     )
-    how.add_argument(
+    add(
         "--guidance",
         type=float,
         default=d.guidance,
-        help=f"weight of the changed attributes, 1 is no guidance (default {d.guidance:g})",
+        help="weight of the changed attributes (--guide plain: of all): 1 is off, higher shows "
+        f"them more strongly (default: {d.guidance:g})",
     )
-    how.add_argument(
+    add(
         "--unchanged",
         type=float,
-        help=f"weight of the others, with --guide factored (default {d.unchanged:g})",
+        help=f"weight of the other attributes, for --guide factored (default: {d.unchanged:g})",
     )
-    how.add_argument(
+    add(
         "--strength",
         type=float,
         default=d.strength,
-        help=f"time to which the image goes, 1 is noise (default {d.strength:g})",
+        help="time up to which the image is taken towards noise; lower changes less "
+        f"(default: {d.strength:g})",
     )
-    how.add_argument(
-        "--floor", type=float, help=f"time at which an inversion begins (default {d.floor:g})"
+    add(
+        "--floor",
+        type=float,
+        help="for --method invert: time at which it begins and ends; detail too fine for the model "
+        f"is copied from the image there (default: {d.floor:g})",
     )
-    how.add_argument(
+    add(
         "--steps",
         type=int,
         default=d.steps,
-        help=f"number of solver steps each way (default {d.steps})",
+        help=f"solver steps; --method invert takes them twice (default: {d.steps})",
     )
-    how.add_argument(
-        "--solver", help=f"of invert and noise: {', '.join(SOLVERS)} (default {d.solver})"
+    add(
+        "--solver",
+        help=f"for --method invert (one-step solvers only) and noise: {', '.join(SOLVERS)} "
+        f"(default: {d.solver})",
     )
-    how.add_argument(
+    add(
         "--corrections",
         type=int,
-        help=f"fixed-point rounds of each step of an inversion (default {d.corrections})",
+        help="for --method invert: fixed-point iterations per step; more invert it more exactly "
+        f"(default: {d.corrections})",
     )
-    how.add_argument(
-        "--seed", type=int, default=d.seed, help=f"seed of the noise (default {d.seed})"
-    )
-    how.add_argument(
+    add("--seed", type=int, default=d.seed, help=f"seed of added noise (default: {d.seed})")
+    ranges = "; ".join(f"{name}: {low:g} to {high:g}" for name, (low, *_, high) in STRIPS.items())
+    add(
         "--strip",
         default="guidance",
         choices=STRIPS,
-        help=f"what strip.png varies: {', '.join(STRIPS)} (default guidance)",
+        help=f"what strip.png varies ({ranges}) (default: guidance)",
     )
-    how.add_argument(
-        "--ema", type=float, default=0.05, help="relative width of the EMA profile (default 0.05)"
+    add(
+        "--ema",
+        type=float,
+        default=0.05,
+        help="which average of the weights: its width as a fraction of the training so far "
+        "(default: 0.05)",
     )
-    how.add_argument("--step", type=int, help="step of the checkpoint (default: the newest)")
-    how.add_argument("--dicom", action="store_true", help="write edited.dcm too (default: off)")
+    add("--step", type=int, help="training step of the checkpoint (default: the newest)")
+    add("--dicom", action="store_true", help="write edited.dcm too (default: off)")
     add_allow_kind(how)
     return p
 

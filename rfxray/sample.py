@@ -2,17 +2,19 @@
 
     --set view=PA --set age=63            requested of every image; the rest is unconditioned
     --csv FILE                            … or of each a row of a table; its header names attributes
-    --like DATA                           … or what each radiograph of a data set shows
+    --like DATA                           … or what each radiograph of a data set (a folder) shows
     --balance sex,race,view,age_decade    … or every combination of subgroups equally often
     --grid cardiomegaly=absent,present    a table instead: the same noise under each value
     --grid age=20,50,80                   … and columns by a second attribute
     --nearest DATA                        beside each image the nearest one that it was trained on
 
-Writes 16-bit PNG, DICOM Secondary Capture or ArrayRecord (--format), `grid.png` and `gallery.html`
-to look at, and `samples.json`; its `command` draws them again. Any number of images is drawn in
-bounded memory; to continue after an interruption, run the same command again: it keeps the step of
-the checkpoint that it began with. A table (--grid) is held in memory and has no gallery; its folder
-must be empty, or hold what the same command wrote.
+Attributes are view, sex, race, age, source and 14 findings (present or absent), all listed in
+rfxray/attributes/vocabulary.py. The command writes 16-bit PNG, DICOM Secondary Capture or
+ArrayRecord (--format), `grid.png` and `gallery.html` to look at, and `samples.json`, which names
+the `command` that draws them again. Memory does not grow with --n. To continue after an
+interruption, run the same command again: it keeps the checkpoint that it began with. A table
+(--grid) is held in memory and has no gallery; its folder must be empty, or hold what the same
+command wrote.
 """
 
 import argparse
@@ -134,7 +136,9 @@ def parse_numbers(flag: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"{flag} {text!r} is not numbers between commas") from None
+        raise ConfigError(
+            f"{flag} must be numbers separated by commas, such as 1,0.5,0 (got {text!r})"
+        ) from None
 
 
 def parse_weak(text: str) -> tuple[float, int | None]:
@@ -199,7 +203,10 @@ def request_of(arguments: argparse.Namespace, words: Sequence[str]) -> SampleReq
     """
     asked, n, first = vocabulary.parse(arguments.set), arguments.n, arguments.first_index
     if n < 1 or first < 0 or first + n > 2**32:
-        raise ConfigError("--n is at least 1, --first-index at least 0, and both below 2³²")
+        raise ConfigError(
+            "--n must be at least 1, --first-index at least 0, and their sum at most 2³² "
+            f"(got --n {n} and --first-index {first})"
+        )
     if arguments.format not in stream.FORMATS:
         raise ConfigError(f"no --format {arguments.format!r}, only {', '.join(stream.FORMATS)}")
     return SampleRequest(
@@ -286,143 +293,143 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     d = Settings(guidance=2.0)
-    p.add_argument(
-        "--checkpoint", required=True, type=Path, metavar="WORKDIR", help="workdir of rfxray.train"
+    add = p.add_argument
+    add(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="WORKDIR",
+        help="--workdir of rfxray train",
     )
-    p.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder that is written")
-    p.add_argument(
-        "--n", type=int, default=16, help="number of images, of each cell of a --grid (default 16)"
-    )
-    asks = p.add_argument_group("what is requested")
-    asks.add_argument(
+    add("--out", required=True, type=Path, metavar="DIR", help="folder to create, or to resume in")
+    add("--n", type=int, default=16, help="images, or images per cell of a --grid (default: 16)")
+    add = p.add_argument_group("what is requested").add_argument
+    add(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="attribute of every image, repeatable (default: unconditioned)",
+        help="attribute of each image, such as age=63 (years); repeatable (default: unconditioned)",
     )
-    asks.add_argument(
+    add(
         "--grid",
         action="append",
         default=[],
-        metavar="NAME=VALUE,VALUE",
-        help="rows of a table, and once more for its columns (default: no table)",
+        metavar="NAME=VALUE,…",
+        help="table with a row per value; given twice, rows and columns (default: no table)",
     )
-    asks.add_argument(
+    add(
         "--csv",
         type=Path,
         metavar="FILE",
-        help="table with a row for each image, read again from the top (default: none)",
+        help="table with the attributes of one image per row, their names in the header; reused "
+        "from its first row if --n is larger (default: none)",
     )
-    asks.add_argument(
+    add(
         "--like",
         metavar="DATA[:SPLIT]",
-        help="data set to request the attributes of, split train (default: none)",
+        help="data set folder; each image is requested with the attributes of one of its "
+        "radiographs, in order (default: none; SPLIT: train)",
     )
-    asks.add_argument(
+    add(
         "--balance",
         metavar="NAMES",
-        help="attributes to combine equally often, such as sex,race,view,age_decade "
-        "(default: none)",
+        help="draw every combination of the values of these attributes equally often, such as "
+        "sex,race,view,age_decade (default: none)",
     )
-    how = p.add_argument_group("how it is drawn (docs/sampling.md)")
-    how.add_argument(
+    add = p.add_argument_group(
+        "how it is drawn (docs/sampling.md)", "Time 1 is pure noise, time 0 the finished image."
+    ).add_argument
+    add(
         "--guidance",
         type=float,
         default=d.guidance,
-        help=f"weight of classifier-free guidance, 1 is none (default {d.guidance:g})",
+        help="weight of the requested attributes (classifier-free guidance): 1 is off, higher "
+        f"shows them more strongly (default: {d.guidance:g})",
     )
-    how.add_argument(
+    add(
         "--weight",
         action="append",
         default=[],
         metavar="NAMES=W",
-        help="weight of a group of attributes, such as view+sex=2, repeatable; --guidance is then "
-        "that of the others (default: one group)",
+        help="guidance weight of a group of attributes, such as view+sex=2, repeatable; all others "
+        "have --guidance (default: one group)",
     )
-    how.add_argument(
-        "--interval",
-        default="0,1",
-        metavar="LOW,HIGH",
-        help="times with guidance, 1 is noise (default 0,1)",
-    )
-    how.add_argument(
+    add("--interval", default="0,1", metavar="LOW,HIGH", help="times with guidance (default: 0,1)")
+    add(
         "--rescale",
         type=float,
         default=d.rescale,
-        help=f"share of the contrast added by guidance that is taken back (default {d.rescale:g})",
+        help=f"share (0 to 1) of the contrast added by guidance to remove (default: {d.rescale:g})",
     )
-    how.add_argument(
+    add(
         "--optimised",
         action="store_true",
-        help="CFG-Zero*: scale the base, skip the first step (default: off)",
+        help="CFG-Zero*: fit the scale of the unconditioned prediction to the conditioned one, and "
+        "skip the first step (default: off)",
     )
-    how.add_argument(
+    add(
         "--autoguide",
         metavar="EMA[@STEP]",
-        help="EMA profile of the network to lead away from, of the same step (default: none)",
+        help="guide away from a weaker network of this run instead of the unconditioned one: its "
+        "--ema and --step, such as 0.10@1000 (default: none; STEP: the same step)",
     )
-    how.add_argument(
-        "--solver",
-        default=d.solver,
-        help=f"{', '.join((*SOLVERS, 'adaptive'))} (default {d.solver})",
+    solvers = ", ".join((*SOLVERS, "adaptive"))
+    add("--solver", default=d.solver, help=f"{solvers} (default: {d.solver})")
+    add("--steps", type=int, help=f"solver steps from noise to image (default: {d.steps})")
+    add(
+        "--shift",
+        type=float,
+        help=f"above 1 takes more of the steps near noise, below 1 fewer (default: {d.shift:g})",
     )
-    how.add_argument("--steps", type=int, help=f"number of solver steps (default {d.steps})")
-    how.add_argument(
-        "--shift", type=float, help=f"shift of the times towards noise (default {d.shift:g})"
-    )
-    how.add_argument("--spacing", help=f"{' or '.join(SPACINGS)} times (default {d.spacing})")
-    how.add_argument(
-        "--times",
-        metavar="1,…,0",
-        help="the times themselves (default: from --steps, --shift and --spacing)",
-    )
-    how.add_argument(
+    add("--spacing", help=f"{' or '.join(SPACINGS)} (more near the image) (default: {d.spacing})")
+    add("--times", metavar="1,…,0", help="all times (default: from --steps, --shift, --spacing)")
+    add(
         "--tolerance",
         type=float,
-        help=f"error of a step of the adaptive solver (default {d.tolerance:g})",
+        help=f"error allowed in a step of --solver adaptive (default: {d.tolerance:g})",
     )
-    how.add_argument(
+    add(
         "--churn",
         type=float,
         default=d.churn,
-        help="noise of the stochastic sampler (euler): 1 is w = σ_t of SiT's equation, 2 the "
-        f"default of SiT's code (default {d.churn:g}, the ODE)",
+        help="fresh noise added in each step, with --solver euler: 0 is none, 1 the amount in the "
+        f"SiT paper, 2 that in the SiT code (default: {d.churn:g})",
     )
     which = p.add_argument_group("which, and as what")
-    which.add_argument(
-        "--ema", type=float, default=0.05, help="relative width of the EMA profile (default 0.05)"
+    add = which.add_argument
+    add(
+        "--ema",
+        type=float,
+        default=0.05,
+        help="which average of the weights: its width as a fraction of the training so far "
+        "(default: 0.05)",
     )
-    which.add_argument(
-        "--step",
+    add(
+        "--step", type=int, help="training step of the checkpoint (default: newest, or as in --out)"
+    )
+    add(
+        "--seed",
         type=int,
-        help="step of the checkpoint (default: the newest, or what --out began with)",
+        default=d.seed,
+        help=f"seed of the noise; image i of a seed always has the same noise (default: {d.seed})",
     )
-    which.add_argument(
-        "--seed", type=int, default=d.seed, help=f"seed of the noise (default {d.seed})"
-    )
-    which.add_argument(
-        "--first-index",
-        type=int,
-        default=0,
-        help="index of the first image among those of the seed (default 0)",
-    )
-    which.add_argument(
+    add("--first-index", type=int, default=0, help="number i of the first image (default: 0)")
+    add(
         "--batch-size",
         type=int,
         default=d.batch_size,
-        help=f"images drawn at once (default {d.batch_size})",
+        help=f"images drawn at once; fewer need less memory (default: {d.batch_size})",
     )
-    which.add_argument("--format", default="png", help=f"{', '.join(stream.FORMATS)} (default png)")
-    which.add_argument(
+    add("--format", default="png", help=f"{', '.join(stream.FORMATS)} (default: png)")
+    add(
         "--nearest",
         metavar="DATA",
-        help="data set in which to find the nearest images, the one trained on (default: none)",
+        help="data set folder of the training; nearest.png shows the most similar training image "
+        "beside each of the first images (default: none)",
     )
-    which.add_argument(
-        "--compile-only",
-        action="store_true",
-        help="only fill the compilation cache (default: off)",
+    add(
+        "--compile-only", action="store_true", help="only fill the compilation cache (default: off)"
     )
     add_allow_kind(which)
     return p

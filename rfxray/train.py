@@ -1,9 +1,17 @@
 """Trains what a config describes: `rfxray train --config smoke --workdir runs/smoke/train`.
 
 Any key of the config is set with `--config.KEY=VALUE`. Running the same command again resumes the
-run; a finished run says so and exits. Exit codes: see errors.py.
+run; a finished run says so and exits.
+
+Exit codes:
+     0  finished
+    65  a data set or checkpoint is missing or damaged
+    70  too many steps with a gradient that is not finite or explodes; the state is saved
+    75  stopped and saved, a host was lost, or a save failed: run the same command again
+    78  a wrong flag or config key, or a checkpoint of another run
 """
 
+import argparse
 import dataclasses
 import time
 from collections import deque
@@ -322,7 +330,7 @@ def make_workdir(workdir: Path) -> None:
         for name in ("checkpoints", "samples"):
             (workdir / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--workdir {workdir} cannot be made: {error}") from error
+        raise ConfigError(f"cannot create --workdir {workdir}: {error}") from error
 
 
 def due(every: int, step: int, last: bool) -> bool:
@@ -363,28 +371,33 @@ class Command:
 
 
 def parser() -> command_line.ArgumentParser:
-    p = command_line.ArgumentParser(prog="python -m rfxray.train", description=__doc__)
+    p = command_line.ArgumentParser(
+        prog="python -m rfxray.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     p.add_argument(
         "--config",
         required=True,
         metavar="FILE",
-        help="Python file with get_config(), or the name of a config that comes with the project "
-        "(smoke); NAME:ARGUMENT hands it a string",
+        help="config that comes with the project (smoke, hannover, phantom_long, radit), or path "
+        "of a Python file with get_config(); what follows a colon is passed to it: radit:size=b",
     )
     p.add_argument(
         "--workdir",
         required=True,
         type=command_line.local_path,
         metavar="DIR",
-        help="folder where the run keeps its files; a run that is there is resumed",
+        help="folder of the run, for checkpoints, metrics and samples: created, or resumed if it "
+        "has a checkpoint",
     )
     p.add_argument(
         "--allow-change",
         action="append",
         default=[],
         metavar="KEY",
-        help="resume although this config key differs from what the checkpoint was made with "
-        "(repeatable; default: none)",
+        help="config key that may differ from the checkpoint that is resumed, such as "
+        "optim.learning_rate; repeatable (default: none)",
     )
     return p
 

@@ -30,17 +30,17 @@ def _parser() -> ArgumentParser:
         description="Writes audit.html beside the shards of a harmonised data set.",
     )
     add = parser.add_argument
-    add("directory", type=local_path, help="folder of the data set: --out of data_prep.harmonise")
+    add("directory", type=local_path, help="data set folder: --out of data_prep.harmonise")
     add(
         "--audit-text",
         action="store_true",
-        help="search every picture for burned-in text (slow)",
+        help="search every image for burned-in text, which is slow (default: off)",
     )
     add(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
-        help="processes that search for text (%(default)s)",
+        help="processes that search for text (default: one per CPU core, %(default)s)",
     )
     return parser
 

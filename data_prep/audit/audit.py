@@ -46,8 +46,8 @@ def audit(options: Options, command: str) -> Path:
     manifest = read_manifest(folder)
     if manifest is None or not (folder / "table.parquet").is_file():
         raise DataError(
-            f"{folder} has no finished data set; give the --out folder of a data_prep.harmonise "
-            f"that ran to its end"
+            f"{folder} has no finished data set; give the --out folder of a completed "
+            "run of data_prep.harmonise"
         )
     open_dataset(folder)
     if options.audit_text:

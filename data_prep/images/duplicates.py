@@ -12,7 +12,7 @@ alike than people are, 525 are within 40 bits and none is taken for a copy, if b
 and above 0.96. Of copies cropped by 1% at every side, 87 of 151 are found, by 2% none; a marker
 burned in later hides 1 of 151.
 
-A second film of the same patient is no duplicate, however alike: only exact copies are dropped
+A second film of the same patient is not a duplicate, however alike: only exact copies are dropped
 within a patient.
 """
 

@@ -35,11 +35,18 @@ def _parser() -> argparse.ArgumentParser:
         "--contact-sheet", type=local_path, metavar="FILE.png", help="image to write instead"
     )
     add = parser.add_argument
-    add("--n", type=int, default=4096, help="number of patients (%(default)s)")
-    add("--size", type=int, help="pixels a side (64; of the sheet's tiles 256)")
-    add("--seed", type=int, default=0, help="seed of the population (%(default)s)")
-    add("--validation", type=float, default=1 / 16, help="share of patients held out (1/16)")
-    add("--workers", type=int, default=1, help="processes (%(default)s)")
+    add("--n", type=int, default=4096, help="number of patients (default: %(default)s)")
+    add(
+        "--size", type=int, help="side of the images, pixels (default: 64; tiles of the sheet: 256)"
+    )
+    add("--seed", type=int, default=0, help="seed of the population (default: %(default)s)")
+    add(
+        "--validation",
+        type=float,
+        default=1 / 16,
+        help="fraction of the patients in validation (default: 1/16)",
+    )
+    add("--workers", type=int, default=1, help="processes (default: %(default)s)")
     return parser
 
 

@@ -118,7 +118,10 @@ def draw_attributes(
     forced = {lookup(name).name: value for name, value in (do or {}).items()}
     for name in ("no_finding", "source"):
         if name in forced:
-            raise ConfigError(f"{name} of a phantom cannot be set; it is derived")
+            raise ConfigError(
+                f"{name} of a phantom cannot be set: no_finding is computed from the other "
+                f"findings and source is always phantom; remove {name}"
+            )
     values = np.zeros((len(noise.indices), NUM_ATTRIBUTES), np.float32)
 
     def assign(name, drawn):

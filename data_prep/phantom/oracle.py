@@ -208,11 +208,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--out", type=local_path, required=True, help="FILE.npz of the weights")
-    add("--size", type=int, default=64, help="pixels a side (%(default)s)")
-    add("--n", type=int, default=8192, help="phantoms to learn from (%(default)s)")
-    add("--seed", type=int, default=1, help="seed of those phantoms (%(default)s)")
-    add("--unseen", type=int, default=2048, help="phantoms to be judged by (%(default)s)")
-    add("--epochs", type=int, default=8, help="passes over them (%(default)s)")
+    add("--size", type=int, default=64, help="pixels a side (default: %(default)s)")
+    add("--n", type=int, default=8192, help="phantoms to learn from (default: %(default)s)")
+    add("--seed", type=int, default=1, help="seed of those phantoms (default: %(default)s)")
+    add("--unseen", type=int, default=2048, help="phantoms to be judged by (default: %(default)s)")
+    add("--epochs", type=int, default=8, help="passes over them (default: %(default)s)")
     return parser
 
 
@@ -225,7 +225,7 @@ def train_and_judge(options: Options) -> None:
     """
     out = options.out
     if out.suffix != ".npz" or not out.parent.is_dir():
-        raise ConfigError(f"--out {out} is not FILE.npz in a directory that exists")
+        raise ConfigError(f"--out must end in .npz and lie in a folder that exists (got {out})")
     print(
         f"reading {options.n:,} phantoms of {options.size}², seed {options.seed}", file=sys.stderr
     )

@@ -57,7 +57,9 @@ def save(options: Options) -> str:
     """
     file = options.file
     if file.suffix != ".png" or not file.parent.is_dir():
-        raise ConfigError(f"--contact-sheet {file} is not FILE.png in a directory that exists")
+        raise ConfigError(
+            f"--contact-sheet must end in .png and lie in a folder that exists (got {file})"
+        )
     if not 0 <= options.seed < SEEDS:
         raise ConfigError(f"--seed {options.seed} is not from 0 to {SEEDS - 1}")
     sheet = contact_sheet(options.size, options.seed)

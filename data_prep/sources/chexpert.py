@@ -8,7 +8,7 @@ Where the Plus table is there it is read, else v1's. Of Plus' label files the on
 report is taken, else the one over the impression. The one over the findings section is never
 taken: that section is often empty, so 75.7% of it is "No Finding" (impression 8.4%, report 5.8%).
 
-The set holds adults only, and ages above 90 are written 90: an age of 0 (three rows) is no age.
+The set holds adults only, and ages above 90 are written 90: an age of 0 (three rows) is not an age.
 """
 
 import json
@@ -116,5 +116,7 @@ def _label_lines(path: Path) -> Iterator[tuple[str, dict]]:
                 given = json.loads(line)
                 image = given["path_to_image"].strip()
             except (ValueError, KeyError, TypeError, AttributeError):
-                raise DataError(f"{path} line {number} is no JSON with path_to_image") from None
+                raise DataError(
+                    f"{path} line {number} is not valid JSON with path_to_image"
+                ) from None
             yield image, {name: given.get(label) for name, label in FINDING_LABELS.items()}

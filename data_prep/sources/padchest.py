@@ -7,7 +7,7 @@ Age is year(StudyDate_DICOM) − PatientBirth. `Labels` is a Python list as text
 and empty strings; a study with a list that is blank, empty or says `unchanged`, `exclude` or
 `suboptimal study` has no closed list: what it does not name is not absent. Ids overflow int64 and
 stay text.
-The eleven rows of projection EXCLUDE are no chest views. There is no official split.
+The eleven rows of projection EXCLUDE are not chest views. There is no official split.
 """
 
 import ast

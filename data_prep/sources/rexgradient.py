@@ -33,7 +33,7 @@ def read(root: Path) -> Table:
             continue
         for study, entry in _studies(path):
             if not isinstance(entry, dict):
-                raise DataError(f"{path} has a study {study!r} that is no mapping")
+                raise DataError(f"{path} has a study {study!r} that is not a JSON object")
             paths, views = _listed(entry.get("ImagePath")), _listed(entry.get("ImageViewPosition"))
             if not paths:
                 builder.drop(f"{NAME}: {study}", "a study that names no image")
@@ -81,9 +81,9 @@ def _studies(path: Path):
         with opened(path) as file:
             studies = json.load(file)
     except ValueError as error:
-        raise DataError(f"{path} is no JSON: {error}") from None
+        raise DataError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(studies, dict):
-        raise DataError(f"{path} is no mapping of studies")
+        raise DataError(f"{path} is not a JSON object of studies")
     return studies.items()
 
 

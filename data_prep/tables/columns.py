@@ -134,7 +134,9 @@ def parse_map(assignments: Sequence[str]) -> dict[tuple[str, str], str]:
     for assignment in assignments:
         match = re.fullmatch(r"([^:]+):(.*)=([^=]+)", assignment)
         if not match:
-            raise ConfigError(f"--map {assignment!r} is not NAME:CELL=VALUE, as view:frontal=AP")
+            raise ConfigError(
+                f"--map must be NAME:CELL=VALUE, for example view:frontal=AP (got {assignment!r})"
+            )
         name, cell, value = _canonical(match[1]), match[2].strip().lower(), match[3].strip()
         if name == "split":
             understood = split_of(value)

@@ -59,7 +59,10 @@ def rows(
                 else:
                     yield end, {name: cells[i] for name, i in at.items()} | missing
         except csv.Error as error:  # one wrong quote would swallow the rows that follow
-            raise DataError(f"{path} line {end + 1} is no CSV: {error}; mind its quotes") from None
+            raise DataError(
+                f"{path} line {end + 1} is not valid CSV ({error}); check for a missing or extra "
+                "quotation mark"
+            ) from None
 
 
 def header(path: Path) -> list[str]:
@@ -87,13 +90,17 @@ def opened(path: Path) -> Iterator[TextIO]:
                 raise DataError(f"{path} is a workbook or ZIP file, not text; export it as CSV")
             utf16 = start[:2] in (b"\xff\xfe", b"\xfe\xff")
             if not utf16 and b"\0" in start:
-                raise DataError(f"{path} is not UTF-8; convert it first (iconv -f UTF-16 -t UTF-8)")
+                raise DataError(
+                    f"{path} is not UTF-8 (it has zero bytes, like UTF-16 without a byte "
+                    f"order mark); convert it, for example by iconv -f UTF-16LE -t UTF-8 {path} "
+                    "> new.csv"
+                )
             encoding = "utf-16" if utf16 else "utf-8-sig"
             yield stack.enter_context(io.TextIOWrapper(data, encoding, newline=""))
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not UTF-8 ({error.reason}); convert it first, such as by "
-            f"iconv -f WINDOWS-1252 -t UTF-8"
+            f"{path} is not UTF-8 ({error.reason}); convert it from its encoding, for example by "
+            f"iconv -f WINDOWS-1252 -t UTF-8 {path} > new.csv"
         ) from None
     except (csv.Error, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from None

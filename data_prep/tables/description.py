@@ -5,9 +5,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data_prep.tables.columns import parse_columns, parse_map
+from data_prep.tables.columns import IDENTIFIERS, parse_columns, parse_map
 from data_prep.tables.table import Table
-from rfxray.attributes.vocabulary import SOURCES, encode_value
+from rfxray.attributes.vocabulary import NAMES, SOURCES, encode_value
 from rfxray.command_line import local_path
 from rfxray.errors import ConfigError
 
@@ -76,28 +76,30 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
         type=local_path,
         metavar="FILE.csv",
         required=required,
-        help="table with one row per image; may be .csv.gz",
+        help="CSV table of your images, one row per image; may be gzipped (.csv.gz)",
     )
     add(
         "--column",
         action="append",
         default=[],
         metavar="NAME=HEADER",
-        help="what a column of the table is: image, patient, study, split, or one of the 19 "
-        "attributes (view, sex, race, age, source, cardiomegaly, …); repeat for each",
+        help="what a column holds (NAME) and its title in the table (HEADER), such as "
+        f"view=projection; repeat for each column. NAME is one of {', '.join(IDENTIFIERS)} or an "
+        f"attribute: {', '.join(NAMES)} (default: other columns are not read)",
     )
     add(
         "--map",
         action="append",
         default=[],
         metavar="NAME:CELL=VALUE",
-        help="read a cell of that --column as this value, such as view:frontal=AP",
+        help="read CELL in the column of NAME as VALUE, such as view:frontal=AP; repeatable "
+        "(default: cells are read as they are)",
     )
     add(
         "--set-source",
         metavar="SOURCE",
-        help="attribute `source` of every image (default: the name of the set if that is one of "
-        "the known sources, else other)",
+        help=f"attribute `source` of images without a column for it: {', '.join(SOURCES)} "
+        "(default: the name of the set if it is one of these, else other)",
     )
 
 

@@ -191,7 +191,7 @@ def make_key(source: str, patient: str, study: str, image: str) -> tuple[str, st
     """
     patient, study = (part.replace("%", "%25").replace("/", "%2F") for part in (patient, study))
     whole = f"{source}/{patient}/{study}/{image}", f"{source}/{patient}"
-    # A file name that is no UTF-8 reaches Python as lone surrogates, which no protobuf takes
+    # A file name that is not UTF-8 reaches Python as lone surrogates, which no protobuf takes
     key, person = (text.encode("utf-8", "backslashreplace").decode() for text in whole)
     return key, person
 

@@ -17,7 +17,7 @@ COMMANDS = {
     "train": ("rfxray.train", "train a model from a config, or resume it"),
     "sample": ("rfxray.sample", "draw radiographs from a trained model"),
     "edit": ("rfxray.edit", "change one attribute of a radiograph"),
-    "compile-pod": ("rfxray.compile_pod", "compile a config for a TPU pod that is not there"),
+    "compile-pod": ("rfxray.compile_pod", "compile a config for a TPU pod that you do not have"),
     "posthoc-ema": ("rfxray.posthoc_ema", "average the weights of a run to any width"),
     "status": ("rfxray.runtime.status", "judge the reports of all hosts (on stdin)"),
     "supervise": ("rfxray.runtime.supervise", "run a trainer and report how it ends"),

@@ -64,7 +64,7 @@ def lookup(kind: str, table: Mapping[str, T], what: str) -> T:
         return _allowed[kind]  # type: ignore[return-value]
     if kind in table:
         return table[kind]
-    raise ConfigError(f"no {what} of kind {kind!r}{_near(kind, table)}")
+    raise ConfigError(f"unknown {what} kind {kind!r}{_near(kind, table)}")
 
 
 def _near(kind: str, names: Iterable[str]) -> str:

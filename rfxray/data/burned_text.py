@@ -86,7 +86,10 @@ def scan_shard(file: str, folder: str, advance: Callable[[], None]) -> None:
             advance()
         reader.close()
     except (DataError, RuntimeError, ValueError) as error:
-        raise DataError(f"{file} is damaged: {first_line(error)}") from error
+        raise DataError(
+            f"{file} is damaged ({first_line(error)}); copy the shard again or build the data set "
+            "again"
+        ) from error
     write_whole(Path(folder) / Path(file).name, table.getvalue())
 
 

@@ -79,13 +79,17 @@ def open_dataset(path: str | Path, make: str = "") -> Dataset:
         examples = {split: about["examples"] for split, about in splits.items()}
         dataset = Dataset(path, manifest["size"], shards, examples, manifest["fingerprint"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path / NAME} is not a manifest of this version: {error!r}") from error
+        raise DataError(
+            f"cannot read the manifest {path / NAME} ({error!r}): it was written by another "
+            "version of rfxray, or is damaged; build the data set again"
+        ) from error
     for shard in sorted((s for each in shards.values() for s in each), key=lambda s: s.file):
         if not (path / shard.file).is_file():
             raise DataError(f"data set {path} lacks its shard {shard.file}")
         if (found := (path / shard.file).stat().st_size) != shard.bytes:
             raise DataError(
-                f"shard {path / shard.file} is torn: {found} bytes instead of {shard.bytes}"
+                f"shard {path / shard.file} has the wrong size: {found} bytes, expected "
+                f"{shard.bytes}; copy it again or build the data set again"
             )
     return dataset
 
@@ -135,7 +139,8 @@ class Records:
                 where = (self._paths[shard], place - first)
                 if self._faults is None:
                     raise DataError(
-                        f"record {where[1]} of {where[0]} is damaged ({first_line(error)})"
+                        f"record {where[1]} of {where[0]} is damaged ({first_line(error)}); copy "
+                        "the shard again or build the data set again"
                     ) from error
                 self._faults.add(*where, first_line(error))
         raise DataError(
@@ -203,7 +208,7 @@ def _try_one(dataset: Dataset, split: str, shard: Shard) -> None:
             records[int(shard.sha256[:8], 16) % shard.examples]
         except DataError as error:
             raise DataError(
-                f"{error}; restore the file, or replace up to N damaged records by the next ones "
+                f"{error}, or replace up to N damaged records by the next ones "
                 "with --config.data.verify=none --config.data.tolerate=N"
             ) from error
 

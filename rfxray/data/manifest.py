@@ -65,7 +65,10 @@ def publish(
             if source.exists():
                 os.replace(source, target)
             if not target.exists() or target.stat().st_size != fragment["bytes"]:
-                raise DataError(f"{target} is missing or torn; delete {out} and build it again")
+                raise DataError(
+                    f"{target} is missing or has the wrong size; delete the folder {out} and run "
+                    "the same command again"
+                )
     sync(out)
     _write_tfds_metadata(plan, out, by_split)
     manifest = write_manifest(out, {**_content(plan, dropped, by_split), **(more or {})})
@@ -125,7 +128,7 @@ def read_manifest(out: str | os.PathLike) -> dict[str, Any] | None:
         return None
     except ValueError:
         raise DataError(
-            f"{path} is damaged: it is not JSON; restore it, or build the data set again"
+            f"{path} is damaged: it is not valid JSON; restore it, or build the data set again"
         ) from None
     if not isinstance(manifest, dict) or "checksum" not in manifest:
         raise DataError(
@@ -133,8 +136,8 @@ def read_manifest(out: str | os.PathLike) -> dict[str, Any] | None:
         )
     if manifest["checksum"] != checksum(manifest):
         raise DataError(
-            f"{path} is damaged: its content and its checksum differ; restore it, or build the "
-            "data set again"
+            f"{path} is damaged: its content does not match its checksum; restore it, or build "
+            "the data set again"
         )
     return manifest
 
@@ -148,7 +151,10 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_bytes())
     except ValueError:
-        raise DataError(f"{path} is damaged; delete {path.parent} and build it again") from None
+        raise DataError(
+            f"{path} is damaged: it is not valid JSON; delete the folder {path.parent} and run the "
+            "same command again"
+        ) from None
 
 
 def _content(plan: Plan, dropped: Sequence[Dropped], by_split: Mapping[str, list]) -> dict:

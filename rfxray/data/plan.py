@@ -122,7 +122,7 @@ def make_plan(
             )
     if shard_examples < 1 or size < 1:
         raise ConfigError(
-            f"a shard needs at least 1 example of at least 1 pixel (got {shard_examples} of {size})"
+            f"--shard-examples and --size must be at least 1 (got {shard_examples} and {size})"
         )
     shards = tuple(
         Shard(split, index, items[start : start + shard_examples])

@@ -57,12 +57,10 @@ EXTREMES = 0.01  # share of the range, excluded at both ends; more than JPEG noi
 LARGEST_ASPECT = 4.0  # a dozen BRAX files are strips of aspect > 10; long lateral films reach 2
 SMALLEST_SIDE = 32
 
-
 # Chroma subsampling leaves a few levels between the channels of a grey JPEG. A coloured stamp on a
 # thousandth of the image (32² in 1024²) exceeds that and should be refused.
 GREY_TOLERANCE, COLOURED_SHARE = 8, 0.001
 BEYOND_SHARE = 0.01  # of the pixels; an undeclared overlay has fewer, a wrong header more
-
 
 # Modalities of DICOM that have grey images of one frame but no radiographs. A list of those that do
 # (CR, DX, DR, RG, OT, none, …) would never be complete.
@@ -88,7 +86,6 @@ PREPROCESSING = {
         "beyond_bits_stored": f"in over {BEYOND_SHARE:g}",
     },
 }
-
 
 cv2.setNumThreads(1)  # the processes are the parallelism
 
@@ -150,7 +147,10 @@ def square(radiograph: Radiograph, size: int) -> dict:
     if min(height, width) < SMALLEST_SIDE:
         raise Refused(f"too small: {height} × {width} pixels")
     if max(height, width) > LARGEST_ASPECT * min(height, width):
-        raise Refused(f"a strip: {height} × {width} pixels")
+        raise Refused(
+            f"too narrow: {height} × {width} pixels, more than {LARGEST_ASPECT:g} times as long as "
+            "wide"
+        )
     image, content_box = to_square(normalise(radiograph.pixels), size)
     return {
         "image": np.rint(image * np.float32(65535)).astype(np.uint16),
@@ -170,9 +170,9 @@ def normalise(pixels: np.ndarray) -> np.ndarray:
     """
     low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite([low, high]).all():
-        raise Refused("pixels that are not finite")
+        raise Refused("not finite: NaN or infinite pixels")
     if low == high:
-        raise Refused("a constant image")
+        raise Refused("blank: one grey value")
     low, high = _reach(pixels, low, high)
     margin = EXTREMES * (high - low)
     middle = pixels[(pixels > low + margin) & (pixels < high - margin)]
@@ -181,7 +181,7 @@ def normalise(pixels: np.ndarray) -> np.ndarray:
     # "lower" picks the value of a pixel, without arithmetic that could differ between machines
     dark, bright = np.percentile(middle, PERCENTILES, method="lower")
     if dark == bright:
-        raise Refused("a constant image except for its extremes")
+        raise Refused("blank: one grey value except for the darkest and brightest pixels")
     return np.clip((pixels - dark) / (bright - dark), 0, 1).astype(np.float32)
 
 
@@ -255,7 +255,7 @@ def _read_image(data: bytes, kind: str) -> Radiograph:
     except Exception as error:  # Pillow's decoders raise any type for damage
         raise Refused(f"does not decode: {first_line(error)}") from None
     if frames > 1:
-        raise Refused(f"several frames: {frames}")
+        raise Refused(f"several frames: {frames} instead of one")
     # Bit depth and colour type are at a fixed offset in a PNG
     bits, colour_type = (data[24], data[25]) if kind == "PNG" else (8, None)
     if image.mode == "1":
@@ -301,7 +301,7 @@ def _from_dataset(dataset: pydicom.Dataset) -> Radiograph:
     if "PixelData" not in dataset:
         raise Refused("a DICOM file without pixel data, or torn before it")
     if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise Refused(f"several frames: {dataset.NumberOfFrames}")
+        raise Refused(f"several frames: {dataset.NumberOfFrames} instead of one")
     if dataset.get("Modality") in OTHER_MODALITIES:
         raise Refused(f"not a radiograph: modality {dataset.Modality}")
     photometric = str(dataset.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
@@ -311,14 +311,14 @@ def _from_dataset(dataset: pydicom.Dataset) -> Radiograph:
     # Some viewers show this as a negative, others do not. (IDENTITY with MONOCHROME1 is common, and
     # viewers ignore it.)
     if photometric == "MONOCHROME2" and dataset.get("PresentationLUTShape") == "INVERSE":
-        raise Refused("greys that contradict each other: MONOCHROME2, PresentationLUTShape INVERSE")
+        raise Refused("contradictory header: MONOCHROME2 with PresentationLUTShape INVERSE")
     _refuse_oblong(dataset)
     _complete(dataset)
     syntax = dataset.file_meta.TransferSyntaxUID
     _choose_decoder(dataset, syntax)
     stored = dataset.pixel_array
     if stored.ndim == 3 and dataset.SamplesPerPixel == 1:
-        raise Refused(f"several frames: {len(stored)}")
+        raise Refused(f"several frames: {len(stored)} instead of one")
     if not syntax.is_compressed:
         stored = _aligned(stored, dataset)
     pixels = _grey(stored) if stored.ndim == 3 else _as_displayed(stored, dataset)

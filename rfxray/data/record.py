@@ -208,7 +208,7 @@ def deserialize(data: bytes) -> dict:
     try:
         entries = _Example.FromString(data).features.feature
     except Exception as error:  # protobuf's DecodeError has no stable import path
-        raise DataError(f"an entry is not a tf.train.Example: {error}") from error
+        raise DataError(f"not a tf.train.Example: {error}") from error
     record = {}
     for name, (kind, dtype, shape) in FIELDS.items():
         if name not in entries:

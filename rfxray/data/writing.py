@@ -233,7 +233,7 @@ def claimed(out: Path, beside: Collection[str] = ()):
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out {out} cannot be made: {error.strerror}") from None
+        raise ConfigError(f"cannot create --out {out}: {error.strerror}") from None
     with locked(out):
         names = {path.name for path in out.iterdir() if not is_temporary(path)}
         if "plan.json" not in names and names - set(beside):

@@ -152,7 +152,10 @@ def load(path: str | os.PathLike) -> Oracle:
     like = _initial(size, 0)
     expected = {jax.tree_util.keystr(p): v for p, v in jax.tree_util.tree_leaves_with_path(like)}
     if {k: v.shape for k, v in arrays.items()} != {k: v.shape for k, v in expected.items()}:
-        raise DataError(f"{path} holds an oracle of another version; train it again")
+        raise DataError(
+            f"{path} holds an oracle of another version; make it again with "
+            f"python -m data_prep.phantom.oracle --out {path}"
+        )
     tree = jax.tree_util.tree_structure(like)
     return Oracle(size, jax.tree_util.tree_unflatten(tree, [arrays[key] for key in expected]))
 

@@ -1,6 +1,7 @@
 """TPU slices described by the TPU compiler, without hardware."""
 
 import dataclasses
+import importlib.util
 import os
 import re
 from collections.abc import Sequence
@@ -52,8 +53,12 @@ def describe(topology: str, slices: int = 1) -> Pod:
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **more)
     except Exception as error:  # several types, from a missing library to a wrong shape
+        if not importlib.util.find_spec("libtpu"):
+            raise errors.ConfigError(
+                "the TPU compiler libtpu is not installed; run pip install libtpu (needs no TPU)"
+            ) from error
         raise errors.ConfigError(
-            f"the compiler cannot describe {topology}: {errors.first_line(error)}; choose another "
-            "shape, or install the compiler: pip install libtpu"
+            f"{topology} is not a TPU topology that libtpu knows ({errors.first_line(error)}); "
+            "choose another shape, for example v5p:4x4x8"
         ) from error
     return Pod(topology, found.devices, chips.CHIPS[generation])

@@ -116,7 +116,7 @@ def group_masks(groups: Sequence[Sequence[str]]) -> Bool[np.ndarray, "groups 19"
         mask[[INDEX[lookup(name).name] for name in names]] = True
     twice = np.flatnonzero(masks.sum(0) > 1)
     if twice.size:
-        raise ConfigError(f"{NAMES[twice[0]]} stands in two groups of guidance")
+        raise ConfigError(f"{NAMES[twice[0]]} is in two groups of --weight; list it in one")
     masks[-1] = ~masks.any(0)
     return masks
 

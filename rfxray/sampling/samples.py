@@ -70,6 +70,6 @@ def refuse_folder(out: Path) -> None:
     """Raises a ConfigError if no folder can be made or written there, before hours go into it."""
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():
-        raise ConfigError(f"{out} cannot be a folder: {there} is a file")
+        raise ConfigError(f"cannot create the folder {out}: {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"{out} cannot be written: {there} does not permit it")

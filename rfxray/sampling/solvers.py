@@ -169,7 +169,10 @@ def time_grid(
     with np.errstate(all="ignore"):
         times = flow.shift_timestep(times**2 if spacing == "quadratic" else times, shift)
     if not _falls(times):
-        raise ConfigError(f"{steps} steps at shift={shift:g} do not fall from 1 to 0 in float32")
+        raise ConfigError(
+            f"steps={steps} at shift={shift:g}: neighbouring sampling times are not distinct in "
+            "float32; use fewer steps or a shift nearer to 1"
+        )
     return times
 
 

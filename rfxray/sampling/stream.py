@@ -63,7 +63,10 @@ class Plan:
         if self.format not in FORMATS:
             raise ConfigError(f"no format {self.format!r}, only {', '.join(FORMATS)}")
         if self.n < 1 or self.first < 0 or self.first + self.n > 2**32:
-            raise ConfigError("--n is at least 1, --first-index at least 0, and both below 2³²")
+            raise ConfigError(
+                "--n must be at least 1, --first-index at least 0, and their sum at most 2³² "
+                f"(got --n {self.n} and --first-index {self.first})"
+            )
 
     @property
     def parts(self) -> list[range]:
@@ -242,7 +245,10 @@ def _begun(out: Path) -> dict:
     try:
         return dict(json.loads(file.read_text()))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{file} is not JSON ({error}); choose another --out") from error
+        raise ConfigError(
+            f"{file}, the record of an earlier run in --out, cannot be read ({error}), so that run "
+            "cannot be resumed; choose another --out"
+        ) from error
 
 
 def finished(out: Path, plan: Plan) -> int:
@@ -273,8 +279,8 @@ def _claim(out: Path, plan: Plan, model: Model, settings: Settings, requests: Re
                     "devices do not divide; use as many devices as before, or choose another --out"
                 )
             raise ConfigError(
-                f"{out} was begun with another command: {', '.join(changed)} differ; choose "
-                f"another --out, or the values in {file}"
+                f"{out} was started with different settings of: {', '.join(changed)}; choose "
+                f"another --out, or repeat the command with the values in {file}"
             )
         return
     if out.is_dir() and not all(map(files.is_temporary, out.iterdir())):

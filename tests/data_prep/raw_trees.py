@@ -419,7 +419,7 @@ LEDGER = {
     "nih/3/1/00000003_000.png": f"a duplicate: nearly the same picture as padchest/{LONG}1/",
     "nih: images_002/images/00000099_000.png": "no row in the table",
     "brax/id_2/7/image-2.png": "rotated: by 180°",
-    "brax/id_3/7/image-3.png": "a strip: 40 × 480 pixels",
+    "brax/id_3/7/image-3.png": "too narrow: 40 × 480 pixels, more than 4 times as long as wide",
     "brax/id_4/7/image-4.png": "blank",
 }
 

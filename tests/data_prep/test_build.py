@@ -27,7 +27,7 @@ COLUMNS = [
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """30 pictures of 12 patients, of which one is torn and one a strip, and their table."""
+    """30 pictures of 12 patients, of which one is torn and one too narrow, and their table."""
     folder = tmp_path_factory.mktemp("raw")
     images = folder / "images"
     images.mkdir()
@@ -83,7 +83,9 @@ def test_every_image_is_a_record_or_has_a_reason(built):
     with open(built / "dropped.csv", newline="") as file:
         dropped = {row["key"]: row["reason"] for row in csv.DictReader(file)}
     assert set(dropped) == {"radiographs/p3//i3", "radiographs/p7//i7"}
-    assert dropped["radiographs/p7//i7"] == "a strip: 40 × 200 pixels"
+    assert dropped["radiographs/p7//i7"] == (
+        "too narrow: 40 × 200 pixels, more than 4 times as long as wide"
+    )
     assert dropped["radiographs/p3//i3"].startswith("does not decode: ")
     assert {record["key"].rpartition("/")[2] for record in found} == {
         f"i{i}" for i in range(30) if i not in (3, 7)
@@ -108,7 +110,7 @@ def test_no_split_divides_a_patient(built):
 def test_manifest_has_what_was_done_and_what_was_not_understood(built):
     manifest = json.loads((built / "manifest.json").read_text())
     assert manifest["notes"]["not_understood"] == {"view": {"odd": 10}}
-    assert manifest["dropped_reasons"] == {"does not decode": 1, "a strip": 1}
+    assert manifest["dropped_reasons"] == {"does not decode": 1, "too narrow": 1}
     assert manifest["preprocessing"]["percentiles"] == [0.5, 99.5]
     assert manifest["versions"]["pillow"]
     assert manifest["options"]["columns"]["view"] == "projection"
@@ -174,7 +176,7 @@ def fails(argv, code, capsys):
         ([], {"size": 8}, 78, "--size 8 is not from 16 to"),
         ([], {"validation": 1.0}, 78, "a sum below 1"),
         ([], {"name": "Mein Satz"}, 78, "cannot be the name"),
-        ([], {"shard_examples": 0}, 78, "at least 1 example"),
+        ([], {"shard_examples": 0}, 78, "--shard-examples and --size must be at least 1"),
         (["--map", "race:w=White"], {}, 78, "name it: --column race=HEADER"),
         ([], {"images": "gs://bucket/images"}, 78, "mount the bucket"),
         (["--out", "gs://bucket/set"], {}, 78, "mount the bucket"),
@@ -209,7 +211,7 @@ def write_set(folder, names, broken):
 def test_all_unusable_is_an_error(tmp_path, capsys):
     write_set(tmp_path, "abc", broken="abc")
     line = fails(arguments(tmp_path, tmp_path / "set"), 65, capsys)
-    assert "3 dropped (most often: a constant image)" in line
+    assert "3 dropped (most often: blank)" in line
 
 
 def test_most_unusable_is_loud_and_no_patient_id_is_said(tmp_path, capsys):

@@ -153,8 +153,8 @@ def test_error_names_the_memory_that_is_too_small(message, said):
     ("flags", "said"),
     [
         (["--sweep", "--hlo", "step.txt"], "--sweep compiles several modules"),
-        (["--sampler", "--price", "1"], "--price is for a whole run"),
-        (["--sampler", "--sweep"], "--sweep searches for training"),
+        (["--sampler", "--price", "1"], "--price gives the cost of a whole training run"),
+        (["--sampler", "--sweep"], "--sweep works only for the train step"),
     ],
 )
 def test_flags_without_effect_are_refused(refusal, tiny_arguments, monkeypatch, flags, said):
@@ -181,4 +181,4 @@ def test_shape_that_does_not_exist_is_refused(run_module, tiny_arguments):
     argv = ["--config", config, "--topology", "v5p:3x5x7", *flags]
     done = run_module("rfxray.compile_pod", *argv)
     assert done.returncode == 78
-    assert "the compiler cannot describe v5p:3x5x7" in done.stderr
+    assert "v5p:3x5x7 is not a TPU topology that libtpu knows" in done.stderr

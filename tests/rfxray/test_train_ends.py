@@ -75,7 +75,7 @@ def test_workdir_that_cannot_hold_checkpoints_is_refused(
     (tmp_path / "checkpoints").touch()
     code, line = refusal(train.main, tiny_arguments(tmp_path, f"data.dirs={tiny_data}"))
     assert code == 78
-    assert f"--workdir {tmp_path} cannot be made" in line
+    assert f"cannot create --workdir {tmp_path}" in line
 
 
 def test_mesh_that_does_not_fit_the_devices_is_refused_before_the_run(

@@ -64,7 +64,7 @@ def test_chexpert_plus_takes_impression_but_never_findings(tmp_path):
     assert read.notes["rows_without_labels"] == 4
     assert all("no_finding" not in known(row) for row in read.rows)
     (folder / "report_fixed.json").write_text('{"path_to_image": "a"}\n{"no": 1}\n')
-    with pytest.raises(DataError, match="line 2 is no JSON with path_to_image"):
+    with pytest.raises(DataError, match="line 2 is not valid JSON with path_to_image"):
         chexpert.read(tmp_path)
 
 
@@ -97,7 +97,7 @@ def test_rexgradient_joins_by_study_too_and_says_what_is_missing(tmp_path):
     read = rexgradient.read(tmp_path)
     assert read.notes["not_understood"]["view"] == {"1 views of 2 images": 1, "LAO": 1}
     path.write_text("{")
-    with pytest.raises(DataError, match="is no JSON"):
+    with pytest.raises(DataError, match="is not valid JSON"):
         rexgradient.read(tmp_path)
 
 
@@ -224,7 +224,7 @@ def test_a_study_of_rexgradient_that_is_none_is_refused(tmp_path, study):
     raw_trees.put(
         tmp_path / "metadata/train_metadata_view_position.json", json.dumps({"s1": study})
     )
-    with pytest.raises(DataError, match="has a study 's1' that is no mapping"):
+    with pytest.raises(DataError, match="has a study 's1' that is not a JSON object"):
         rexgradient.read(tmp_path)
 
 

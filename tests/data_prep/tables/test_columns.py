@@ -112,7 +112,7 @@ def test_map_reads_a_cell_as_something_else():
 @pytest.mark.parametrize(
     ("mapped", "said"),
     [
-        (["view=AP"], "not NAME:CELL=VALUE"),
+        (["view=AP"], "must be NAME:CELL=VALUE"),
         (["view:frontal=front"], "view has no value 'front': PA, AP, lateral"),
         (["patient:a=b"], "patient is text"),
         (["split:a=b"], "train, validation, test"),

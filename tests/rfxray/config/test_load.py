@@ -275,7 +275,7 @@ def test_a_config_json_of_another_version_is_refused(written, section):
 def test_a_config_json_with_an_unknown_key_or_kind_is_refused(written):
     with pytest.raises(ConfigError, match=r"no config key 'model\.widht'"):
         from_json({**written, "model": {**written["model"], "widht": 3}})
-    with pytest.raises(ConfigError, match="no network of kind 'radict'"):
+    with pytest.raises(ConfigError, match="unknown network kind 'radict'"):
         from_json({**written, "model": {**written["model"], "kind": "radict"}})
 
 

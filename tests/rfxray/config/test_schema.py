@@ -104,11 +104,11 @@ def test_only_looking_at_a_run_is_always_runtime():
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ({"model": "radict"}, "no network of kind 'radict'; did you mean radit?"),
-        ({"model": "unknown"}, "no network of kind 'unknown', only radit"),
-        ({"objective": "flow"}, "no objective of kind 'flow'"),
+        ({"model": "radict"}, "unknown network kind 'radict'; did you mean radit?"),
+        ({"model": "unknown"}, "unknown network kind 'unknown', only radit"),
+        ({"objective": "flow"}, "unknown objective kind 'flow'"),
         ({"evaluators": {"mine": "sample_grids"}}, "did you mean sample_grid?"),
-        ({"parts": {"critic": "cnn"}}, "no network of kind 'cnn'"),
+        ({"parts": {"critic": "cnn"}}, "unknown network kind 'cnn'"),
     ],
 )
 def test_a_kind_that_does_not_exist_is_refused(arguments, line):

@@ -141,13 +141,13 @@ def test_shards_that_hold_less_than_the_manifest_says_are_refused(copy):
 def test_a_damaged_manifest_does_not_open(copy):
     text = (copy / "manifest.json").read_text()
     (copy / "manifest.json").write_text(text.replace('"size": 32', '"size": 33'))
-    with pytest.raises(DataError, match=r"manifest\.json is damaged: its content and its checksum"):
+    with pytest.raises(DataError, match=r"manifest\.json is damaged: its content does not match"):
         open_dataset(copy)
 
 
 def test_a_manifest_of_another_layout_is_refused(tmp_path):
     write_manifest(tmp_path, {"size": 32, "splits": 3})
-    with pytest.raises(DataError, match=r"manifest\.json is not a manifest of this version"):
+    with pytest.raises(DataError, match=r"cannot read the manifest .*manifest\.json"):
         open_dataset(tmp_path)
 
 

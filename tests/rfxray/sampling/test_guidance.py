@@ -133,7 +133,7 @@ def test_autoguidance_leads_away_from_the_weak_network():
 
 
 def test_groups_that_overlap_or_name_nothing_are_refused():
-    with pytest.raises(ConfigError, match="age stands in two groups"):
+    with pytest.raises(ConfigError, match="age is in two groups"):
         guide.group_masks([["age"], ["sex", "age"]])
     with pytest.raises(ConfigError, match="'viev'"):
         guide.group_masks([["viev"]])

@@ -120,7 +120,7 @@ def test_settings_refuse_grids_and_groups_that_cannot_be():
         sampling.Settings(times=(0.0, 1.0))
     with pytest.raises(ConfigError, match="from 1 to 0"):
         sampling.Settings(times=(1.0, float("nan"), 0.0))
-    with pytest.raises(ConfigError, match="sex stands in two groups"):
+    with pytest.raises(ConfigError, match="sex is in two groups"):
         sampling.Settings(weights=((("sex", "view"), 2.0), (("sex",), 1.0)))
     with pytest.raises(ConfigError, match="guidance=-1"):
         sampling.Settings(weights=((("sex",), -1.0),))

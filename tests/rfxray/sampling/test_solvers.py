@@ -222,7 +222,7 @@ def test_the_time_grid_runs_from_noise_to_data(steps, shift):
         (lambda: solvers.given_grid([1.0]), "from 1 to 0"),
         (lambda: solvers.given_grid([1.0, float("nan"), 0.0]), "from 1 to 0"),
         *(
-            (lambda shift=shift: solvers.time_grid(50, shift), "shift=1e.*from 1 to 0")
+            (lambda shift=shift: solvers.time_grid(50, shift), "shift=1e.*not distinct")
             for shift in (1e9, 1e38, 1e39, 1e-45)
         ),
         (lambda: solvers.integrate(mixture, X, np.array([1.0, 0.0]), "ddim"), "'ddim'.*heun"),

@@ -283,9 +283,9 @@ def test_another_command_in_the_same_place_is_refused(analytic, tmp_path):
     asks = requests.alike(ASKED)
     stream.write(analytic, FAST, asks, Plan(4, 0, 4, "png"), tmp_path / "out")
     other = dataclasses.replace(FAST, seed=1)
-    with pytest.raises(ConfigError, match="another command: seed differ"):
+    with pytest.raises(ConfigError, match="different settings of: seed;"):
         stream.write(analytic, other, asks, Plan(4, 0, 4, "png"), tmp_path / "out")
-    with pytest.raises(ConfigError, match="requests differ"):
+    with pytest.raises(ConfigError, match="different settings of: requests"):
         stream.write(analytic, FAST, requests.alike({}), Plan(4, 0, 4, "png"), tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("all of it")
