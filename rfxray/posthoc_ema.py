@@ -35,15 +35,15 @@ def parser() -> ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument(
-        "--workdir", required=True, type=local_path, metavar="DIR", help="workdir of rfxray.train"
+        "--workdir", required=True, type=local_path, metavar="DIR", help="--workdir of rfxray train"
     )
     p.add_argument(
         "--sigma",
         required=True,
         type=float,
-        help="relative width of the wanted profile, above 0 and at most 0.25",
+        help="width of the wanted average, as a fraction of the training so far; at most 0.25",
     )
-    p.add_argument("--step", type=int, help="step of a snapshot (default: the newest)")
+    p.add_argument("--step", type=int, help="training step of a snapshot (default: the newest)")
     add_allow_kind(p)
     return p
 

@@ -72,7 +72,7 @@ def test_its_numbers_are_those_of_the_data_set(harmonised, page):
     for crossed in (*found.categories.values(), *found.states.values()):
         assert {name: sum(values.values()) for name, values in crossed.items()} == found.kept
     assert f"{kept} radiographs of 32²" in page
-    assert "<td>a strip</td>" in page
+    assert "<td>too narrow</td>" in page
     assert "rotated" in page
 
 
