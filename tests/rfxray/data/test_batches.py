@@ -61,6 +61,12 @@ def three_epochs(mixture):
     return read(mixture, 19)
 
 
+def test_order_of_a_seed_never_changes(mixture):
+    """What a checkpoint relies on: positions mean the same examples in every version."""
+    numbers = [int(r["image"][0, 0]) for r in batches.records_at(mixture, [*range(12), 50, 51, 52])]
+    assert numbers == [21, 37, 31, 14, 9, 46, 28, 6, 24, 41, 36, 15, 24, 23, 1]
+
+
 def test_every_epoch_is_another_order_of_all_examples(three_epochs):
     order = [n for batch in three_epochs for n in numbers(batch)]
     epochs = [order[i * TRAIN : (i + 1) * TRAIN] for i in range(3)]

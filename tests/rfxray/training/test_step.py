@@ -7,7 +7,13 @@ from rfxray.runtime import sharding
 from rfxray.training import recipe as recipes
 from rfxray.training import skip_guard, state
 from rfxray.training.metrics import fresh, scalars
-from rfxray.training.step import abstract_batch, train_step
+from rfxray.training.step import (
+    TRAINING,
+    VALIDATION,
+    abstract_batch,
+    example_keys,
+    train_step,
+)
 
 STEPS = 4
 
@@ -70,3 +76,14 @@ def test_abstract_batch_matches_shapes_and_shardings_of_a_batch(make_config):
     for key, array in real.items():
         assert (abstract[key].shape, abstract[key].dtype) == (array.shape, array.dtype)
         assert abstract[key].sharding.is_equivalent_to(array.sharding, array.ndim)
+
+
+def test_randomness_of_an_example_never_changes():
+    """It follows from the seed, the stream and the position of the example."""
+    training = example_keys(0, TRAINING, np.arange(2, dtype=np.uint32))
+    validation = example_keys(7, VALIDATION, np.array([2**31], np.uint32))
+    assert jax.random.key_data(training).tolist() == [
+        [4165894930, 804218099],
+        [1353695780, 2116000888],
+    ]
+    assert jax.random.key_data(validation).tolist() == [[4029710509, 3645761145]]
