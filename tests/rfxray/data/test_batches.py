@@ -63,7 +63,7 @@ def three_epochs(mixture):
 
 def test_order_of_a_seed_never_changes(mixture):
     """What a checkpoint relies on: positions mean the same examples in every version."""
-    numbers = [int(r["image"][0, 0]) for r in batches.records_at(mixture, [*range(12), 50, 51, 52])]
+    numbers = [int(r["image"][0, 0]) for r in records_at(mixture, [*range(12), 50, 51, 52])]
     assert numbers == [21, 37, 31, 14, 9, 46, 28, 6, 24, 41, 36, 15, 24, 23, 1]
 
 
