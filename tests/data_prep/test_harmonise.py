@@ -29,6 +29,7 @@ from rfxray.attributes.vocabulary import FINDING_NAMES, Attributes, decode
 from rfxray.data import writing
 from rfxray.data.record import deserialize
 from tests.data_prep import raw_trees
+from tests.data_prep.expected import KEPT, LEDGER, STATES
 
 ROOT = Path(data_prep.__file__).parents[1]
 
@@ -76,10 +77,10 @@ def harmonised(roots, tmp_path_factory):
 
 def test_every_row_and_file_is_a_record_or_in_the_ledger(harmonised):
     found = {record["key"]: split for split, record in records(harmonised)}
-    assert found == {key: split for key, (split, _) in raw_trees.KEPT.items()}
+    assert found == {key: split for key, (split, _) in KEPT.items()}
     dropped = ledger(harmonised)
-    assert set(dropped) == set(raw_trees.LEDGER)
-    for key, begins in raw_trees.LEDGER.items():
+    assert set(dropped) == set(LEDGER)
+    for key, begins in LEDGER.items():
         assert dropped[key].startswith(begins), key
 
 
@@ -88,7 +89,7 @@ def test_attributes_are_exactly_those_of_the_trees(harmonised):
         known = known_from_states(record["states"], closed_vocabulary_negatives=False)
         found = decode(Attributes(record["attributes"], known))
         assert found.pop("source") == record["key"].partition("/")[0]
-        expected = dict(word.split("=") for word in raw_trees.KEPT[record["key"]][1].split())
+        expected = dict(word.split("=") for word in KEPT[record["key"]][1].split())
         age = expected.pop("age", None)
         assert found.pop("age", None) == (age and pytest.approx(float(age), rel=1e-3))
         assert found == expected, record["key"]
@@ -99,7 +100,7 @@ def test_shards_hold_exactly_what_the_plan_says(harmonised):
 
     manifest = json.loads((harmonised / "manifest.json").read_text())
     for name in ("train", "validation", "test"):
-        planned = [key for key, (split, _) in raw_trees.KEPT.items() if split == name]
+        planned = [key for key, (split, _) in KEPT.items() if split == name]
         found = []
         for shard in manifest["splits"][name]["shards"]:
             data = ArrayRecordReader(str(harmonised / shard["file"])).read_all()
@@ -150,8 +151,8 @@ def test_manifest_counts_each_set(harmonised):
         name: SETS[name].published for name in SETS
     }
     for name, counts in sets.items():
-        kept = sum(key.startswith(f"{name}/") for key in raw_trees.KEPT)
-        left_out = sum(key.startswith((f"{name}/", f"{name}:")) for key in raw_trees.LEDGER)
+        kept = sum(key.startswith(f"{name}/") for key in KEPT)
+        left_out = sum(key.startswith((f"{name}/", f"{name}:")) for key in LEDGER)
         assert counts["kept"] == kept
         assert sum(counts["dropped"].values()) == left_out
     assert sets["mimic"]["race_conflicts"] == 1
@@ -173,9 +174,9 @@ def test_table_tells_fate_and_origin_of_every_row(harmonised):
         key: "".join(signs[State[row[f"{name}_state"].upper()]] for name in FINDING_NAMES)
         for key, row in rows.items()
     }
-    assert states == raw_trees.STATES
+    assert states == STATES
     kept = {key for key, row in rows.items() if not row["fate"]}
-    assert kept == set(raw_trees.KEPT)
+    assert kept == set(KEPT)
     fates = {key: row["fate"] for key, row in rows.items() if row["fate"]}
     assert fates.items() <= ledger(harmonised).items()
     first = rows["mimic/10000032/50414267/02aa804e-bde0afdd"]
