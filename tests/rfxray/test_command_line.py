@@ -14,7 +14,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_progress_in_a_log_is_a_line_now_and_then(clock, capsys):
+def test_progress_in_a_log_prints_a_line_at_intervals(clock, capsys):
     with Progress("rfxray.toy", 1_000) as progress:
         for _ in range(30):
             clock[0] += 1
@@ -27,7 +27,7 @@ def test_progress_in_a_log_is_a_line_now_and_then(clock, capsys):
     ]
 
 
-def test_the_rate_of_progress_leaves_out_what_an_earlier_process_did(clock, capsys):
+def test_progress_rate_excludes_work_of_an_earlier_process(clock, capsys):
     with Progress("rfxray.toy", 100, 80, unit="step", seconds=5) as progress:
         progress.show(80)
         clock[0] += 10
@@ -36,14 +36,14 @@ def test_the_rate_of_progress_leaves_out_what_an_earlier_process_did(clock, caps
 
 
 @pytest.mark.parametrize("silent", [{"seconds": None}, {"shown": False}])
-def test_progress_can_be_silent_in_a_log(clock, capsys, silent):
+def test_progress_in_a_log_can_be_silent(clock, capsys, silent):
     with Progress("rfxray.toy", 10, **silent) as progress:
         clock[0] += 60
         progress.advance()
     assert capsys.readouterr().err == ""
 
 
-def test_progress_on_a_terminal_is_a_bar_and_no_lines(clock, capsys, monkeypatch):
+def test_progress_on_a_terminal_is_only_a_bar(clock, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with Progress("rfxray.toy", 10, 4) as progress:
         clock[0] += 60

@@ -54,7 +54,7 @@ def edited(trained, radiograph, tmp_path_factory):
     return out, run(trained, radiograph, out, *flags)
 
 
-def test_an_edit_leaves_all_that_was_promised(edited):
+def test_edit_writes_all_files_and_marks_the_edit_synthetic(edited):
     out, entry = edited
     names = {"original.png", "edited.png", "edited.dcm", "difference.png", "strip.png", "edit.json"}
     assert {path.name for path in out.iterdir()} == names
@@ -66,7 +66,7 @@ def test_an_edit_leaves_all_that_was_promised(edited):
         assert json.loads(picture.text["rfxray"]) == entry
     assert entry["synthetic"] is True
     requested = {"view": "AP", "sex": "M", "cardiomegaly": "present"}
-    assert entry["attributes"] == {**requested, "no_finding": "absent"}  # which follows
+    assert entry["attributes"] == {**requested, "no_finding": "absent"}  # no_finding follows
     assert (entry["from"], entry["set"]) == (
         {"view": "AP", "sex": "M"},
         {"cardiomegaly": "present"},
@@ -92,8 +92,8 @@ def test_an_edit_leaves_all_that_was_promised(edited):
         ({"attributes": {"sex": "F"}}, ()),
     ],
 )
-def test_an_edit_is_known_by_what_it_was_made_from(edited, tmp_path, change, same):
-    """Not by how it was asked for; and another radiograph is another patient."""
+def test_dicom_ids_depend_on_the_inputs_not_on_the_command(edited, tmp_path, change, same):
+    """The patient depends on the radiograph and attributes, the file also on masks and settings."""
     _, entry = edited
     image = np.zeros((4, 4), np.uint16)
     files = []
@@ -109,14 +109,14 @@ def test_an_edit_is_known_by_what_it_was_made_from(edited, tmp_path, change, sam
         assert (found[0] == found[1]) == ("patient" in same)
 
 
-def test_names_of_any_language_are_written(edited, tmp_path):
+def test_dicom_stores_non_ascii_names(edited, tmp_path):
     dicom.save(
         tmp_path / "a.dcm", np.zeros((4, 4), np.uint16), edited[1], "edited from Röntgen.png"
     )
     assert "Röntgen.png" in pydicom.dcmread(tmp_path / "a.dcm").DerivationDescription
 
 
-def test_the_command_in_the_sidecar_makes_the_same_edit(edited, tmp_path):
+def test_command_in_the_sidecar_reproduces_the_edit(edited, tmp_path):
     out, entry = edited
     command = shlex.split(entry["command"])
     assert command[:3] == ["python", "-m", "rfxray.edit"]
@@ -127,7 +127,7 @@ def test_the_command_in_the_sidecar_makes_the_same_edit(edited, tmp_path):
     )
 
 
-def test_masks_of_the_radiographs_own_size_are_placed_as_it_was(trained, radiograph, tmp_path):
+def test_masks_of_the_radiographs_size_are_resized_with_it(trained, radiograph, tmp_path):
     keep = mask(tmp_path / "keep.png", (48, 40), slice(0, 24))
     flags = ["--set", "edema=present", "--method", "noise", "--keep", keep]
     run(trained, radiograph, tmp_path / "out", *flags)
@@ -138,7 +138,7 @@ def test_masks_of_the_radiographs_own_size_are_placed_as_it_was(trained, radiogr
 
 
 @pytest.mark.parametrize("flags", [["--set", "view=PA"], []])
-def test_inpainting_keeps_all_but_the_hole(trained, radiograph, tmp_path, flags):
+def test_inpainting_changes_only_the_hole(trained, radiograph, tmp_path, flags):
     hole = mask(tmp_path / "hole.png", (32, 32), slice(10, 20))
     run(trained, radiograph, tmp_path / "out", *flags, "--inpaint", hole)
     before, after = (read_png(tmp_path / "out" / f"{name}.png") for name in ("original", "edited"))
@@ -149,23 +149,23 @@ def test_inpainting_keeps_all_but_the_hole(trained, radiograph, tmp_path, flags)
 
 
 @pytest.mark.parametrize("method", ["flow", "noise"])
-def test_a_strip_over_strength(trained, radiograph, tmp_path, method):
+def test_strip_shows_five_strengths(trained, radiograph, tmp_path, method):
     flags = ["--set", "view=PA", "--method", method, "--strip", "strength"]
     assert run(trained, radiograph, tmp_path / "out", *flags)["method"] == method
-    # Original and five strengths, pictures above and changes below, 128 pixels each.
+    # The original and five strengths, images above and differences below, 128 pixels each.
     width, height = Image.open(tmp_path / "out" / "strip.png").size
     assert 6 * 130 < width < 6 * 130 + 100
     assert height == 2 * 130 + 20
 
 
-def test_a_strip_leaves_out_strengths_below_the_floor(trained, radiograph, tmp_path):
+def test_strip_omits_strengths_below_the_floor(trained, radiograph, tmp_path):
     flags = ["--set", "view=PA", "--strip", "strength", "--floor", "0.5", *INVERT]
     run(trained, radiograph, tmp_path / "out", *flags)
     width, _ = Image.open(tmp_path / "out" / "strip.png").size
     assert 4 * 130 < width < 4 * 130 + 100  # the original, and strengths 0.7, 0.9 and 1
 
 
-def test_descendants_follow_on_request(trained, radiograph, tiny_data, tmp_path, capsys):
+def test_propagate_updates_descendants(trained, radiograph, tiny_data, tmp_path, capsys):
     graph = tmp_path / "graph.json"
     graph.write_text(json.dumps({"name": "one", "parents": {"cardiomegaly": ["age"]}}))
     flags = ["--from", "age=60", "--from", "cardiomegaly=absent", "--set", "age=30"]
@@ -189,13 +189,13 @@ def test_descendants_follow_on_request(trained, radiograph, tiny_data, tmp_path,
         ({"no_finding": "absent", "edema": "absent"}, {"edema": "Absent"}, "absent"),
     ],
 )
-def test_no_finding_becomes_unknown_if_the_change_can_alter_it(shown, change, no_finding):
+def test_no_finding_follows_the_change_or_becomes_unknown(shown, change, no_finding):
     _, target = before_and_after(shown, change)
     decoded = vocabulary.decode(target.rows(0))
     assert decoded.get("no_finding") == no_finding
 
 
-def test_a_difference_is_red_where_brighter_and_blue_where_darker():
+def test_difference_is_red_if_brighter_and_blue_if_darker():
     picture = edits.difference(np.array([[0.5, -0.5, 0.0, 2.0]]), np.zeros((1, 4)))
     assert picture[0].tolist() == [[255, 0, 0], [0, 0, 255], [255, 255, 255], [255, 0, 0]]
 
@@ -260,7 +260,7 @@ def several_frames(path):
         ),
     ],
 )
-def test_bad_input_is_one_line_and_a_code(
+def test_bad_input_exits_with_one_line_and_a_code(
     trained, radiograph, tmp_path, refusal, flags, code, parts
 ):
     stands_for = {
@@ -281,7 +281,7 @@ def test_bad_input_is_one_line_and_a_code(
 
 
 @pytest.mark.parametrize("below", ["", "edit"])
-def test_an_output_that_is_a_file_is_one_line(trained, radiograph, tmp_path, refusal, below):
+def test_output_path_that_is_a_file_is_rejected(trained, radiograph, tmp_path, refusal, below):
     (tmp_path / "taken").write_text("mine")
     argv = ["--checkpoint", trained, "--image", radiograph, "--set", "view=AP", *FAST]
     code, line = refusal(edit.main, [*argv, "--out", tmp_path / "taken" / below])
@@ -293,7 +293,7 @@ def test_an_output_that_is_a_file_is_one_line(trained, radiograph, tmp_path, ref
 # Flags
 
 
-def test_the_flags_become_one_typed_request():
+def test_flags_become_one_typed_request():
     flags = ["--checkpoint", "run", "--image", "a.png", "--out", "out", "--from", "age=60"]
     flags += ["--set", "age=30", "--method", "flow", "--keep", "keep.png", "--guidance", "2"]
     flags += ["--allow-kind", "mine.nets:unet"]

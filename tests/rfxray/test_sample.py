@@ -23,7 +23,7 @@ def request(*flags: str) -> sample.SampleRequest:
     return sample.request_of(sample.parser().parse_args(words), words)
 
 
-def test_the_flags_become_one_typed_request():
+def test_flags_become_one_typed_request():
     asked = request("--set", "view=PA", "--steps", "8", "--interval", "0.1,0.9", "--n", "3")
     assert (asked.checkpoint, asked.out) == (Path("run"), Path("out"))
     assert asked.settings == Settings(guidance=2.0, steps=8, interval=(0.1, 0.9))
@@ -32,14 +32,14 @@ def test_the_flags_become_one_typed_request():
     assert asked.words == [*NEEDED, *asked.words[4:]]
 
 
-def test_a_grid_is_a_table_of_every_cell():
+def test_grid_becomes_a_table_of_every_cell():
     asked = request("--grid", "sex=F,M", "--grid", "age=20,50,80", "--n", "2")
     assert isinstance(asked.asks, Table)
     assert asked.asks.images == 12
     assert asked.asks.indices().tolist() == [0] * 6 + [1] * 6
 
 
-def test_the_weak_network_and_foreign_kinds_are_parsed():
+def test_autoguide_and_allow_kind_are_parsed():
     asked = request("--autoguide", "0.10@1000", "--allow-kind", "a.b:c", "--allow-kind", "d:e")
     assert asked.weak == (0.1, 1000)
     assert asked.allow_kinds == ["a.b:c", "d:e"]
@@ -47,7 +47,7 @@ def test_the_weak_network_and_foreign_kinds_are_parsed():
 
 
 @pytest.mark.parametrize("command", [sample, edit])
-def test_every_flag_says_what_it_is_and_its_default(command):
+def test_every_flag_states_its_meaning_and_default(command):
     for action in command.parser()._actions:
         if action.dest == "help":
             continue
@@ -56,7 +56,7 @@ def test_every_flag_says_what_it_is_and_its_default(command):
 
 
 @pytest.mark.parametrize("command", [sample, edit])
-def test_help_can_be_printed(command, capsys):
+def test_help_is_printed(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         command.parser().parse_args(["--help"])
     assert stopped.value.code == 0
@@ -65,7 +65,7 @@ def test_help_can_be_printed(command, capsys):
 
 @pytest.fixture(scope="module")
 def drawn(trained, tmp_path_factory):
-    """A folder that the command has filled."""
+    """Folder of three samples that the command wrote."""
     out = tmp_path_factory.mktemp("sample") / "out"
     argv = ["--checkpoint", trained, "--out", out, "--n", 3, "--set", "view=PA", "--set", "age=63"]
     argv += ["--solver", "euler", "--steps", 3, "--batch-size", 2, "--seed", 5, "--first-index", 9]
@@ -78,7 +78,7 @@ def pixels(path):
         return np.asarray(picture)
 
 
-def test_the_command_writes_pictures_that_say_they_are_synthetic(drawn, trained):
+def test_command_writes_samples_marked_synthetic(drawn, trained):
     sidecar = json.loads((drawn / "samples.json").read_text())
     entries = sidecar["pictures"]
     assert [e["file"] for e in entries] == [f"sample_{i:05d}.png" for i in range(3)]
@@ -99,23 +99,23 @@ def test_the_command_writes_pictures_that_say_they_are_synthetic(drawn, trained)
         assert min(grid.size) > 2 * 128
 
 
-def test_the_command_in_the_sidecar_makes_the_same_pictures(drawn, tmp_path):
+def test_command_in_the_sidecar_reproduces_the_samples(drawn, tmp_path):
     command = shlex.split(json.loads((drawn / "samples.json").read_text())["command"])
     assert command[:3] == ["python", "-m", "rfxray.sample"]
-    assert command[-2:] == ["--step", "12"]  # the run may have gone on since
+    assert command[-2:] == ["--step", "12"]  # the run may have a newer checkpoint by now
     sample.main([*command[3:], "--out", str(tmp_path)])
     for path in sorted(drawn.glob("sample_*.png")):
         np.testing.assert_array_equal(pixels(path), pixels(tmp_path / path.name))
 
 
-def test_the_command_in_the_sidecar_names_the_weak_network(trained, tmp_path):
+def test_command_in_the_sidecar_names_the_weak_network(trained, tmp_path):
     argv = ["--checkpoint", trained, "--out", tmp_path / "out", "--n", 1, "--autoguide", "0.1"]
     sample.main([str(a) for a in [*argv, "--solver", "euler", "--steps", 2]])
     command = shlex.split(json.loads((tmp_path / "out" / "samples.json").read_text())["command"])
     assert command[-4:] == ["--step", "12", "--autoguide", "0.1@12"]
 
 
-def test_a_grid_varies_the_attributes_over_the_same_noise(trained, tmp_path):
+def test_grid_varies_attributes_over_the_same_noise(trained, tmp_path):
     argv = ["--checkpoint", trained, "--out", tmp_path, "--n", 2, "--set", "sex=F", "--steps", 3]
     argv += ["--solver", "euler", "--batch-size", 2]
     argv += ["--grid", "cardiomegaly=absent,present", "--grid", "age=20,50,80"]
@@ -126,17 +126,17 @@ def test_a_grid_varies_the_attributes_over_the_same_noise(trained, tmp_path):
     assert asked[:6] == [(c, a) for c in ("absent", "present") for a in (20.0, 50.0, 80.0)]
     assert asked[6:] == asked[:6]
     assert {e["attributes"]["sex"] for e in entries} == {"F"}
-    # 4 rows of 3 pictures, each 32² enlarged four times, with labels beside and above.
+    # 4 rows of 3 images, each 32² enlarged four times, with labels beside and above.
     width, height = Image.open(tmp_path / "grid.png").size
     assert 3 * 130 < width < 3 * 130 + 250
     assert height == 4 * 130 + 40
 
 
-def test_a_grid_is_put_beside_nothing_else(trained, tmp_path, refusal):
+def test_grid_rejects_a_folder_with_other_files(trained, tmp_path, refusal):
     argv = ["--checkpoint", trained, "--n", 1, "--solver", "euler", "--steps", 2]
     streamed, table, mine = (tmp_path / name for name in ("streamed", "table", "mine"))
     sample.main([str(a) for a in [*argv, "--out", streamed]])
-    for _ in range(2):  # the same command again makes the same again
+    for _ in range(2):  # rerunning the same command is allowed
         sample.main([str(a) for a in [*argv, "--out", table, "--grid", "sex=F,M"]])
     mine.mkdir()
     (mine / "thesis.tex").write_text("all of it")
@@ -149,7 +149,7 @@ def test_a_grid_is_put_beside_nothing_else(trained, tmp_path, refusal):
 
 @pytest.mark.parametrize("grid", [[], ["--grid", "sex=F,M"]])
 @pytest.mark.parametrize("below", ["", "deep/er"])
-def test_an_output_that_is_a_file_is_one_line(trained, tmp_path, refusal, grid, below):
+def test_output_path_that_is_a_file_is_rejected(trained, tmp_path, refusal, grid, below):
     (tmp_path / "taken").write_text("mine")
     argv = ["--checkpoint", trained, "--out", tmp_path / "taken" / below, *grid]
     code, line = refusal(sample.main, argv)
@@ -158,7 +158,7 @@ def test_an_output_that_is_a_file_is_one_line(trained, tmp_path, refusal, grid, 
 
 
 @pytest.mark.parametrize("grid", [[], ["--grid", "sex=F,M"]])
-def test_a_full_disk_is_one_line(trained, tmp_path, refusal, monkeypatch, grid):
+def test_full_disk_exits_with_one_line(trained, tmp_path, refusal, monkeypatch, grid):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -221,7 +221,7 @@ def test_a_full_disk_is_one_line(trained, tmp_path, refusal, monkeypatch, grid):
         (["--checkpoint", "/nonexistent/run"], 65, ["/nonexistent/run", "config.json"]),
     ],
 )
-def test_a_bad_flag_is_one_line_and_a_code(trained, tmp_path, refusal, flags, code, parts):
+def test_bad_flag_exits_with_one_line_and_a_code(trained, tmp_path, refusal, flags, code, parts):
     out = tmp_path / "out"
     found, line = refusal(sample.main, ["--checkpoint", trained, "--out", out, *flags])
     assert found == code
@@ -231,7 +231,7 @@ def test_a_bad_flag_is_one_line_and_a_code(trained, tmp_path, refusal, flags, co
     assert not out.exists()
 
 
-def test_a_damaged_checkpoint_is_65(trained, tmp_path, refusal):
+def test_damaged_checkpoint_exits_with_65(trained, tmp_path, refusal):
     run = shutil.copytree(trained, tmp_path / "run")
     shutil.rmtree(run / "checkpoints" / "12" / "ema_0.050")
     code, line = refusal(sample.main, ["--checkpoint", run, "--out", tmp_path / "out"])

@@ -1,4 +1,4 @@
-"""A config of kinds that are not ours; see plugins.py."""
+"""A config of kinds from outside rfxray; see plugins.py."""
 
 from rfxray.config.schema import defaults
 

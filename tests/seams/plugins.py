@@ -1,7 +1,7 @@
-"""Kinds that are not ours: two networks, an adversarial objective, an evaluator.
+"""Kinds from outside rfxray: two networks, an adversarial objective, an evaluator.
 
-They stand for code of somebody else: nothing in `rfxray` knows them. A convolutional autoencoder is
-trained to reconstruct images, against a discriminator that has an optimizer of its own.
+They stand for third-party code: nothing in `rfxray` imports them. A convolutional autoencoder is
+trained to reconstruct images against a discriminator that has its own optimizer.
 """
 
 import functools
@@ -40,7 +40,7 @@ def _network(shapes: Mapping[str, tuple[int, ...]], apply: Callable, size: int) 
 
 
 def autoencoder(section: ml_collections.ConfigDict) -> Network:
-    """Image → a quarter of its side → image."""
+    """Image → features at a quarter of its side → image."""
     width = section.width
 
     def apply(params: Mapping[str, jax.Array], image: jax.Array) -> jax.Array:
@@ -77,7 +77,7 @@ discriminator.KEYS = {
 def adversarial(
     section: ml_collections.ConfigDict, networks: Mapping[str, Callable[..., jax.Array]]
 ) -> Objective:
-    """L1 and a hinge loss for `model`, the other side of the hinge for `discriminator`."""
+    """L1 plus an adversarial loss for `model`, a hinge loss for `discriminator`."""
     encode_decode, judge = networks["model"], networks["discriminator"]
 
     def mean(x: jax.Array) -> jax.Array:
@@ -117,7 +117,7 @@ adversarial.KEYS = {
 
 
 def brightness(section: ml_collections.ConfigDict, context: Context) -> Evaluator:
-    """The mean of what is reconstructed, and a picture of it."""
+    """The mean of the reconstructions, and the first of them as an image."""
     apply = jax.jit(functools.partial(context.recipe.model.apply))
     examples = context.first_examples(section.split, section.n)
 

@@ -1,4 +1,4 @@
-"""Code outside of rfxray goes through the one trainer, without a changed line in it."""
+"""Kinds from outside rfxray are trained without a change to the trainer."""
 
 import importlib.util
 import json
@@ -55,7 +55,7 @@ def command(workdir: Path, data: Path, *overrides: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(run) -> Path:
-    """An undisturbed run on one device."""
+    """Workdir of an uninterrupted run on one device."""
     return run("whole")
 
 
@@ -81,7 +81,7 @@ def saved(workdir: Path, step: int = 12) -> dict[str, np.ndarray]:
 
 
 def initial() -> dict[str, dict]:
-    """The parameters that a run begins with."""
+    """Initial parameters of a run."""
     config = configuration.load_config(str(ROOT / CONFIG))
     return state.init(recipes.build(config), sharding.make_mesh(1, 1, 1))["params"]
 
@@ -116,7 +116,7 @@ def test_each_part_has_its_own_optimizer(run, whole):
     for name, value in fresh["model"].items():
         key = f"['params']['model']['{name}']"
         assert not np.array_equal(b[key], value)
-        assert not np.array_equal(a[key], b[key])  # another discriminator, another model
+        assert not np.array_equal(a[key], b[key])  # a different discriminator
 
 
 def test_evaluators_run_at_their_intervals(whole):
@@ -129,7 +129,7 @@ def test_evaluators_run_at_their_intervals(whole):
                 assert image.size[0] >= 32
 
 
-def test_eight_devices_train_as_one_does(run, whole):
+def test_eight_devices_train_like_one(run, whole):
     eight = run("eight", "mesh.data=2", "mesh.fsdp=4", devices=8)
     single, shared = ([row["loss"] for row in rows(w) if "loss" in row] for w in (whole, eight))
     np.testing.assert_allclose(single, shared, rtol=1e-4)
@@ -157,13 +157,13 @@ def test_resume_continues_bitwise_after_a_kill(tmp_path, tiny_data, environment,
             np.testing.assert_array_equal(found[key], value, err_msg=key)
 
 
-def test_only_what_is_averaged_is_kept_as_an_average(whole):
+def test_ema_checkpoint_holds_only_the_averaged_part(whole):
     meta = Store(whole / "checkpoints", ("ema_0.050",)).meta(12)
     names = {key for key in meta["dtypes"] if key.startswith("ema_0.050")}
     assert names == {f"ema_0.050/model/{name}" for name in ("down", "mix", "out")}
 
 
-def test_a_run_chooses_no_code_by_itself(run_module, whole):
+def test_code_named_by_a_run_needs_allow_kind(run_module, whole):
     arguments = ["--checkpoint", str(whole), "--out", str(whole / "out"), "--n", "1"]
     done = run_module("rfxray.sample", *arguments)
     assert done.returncode == 78

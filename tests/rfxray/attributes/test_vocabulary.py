@@ -31,7 +31,7 @@ def contradicts(values) -> bool:
     return values.get("no_finding") == "absent" and found == ["absent"] * 12
 
 
-def test_the_vocabulary_is_the_contract():
+def test_vocabulary_has_the_documented_names_in_order():
     assert K == 19
     assert vocabulary.NAMES[:5] == ("view", "sex", "race", "age", "source")
     assert len(vocabulary.PATHOLOGY_NAMES) == 12
@@ -43,7 +43,7 @@ def test_the_vocabulary_is_the_contract():
 @example({**ALL_ABSENT, "no_finding": "absent"})
 @example({**ALL_ABSENT, "no_finding": "present"})
 @example({"no_finding": "present", "edema": "present"})
-def test_encode_and_decode_are_inverse_or_refuse_a_contradiction(values):
+def test_decode_inverts_encode_and_contradictions_are_rejected(values):
     if contradicts(values):
         with pytest.raises(ConfigError, match="no_finding"):
             vocabulary.encode(values)
@@ -56,7 +56,7 @@ def test_encode_and_decode_are_inverse_or_refuse_a_contradiction(values):
 
 
 @given(described.filter(lambda values: not contradicts(values)))
-def test_parse_reads_what_a_command_line_says(values):
+def test_parse_reads_command_line_assignments(values):
     texts = [f"{name.replace('_', '-').upper()}={value}" for name, value in values.items()]
     for a, b in zip(
         vocabulary.encode(vocabulary.parse(texts)), vocabulary.encode(values), strict=True
@@ -65,7 +65,7 @@ def test_parse_reads_what_a_command_line_says(values):
 
 
 @pytest.mark.parametrize("value", [None, "unknown", " Unknown "])
-def test_unknown_is_the_same_as_not_named(value):
+def test_unknown_encodes_like_a_missing_attribute(value):
     for a, b in zip(vocabulary.encode({"race": value}), vocabulary.encode({}), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -92,7 +92,7 @@ def test_unknown_is_the_same_as_not_named(value):
         ),
     ],
 )
-def test_a_wrong_assignment_gets_one_line_with_the_nearest(texts, parts):
+def test_wrong_assignment_is_rejected_in_one_line(texts, parts):
     with pytest.raises(ConfigError) as caught:
         vocabulary.parse(texts)
     line = str(caught.value)
@@ -104,7 +104,7 @@ def test_a_wrong_assignment_gets_one_line_with_the_nearest(texts, parts):
 @given(st.lists(st.sampled_from(["present", "absent", None]), min_size=12, max_size=12))
 @example(["absent"] * 12)
 @example(["absent"] * 11 + [None])
-def test_no_finding_is_derived_from_the_twelve(found):
+def test_no_finding_is_derived_from_the_twelve_pathologies(found):
     values = dict(zip(vocabulary.PATHOLOGY_NAMES, found, strict=True))
     attributes = vocabulary.stack([vocabulary.encode(values)] * 2)
     before = attributes.values.copy(), attributes.known.copy()
@@ -128,7 +128,7 @@ def test_rows_selects_examples_of_a_stack():
         assert [vocabulary.decode(some.rows(i)) for i in range(2)] == [{}, {"age": 63.0}]
 
 
-def test_every_one_of_all_known_attributes_is_known():
+def test_all_known_marks_every_attribute_known():
     values = np.zeros((2, K), np.float32)
     assert vocabulary.all_known(values).known.all()
     assert len(vocabulary.decode(vocabulary.all_known(values).rows(0))) == K
@@ -138,7 +138,7 @@ def test_every_one_of_all_known_attributes_is_known():
 # Embedding rows
 
 
-def test_every_value_of_every_attribute_has_a_row_of_its_own():
+def test_every_value_of_every_attribute_has_its_own_row():
     rows = {}
     nothing = np.asarray(conditioning.embedding_rows(vocabulary.encode({})))
     for i, attribute in enumerate(vocabulary.ATTRIBUTES):
@@ -154,14 +154,14 @@ def test_every_value_of_every_attribute_has_a_row_of_its_own():
 
 
 @given(st.lists(st.floats(0, 3, width=32), min_size=K, max_size=K))
-def test_what_is_not_known_sits_in_the_null_row_whatever_its_value(numbers):
+def test_unknown_attributes_use_the_null_row(numbers):
     rows = conditioning.embedding_rows(
         vocabulary.Attributes(np.asarray(numbers, np.float32), np.zeros(K, bool))
     )
     np.testing.assert_array_equal(rows, conditioning.embedding_rows(vocabulary.encode({})))
 
 
-def test_two_ages_share_the_told_row():
+def test_all_ages_share_one_row():
     young, old = (
         np.asarray(conditioning.embedding_rows(vocabulary.encode({"age": a}))) for a in (0, 120)
     )
@@ -176,7 +176,7 @@ ALL_NULL, EACH = 0.1, 0.2
 
 
 def dropped(keys, known, **shares):
-    """What is still known after dropout, [n, 19] bool."""
+    """Attributes still known after dropout, [n, 19] bool."""
     values = np.ones(known.shape, np.float32)
     left = conditioning.drop(keys, vocabulary.Attributes(values, known), **shares)
     np.testing.assert_array_equal(left.values, values)
@@ -196,7 +196,7 @@ def assert_share(hits, p: float):
     assert abs(np.mean(hits) - p) < 5 * math.sqrt(p * (1 - p) / n)
 
 
-def test_share_of_all_null_and_of_untouched(kept):
+def test_shares_of_examples_with_all_dropped_and_none_dropped(kept):
     # u ~ U(0, 1) makes the number of kept attributes uniform on 0 … K: ∫ uᴷ du = 1 / (K + 1).
     extreme = EACH / (K + 1)
     assert_share(~kept.any(1), ALL_NULL + extreme)
@@ -204,24 +204,24 @@ def test_share_of_all_null_and_of_untouched(kept):
 
 
 @pytest.mark.parametrize("number", range(1, K))
-def test_every_number_of_kept_attributes_is_as_likely(kept, number):
+def test_every_number_of_kept_attributes_is_equally_likely(kept, number):
     assert_share(kept.sum(1) == number, EACH / (K + 1))
 
 
-def test_every_attribute_is_as_likely_kept(kept):
+def test_every_attribute_is_kept_equally_often(kept):
     partly = kept.any(1) & ~kept.all(1)
     for i in range(K):
-        # E[1 − u] = 1/2, less the cases in which all were kept.
+        # E[1 − u] = 1/2, minus the cases in which all were kept.
         assert_share(partly & kept[:, i], EACH * (1 / 2 - 1 / (K + 1)))
 
 
-def test_attributes_of_one_example_share_their_rate(kept):
+def test_attributes_of_one_example_share_their_drop_rate(kept):
     partly = kept.any(1) & ~kept.all(1)
-    # E[(1 − u)²] = 1/3, where independent attributes would have 1/4.
+    # E[(1 − u)²] = 1/3, while independent attributes would give 1/4.
     assert_share(partly & kept[:, 0] & kept[:, K - 1], EACH * (1 / 3 - 1 / (K + 1)))
 
 
-def test_shares_are_arguments():
+def test_dropout_shares_can_be_set():
     keys = jax.random.split(jax.random.key(1), 1000)
     everything = np.ones((1000, K), bool)
     assert dropped(keys, everything, all_null=0.0, each=0.0).all()
@@ -229,7 +229,7 @@ def test_shares_are_arguments():
 
 
 @given(st.integers(0, 2**32 - 1), st.permutations(range(16)))
-def test_dropout_is_keyed_by_example_and_never_tells(seed, order):
+def test_dropout_is_keyed_by_example_and_reveals_nothing(seed, order):
     order = np.array(order)
     keys = jax.random.split(jax.random.key(seed), 16)
     known = np.random.default_rng(seed).random((16, K)) < 0.5

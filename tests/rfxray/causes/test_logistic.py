@@ -28,7 +28,7 @@ def population():
 
 @pytest.fixture(scope="module")
 def recorded(population):
-    """The population as records have it, some attributes unknown."""
+    """The population as recorded, with some attributes unknown."""
     states = phantom.draw_states(0, MANY, population.values)
     return Attributes(phantom.observe(population.values, states), known_from_states(states))
 
@@ -38,7 +38,7 @@ def fitted(population):
     return logistic.fit(logistic.read_graph(), population)
 
 
-def test_the_graph_is_the_phantoms():
+def test_default_graph_is_that_of_the_phantom():
     graph = logistic.read_graph()
     assert {child: set(parents) for child, parents in graph.parents.items()} == {
         child: set(parents) for child, parents in causes.EDGES.items()
@@ -48,7 +48,7 @@ def test_the_graph_is_the_phantoms():
         assert set(graph.descendants([name])) == follows
 
 
-def test_the_mechanisms_are_found_from_a_table(fitted, population):
+def test_fit_recovers_the_mechanisms_of_the_phantom(fitted, population):
     for child in fitted.graph.parents:
         true = 1 / (1 + np.exp(-causes.logit(child, population.values)))
         found = fitted.probability(child, population)
@@ -56,7 +56,7 @@ def test_the_mechanisms_are_found_from_a_table(fitted, population):
         assert fitted.rows[child] == len(MANY)
 
 
-def test_an_unrecorded_parent_is_a_category_of_its_own(population, recorded):
+def test_unknown_parent_has_its_own_category(population, recorded):
     model = logistic.fit(logistic.read_graph(), recorded)
     assert all(0 < model.rows[child] < len(MANY) for child in model.weights)
     nothing = model.probability("cardiomegaly", stack([encode({})]))
@@ -65,8 +65,8 @@ def test_an_unrecorded_parent_is_a_category_of_its_own(population, recorded):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_counterfactuals_are_those_of_the_true_model(fitted, population, value):
-    """The share of patients in whom a descendant appears or vanishes, against the exact answer."""
+def test_counterfactuals_match_the_true_model(fitted, population, value):
+    """Compares the shares of patients in whom a descendant appears or disappears."""
     do = {"pleural_effusion": value}
     (after, known), chances = logistic.counterfactual(fitted, population, do, seed=1)
     before, true = population.values, phantom.draw_attributes(0, MANY, do)
@@ -84,8 +84,8 @@ def test_counterfactuals_are_those_of_the_true_model(fitted, population, value):
 
 
 @pytest.mark.parametrize("name", ["age", "sex", "fracture", "pleural_effusion"])
-def test_setting_what_was_observed_changes_nothing(fitted, population, recorded, name):
-    """Neither if everything is known of the patients nor if the records leave gaps."""
+def test_setting_an_observed_value_changes_nothing(fitted, population, recorded, name):
+    """Whether every attribute is known or the records have gaps."""
     for table in (population, recorded):
         some = table.rows(table.known[:, INDEX[name]])
         after, _ = logistic.counterfactual(fitted, some, {name: some.values[:, INDEX[name]]})
@@ -93,8 +93,8 @@ def test_setting_what_was_observed_changes_nothing(fitted, population, recorded,
         np.testing.assert_array_equal(after.known, some.known)
 
 
-def test_no_finding_says_of_every_pathology_that_it_is_absent(fitted):
-    """So an effusion that is put in lets others appear, and none of them was there before."""
+def test_no_finding_implies_that_every_pathology_is_absent(fitted):
+    """So adding an effusion can only make other findings appear: none was present before."""
     many = stack([encode({"age": 80, "no_finding": "present"})] * 500)
     (after, known), chances = logistic.counterfactual(fitted, many, {"pleural_effusion": 1.0})
     i = INDEX["atelectasis"]
@@ -111,19 +111,19 @@ def test_no_finding_says_of_every_pathology_that_it_is_absent(fitted):
 
 
 def spelled_out(**change):
-    """A patient of 80 years of whom every pathology is known, [1, 19]."""
+    """A patient aged 80 with every pathology known, [1, 19]."""
     absent = dict.fromkeys(PATHOLOGY_NAMES, "absent")
     return stack([encode({"age": 80, **absent, **change})])
 
 
-def test_findings_move_only_with_their_probability(fitted, population):
-    """Every effect of the phantom is monotone: with an effusion put in, nothing below it goes."""
+def test_added_finding_removes_no_descendant(fitted, population):
+    """Every effect in the phantom is monotone: adding an effusion removes no descendant."""
     after, _ = logistic.counterfactual(fitted, population, {"pleural_effusion": 1.0})
     for name in ("support_devices", "atelectasis"):
         assert (after.values[:, INDEX[name]] >= population.values[:, INDEX[name]]).all()
 
 
-def test_the_unknown_stays_unknown_and_no_finding_follows(fitted):
+def test_unknown_attributes_stay_unknown_and_no_finding_follows(fitted):
     asked = {"view": "PA", "pneumonia": "absent", "no_finding": "present"}
     observed = stack([encode(asked)])
     (after, known), chances = logistic.counterfactual(fitted, observed, {"pneumonia": 1.0})
@@ -137,7 +137,7 @@ def test_the_unknown_stays_unknown_and_no_finding_follows(fitted):
         logistic.counterfactual(fitted, observed, {"no_finding": 1.0})
 
 
-def test_a_dataset_is_fitted_from_its_records(tiny_data, tmp_path):
+def test_fit_dataset_uses_its_records(tiny_data, tmp_path):
     graph = tmp_path / "graph.json"
     graph.write_text(json.dumps({"name": "one", "parents": {"cardiomegaly": ["age"]}}))
     model = logistic.fit_dataset(logistic.read_graph(graph), open_dataset(tiny_data))
@@ -162,7 +162,7 @@ def test_a_dataset_is_fitted_from_its_records(tiny_data, tmp_path):
         ('{"parents": {"edema": ["fracture"], "fracture": ["edema"]}}', "cycle"),
     ],
 )
-def test_a_graph_that_is_none_is_refused(tmp_path, text, part):
+def test_invalid_graph_is_rejected(tmp_path, text, part):
     file = tmp_path / "graph.json"
     file.write_text(text)
     with pytest.raises(ConfigError, match=part):

@@ -8,7 +8,7 @@ from rfxray.errors import ConfigError, SaveFailed
 from rfxray.outputs import files
 
 
-def test_a_written_file_is_whole_and_leaves_nothing_beside_it(tmp_path):
+def test_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "notes.txt"
     for content in ("größer", b"\x00\xff", "a name that is not UTF-8: \udcff"):
         files.write_whole(path, content)
@@ -16,7 +16,7 @@ def test_a_written_file_is_whole_and_leaves_nothing_beside_it(tmp_path):
     assert os.listdir(tmp_path) == ["notes.txt"]
 
 
-def test_a_failing_write_keeps_the_old_content(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_content(tmp_path, monkeypatch):
     path = tmp_path / "notes.txt"
     files.write_whole(path, "old")
 
@@ -32,14 +32,14 @@ def test_a_failing_write_keeps_the_old_content(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("durable", "syncs"), [(True, 2), (False, 0)])
-def test_only_a_durable_write_waits_for_the_disk(tmp_path, monkeypatch, durable, syncs):
+def test_only_a_durable_write_is_synced(tmp_path, monkeypatch, durable, syncs):
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
     files.write_whole(tmp_path / "beat.json", "{}", durable=durable)
     assert len(synced) == syncs  # the file, then the name in its folder
 
 
-def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+def test_remove_temporary_keeps_all_other_files(tmp_path):
     kill = (
         "import os, sys; from pathlib import Path; from rfxray.outputs import files\n"
         "with files.whole_file(Path(sys.argv[1])) as temporary:\n"
@@ -57,7 +57,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted(mine)
 
 
-def test_a_folder_is_locked_once(tmp_path):
+def test_second_lock_on_a_folder_is_rejected(tmp_path):
     for _ in range(2):
         with (
             files.locked(tmp_path),
@@ -67,7 +67,7 @@ def test_a_folder_is_locked_once(tmp_path):
             pass
 
 
-def test_a_refusal_of_the_disk_is_one_line_to_act_on(tmp_path):
+def test_failed_write_error_says_what_to_do(tmp_path):
     out = tmp_path / "none"
     said = r"none cannot be written \(No such file.*\); check free space"
     with pytest.raises(SaveFailed, match=said), files.saving(out):

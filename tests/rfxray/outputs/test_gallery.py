@@ -35,7 +35,7 @@ def written(tmp_path):
     return write
 
 
-def test_what_differs_has_a_filter_and_what_was_left_out_is_not_requested(written):
+def test_attributes_that_vary_have_a_filter(written):
     text = written(
         {"view": "PA", "sex": "F", "age": 23.456}, {"view": "PA", "sex": "M", "age": 29}, {"age": 7}
     )
@@ -56,27 +56,27 @@ def test_what_differs_has_a_filter_and_what_was_left_out_is_not_requested(writte
     assert figures[0]["data-requested"] == '{"view": "PA", "sex": "F", "age": "20-29"}'
 
 
-def test_what_all_share_has_no_filter_and_no_caption(written):
+def test_shared_attributes_have_no_filter_and_no_caption(written):
     text = written({"view": "PA", "pleural_effusion": "present"}, {"view": "PA"})
     assert [attrs["name"] for attrs in Page(text).named("select")] == ["pleural_effusion"]
     assert re.findall("<figcaption>(.*?)</figcaption>", text) == ["pleural effusion present"]
 
 
-def test_pictures_without_attributes_have_no_filters(written):
+def test_images_without_attributes_have_no_filters(written):
     page = Page(written({}, {}))
     assert page.named("select") == page.named("button") == []
     assert len(page.named("figure")) == 2
 
 
-def test_no_value_reaches_the_page_as_html(written):
+def test_values_are_escaped(written):
     text = written({ATTACK: ATTACK}, {"view": ATTACK}, title=ATTACK, note=ATTACK)
     page = Page(text)
-    assert len(page.named("script")) == 1  # its own
+    assert len(page.named("script")) == 1  # the script of the gallery
     assert [attrs["name"] for attrs in page.named("select")] == [ATTACK, "view"]
     assert text.count("<script>alert") == 0
 
 
-def test_the_page_needs_no_other_file(written):
+def test_page_needs_no_other_file(written):
     text = written({"sex": "F"}, {"sex": "M"})
     assert "://" not in text
     assert all(attrs["src"].startswith("data:image/png") for attrs in Page(text).named("img"))

@@ -23,7 +23,7 @@ def template(tmp_path):
     return write
 
 
-def test_every_text_is_escaped(template):
+def test_every_value_is_escaped(template):
     path = template('<p title="{{ text }}">{{ text }}</p>{{ table.text }}')
     html = page.render(path, title=ATTACK, text=ATTACK, table={"text": ATTACK})
     assert "<script" not in html
@@ -31,7 +31,7 @@ def test_every_text_is_escaped(template):
     assert 'title="&#34;&#39;&gt;' in html
 
 
-def test_the_policy_lets_a_browser_load_nothing_and_run_only_the_given_script(template):
+def test_content_policy_allows_only_the_given_script(template):
     policy = re.compile(r'Content-Security-Policy" content="([^"]*)"')
     (without,) = policy.findall(page.render(template(""), title="a page"))
     assert without == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -43,12 +43,12 @@ def test_the_policy_lets_a_browser_load_nothing_and_run_only_the_given_script(te
     assert policy_with == f"{without}; script-src 'sha256-{digest}'"
 
 
-def test_a_variable_that_is_not_given_is_an_error(template):
+def test_missing_variable_raises(template):
     with pytest.raises(jinja2.UndefinedError, match="missing"):
         page.render(template("{{ missing }}"), title="a page")
 
 
-def test_the_same_values_make_the_same_page(template):
+def test_same_values_render_the_same_page(template):
     path = template("{{ count | thousands }}")
     assert page.render(path, title="a", count=12345) == page.render(path, title="a", count=12345)
     assert "12,345" in page.render(path, title="a", count=12345)
@@ -58,7 +58,7 @@ def test_the_same_values_make_the_same_page(template):
     ("shape", "most", "expected"),
     [((30, 20), None, (30, 20)), ((30, 20), 64, (30, 20)), ((128, 64), 32, (32, 16))],
 )
-def test_a_data_uri_holds_the_image_and_reduces_a_large_one(shape, most, expected):
+def test_data_uri_holds_the_image_and_shrinks_a_large_one(shape, most, expected):
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     kind, content = page.data_uri(image, most).split(",")
     assert kind == "data:image/png;base64"

@@ -16,7 +16,7 @@ PACKAGES = ("sampling", "attributes", "causes", "evaluate", "outputs")
 
 
 def loaded(program: str, environment) -> set[str]:
-    """Top-level modules in a fresh process after a program."""
+    """Top-level modules that a program loads in a fresh process."""
     program += "\nimport sys\nprint(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -32,18 +32,18 @@ def loaded(program: str, environment) -> set[str]:
 @pytest.mark.parametrize(
     "module", ["solvers", "guidance", "adaptive", "stochastic", "likelihood", "interventions"]
 )
-def test_the_mathematics_loads_neither_orbax_nor_grain(module, environment):
+def test_mathematical_modules_load_neither_orbax_nor_grain(module, environment):
     names = loaded(f"import rfxray.sampling.{module}", environment)
     assert "jax" in names
     assert not names & {"orbax", "grain", "array_record", "tensorflow", "ml_collections"}
 
 
-def test_public_names_are_loaded_on_first_use(environment):
+def test_public_names_load_on_first_use(environment):
     assert "orbax" not in loaded("from rfxray import sampling; dir(sampling)", environment)
     assert "orbax" in loaded("from rfxray import sampling; sampling.load", environment)
 
 
-def test_every_public_name_is_there_and_no_other():
+def test_every_public_name_exists_and_others_raise():
     for name in sampling.__all__:
         assert getattr(sampling, name) is not None
         assert name in dir(sampling)
@@ -52,7 +52,7 @@ def test_every_public_name_is_there_and_no_other():
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_no_function_or_class_has_the_name_of_a_module_beside_it(package):
+def test_no_function_or_class_shares_the_name_of_a_sibling_module(package):
     files = list((ROOT / package).glob("*.py"))
     modules = {file.stem for file in files}
     defined = {
@@ -65,8 +65,8 @@ def test_no_function_or_class_has_the_name_of_a_module_beside_it(package):
 
 
 @pytest.mark.parametrize("package", ["sampling", "attributes", "causes", "evaluate"])
-def test_public_functions_are_typed_throughout(package):
-    """Every argument and result has a type, and none of them is `Any` or a bare container."""
+def test_public_functions_are_fully_typed(package):
+    """Every argument and result has a type, and no type is `Any` or a bare container."""
     vague = {"Any", "dict", "tuple", "list", "object", "Callable", "Mapping", "Sequence"}
     for file in (ROOT / package).glob("*.py"):
         tree = ast.parse(file.read_text())

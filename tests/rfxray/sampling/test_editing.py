@@ -13,13 +13,13 @@ from rfxray.sampling.editing import EditSettings
 from rfxray.sampling.pretrained import Model
 
 SIZE = 32
-WIDTH = 0.5  # of the pictures around their mean
+WIDTH = 0.5  # standard deviation of the images around their mean
 HALF = np.zeros((SIZE, SIZE), bool)
 HALF[:, : SIZE // 2] = True
 
 
 def level(attributes):
-    """The mean grey of the pictures under a condition: two findings and the view each add to it."""
+    """Mean grey level under a condition, [n, 1, 1, 1]: two findings and the view add to it."""
     total = 0.0
     for name, amount in (("edema", 0.4), ("fracture", -0.3), ("view", 0.2)):
         i = INDEX[name]
@@ -51,26 +51,26 @@ IMAGES = np.random.default_rng(0).normal(0, 0.2, (3, SIZE, SIZE)).clip(-0.5, 0.5
 BEFORE = condition(edema="absent", fracture="absent", view="PA")
 AFTER = condition(edema="present", fracture="absent", view="PA")
 FAST = EditSettings(steps=16, guidance=1.0)
-MOVED = 0.4  # of every pixel, from BEFORE to AFTER
+MOVED = 0.4  # change of every pixel from BEFORE to AFTER
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.2])
-def test_a_counterfactual_is_the_exact_one(exact, floor):
+def test_edit_equals_the_exact_counterfactual(exact, floor):
     how = dataclasses.replace(FAST, floor=floor, corrections=4)
     edited = editing.edit(exact, IMAGES, BEFORE, AFTER, how)
     np.testing.assert_allclose(edited, np.clip(IMAGES + MOVED, -1, 1), atol=2e-3)
 
 
 @pytest.mark.parametrize("guide", editing.GUIDES)
-def test_nothing_changed_is_nothing_done(exact, guide):
+def test_edit_without_a_change_returns_the_image(exact, guide):
     how = dataclasses.replace(FAST, guide=guide, corrections=4)
     same = editing.edit(exact, IMAGES, BEFORE, BEFORE, how)
     np.testing.assert_allclose(same, IMAGES, atol=1e-4)
 
 
-def test_the_abducted_noise_is_noise_and_leads_back(exact):
+def test_abducted_noise_has_unit_std_and_reproduces_the_image(exact):
     rng = np.random.default_rng(1)
-    drawn = (rng.normal(size=(3, SIZE, SIZE)) * WIDTH).astype(np.float32)  # as the model draws
+    drawn = (rng.normal(size=(3, SIZE, SIZE)) * WIDTH).astype(np.float32)  # std of model samples
     how = dataclasses.replace(FAST, floor=0.0, steps=50, corrections=4)
     path = editing.abduct(exact, drawn, BEFORE, how)
     assert path.shape == (3, 51, SIZE, SIZE)
@@ -80,7 +80,7 @@ def test_the_abducted_noise_is_noise_and_leads_back(exact):
     np.testing.assert_allclose(back, np.clip(drawn, -1, 1), atol=1e-4)
 
 
-def test_there_and_back_is_where_it_was(exact):
+def test_reversed_edit_restores_the_image(exact):
     how = dataclasses.replace(FAST, corrections=4)
     there = editing.edit(exact, IMAGES, BEFORE, AFTER, how)
     back = editing.edit(exact, there, AFTER, BEFORE, how)
@@ -88,7 +88,7 @@ def test_there_and_back_is_where_it_was(exact):
 
 
 @pytest.mark.parametrize("guide", editing.GUIDES)
-def test_guidance_exaggerates_what_is_changed(exact, guide):
+def test_guidance_amplifies_the_change(exact, guide):
     shifts = [
         float((editing.edit(exact, IMAGES, BEFORE, AFTER, how) - IMAGES).mean())
         for how in (dataclasses.replace(FAST, guide=guide, guidance=w) for w in (1.0, 2.0))
@@ -96,21 +96,21 @@ def test_guidance_exaggerates_what_is_changed(exact, guide):
     assert shifts[1] > shifts[0] + 0.1
 
 
-def test_plain_guidance_exaggerates_the_rest_too_and_the_others_do_not(exact):
+def test_only_plain_guidance_also_amplifies_unchanged_attributes(exact):
     before = condition(edema="absent", fracture="present", view="PA")
     after = condition(edema="present", fracture="present", view="PA")
     by = {}
     for guide in editing.GUIDES:
         how = dataclasses.replace(FAST, guide=guide, guidance=2.0)
         by[guide] = float((editing.edit(exact, IMAGES, before, after, how) - IMAGES).mean())
-    # Guidance 2 doubles the 0.4 of edema; the plain kind doubles the −0.3 of fracture besides.
+    # Guidance 2 doubles the 0.4 of edema; plain guidance also doubles the −0.3 of fracture.
     assert by["contrast"] == pytest.approx(0.8, abs=0.02)
     assert by["factored"] == pytest.approx(0.8, abs=0.02)
     assert by["plain"] == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("method", editing.METHODS)
-def test_kept_pixels_are_the_originals_to_the_last_bit(exact, method):
+def test_kept_pixels_are_bitwise_unchanged(exact, method):
     how = dataclasses.replace(FAST, method=method)
     edited = editing.edit(exact, IMAGES, BEFORE, AFTER, how, keep=HALF)
     np.testing.assert_array_equal(edited[:, HALF], IMAGES[:, HALF])
@@ -118,7 +118,7 @@ def test_kept_pixels_are_the_originals_to_the_last_bit(exact, method):
 
 
 @pytest.mark.parametrize("method", ["invert", "flow"])
-def test_an_edit_stays_within_its_mask(exact, method):
+def test_edit_stays_inside_its_mask(exact, method):
     how = dataclasses.replace(FAST, method=method, corrections=4)
     edited = editing.edit(exact, IMAGES, BEFORE, AFTER, how, mask=HALF)
     np.testing.assert_allclose(edited[:, ~HALF], IMAGES[:, ~HALF], atol=1e-3)
@@ -127,7 +127,7 @@ def test_an_edit_stays_within_its_mask(exact, method):
     )
 
 
-def test_noise_keeps_nothing_outside_of_an_edit_mask_alone(exact):
+def test_noise_with_an_edit_mask_requires_a_keep_mask(exact):
     how = dataclasses.replace(FAST, method="noise")
     with pytest.raises(ConfigError, match=r"outside of an edit mask.*--keep.*--inpaint"):
         editing.edit(exact, IMAGES, BEFORE, AFTER, how, mask=HALF)
@@ -136,7 +136,7 @@ def test_noise_keeps_nothing_outside_of_an_edit_mask_alone(exact):
 
 
 @pytest.mark.parametrize("method", editing.METHODS)
-def test_an_edit_that_is_not_finite_is_an_error(exact, method):
+def test_nonfinite_edit_raises(exact, method):
     def broken(params, x, t, attributes):
         i = INDEX["edema"]
         lost = (attributes.known[:, i] & (attributes.values[:, i] > 0))[:, None, None, None]
@@ -147,8 +147,8 @@ def test_an_edit_that_is_not_finite_is_an_error(exact, method):
         editing.edit(model, IMAGES, BEFORE, AFTER, dataclasses.replace(FAST, method=method))
 
 
-def test_states_are_kept_at_the_time_that_a_step_arrives_at(exact, monkeypatch):
-    """One time late would leave the kept region noisier than the rest at every step."""
+def test_kept_pixels_have_the_noise_level_of_the_time_arrived_at(exact, monkeypatch):
+    """The previous time would leave the kept region noisier than the rest at every step."""
     times, arrived = [], []
     integrate = solvers.integrate
 
@@ -172,7 +172,7 @@ def test_states_are_kept_at_the_time_that_a_step_arrives_at(exact, monkeypatch):
     np.testing.assert_allclose(arrived, exact_spread, rtol=0.06)
 
 
-def test_strength_bounds_how_far_an_edit_goes(exact):
+def test_lower_strength_changes_the_image_less(exact):
     far, near = (
         editing.edit(exact, IMAGES, BEFORE, AFTER, dataclasses.replace(FAST, strength=s, floor=0.1))
         for s in (1.0, 0.3)
@@ -180,7 +180,7 @@ def test_strength_bounds_how_far_an_edit_goes(exact):
     assert 0 < np.abs(near - IMAGES).mean() < 0.8 * np.abs(far - IMAGES).mean()
 
 
-def test_a_sweep_over_numbers_compiles_once(exact):
+def test_guidance_sweep_compiles_once(exact):
     editing._descent.cache_clear()
     path = editing.abduct(exact, IMAGES, BEFORE, FAST)
     for guidance in (1.0, 2.0, 3.0):
@@ -191,7 +191,7 @@ def test_a_sweep_over_numbers_compiles_once(exact):
     assert run._cache_size() == 1
 
 
-def test_batches_do_not_show(exact):
+def test_edit_does_not_depend_on_the_batch_size(exact):
     last = slice(2, None)
     single = editing.edit(exact, IMAGES[last], BEFORE.rows(last), AFTER.rows(last), FAST)
     small = dataclasses.replace(FAST, batch_size=2)
@@ -216,12 +216,12 @@ def test_batches_do_not_show(exact):
         ({"solver": "ab2"}, "ab2.*inverted"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(change, part):
+def test_invalid_settings_are_rejected(change, part):
     with pytest.raises(ConfigError, match=part):
         EditSettings(**change)
 
 
-def test_arrays_of_another_size_are_refused(exact):
+def test_wrong_sizes_and_abduction_by_flow_are_rejected(exact):
     with pytest.raises(ConfigError, match=r"16 × 16.*32 × 32"):
         editing.edit(exact, IMAGES[:, :16, :16], BEFORE, AFTER, FAST)
     with pytest.raises(ConfigError, match="an edit mask of 8 × 8"):

@@ -16,7 +16,7 @@ T = 0.3
 
 
 def network(x, t, attributes):
-    """A velocity that depends on everything, and not linearly."""
+    """A velocity that depends nonlinearly on every input."""
     values, known = attributes
     assert x.shape[:1] == t.shape == values.shape[:1] == known.shape[:1]
     condition = jnp.where(known, values, -1.0).sum(1)[:, None]
@@ -31,17 +31,17 @@ def combined(branches, rule=guide.affine, t=T) -> np.ndarray:
     return np.asarray(jax.jit(guide.guided(network, branches, rule))(X, t))
 
 
-def test_without_guidance_it_is_the_conditional_velocity():
+def test_unguided_is_the_conditional_velocity():
     np.testing.assert_allclose(combined(guide.unguided(ASKED)), plain(KNOWN), rtol=1e-6)
 
 
-def test_classifier_free_guidance_is_its_formula():
+def test_classifier_free_guidance_matches_its_formula():
     full, null = plain(KNOWN), plain(KNOWN & False)
     found = combined(guide.classifier_free(ASKED, 2.5))
     np.testing.assert_allclose(found, null + 2.5 * (full - null), rtol=1e-5)
 
 
-def test_factored_guidance_is_its_formula():
+def test_factored_guidance_matches_its_formula():
     groups = guide.group_masks([["view", "sex"], ["edema"]])
     assert groups.shape == (3, 19)
     assert groups.sum(0).tolist() == [1] * 19
@@ -57,13 +57,13 @@ def test_contrast_guides_one_group_given_the_others():
     without, full = plain(KNOWN & ~changed), plain(KNOWN)
     found = combined(guide.contrast(ASKED, changed, 3.0))
     np.testing.assert_allclose(found, without + 3 * (full - without), rtol=1e-4, atol=1e-5)
-    # At weight 1, and where nothing is changed, it is the conditional velocity itself.
+    # At weight 1, or if nothing is changed, it is the conditional velocity.
     for mask, weight in ((changed, 1.0), (changed & False, 5.0)):
         same = combined(guide.contrast(ASKED, mask, weight))
         np.testing.assert_allclose(same, full, rtol=1e-5, atol=1e-6)
 
 
-def test_all_branches_go_through_the_network_as_one_batch():
+def test_all_branches_run_as_one_batch():
     calls = []
 
     def counting(x, t, attributes):
@@ -76,7 +76,7 @@ def test_all_branches_go_through_the_network_as_one_batch():
 
 
 @pytest.mark.parametrize(("t", "inside"), [(0.05, False), (0.1, True), (0.5, True), (0.95, False)])
-def test_outside_of_the_interval_every_weight_is_1(t, inside):
+def test_weights_are_one_outside_the_interval(t, inside):
     branches = guide.classifier_free(ASKED, 3.0)
     found = combined(branches, guide.within(guide.affine, 0.1, 0.9), t)
     weight = 3.0 if inside else 1.0
@@ -84,7 +84,7 @@ def test_outside_of_the_interval_every_weight_is_1(t, inside):
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
 
 
-def test_rescaled_guidance_has_the_contrast_of_none():
+def test_rescaled_guidance_restores_the_conditional_std():
     branches = guide.classifier_free(ASKED, 4.0)
     full = combined(guide.classifier_free(ASKED, 1.0))
     guided = combined(branches)
@@ -97,7 +97,7 @@ def test_rescaled_guidance_has_the_contrast_of_none():
     np.testing.assert_allclose(half.std(1), (guided.std(1) + full.std(1)) / 2, rtol=1e-4)
 
 
-def test_optimised_guidance_is_its_formula():
+def test_optimised_guidance_matches_its_formula():
     branches = guide.classifier_free(ASKED, 3.0)
     full, null = plain(KNOWN), plain(KNOWN & False)
     scale = (full * null).sum(1, keepdims=True) / (null**2).sum(1, keepdims=True)
@@ -105,7 +105,7 @@ def test_optimised_guidance_is_its_formula():
     np.testing.assert_allclose(found, scale * null + 3 * (full - scale * null), rtol=1e-4)
 
 
-def test_rules_are_put_into_each_other():
+def test_rules_compose():
     rule = guide.within(guide.rescaled(guide.optimised(guide.affine), 0.7), 0.2, 0.8)
     branches = guide.classifier_free(ASKED, 3.0)
     outside = combined(branches, rule, 0.9)
@@ -114,14 +114,14 @@ def test_rules_are_put_into_each_other():
     assert np.abs(combined(branches, rule, 0.5) - combined(branches, t=0.5)).max() > 1e-3
 
 
-def test_a_weight_may_vary_in_space():
+def test_weight_can_vary_in_space():
     mask = jnp.array([[0.0, 1.0, 0.0, 1.0]])
     found = combined(guide.classifier_free(ASKED, mask * 2.0))
     null, full = plain(KNOWN & False), plain(KNOWN)
     np.testing.assert_allclose(found, np.where(mask > 0, null + 2 * (full - null), null), rtol=1e-4)
 
 
-def test_autoguidance_leads_away_from_the_weak_network():
+def test_autoguidance_extrapolates_from_the_weak_network():
     def scaled(params, x, t, attributes):
         return params["scale"] * network(x, t, attributes)
 
@@ -132,7 +132,7 @@ def test_autoguidance_leads_away_from_the_weak_network():
     np.testing.assert_allclose(found, 0.6 * strong + 2 * 0.4 * strong, rtol=1e-4, atol=1e-6)
 
 
-def test_groups_that_overlap_or_name_nothing_are_refused():
+def test_overlapping_or_misspelled_groups_are_rejected():
     with pytest.raises(ConfigError, match="age is in two groups"):
         guide.group_masks([["age"], ["sex", "age"]])
     with pytest.raises(ConfigError, match="'viev'"):

@@ -15,7 +15,7 @@ FAST = Settings(steps=2, solver="euler", batch_size=4)
 ASKED = {"view": "PA", "sex": "F", "age": 40, "edema": "present"}
 
 
-def test_subgroups_come_alike_often():
+def test_balanced_requests_cover_subgroups_equally():
     table = requests.balanced(("sex", "race", "view", "age_decade"), {"edema": "present"})
     attributes, known = table.rows(np.arange(400))
     cells = Counter(
@@ -29,7 +29,7 @@ def test_subgroups_come_alike_often():
     assert 87 < ages.max() <= 89
     assert set(ages % 10) == set(range(10))
     assert known[:, INDEX["edema"]].all()
-    # The last of all indices needs none before it, and is asked the same beside any others.
+    # The largest index needs no earlier one, and a row does not depend on the other indices.
     far = np.array([7, 2**32 - 1])
     np.testing.assert_array_equal(table.rows(far)[0][0], attributes[7])
     assert len(table.attributes.values) == 2 * 4 * 3 * 7
@@ -38,7 +38,7 @@ def test_subgroups_come_alike_often():
     assert (again.rows(np.arange(400))[0] != attributes).any(1).mean() > 0.8
 
 
-def test_a_table_asks_row_by_row(tmp_path):
+def test_csv_rows_are_requested_in_turn(tmp_path):
     file = tmp_path / "asks.csv"
     file.write_text("View,age,Pleural Effusion\nAP,63,present\nPA,,absent\n")
     table = requests.from_csv(file, {"sex": "M"})
@@ -62,21 +62,21 @@ def test_a_table_asks_row_by_row(tmp_path):
         ("age,Age\n30,40\n", ConfigError, "two columns"),
     ],
 )
-def test_a_table_that_cannot_be_asked_is_refused(tmp_path, text, kind, part):
+def test_invalid_csv_is_rejected(tmp_path, text, kind, part):
     file = tmp_path / "asks.csv"
     file.write_text(text)
     with pytest.raises(kind, match=part):
         requests.from_csv(file, {})
 
 
-def test_what_a_column_and_every_picture_say_is_said_twice(tmp_path):
+def test_attribute_in_both_column_and_set_is_rejected(tmp_path):
     file = tmp_path / "asks.csv"
     file.write_text("view,Age\nPA,30\n")
     with pytest.raises(ConfigError, match="column age, which --set gives too"):
         requests.from_csv(file, {"age": "40"})
 
 
-def test_a_data_set_asks_what_its_radiographs_show(tiny_data):
+def test_requests_from_a_data_set_copy_its_known_attributes(tiny_data):
     table = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"})
     assert table.attributes.values.shape == (50, 19)
     shown = vocabulary.decode(table.attributes.rows(7))
@@ -84,7 +84,7 @@ def test_a_data_set_asks_what_its_radiographs_show(tiny_data):
     assert "pneumonia" not in shown  # uncertain
     few = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"}, n=8)
     np.testing.assert_array_equal(few.attributes.values, table.attributes.values[:8])
-    for first in (30, 48, 1048):  # the last two go round
+    for first in (30, 48, 1048):  # the last two wrap around
         some = requests.from_dataset(open_dataset(tiny_data), "train", {"sex": "F"}, 8, first)
         assert len(some.attributes.values) == 8
         numbers = np.arange(first, first + 8)

@@ -26,7 +26,7 @@ ASKED = {"view": "lateral", "age": 40, "cardiomegaly": "present"}
 
 @pytest.fixture(scope="module")
 def network(make_config, randomise):
-    """A random network with a velocity that depends on everything; no run made it."""
+    """A random, untrained network; its velocity depends on every input."""
     config = make_config("objective.prediction=v")
     shapes = pretrained.averaged(config)
     params = randomise(jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes))
@@ -35,7 +35,7 @@ def network(make_config, randomise):
     return Model(params, *how, sharding.make_mesh(1, 1, 1), source)
 
 
-def test_an_index_is_the_same_picture_in_any_batch(network):
+def test_index_gives_the_same_image_in_any_batch(network):
     six = sampling.generate(network, ASKED, n=6, settings=FAST)
     assert six.images.shape == (6, 32, 32)
     assert six.images.dtype == np.float32
@@ -44,15 +44,15 @@ def test_an_index_is_the_same_picture_in_any_batch(network):
     single = sampling.generate(
         network, ASKED, indices=[3], settings=dataclasses.replace(FAST, batch_size=1)
     )
-    # In the same program a row's place may still change the order of a sum: a few float32 roundings
-    # of 6e-8, through three steps.
+    # Even in one program the position of a row may change the order of a sum: a few float32
+    # roundings of 6e-8, over three steps.
     np.testing.assert_allclose(some.images, six.images[[4, 1, 5]], atol=2e-6)
     np.testing.assert_allclose(single.images[0], six.images[3], atol=2e-6)
     for i in range(5):
         assert np.abs(six.images[i] - six.images[i + 1]).max() > 0.1
 
 
-def test_the_seed_changes_every_picture_and_repeats_itself(network):
+def test_seed_determines_the_images(network):
     first = sampling.generate(network, ASKED, n=2, settings=FAST)
     again = sampling.generate(network, ASKED, n=2, settings=FAST)
     other = sampling.generate(network, ASKED, n=2, settings=dataclasses.replace(FAST, seed=1))
@@ -60,7 +60,7 @@ def test_the_seed_changes_every_picture_and_repeats_itself(network):
     assert np.abs(first.images - other.images).max((1, 2)).min() > 0.1
 
 
-def test_rows_of_attributes_are_followed_one_by_one(network):
+def test_each_row_follows_its_own_attributes(network):
     rows = [{"view": "PA"}, {}, ASKED]
     table = vocabulary.stack([vocabulary.encode(row) for row in rows])
     mixed = sampling.generate(network, table, indices=[7, 7, 7], settings=FAST)
@@ -71,7 +71,7 @@ def test_rows_of_attributes_are_followed_one_by_one(network):
     assert np.abs(mixed.images[1] - mixed.images[2]).max() > 1e-3
 
 
-def test_no_guidance_is_the_limit_of_guidance_one(network):
+def test_guidance_approaching_one_equals_no_guidance(network):
     plain = sampling.generate(network, ASKED, n=2, settings=FAST)
     near, far = (
         sampling.generate(network, ASKED, n=2, settings=dataclasses.replace(FAST, guidance=w))
@@ -81,7 +81,7 @@ def test_no_guidance_is_the_limit_of_guidance_one(network):
     assert np.abs(far.images - plain.images).max() > 1e-2
 
 
-def test_progress_counts_every_picture(network):
+def test_progress_counts_every_image(network):
     seen = []
     sampling.generate(network, ASKED, n=5, settings=FAST, progress=seen.append)
     assert seen == [2, 2, 1]
@@ -108,12 +108,12 @@ def test_progress_counts_every_picture(network):
         {"optimised": True, "steps": 1},
     ],
 )
-def test_settings_that_cannot_be_are_refused(change):
+def test_invalid_settings_are_rejected(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
         sampling.Settings(**change)
 
 
-def test_settings_refuse_grids_and_groups_that_cannot_be():
+def test_invalid_grids_and_groups_are_rejected():
     with pytest.raises(ConfigError, match="'cubic'"):
         sampling.Settings(spacing="cubic")
     with pytest.raises(ConfigError, match="from 1 to 0"):
@@ -139,7 +139,7 @@ def test_settings_refuse_grids_and_groups_that_cannot_be():
         {"guidance": 3.0, "optimised": True},
     ],
 )
-def test_every_way_to_draw_makes_its_own_pictures_and_repeats_them(network, how):
+def test_every_option_changes_the_images_reproducibly(network, how):
     settings = dataclasses.replace(FAST, guidance=3.0 if "weights" in how else 1.0)
     settings = dataclasses.replace(settings, **how)
     one, two = (sampling.generate(network, ASKED, n=2, settings=settings).images for _ in range(2))
@@ -152,8 +152,8 @@ def test_every_way_to_draw_makes_its_own_pictures_and_repeats_them(network, how)
     ("solver", "guidance"),
     [*((name, 3.0) for name in (*sampling.SOLVERS, "adaptive", "churn")), ("ab2", 1.0)],
 )
-def test_a_skipped_first_step_does_not_evaluate_the_network(solver, guidance):
-    """Nor does any solver remember anything of it, with or without guidance."""
+def test_skipped_first_step_does_not_evaluate_the_network(solver, guidance):
+    """Multistep solvers store nothing from it either, with or without guidance."""
 
     def late(params, x, t, attributes):
         return jnp.where((t < 1)[:, None, None, None], 1.5 * x - 0.2, jnp.nan)
@@ -168,7 +168,7 @@ def test_a_skipped_first_step_does_not_evaluate_the_network(solver, guidance):
         sampling.generate(model, ASKED, n=1, settings=moving)
 
 
-def test_a_sweep_over_weights_and_seeds_compiles_once(network):
+def test_guidance_and_seed_sweep_compiles_once(network):
     _programs.cache_clear()
     for guidance, seed in ((2.0, 0), (3.0, 0), (2.5, 9)):
         settings = dataclasses.replace(FAST, guidance=guidance, seed=seed)
@@ -180,7 +180,7 @@ def test_a_sweep_over_weights_and_seeds_compiles_once(network):
     assert (start._cache_size(), integrate._cache_size()) == (1, 1)
 
 
-def test_the_noise_is_given_up_to_the_pictures(network):
+def test_integration_donates_the_noise(network):
     draw = Batches(network, FAST, 2)
     attributes = Attributes(np.zeros((2, 19), np.float32), np.zeros((2, 19), bool))
     x = draw._start(jnp.uint32(0), jnp.arange(2, dtype=jnp.uint32))
@@ -202,7 +202,7 @@ def test_the_noise_is_given_up_to_the_pictures(network):
         {"attributes": Attributes(np.zeros((2, 19)), np.zeros((2, 19), bool)), "n": 3},
     ],
 )
-def test_requests_that_do_not_fit_are_refused(network, wrong):
+def test_invalid_requests_are_rejected(network, wrong):
     with pytest.raises(ConfigError):
         sampling.generate(network, **wrong, settings=FAST)
 
@@ -211,7 +211,7 @@ def test_requests_that_do_not_fit_are_refused(network, wrong):
 # From a run
 
 
-def test_the_python_api_in_three_lines(trained, tmp_path):
+def test_python_api_loads_generates_and_saves(trained, tmp_path):
     model = sampling.load(trained, ema=0.1)
     pictures = sampling.generate(model, {"view": "PA"}, n=2, settings=FAST)
     paths = sampling.save(pictures, tmp_path / "out")
@@ -221,11 +221,11 @@ def test_the_python_api_in_three_lines(trained, tmp_path):
     for path, image in zip(paths, pictures.images, strict=True):
         with Image.open(path) as picture:
             assert picture.mode == "I;16"
-            # 16 bits: half a level is 1.5e-5 of the range of 2.
+            # Half a level of 16 bits over the range [-1, 1] is 1.5e-5.
             np.testing.assert_allclose(to_float(np.asarray(picture)), image, atol=1.6e-5)
 
 
-def test_load_takes_the_step_and_the_profile_that_are_asked(trained):
+def test_load_takes_the_requested_step_and_ema(trained):
     params = {
         key: np.concatenate([np.ravel(x) for x in jax.tree.leaves(sampling.load(*key).params)])
         for key in ((trained, 0.05), (trained, 0.1), (trained, 0.05, 6))
@@ -241,7 +241,7 @@ def test_load_takes_the_step_and_the_profile_that_are_asked(trained):
         sampling.load(trained / "none")
 
 
-def test_the_weak_network_is_of_the_same_step_or_an_earlier_one(trained):
+def test_weak_network_is_of_the_same_step_or_an_earlier_one(trained):
     weak = [
         sampling.load(trained, 0.05, step, weak).source["weak"]["step"]
         for step, weak in ((6, (0.1, None)), (None, (0.1, None)), (12, (0.05, 6)))
@@ -251,7 +251,7 @@ def test_the_weak_network_is_of_the_same_step_or_an_earlier_one(trained):
         sampling.load(trained, 0.05, 6, (0.1, 12))
 
 
-def test_a_run_trained_with_the_kernel_of_another_machine_is_sampled_here(trained, tmp_path):
+def test_run_trained_with_another_attention_kernel_can_be_sampled(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
     config["model"]["attention"] = "splash"
@@ -260,7 +260,7 @@ def test_a_run_trained_with_the_kernel_of_another_machine_is_sampled_here(traine
     np.testing.assert_array_equal(drawn[0].images, drawn[1].images)
 
 
-def test_code_that_only_the_run_names_is_not_run(trained, tmp_path, refusal):
+def test_code_named_only_by_the_run_is_not_executed(trained, tmp_path, refusal):
     run = shutil.copytree(trained, tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
     config["objective"]["kind"] = "nowhere.of_mine:build"
@@ -275,14 +275,15 @@ def test_code_that_only_the_run_names_is_not_run(trained, tmp_path, refusal):
     assert "--allow-kind" not in line
 
 
-def test_two_loads_of_a_run_share_their_compiled_programs(trained):
+def test_two_loads_of_a_run_share_one_velocity_function(trained):
+    """Compiled programs are cached by the velocity function, so the second load reuses them."""
     first, second = sampling.load(trained), sampling.load(trained, 0.1)
     assert first.velocity is second.velocity
     assert first.shape == (32, 32, 1)
     assert first.size == 32
 
 
-def test_the_nearest_training_picture_is_found(tiny_data, tiny_records):
+def test_nearest_training_image_is_found(tiny_data, tiny_records):
     dataset = open_dataset(tiny_data)
     rng = np.random.default_rng(0)
     real = np.stack([to_float(record["image"]) for record in tiny_records(range(50))])

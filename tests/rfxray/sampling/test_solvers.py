@@ -12,7 +12,7 @@ from rfxray.config import schema
 from rfxray.errors import ConfigError
 from rfxray.sampling import adaptive, likelihood, solvers, stochastic
 
-# A mixture of three Gaussians in the plane: its flow has no closed path and bends where they part.
+# A mixture of three Gaussians in the plane: its flow has no closed form and is curved.
 MEANS = np.array([[-0.8, 0.3], [0.7, -0.6], [0.4, 0.9]], np.float32)
 SHARES = np.array([0.5, 0.3, 0.2], np.float32)
 WIDTH = 0.6
@@ -20,7 +20,7 @@ X = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
 
 
 def mixture(x, t):
-    """The exact velocity E[ε − x | x_t] of that flow, in the dtype of x."""
+    """The exact velocity E[ε − x | x_t] of the mixture, in the dtype of x."""
     means, shares = MEANS.astype(x.dtype), SHARES.astype(x.dtype)
     var = (1 - t) ** 2 * WIDTH**2 + t**2
     apart = x[:, None] - (1 - t) * means
@@ -31,7 +31,7 @@ def mixture(x, t):
 
 @pytest.fixture(scope="module")
 def exact():
-    """`exact(start, end)`: where the flow takes X, by Dopri8 in float64 at a tolerance of 1e-11."""
+    """`exact(start, end)`: X moved by the flow, with Dopri8 in float64 at a tolerance of 1e-11."""
     found = {}
 
     def solve(start, end):
@@ -61,7 +61,7 @@ GRIDS = {
         [*(1 - np.sin(np.linspace(0, np.pi / 3, n + 1))[:-1] / np.sin(np.pi / 3)), 0]
     ),
 }
-# Errors then lie between 0.1 and 3e-6: in the asymptotic range, above the rounding of float32.
+# Steps that give errors between 0.1 and 3e-6: asymptotic, yet above float32 rounding.
 COUNTS = {1: (128, 512), 2: (64, 256), 4: (10, 20)}
 
 
@@ -72,7 +72,7 @@ def error(solver, times, target) -> float:
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("solver", solvers.SOLVERS)
-def test_the_error_falls_with_the_order_of_the_solver_on_every_grid(exact, solver, grid):
+def test_solver_converges_at_its_order_on_every_grid(exact, solver, grid):
     few, many = COUNTS[solvers.ORDER[solver]]
     errors = [error(solver, GRIDS[grid](n), exact(1.0, 0.0)) for n in (few, many)]
     found = np.log(errors[0] / errors[1]) / np.log(many / few)
@@ -80,7 +80,7 @@ def test_the_error_falls_with_the_order_of_the_solver_on_every_grid(exact, solve
 
 
 @pytest.mark.parametrize("solver", solvers.SOLVERS)
-def test_the_order_holds_towards_noise_too(exact, solver):
+def test_solver_keeps_its_order_from_data_to_noise(exact, solver):
     few, many = COUNTS[solvers.ORDER[solver]]
     errors = [error(solver, GRIDS["uniform"](n)[::-1], exact(0.0, 1.0)) for n in (few, many)]
     found = np.log(errors[0] / errors[1]) / np.log(many / few)
@@ -88,22 +88,22 @@ def test_the_order_holds_towards_noise_too(exact, solver):
 
 
 @pytest.mark.parametrize("solver", solvers.SOLVERS)
-def test_every_solver_comes_to_where_dopri8_comes(exact, solver):
+def test_solver_agrees_with_dopri8(exact, solver):
     steps = {1: 4096, 2: 1024, 4: 64}[solvers.ORDER[solver]]
-    # Euler's own error at 4096 steps; the others are nearly down to the rounding of float32.
+    # Euler's error at 4096 steps; the other solvers are close to float32 rounding.
     tolerance = 1e-3 if solvers.ORDER[solver] == 1 else 4e-5
     assert error(solver, solvers.time_grid(steps), exact(1.0, 0.0)) < tolerance
 
 
-def test_the_exponential_solver_is_exact_for_a_data_estimate_that_is_linear_in_time():
-    """Where x̂ moves evenly in t, every step but the first is exact, at any length."""
+def test_exponential_is_exact_if_the_data_estimate_is_linear_in_time():
+    """If x̂ is linear in t, every step except the first is exact, whatever its length."""
 
     def linear(x, t):  # x̂ = (0.5 + t)·(1, 2): v = (x − x̂)/t
         return (x - (0.5 + t) * jnp.array([1.0, 2.0])) / t
 
     times = np.array([1.0, 0.6, 0.3, 0.05, 0.0], np.float32)
     x = X[:1].astype(np.float64)
-    first = x + (times[1] - 1) * (x - 1.5 * np.array([1.0, 2.0]))  # its Euler step, then exact
+    first = x + (times[1] - 1) * (x - 1.5 * np.array([1.0, 2.0]))  # Euler step; the rest is exact
     # x(t)/t = x(s)/s + ∫_t^s x̂/r² dr with x̂ = a + b·r
     ratio = np.log(times[1] / times[3])
     exact = times[3] * (
@@ -114,7 +114,7 @@ def test_the_exponential_solver_is_exact_for_a_data_estimate_that_is_linear_in_t
 
 
 @pytest.mark.parametrize("solver", solvers.SOLVERS)
-def test_the_stated_number_of_evaluations_is_made(solver):
+def test_step_makes_the_stated_number_of_evaluations(solver):
     seen = []
 
     def counting(x, t):
@@ -127,7 +127,7 @@ def test_the_stated_number_of_evaluations_is_made(solver):
     assert len(seen) == solvers.EVALUATIONS[solver]
 
 
-def test_the_last_step_of_heun_is_euler():
+def test_last_step_of_heun_is_euler():
     def blind_at_data(x, t):
         return jnp.where(t == 0, jnp.nan, mixture(x, t))
 
@@ -143,11 +143,11 @@ def test_the_last_step_of_heun_is_euler():
     assert np.abs(heun - euler).max() > 1e-3
 
 
-def test_a_config_may_name_every_solver():
+def test_config_schema_lists_the_same_solvers():
     assert tuple(solvers.SOLVERS) == schema.SOLVERS
 
 
-def test_the_result_is_float32_whatever_comes_in():
+def test_result_is_float32_for_bfloat16_input():
     for solver in solvers.SOLVERS:
         half = solvers.integrate(
             lambda x, t: (-x).astype(jnp.bfloat16),
@@ -158,7 +158,7 @@ def test_the_result_is_float32_whatever_comes_in():
         assert half.dtype == jnp.float32
 
 
-def test_what_is_made_of_a_state_on_arrival_is_what_goes_on():
+def test_arrive_replaces_the_state():
     path = np.arange(5 * 4, dtype=np.float32).reshape(5, 2, 2)
     times = solvers.time_grid(4)
     end = solvers.integrate(mixture, X[:2], times, "heun", arrive=lambda x, k: jnp.asarray(path)[k])
@@ -170,8 +170,8 @@ def test_what_is_made_of_a_state_on_arrival_is_what_goes_on():
 
 
 @pytest.mark.parametrize("solver", [n for n, s in solvers.SOLVERS.items() if not s.memory])
-def test_an_inverted_path_leads_back(solver):
-    # So coarse a grid that even the error of RK4 stands a hundredfold above float32's rounding.
+def test_integration_undoes_inversion(solver):
+    # On so coarse a grid even the error of RK4 is about 100 times float32 rounding.
     times = solvers.time_grid(6)
 
     @jax.jit
@@ -184,13 +184,13 @@ def test_an_inverted_path_leads_back(solver):
     path, halfway, back, roughly_back = there_and_back(X)
     assert path.shape == (7, 16, 2)
     np.testing.assert_array_equal(path[-1], X)
-    np.testing.assert_allclose(halfway, path[3], atol=2e-5)  # the way of the solver itself
+    np.testing.assert_allclose(halfway, path[3], atol=2e-5)  # same states on the way
     np.testing.assert_allclose(back, X, atol=2e-5)
-    # The plain reversal is off by the error of the solver.
+    # Without corrections the inversion is off by the error of the solver.
     assert np.abs(roughly_back - X).max() > 5 * np.abs(back - X).max()
 
 
-def test_a_solver_that_remembers_is_not_inverted():
+def test_multistep_solver_cannot_be_inverted():
     with pytest.raises(ConfigError, match=r"ab2 is a multistep solver.*heun"):
         solvers.invert(mixture, X, solvers.time_grid(4), "ab2")
 
@@ -201,7 +201,7 @@ def test_a_solver_that_remembers_is_not_inverted():
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 50])
 @pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
-def test_the_time_grid_runs_from_noise_to_data(steps, shift):
+def test_time_grid_runs_from_noise_to_data(steps, shift):
     times = solvers.time_grid(steps, shift)
     assert (times.shape, times.dtype) == ((steps + 1,), np.float32)
     assert (times[0], times[-1]) == (1.0, 0.0)
@@ -228,7 +228,7 @@ def test_the_time_grid_runs_from_noise_to_data(steps, shift):
         (lambda: solvers.integrate(mixture, X, np.array([1.0, 0.0]), "ddim"), "'ddim'.*heun"),
     ],
 )
-def test_what_is_no_grid_or_solver_is_refused(make, part):
+def test_invalid_grid_or_solver_is_rejected(make, part):
     with pytest.raises(ConfigError, match=part):
         make()
 
@@ -238,17 +238,17 @@ def test_what_is_no_grid_or_solver_is_refused(make, part):
 
 
 @pytest.mark.parametrize(("start", "end"), [(1.0, 0.0), (0.0, 1.0)])
-def test_the_adaptive_solver_keeps_its_tolerance(exact, start, end):
+def test_adaptive_solver_keeps_its_tolerance(exact, start, end):
     counts = []
     for tolerance in (1e-3, 1e-5):
         found, steps = adaptive.integrate(mixture, X, start, end, tolerance)
-        # The tolerance is of a step, and as a root mean square; some ten steps add up.
+        # The tolerance bounds the root mean square error of one step; about ten steps add up.
         assert np.sqrt(np.mean((found - exact(start, end)) ** 2)) < 10 * tolerance
         counts.append(int(steps))
     assert counts[0] < counts[1] < 100
 
 
-def test_the_stochastic_sampler_draws_from_the_same_mixture():
+def test_stochastic_sampler_draws_from_the_mixture():
     n = 4000
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(n))
     noise = jax.vmap(lambda k: jax.random.normal(k, (2,)))(keys)
@@ -264,12 +264,12 @@ def test_the_stochastic_sampler_draws_from_the_same_mixture():
     assert np.abs(drawn[1.0] - drawn[0.0]).mean() > 0.2  # churn 1 is not
     mean = SHARES @ MEANS
     spread = (SHARES[:, None] * (WIDTH**2 + (MEANS - mean) ** 2)).sum(0) ** 0.5
-    # Four standard errors of 4,000 draws, and the discretisation of 100 Euler steps.
+    # Four standard errors of 4,000 draws, plus the discretisation error of 100 Euler steps.
     np.testing.assert_allclose(drawn[1.0].mean(0), mean, atol=4 * 0.9 / n**0.5 + 0.01)
     np.testing.assert_allclose(drawn[1.0].std(0), spread, rtol=0.06)
 
 
-def test_the_likelihood_is_that_of_the_mixture():
+def test_likelihood_is_that_of_the_mixture():
     x = X[:8] * 0.7
     density = sum(
         share * multivariate_normal(mean, WIDTH**2 * np.eye(2)).pdf(x)
@@ -287,8 +287,8 @@ def test_the_likelihood_is_that_of_the_mixture():
     assert np.abs(found - np.log(density)).mean() < 0.04
 
 
-def test_the_likelihood_is_exact_where_the_jacobian_is_diagonal():
-    def gaussian(x, t):  # x ~ N(0, WIDTH²): every coordinate flows by itself
+def test_likelihood_is_exact_for_a_diagonal_jacobian():
+    def gaussian(x, t):  # x ~ N(0, WIDTH²): coordinates flow independently
         return x * (t - (1 - t) * WIDTH**2) / ((1 - t) ** 2 * WIDTH**2 + t**2)
 
     times = solvers.time_grid(32)[::-1]

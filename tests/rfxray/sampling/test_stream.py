@@ -36,7 +36,7 @@ ASKED = {"view": "PA", "sex": "F", "age": 40, "edema": "present"}
 
 
 def velocity(params, x, t, attributes):
-    """Towards a grey that the age decides."""
+    """Velocity towards a grey level that depends on the age."""
     grey = attributes.values[:, INDEX["age"]] / 100 - 0.5
     return x - 0.3 * x - grey[:, None, None, None]
 
@@ -52,7 +52,7 @@ def everything(out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("format", stream.FORMATS)
-def test_an_interrupted_run_ends_in_the_same_files(analytic, tmp_path, monkeypatch, format):
+def test_interrupted_run_resumes_to_identical_files(analytic, tmp_path, monkeypatch, format):
     monkeypatch.setattr(stream, "SHARD", 4)
     asks, plan = requests.alike(ASKED), Plan(14, 3, 4, format)
     stream.write(analytic, FAST, asks, plan, tmp_path / "whole")
@@ -60,7 +60,7 @@ def test_an_interrupted_run_ends_in_the_same_files(analytic, tmp_path, monkeypat
     class Killed(Exception):
         pass
 
-    for _ in range(2):  # each time in the second block
+    for _ in range(2):  # killed in the second block each time
         done = []
 
         def count(new, done=done):
@@ -77,14 +77,14 @@ def test_an_interrupted_run_ends_in_the_same_files(analytic, tmp_path, monkeypat
     one, other = everything(tmp_path / "whole"), everything(tmp_path / "parts")
     assert one == other
     assert not (tmp_path / "parts" / "parts").exists()
-    stream.write(analytic, FAST, asks, plan, tmp_path / "parts", None, seen.append)  # is complete
+    stream.write(analytic, FAST, asks, plan, tmp_path / "parts", None, seen.append)  # complete
     assert sum(seen) == 14 - before
     assert stream.finished(tmp_path / "parts", plan) == 14
 
 
 @pytest.mark.parametrize("format", stream.FORMATS)
-def test_the_next_block_is_drawn_while_one_is_written(analytic, tmp_path, monkeypatch, format):
-    monkeypatch.setattr(stream, "SHARD", 4)  # a part is a block
+def test_next_block_is_drawn_while_one_is_written(analytic, tmp_path, monkeypatch, format):
+    monkeypatch.setattr(stream, "SHARD", 4)  # each part is one block
     begun, written = [], []
     draw = stream.Batches.__call__
 
@@ -98,11 +98,11 @@ def test_the_next_block_is_drawn_while_one_is_written(analytic, tmp_path, monkey
         *(analytic, FAST, requests.alike(ASKED), plan, out, None),
         lambda new: written.append((new, len(begun))),
     )
-    assert written == [(4, 2), (4, 3), (4, 4), (2, 4)]  # never further ahead than one block
+    assert written == [(4, 2), (4, 3), (4, 4), (2, 4)]  # at most one block ahead
 
 
-def test_a_run_that_was_begun_in_other_blocks_goes_on_in_them(analytic, tmp_path):
-    """As devices of another number round them."""
+def test_resume_keeps_the_block_size_of_the_first_run(analytic, tmp_path):
+    """A different number of devices may round the block size differently."""
     asks = requests.alike(ASKED)
     stream.write(analytic, FAST, asks, Plan(14, 3, 5, "png"), tmp_path / "whole")
 
@@ -119,7 +119,7 @@ def test_a_run_that_was_begun_in_other_blocks_goes_on_in_them(analytic, tmp_path
         stream._claim(tmp_path / "parts", Plan(14, 3, 4, "png"), four, FAST, asks)
 
 
-def test_the_same_command_goes_on_when_training_has_gone_on(trained, tmp_path, capsys):
+def test_rerun_ignores_a_newer_checkpoint(trained, tmp_path, capsys):
     run, out = shutil.copytree(trained, tmp_path / "run"), tmp_path / "out"
     newest = run / "checkpoints" / "12"
     newest.rename(tmp_path / "later")
@@ -132,7 +132,7 @@ def test_the_same_command_goes_on_when_training_has_gone_on(trained, tmp_path, c
     assert {entry["step"] for entry in said["pictures"]} == {6}
 
 
-def test_what_is_no_picture_is_not_written(analytic, tmp_path):
+def test_nonfinite_images_are_not_written(analytic, tmp_path):
     def broken(params, x, t, attributes):
         return x / 0.0
 
@@ -143,7 +143,7 @@ def test_what_is_no_picture_is_not_written(analytic, tmp_path):
     assert not list(out.glob("*.png"))
 
 
-def test_a_picture_that_is_gone_is_named(analytic, tmp_path):
+def test_missing_image_is_named_in_the_error(analytic, tmp_path):
     plan = Plan(4, 0, 4, "png")
     stream.write(analytic, FAST, requests.alike(ASKED), plan, tmp_path / "out")
     (tmp_path / "out" / "sample_00002.png").unlink()
@@ -151,7 +151,7 @@ def test_a_picture_that_is_gone_is_named(analytic, tmp_path):
         stream.first_pictures(tmp_path / "out", plan)
 
 
-def test_an_index_is_the_same_picture_in_any_run(analytic, tmp_path):
+def test_index_gives_the_same_image_in_any_run(analytic, tmp_path):
     table = requests.balanced(("view", "age_decade"), {}, seed=1)
     stream.write(analytic, FAST, table, Plan(16, 0, 4, "png"), tmp_path / "all")
     stream.write(analytic, FAST, table, Plan(8, 8, 4, "png"), tmp_path / "half")
@@ -162,7 +162,7 @@ def test_an_index_is_the_same_picture_in_any_run(analytic, tmp_path):
     assert [e["index"] for e in entries] == list(range(8, 16))
 
 
-def test_generated_records_are_a_data_set_to_train_on(analytic, tmp_path):
+def test_generated_records_open_as_a_data_set(analytic, tmp_path):
     asks = requests.alike(ASKED)
     stream.write(analytic, FAST, asks, Plan(6, 0, 4, "array_record"), tmp_path / "set")
     stream.write(analytic, FAST, asks, Plan(6, 0, 4, "png"), tmp_path / "png")
@@ -184,9 +184,7 @@ def test_generated_records_are_a_data_set_to_train_on(analytic, tmp_path):
     assert json.loads((tmp_path / "set" / "manifest.json").read_text())["synthetic"]
 
 
-def test_sampled_sets_that_differ_only_in_what_was_requested_have_other_fingerprints(
-    analytic, tmp_path
-):
+def test_fingerprint_depends_on_the_requested_attributes(analytic, tmp_path):
     images, prints = [], []
     for sex in ("F", "M"):
         asks, out = requests.alike({"age": 40, "sex": sex}), tmp_path / sex
@@ -197,7 +195,7 @@ def test_sampled_sets_that_differ_only_in_what_was_requested_have_other_fingerpr
     assert prints[0] != prints[1]
 
 
-def test_a_sampled_set_has_the_manifest_of_every_data_set(analytic, tiny_data, tmp_path):
+def test_sampled_set_has_the_manifest_keys_of_a_data_set(analytic, tiny_data, tmp_path):
     asks = requests.alike({"age": 40})
     stream.write(analytic, FAST, asks, Plan(4, 0, 4, "array_record"), tmp_path / "out")
     manifest, other = read_manifest(tmp_path / "out"), read_manifest(tiny_data)
@@ -208,7 +206,7 @@ def test_a_sampled_set_has_the_manifest_of_every_data_set(analytic, tiny_data, t
     assert manifest["options"]["steps"] == FAST.steps
 
 
-def test_killed_at_any_rename_a_sampled_set_ends_the_same(analytic, tmp_path, monkeypatch):
+def test_sampled_set_is_identical_after_a_kill_at_any_rename(analytic, tmp_path, monkeypatch):
     class Killed(BaseException):
         """Stands in for SIGKILL: nothing catches it."""
 
@@ -236,7 +234,7 @@ def test_killed_at_any_rename_a_sampled_set_ends_the_same(analytic, tmp_path, mo
     assert deaths >= 13
 
 
-def test_dicom_files_say_in_many_ways_that_they_are_synthetic(analytic, tmp_path):
+def test_dicom_files_are_marked_synthetic_in_several_tags(analytic, tmp_path):
     out = tmp_path / "dicom"
     stream.write(analytic, FAST, requests.alike(ASKED), Plan(3, 0, 4, "dicom"), out)
     files = [pydicom.dcmread(out / f"sample_{k:05d}.dcm") for k in range(3)]
@@ -244,7 +242,7 @@ def test_dicom_files_say_in_many_ways_that_they_are_synthetic(analytic, tmp_path
     assert first.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7"
     assert first.file_meta.MediaStorageSOPInstanceUID == first.SOPInstanceUID
     assert all(pydicom.uid.UID(f.SOPInstanceUID).is_valid for f in files)
-    # Nobody has two pictures here, and no study holds two patients.
+    # Every file has its own patient, study and series.
     for of in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID"):
         assert len({f[of].value for f in files}) == 3
     assert max(len(f.PatientID) for f in files) <= 64
@@ -266,7 +264,7 @@ def test_dicom_files_say_in_many_ways_that_they_are_synthetic(analytic, tmp_path
     np.testing.assert_array_equal(first.pixel_array, same)
 
 
-def test_the_gallery_is_one_file_with_a_filter_for_what_varies(analytic, tmp_path):
+def test_gallery_is_one_file_with_filters_for_what_varies(analytic, tmp_path):
     table = requests.balanced(("sex", "age_decade"), {"view": "PA"})
     stream.write(analytic, FAST, table, Plan(28, 0, 4, "png"), tmp_path / "out")
     page = (tmp_path / "out" / "gallery.html").read_text()
@@ -279,7 +277,7 @@ def test_the_gallery_is_one_file_with_a_filter_for_what_varies(analytic, tmp_pat
     assert "://" not in page
 
 
-def test_another_command_in_the_same_place_is_refused(analytic, tmp_path):
+def test_folder_of_another_command_is_rejected(analytic, tmp_path):
     asks = requests.alike(ASKED)
     stream.write(analytic, FAST, asks, Plan(4, 0, 4, "png"), tmp_path / "out")
     other = dataclasses.replace(FAST, seed=1)
@@ -298,7 +296,7 @@ def test_another_command_in_the_same_place_is_refused(analytic, tmp_path):
 
 
 @pytest.mark.drill
-def test_fifty_thousand_pictures_take_no_more_memory(tmp_path):
+def test_memory_stays_flat_over_fifty_thousand_samples(tmp_path):
     model = Model({}, velocity, (32, 32, 1), sharding.make_mesh(1, 1, 1), {"checkpoint": "none"})
     table = requests.balanced(("sex", "view", "age_decade"), {})
     settings = dataclasses.replace(FAST, batch_size=512)
@@ -311,8 +309,8 @@ def test_fifty_thousand_pictures_take_no_more_memory(tmp_path):
     out = tmp_path / "many"
     stream.write(model, settings, table, Plan(50_000, 0, 512, "array_record"), out, None, watch)
     assert sum(seen) == 50_000
-    # After the first tenth the peak of the process grows by less than 30 MiB, a sixth of the
-    # 195 MiB that only the pixels take as float32.
+    # After the first tenth peak memory grows by less than 30 MiB; the float32 pixels of all
+    # samples would take 195 MiB.
     assert peaks[-1] - peaks[len(peaks) // 10] < 30
     dataset = open_dataset(out)
     assert dataset.examples == {"train": 50_000}
@@ -324,8 +322,8 @@ def test_fifty_thousand_pictures_take_no_more_memory(tmp_path):
 
 
 @pytest.mark.drill
-def test_two_thousand_samples_killed_twice_are_the_undisturbed_ones(trained, tmp_path, environment):
-    """The network of the smoke run's shape, trained for only a few steps, at 8 Euler steps."""
+def test_run_killed_twice_ends_in_the_same_files(trained, tmp_path, environment):
+    """2,000 samples of 8 Euler steps, by a network trained for only a few steps."""
     flags = ["--checkpoint", trained, "--n", 2000, "--steps", 8, "--solver", "euler"]
     flags += ["--batch-size", 50, "--guidance", 1, "--balance", "sex,view,age_decade"]
 
@@ -351,7 +349,7 @@ def test_two_thousand_samples_killed_twice_are_the_undisturbed_ones(trained, tmp
 
 
 @pytest.mark.drill
-def test_other_devices_draw_the_same_pictures_within_a_level(trained, tmp_path, run_module):
+def test_four_devices_match_one_within_one_grey_level(trained, tmp_path, run_module):
     levels = []
     for devices in (1, 4):
         out = tmp_path / str(devices)
@@ -363,7 +361,7 @@ def test_other_devices_draw_the_same_pictures_within_a_level(trained, tmp_path, 
     assert np.abs(levels[0] - levels[1]).max() <= 1
 
 
-def test_the_command_takes_its_requests_from_a_table(trained, tmp_path):
+def test_command_reads_requests_from_csv(trained, tmp_path):
     table = tmp_path / "asks.csv"
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([["view", "age"], ["PA", 30], ["AP", 60], ["lateral", ""]])
@@ -378,7 +376,7 @@ def test_the_command_takes_its_requests_from_a_table(trained, tmp_path):
 
 @pytest.fixture
 def compiled_here(tmp_path):
-    """An empty compilation cache that takes every program."""
+    """An empty compilation cache that stores every program."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
     for name, value in zip(names, (str(tmp_path / "cache"), 0), strict=True):
@@ -390,7 +388,7 @@ def compiled_here(tmp_path):
     compilation_cache.reset_cache()
 
 
-def test_compiling_draws_nothing_and_is_found_by_the_run(analytic, compiled_here):
+def test_compile_draws_nothing_and_run_uses_the_cached_programs(analytic, compiled_here):
     asked = []
 
     def asking(params, x, t, attributes):
