@@ -2,7 +2,7 @@
 
 from tests.data_prep.raw_trees import HEX, LONG
 
-# key → (split, what is known except the source and closed-vocabulary negatives)
+# Split and known attributes of each kept row, without the source and closed-vocabulary negatives.
 KEPT = {
     "mimic/10000032/50414267/02aa804e-bde0afdd": (
         "train",
@@ -55,7 +55,7 @@ KEPT = {
     f"vindr/{HEX[2]}//{HEX[2]}": ("test", "view=PA fracture=present no_finding=absent"),
 }
 
-# key → how its reason begins
+# Beginning of the reason of each dropped row or file.
 LEDGER = {
     "mimic/10001000/51112222/68b5c4b1-227d0485": "does not decode: ",
     "mimic/10001000/51112222/ffffffff-ffffffff": "no file",
@@ -73,10 +73,10 @@ LEDGER = {
     "brax/id_4/7/image-4.png": "blank",
 }
 
-# key → how each of the 14 labels is known, of every row that has a file: `.` unlabelled, `+`
-# positive, `-` negative, `c` negative by closed vocabulary, `?` uncertain. In the order of
-# FINDING_NAMES: enlarged cardiomediastinum, cardiomegaly, opacity, lesion, edema, consolidation,
-# pneumonia, atelectasis, pneumothorax, effusion, pleural other, fracture, devices, no finding.
+# States of the 14 labels of each row that has a file: `.` unlabelled, `+` positive, `-` negative,
+# `c` negative by closed vocabulary, `?` uncertain. The order is that of FINDING_NAMES: enlarged
+# cardiomediastinum, cardiomegaly, opacity, lesion, edema, consolidation, pneumonia, atelectasis,
+# pneumothorax, effusion, pleural other, fracture, devices, no finding.
 STATES = {
     "mimic/10000032/50414267/02aa804e-bde0afdd": "....-.?+.....-",
     "mimic/10000032/50414267/174413ec-4ec4c1f7": "....-.?+.....-",

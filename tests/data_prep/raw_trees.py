@@ -30,7 +30,7 @@ VINDR_FINDINGS = [
     *("Pleural thickening", "Pneumothorax", "Pulmonary fibrosis", "Rib fracture", "Other lesion"),
     *("COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "Other diseases", "No finding"),
 ]
-LONG = "20536686640136348236148679891455886468"  # beyond int64, as PadChest's are
+LONG = "20536686640136348236148679891455886468"  # beyond int64, like the ids of PadChest
 HEX = [f"{0xABC + i:032x}" for i in range(3)]
 
 
@@ -48,7 +48,7 @@ def eight(number):
 
 
 def put(path: Path, content) -> Path:
-    """A file with its folders: bytes, text, or an array as PNG or JPEG."""
+    """Writes bytes, text, or an array as PNG or JPEG, and creates the folders; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, np.ndarray):
         Image.fromarray(content).save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
@@ -72,7 +72,7 @@ def torn(path: Path) -> None:
 
 
 def labels(**given):
-    """The 14 cells of a labeller's row."""
+    """The 14 label cells of a row."""
     return [given.get(name, "") for name in FINDING_NAMES]
 
 
@@ -88,7 +88,7 @@ def dicom(path: Path, pixels, jpeg2000=False, without=(), **tags) -> None:
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
     dataset.PixelData = (pixels >> 4).astype("<u2").tobytes()
-    dataset.PatientName = "Doe^Jane"  # must reach no record
+    dataset.PatientName = "Doe^Jane"  # must not reach any record
     for tag, value in tags.items():
         setattr(dataset, tag, value)
     for tag in without:
@@ -115,13 +115,13 @@ def dicom(path: Path, pixels, jpeg2000=False, without=(), **tags) -> None:
 
 
 # ---------------------------------------------------------------------------------------------
-# The sets
+# Raw sets
 
 
 def mimic(root: Path) -> None:
     a, b, c = "10000032", "10000980", "10001000"
     files = [
-        # dicom_id, subject, study, view, date, split, picture
+        # dicom_id, subject, study, view, date, split, image number
         ("02aa804e-bde0afdd", a, "50414267", "PA", "21800506", "train", 0),
         ("174413ec-4ec4c1f7", a, "50414267", "LATERAL", "21800506", "train", 1),
         ("2a2277a9-b0ded155", b, "50985099", "", "21890101", "validate", 2),
@@ -160,7 +160,7 @@ def mimic(root: Path) -> None:
 
 
 def chexpert(root: Path) -> None:
-    """CheXpert-Plus, PNG files and one DICOM; the table says .jpg."""
+    """Writes CheXpert-Plus with PNG files and one DICOM file; its table says .jpg."""
     files = [
         # path, frontal/lateral, ap/pa, patient, age, sex, race, split
         ("train/patient00001/study1/view1_frontal.jpg", "Frontal", "AP", "patient00001", "68.0",
@@ -173,7 +173,7 @@ def chexpert(root: Path) -> None:
          "Unknown", "Asian", "valid"),
     ]  # fmt: skip
     put(root / "PNG/train/patient00001/study1/view1_frontal.png", eight(10))
-    put(root / "PNG/train/patient00003/study1/view1_frontal.png", eight(20))  # NIH's test image
+    put(root / "PNG/train/patient00003/study1/view1_frontal.png", eight(20))  # also in NIH, test
     put(root / "PNG/train/patient00003/study2/view1_lateral.png", eight(11))
     negative = pictures()[12].max() - pictures()[12]
     dicom(
@@ -242,7 +242,7 @@ def brax(root: Path) -> None:
 
 
 def nih(root: Path) -> None:
-    """The 2017 edition, with its age of 414."""
+    """Writes the 2017 edition, which has an age of 414."""
     header = [
         "Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age",
         "Patient Gender", "View Position", "OriginalImage[Width", "Height]",
@@ -253,10 +253,12 @@ def nih(root: Path) -> None:
         ["00000003_000.png", "Hernia", 1, 3, 20, "F", "PA", 1, 1],
     ]
     table(root / "Data_Entry_2017.csv", header, rows)
-    put(root / "images_001/images/00000001_000.png", eight(20))  # also in CheXpert's train
+    put(
+        root / "images_001/images/00000001_000.png", eight(20)
+    )  # also in the training set of CheXpert
     colour = np.dstack([eight(21)] * 3 + [np.full((SIDE, SIDE), 255, np.uint8)])
     put(root / "images_001/images/00000002_000.png", colour)
-    # nearly PadChest's first: another size, another depth, compressed between
+    # near copy of the first PadChest image: larger, 8 bits, with JPEG compression in between
     again = cv2.imencode(".jpg", eight(13), [cv2.IMWRITE_JPEG_QUALITY, 70])[1]
     again = cv2.resize(cv2.imdecode(again, cv2.IMREAD_GRAYSCALE), (128, 128))
     put(root / "images_002/images/00000003_000.png", again)
@@ -321,7 +323,7 @@ def rexgradient(root: Path) -> None:
 
 
 def many(root: Path, count: int) -> Path:
-    """An NIH tree of `count` frontal phantoms."""
+    """Writes an NIH tree of `count` frontal phantoms and returns its root."""
     indices = np.arange(count)
     attributes = draw_attributes(5, indices)
     attributes[:, INDEX["view"]] = 0
@@ -341,7 +343,7 @@ SETS = (mimic, rexgradient, chexpert, padchest, nih, brax, vindr)
 
 
 def write(folder: Path) -> dict[str, Path]:
-    """Every tree; set → its root."""
+    """Writes every tree; returns the root of each set by name."""
     roots = {}
     for make in SETS:
         roots[make.__name__] = folder / make.__name__

@@ -13,20 +13,20 @@ def roots(tmp_path_factory):
     return {name: roots[name] for name in ("chexpert", "padchest", "nih")}
 
 
-def test_without_beam_it_says_which_extra(roots, tmp_path, monkeypatch, capsys):
+def test_missing_beam_names_the_extra_to_install(roots, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     argv = [*arguments(roots, tmp_path / "out"), "--beam="]
     assert "pip install 'rfxray[prep,beam]'" in fails(argv, 78, capsys)
 
 
-def test_a_beam_pipeline_gives_the_same_bytes(roots, tmp_path):
+def test_beam_writes_the_same_bytes_as_processes(roots, tmp_path):
     pytest.importorskip("apache_beam", reason="Apache Beam (extra beam) is not installed")
     main(arguments(roots, tmp_path / "processes"))
     main([*arguments(roots, tmp_path / "beam"), "--beam=--runner=DirectRunner"])
     assert hashes(tmp_path / "beam") == hashes(tmp_path / "processes")
 
 
-def test_beam_goes_on_where_processes_stopped(roots, tmp_path, monkeypatch):
+def test_beam_resumes_what_processes_left_unfinished(roots, tmp_path, monkeypatch):
     pytest.importorskip("apache_beam", reason="Apache Beam (extra beam) is not installed")
     main(arguments(roots, tmp_path / "whole"))
     out = tmp_path / "out"

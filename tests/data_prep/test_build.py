@@ -27,7 +27,7 @@ COLUMNS = [
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """30 pictures of 12 patients, of which one is torn and one too narrow, and their table."""
+    """A table and 30 images of 12 patients; one image is truncated and one is too narrow."""
     folder = tmp_path_factory.mktemp("raw")
     images = folder / "images"
     images.mkdir()
@@ -78,7 +78,7 @@ def built(raw, tmp_path_factory):
     return out
 
 
-def test_every_image_is_a_record_or_has_a_reason(built):
+def test_every_image_becomes_a_record_or_is_dropped_with_a_reason(built):
     found = [record for split in ("train", "validation") for record in records(built, split)]
     with open(built / "dropped.csv", newline="") as file:
         dropped = {row["key"]: row["reason"] for row in csv.DictReader(file)}
@@ -97,7 +97,7 @@ def test_every_image_is_a_record_or_has_a_reason(built):
         assert record["key"].startswith(record["patient"] + "/")
 
 
-def test_no_split_divides_a_patient(built):
+def test_each_patient_is_in_one_split_only(built):
     patients = {
         split: {record["patient"] for record in records(built, split)}
         for split in ("train", "validation")
@@ -107,7 +107,7 @@ def test_no_split_divides_a_patient(built):
     assert not patients["train"] & patients["validation"]
 
 
-def test_manifest_has_what_was_done_and_what_was_not_understood(built):
+def test_manifest_lists_options_versions_and_cells_not_understood(built):
     manifest = json.loads((built / "manifest.json").read_text())
     assert manifest["notes"]["not_understood"] == {"view": {"odd": 10}}
     assert manifest["dropped_reasons"] == {"does not decode": 1, "too narrow": 1}
@@ -118,10 +118,10 @@ def test_manifest_has_what_was_done_and_what_was_not_understood(built):
     for split in manifest["splits"].values():
         states.update(split["counts"]["age"]["states"])
     assert states == {"stated": 9, "unlabelled": 19}
-    assert "/" not in json.dumps(manifest["options"])  # says nothing of this machine's folders
+    assert "/" not in json.dumps(manifest["options"])  # no path of this machine
 
 
-def test_over_processes_from_a_shell_it_gives_the_same_bytes(raw, built, tmp_path):
+def test_two_worker_processes_write_the_same_bytes_as_one(raw, built, tmp_path):
     out = tmp_path / "set"
     done = subprocess.run(
         [sys.executable, "-m", "data_prep.build", *arguments(raw, out, workers=2)],
@@ -137,7 +137,7 @@ def test_over_processes_from_a_shell_it_gives_the_same_bytes(raw, built, tmp_pat
     assert "view: 'odd' × 10 not understood, taken as unknown" in done.stderr
 
 
-def test_again_says_complete_and_another_size_is_refused(raw, built, capsys):
+def test_rerun_reports_complete_and_other_size_is_refused(raw, built, capsys):
     before = hashes(built)
     main(arguments(raw, built))
     assert "complete already" in capsys.readouterr().err
@@ -146,14 +146,14 @@ def test_again_says_complete_and_another_size_is_refused(raw, built, capsys):
     assert hashes(built) == before
 
 
-def test_a_moved_raw_folder_is_the_same_plan(raw, built, tmp_path, capsys):
+def test_moving_the_raw_folder_keeps_the_plan(raw, built, tmp_path, capsys):
     (tmp_path / "elsewhere").symlink_to(raw)
     main(arguments(tmp_path / "elsewhere", built))
     assert "complete already" in capsys.readouterr().err
 
 
 def fails(argv, code, capsys):
-    """The one line that a failing command says."""
+    """Error line of a command that must fail with this exit code."""
     with pytest.raises(SystemExit) as stopped:
         main(argv)
     assert stopped.value.code == code
@@ -183,13 +183,15 @@ def fails(argv, code, capsys):
         (["--metadata", "gs://bucket/table.csv"], {}, 78, "mount the bucket"),
     ],
 )
-def test_bad_input_is_one_line_and_a_code(raw, tmp_path, capsys, extra, changed, code, said):
+def test_bad_input_ends_with_one_line_and_its_exit_code(
+    raw, tmp_path, capsys, extra, changed, code, said
+):
     line = fails([*arguments(raw, tmp_path / "set", **changed), *extra], code, capsys)
     assert said in line
     assert not (tmp_path / "set").exists()
 
 
-def test_no_image_matches(raw, tmp_path, capsys):
+def test_images_that_match_no_row_are_an_error(raw, tmp_path, capsys):
     (tmp_path / "images").mkdir()
     Image.new("L", (64, 64)).save(tmp_path / "images" / "stranger.png")
     (tmp_path / "table.csv").write_text((raw / "table.csv").read_text())
@@ -208,13 +210,13 @@ def write_set(folder, names, broken):
     )
 
 
-def test_all_unusable_is_an_error(tmp_path, capsys):
+def test_all_images_unusable_is_an_error(tmp_path, capsys):
     write_set(tmp_path, "abc", broken="abc")
     line = fails(arguments(tmp_path, tmp_path / "set"), 65, capsys)
     assert "3 dropped (most often: blank)" in line
 
 
-def test_most_unusable_is_loud_and_no_patient_id_is_said(tmp_path, capsys):
+def test_warns_of_unusable_images_and_missing_patient_ids(tmp_path, capsys):
     write_set(tmp_path, "abc", broken="ab")
     main(arguments(tmp_path, tmp_path / "set", validation=0))
     err = capsys.readouterr().err
@@ -222,7 +224,7 @@ def test_most_unusable_is_loud_and_no_patient_id_is_said(tmp_path, capsys):
     assert "3 images have no patient id" in err
 
 
-def test_a_patient_whom_the_table_divides_stays_on_the_side_held_out_most(tmp_path, capsys):
+def test_patient_in_several_splits_keeps_only_the_most_held_out_one(tmp_path, capsys):
     write_set(tmp_path, "abcd", broken="")
     folds = [("p", "a", "train"), ("p", "b", "test"), ("q", "c", "train"), ("p", "d", "valid")]
     (tmp_path / "table.csv").write_text(
@@ -242,7 +244,7 @@ def test_a_patient_whom_the_table_divides_stays_on_the_side_held_out_most(tmp_pa
     assert dropped == {"radiographs/p//a": why, "radiographs/p//d": why}
 
 
-def test_rows_that_contradict_each_other_are_loud(tmp_path, capsys):
+def test_contradicting_rows_are_dropped_with_a_warning(tmp_path, capsys):
     write_set(tmp_path, "abc", broken="")
     with (tmp_path / "table.csv").open("a") as table:
         table.write(",a,M,,\n")
@@ -253,7 +255,7 @@ def test_rows_that_contradict_each_other_are_loud(tmp_path, capsys):
 
 
 @pytest.mark.skipif(not HANNOVER.is_dir(), reason=f"no real radiographs in {HANNOVER}")
-def test_real_radiographs(tmp_path):
+def test_real_radiographs_keep_their_attributes_and_contrast(tmp_path):
     with open(HANNOVER / "metadata.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     out = tmp_path / "hannover"
@@ -278,7 +280,7 @@ def test_real_radiographs(tmp_path):
     for record in records(out):
         top, left, height, width = record["content_box"]
         content = record["image"][top : top + height, left : left + width] / 65535
-        # no picture is left dark for a marker's sake, none is washed out
+        # a bright marker must not darken the radiograph, and none may be washed out
         assert 0.3 < np.median(content) < 0.85, record["key"]
         assert np.percentile(content, 99) > 0.85
         assert np.percentile(content, 1) < 0.2

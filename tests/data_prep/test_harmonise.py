@@ -43,7 +43,7 @@ def arguments(roots, out, workers=1):
 
 
 def records(out):
-    """(split, record) of every record."""
+    """Split and content of every record of a data set."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     manifest = json.loads((out / "manifest.json").read_text())
@@ -75,7 +75,7 @@ def harmonised(roots, tmp_path_factory):
     return out
 
 
-def test_every_row_and_file_is_a_record_or_in_the_ledger(harmonised):
+def test_every_row_and_file_becomes_a_record_or_is_in_dropped_csv(harmonised):
     found = {record["key"]: split for split, record in records(harmonised)}
     assert found == {key: split for key, (split, _) in KEPT.items()}
     dropped = ledger(harmonised)
@@ -84,7 +84,7 @@ def test_every_row_and_file_is_a_record_or_in_the_ledger(harmonised):
         assert dropped[key].startswith(begins), key
 
 
-def test_attributes_are_exactly_those_of_the_trees(harmonised):
+def test_attributes_match_the_raw_tables_exactly(harmonised):
     for _, record in records(harmonised):
         known = known_from_states(record["states"], closed_vocabulary_negatives=False)
         found = decode(Attributes(record["attributes"], known))
@@ -95,7 +95,7 @@ def test_attributes_are_exactly_those_of_the_trees(harmonised):
         assert found == expected, record["key"]
 
 
-def test_shards_hold_exactly_what_the_plan_says(harmonised):
+def test_shards_hold_the_planned_records_in_order(harmonised):
     from array_record.python.array_record_module import ArrayRecordReader
 
     manifest = json.loads((harmonised / "manifest.json").read_text())
@@ -106,14 +106,14 @@ def test_shards_hold_exactly_what_the_plan_says(harmonised):
             data = ArrayRecordReader(str(harmonised / shard["file"])).read_all()
             found.append([deserialize(one)["key"] for one in data])
             assert hashes(harmonised)[shard["file"]] == shard["sha256"]
-        # four rows a shard, before the rows without a usable file go
+        # shards are planned with four rows each; rows without a usable file are dropped later
         assert [key for keys in found for key in keys] == planned
         assert [len(keys) for keys in found] == [
             len(planned[start : start + 4]) for start in range(0, len(planned), 4)
         ]
 
 
-def test_pictures_are_upright_whatever_the_file_was(harmonised):
+def test_images_match_their_phantoms_for_every_file_format(harmonised):
     numbers = {
         "mimic/10000032/50414267/02aa804e-bde0afdd": 0,  # JPEG
         "chexpert/patient64541/study1/view1_frontal.jpg": 12,  # MONOCHROME1 without HighBit
@@ -134,7 +134,7 @@ def test_pictures_are_upright_whatever_the_file_was(harmonised):
     )
 
 
-def test_no_patient_and_no_identifier_leaks(harmonised):
+def test_no_patient_crosses_splits_and_no_name_is_stored(harmonised):
     sides = {}
     for split, record in records(harmonised):
         sides.setdefault(record["patient"], set()).add(split)
@@ -166,7 +166,7 @@ def test_manifest_counts_each_set(harmonised):
     assert "/tmp" not in json.dumps(manifest)
 
 
-def test_table_tells_fate_and_origin_of_every_row(harmonised):
+def test_table_has_fate_and_origin_of_every_row(harmonised):
     table = pq.read_table(harmonised / "table.parquet").to_pylist()
     rows = {row["key"]: row for row in table}
     signs = dict(zip(State, ".+-c?", strict=False))
@@ -192,7 +192,7 @@ def test_table_tells_fate_and_origin_of_every_row(harmonised):
     assert vindr["edema_state"] == State.NEGATIVE_CLOSED_VOCABULARY.name.lower()
 
 
-def test_other_processes_and_another_order_give_the_same_bytes(roots, harmonised, tmp_path):
+def test_worker_count_and_set_order_do_not_change_the_bytes(roots, harmonised, tmp_path):
     out = tmp_path / "cxr7"
     backwards = dict(reversed(roots.items()))
     done = subprocess.run(
@@ -209,10 +209,12 @@ def test_other_processes_and_another_order_give_the_same_bytes(roots, harmonised
 
 
 class Killed(BaseException):
-    """Stands in for SIGKILL: nothing catches it."""
+    """Simulates SIGKILL: nothing catches it."""
 
 
-def test_killed_at_a_rename_it_goes_on_to_the_same_bytes(roots, harmonised, tmp_path, monkeypatch):
+def test_resume_after_a_kill_at_a_rename_gives_the_same_bytes(
+    roots, harmonised, tmp_path, monkeypatch
+):
     out, replace = tmp_path / "cxr7", os.replace
     for survives in (0, 2, 3):
         left = iter(range(survives))
@@ -231,9 +233,9 @@ def test_killed_at_a_rename_it_goes_on_to_the_same_bytes(roots, harmonised, tmp_
 
 
 @pytest.mark.drill
-def test_killed_at_ten_random_moments(tmp_path):
-    """Each time when a random number of new pieces of work have appeared on disk, so that the kills
-    spread over the work on a machine of any speed."""
+def test_resume_after_ten_random_kills_gives_the_same_bytes(tmp_path):
+    """Each kill waits for a random number of new files, so that the kills are spread over the work
+    whatever the speed of the machine."""
     root = raw_trees.many(tmp_path / "nih", 600)
     whole, out = tmp_path / "whole", tmp_path / "killed"
     main(arguments({"nih": root}, whole))
@@ -253,7 +255,7 @@ def test_killed_at_ten_random_moments(tmp_path):
         time.sleep(moments.uniform(0, 0.02))
         process.kill()
         process.wait()
-        time.sleep(1)  # orphans notice
+        time.sleep(1)  # workers without a parent exit
         kills += 1
         assert not (out / "manifest.json").exists(), f"kill {kills} came too late to tell anything"
     main(arguments({"nih": root}, out))
@@ -269,7 +271,7 @@ def fails(argv, code, capsys):
     return last
 
 
-def test_bad_input_is_one_line_and_a_code(roots, tmp_path, capsys):
+def test_bad_input_ends_with_one_line_and_its_exit_code(roots, tmp_path, capsys):
     out = tmp_path / "out"
     nih = {"nih": roots["nih"]}
     assert "SET one of mimic" in fails(arguments({"nhi": roots["nih"]}, out), 78, capsys)
@@ -286,7 +288,7 @@ def test_bad_input_is_one_line_and_a_code(roots, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_an_out_that_will_not_do_is_refused_before_a_picture_is_decoded(
+def test_unusable_out_is_refused_before_any_image_is_decoded(
     roots, harmonised, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(raw_sets.survey, "survey", pytest.fail)
@@ -303,7 +305,7 @@ def test_an_out_that_will_not_do_is_refused_before_a_picture_is_decoded(
     assert "another process is writing" in line
 
 
-def test_a_torn_survey_is_made_again_and_a_damaged_one_is_said(roots, tmp_path, capsys):
+def test_truncated_survey_is_redone_and_damaged_survey_is_reported(roots, tmp_path, capsys):
     out, nih = tmp_path / "out", {"nih": roots["nih"]}
     main(arguments(nih, out))
     (chunk,) = (out / "survey").iterdir()
@@ -315,7 +317,7 @@ def test_a_torn_survey_is_made_again_and_a_damaged_one_is_said(roots, tmp_path, 
     assert f"{chunk} is damaged" in fails(arguments(nih, out), 65, capsys)
 
 
-def test_a_row_that_stands_twice_leaves_the_first_alone(roots, tmp_path, capsys):
+def test_repeated_row_does_not_change_the_first_one(roots, tmp_path, capsys):
     root, out = tmp_path / "nih", tmp_path / "out"
     shutil.copytree(roots["nih"], root)
     path = root / "Data_Entry_2017.csv"
@@ -333,7 +335,7 @@ def test_a_row_that_stands_twice_leaves_the_first_alone(roots, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("there", [slice(None), slice(0, 20), slice(20, None)])
-def test_validation_is_carved_whichever_files_are_there(there):
+def test_validation_split_does_not_depend_on_which_files_exist(there):
     tables = {}
     for name, carved in (("nih", True), ("mine", False)):
         builder = TableBuilder(name)
@@ -349,7 +351,7 @@ def test_validation_is_carved_whichever_files_are_there(there):
     assert all(splits[row.key] == row.split for row in tables["mine"].rows)
 
 
-def test_another_table_is_another_plan(roots, tmp_path, capsys):
+def test_changed_table_is_refused_as_another_plan(roots, tmp_path, capsys):
     out, root = tmp_path / "out", tmp_path / "nih"
     shutil.copytree(roots["nih"], root)
     main(arguments({"nih": root}, out))
@@ -362,7 +364,7 @@ def test_another_table_is_another_plan(roots, tmp_path, capsys):
     }
 
 
-def test_a_patient_whom_a_set_divides_stays_on_the_side_held_out_most(roots, tmp_path):
+def test_patient_in_several_splits_keeps_only_the_most_held_out_one(roots, tmp_path):
     root, out = tmp_path / "mimic", tmp_path / "out"
     shutil.copytree(roots["mimic"], root)
     path = root / "mimic-cxr-2.0.0-split.csv.gz"
@@ -378,11 +380,11 @@ def test_a_patient_whom_a_set_divides_stays_on_the_side_held_out_most(roots, tmp
     assert reason == "its patient is in test: the set's own split divides it"
 
 
-def test_a_folder_of_ones_own_joins_the_sets(roots, tmp_path, capsys):
+def test_own_folder_is_harmonised_with_the_sets(roots, tmp_path, capsys):
     folder, out = tmp_path / "mine", tmp_path / "out"
     raw_trees.put(folder / "pictures/a.png", raw_trees.eight(34))
-    raw_trees.put(folder / "pictures/b.png", raw_trees.eight(22))  # NIH's, and no row there
-    raw_trees.put(folder / "pictures/c.png", raw_trees.eight(21))  # NIH's second image
+    raw_trees.put(folder / "pictures/b.png", raw_trees.eight(22))  # an NIH image without a row here
+    raw_trees.put(folder / "pictures/c.png", raw_trees.eight(21))  # the second NIH image
     raw_trees.table(
         folder / "table.csv",
         ["file", "who", "projection"],
@@ -409,7 +411,7 @@ def test_a_folder_of_ones_own_joins_the_sets(roots, tmp_path, capsys):
     assert "other than mimic" in fails([*arguments({}, out), "--folder", "nih=x"], 78, capsys)
 
 
-def test_a_missing_extra_is_one_line(tmp_path):
+def test_missing_extra_is_reported_in_one_line(tmp_path):
     build = ["--images", "x", "--metadata", "x.csv", "--size", "32", "--out", "x"]
     harmonise = ["--set", "nih=x", "--size", "32", "--out", "x"]
     for command, flags in (("build", build), ("harmonise", harmonise), ("audit", ["x"])):
@@ -423,7 +425,7 @@ def test_a_missing_extra_is_one_line(tmp_path):
         assert done.returncode == 78
 
 
-def test_two_rows_of_one_key_are_one(tmp_path):
+def test_second_row_with_the_same_key_is_dropped(tmp_path):
     builder = TableBuilder("nih")
     for folder in ("a", "b"):
         raw_trees.put(tmp_path / folder / "x.png", raw_trees.eight(0))

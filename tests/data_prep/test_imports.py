@@ -1,4 +1,4 @@
-"""What prepares data runs on machines without an accelerator's software: it loads no JAX."""
+"""Data preparation runs on machines without accelerator software, so it must not load JAX."""
 
 import pkgutil
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import data_prep
 
 ROOT = Path(data_prep.__file__).parents[1]
-LOAD_JAX = ("data_prep.phantom.oracle",)  # it trains a network
+LOAD_JAX = ("data_prep.phantom.oracle",)  # trains a network
 SHARED = (
     "burned_text",
     "dataset",
@@ -23,7 +23,7 @@ SHARED = (
     "writing",
 )
 
-# Imports one module after the other and names the first that brings JAX in.
+# Imports the modules in order and exits with the name of the first that loads JAX.
 SCRIPT = """
 import importlib, sys
 for name in sys.argv[1:]:
@@ -34,7 +34,7 @@ for name in sys.argv[1:]:
 
 
 def offenders(names: list[str]) -> list[str]:
-    """The modules that load JAX, each tried in a process without it; the others share one."""
+    """Modules that load JAX. A fresh process starts after each of them; the others share one."""
     found = []
     while names:
         command = [sys.executable, "-c", SCRIPT, *names]

@@ -39,20 +39,20 @@ def page(harmonised):
     return (harmonised / "audit.html").read_text(encoding="utf-8")
 
 
-def test_the_page_needs_no_other_file(page):
+def test_page_needs_no_other_file(page):
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)
     assert "<script" not in page
     assert "://" not in page
 
 
-def test_its_contents_lead_to_its_sections(page):
+def test_table_of_contents_links_every_section(page):
     links = re.findall(r'<a href="#([^"]*)">([^<]*)</a>', page)
     assert links == re.findall(r'<h2 id="([^"]*)">([^<]*)</h2>', page)
     titles = [title for _, title in links]
     assert {"Odd prevalences", "Leakage", "What was dropped", "Terms"} < set(titles)
 
 
-def test_its_pictures_are_pictures(page):
+def test_embedded_images_decode_and_are_not_flat(page):
     sheets = re.findall(r"data:image/png;base64,([^\"]+)", page)
     assert len(sheets) > 10
     for sheet in sheets:
@@ -61,7 +61,7 @@ def test_its_pictures_are_pictures(page):
         assert picture.std() > 20
 
 
-def test_its_numbers_are_those_of_the_data_set(harmonised, page):
+def test_page_counts_match_the_data_set(harmonised, page):
     found = gather.gather(harmonised)
     assert found.kept == {"chexpert": 2, "nih": 3, "brax": 2}
     kept = sum(found.kept.values())
@@ -76,7 +76,7 @@ def test_its_numbers_are_those_of_the_data_set(harmonised, page):
     assert "rotated" in page
 
 
-def test_an_odd_prevalence_is_flagged():
+def test_unusual_prevalence_is_flagged():
     many = {"chexpert": 10_000, "mimic": 10_000}
     assert gather._flags({"chexpert": {"no_finding": (9.0, 10.0)}}, many) == {}
     odd = {"chexpert": {"no_finding": (75.7, 10.0)}, "mimic": {"edema": (95.0, None)}}
@@ -85,14 +85,14 @@ def test_an_odd_prevalence_is_flagged():
     first, second = flags.values()
     assert first == "chexpert: No Finding 75.7%, published of that set 10.0%"
     assert second.startswith("mimic: Edema 95.0%, published of other sets ")
-    assert gather._flags(odd, {"chexpert": 3, "mimic": 3}) == {}  # three films are no prevalence
+    assert gather._flags(odd, {"chexpert": 3, "mimic": 3}) == {}  # three images are too few
 
 
 ATTACK = """"'><script>alert(1)</script>"""
 
 
-def test_no_text_of_a_data_set_reaches_the_page_as_html(harmonised, monkeypatch):
-    """Its name, versions, sets, files, dropped reasons, flags and terms all come from outside."""
+def test_text_of_the_data_set_is_escaped_in_the_page(harmonised, monkeypatch):
+    """Name, versions, sets, files, dropped reasons, flags and terms are all untrusted text."""
     found = gather.gather(harmonised)
     picture = np.zeros((32, 32), np.uint16)
     by_set = ("kept", "splits", "ages", "prevalence", "histograms")
@@ -124,7 +124,7 @@ def test_no_text_of_a_data_set_reaches_the_page_as_html(harmonised, monkeypatch)
     assert not re.search(r"""="[^"]*<""", html)
 
 
-def test_a_set_of_nothing_published_and_an_unsearched_one_are_shown(harmonised):
+def test_unpublished_and_unsearched_sets_are_shown(harmonised):
     found = dataclasses.replace(
         gather.gather(harmonised), prevalence={}, divided_pictures=None, text=None
     )
@@ -136,19 +136,19 @@ def test_a_set_of_nothing_published_and_an_unsearched_one_are_shown(harmonised):
     assert "--audit-text" in html
 
 
-def test_leaks_are_seen(harmonised):
-    table = pq.read_table(harmonised / "table.parquet")  # with what was dropped
+def test_leaks_between_splits_are_detected(harmonised):
+    table = pq.read_table(harmonised / "table.parquet")  # includes dropped rows
 
     def moved(splits):
         return table.set_column(table.column_names.index("split"), "split", pa.array(splits))
 
     alternating = moved(["train" if i % 2 else "test" for i in range(len(table))])
-    assert gather._divided_patients(alternating) == 1  # CheXpert's with two films
+    assert gather._divided_patients(alternating) == 1  # the CheXpert patient with two images
     by_set = moved([source.as_py() for source in table["source"]])
     assert gather._divided_pictures(harmonised, by_set) == 1  # in NIH and in CheXpert
 
 
-def test_a_directory_that_is_no_data_set_is_refused(tmp_path, capsys):
+def test_directory_without_a_data_set_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         audit_command.main([str(tmp_path)])
     assert stopped.value.code == 65
@@ -174,7 +174,7 @@ def zero(path):
         ("manifest.json", lambda path: path.write_text("{}")),
     ],
 )
-def test_damage_is_one_line_that_names_the_file(
+def test_damage_is_reported_in_one_line_that_names_the_file(
     harmonised, tmp_path, capsys, pattern, damage, flags
 ):
     out = tmp_path / "cxr7"
@@ -189,7 +189,7 @@ def test_damage_is_one_line_that_names_the_file(
     assert file.name in last
 
 
-def test_a_bucket_is_no_directory(capsys):
+def test_bucket_url_is_refused(capsys):
     with pytest.raises(SystemExit) as stopped:
         audit_command.main(["gs://bucket/cxr7"])
     assert stopped.value.code == 78

@@ -10,7 +10,7 @@ from rfxray.data import radiograph
 from rfxray.data.radiograph import Refused
 from tests.data_prep import raw_trees
 
-# A decoding process that breaks as the name of the file says, with a second for each
+# Decoding process that fails in the way that the file name says; its time limit is one second
 BREAKING = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
@@ -43,7 +43,7 @@ def picture(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def breaking(tmp_path_factory):
-    """A decoder with a process that runs `BREAKING`."""
+    """Decoder with a process that runs `BREAKING`."""
     script = tmp_path_factory.mktemp("script") / "breaking.py"
     script.write_text(BREAKING.format(root=str(raw_trees.Path(decoder.__file__).parents[2])))
     whole = decoder._start
@@ -62,7 +62,7 @@ def breaking(tmp_path_factory):
     assert decoder._start is whole
 
 
-def test_decodes_as_ingest_does(breaking, picture):
+def test_decoder_gives_the_same_record_as_ingest(breaking, picture):
     record, digest = breaking.decode(picture, 32)
     expected = radiograph.ingest(picture, 32)
     assert record.keys() == expected.keys()
@@ -71,7 +71,7 @@ def test_decodes_as_ingest_does(breaking, picture):
     assert len(digest) == 32
 
 
-def test_digest_is_of_the_pixels_not_of_the_file(breaking, picture, tmp_path):
+def test_digest_depends_on_pixels_not_on_the_file(breaking, picture, tmp_path):
     again = raw_trees.Image.open(picture)
     again.save(tmp_path / "other.png", compress_level=0)
     other = raw_trees.pictures()[0].copy()
@@ -93,22 +93,22 @@ def test_digest_is_of_the_pixels_not_of_the_file(breaking, picture, tmp_path):
         ("missing.png", "unreadable: No such file or directory"),
     ],
 )
-def test_what_breaks_is_a_reason_and_the_next_file_is_read(breaking, picture, name, reason):
+def test_broken_file_is_refused_and_the_next_one_is_read(breaking, picture, name, reason):
     with pytest.raises(Refused) as refused:
         breaking.decode(f"/nowhere/{name}", 32)
     assert str(refused.value) == reason
     assert breaking.decode(picture, 32)[0]["image"].shape == (32, 32)
 
 
-def test_what_c_code_prints_is_no_answer(breaking, picture, tmp_path):
+def test_output_of_c_libraries_is_not_taken_as_a_reply(breaking, picture, tmp_path):
     chatty = tmp_path / "chatty.png"
     chatty.write_bytes(picture.read_bytes())
     assert breaking.decode(chatty, 32)[0]["image"].shape == (32, 32)
 
 
 @pytest.mark.drill
-def test_ten_thousand_fuzzed_files(tmp_path):
-    """Flipped, cut, spliced: each is decoded or refused, and the process lives or is replaced."""
+def test_every_fuzzed_file_is_decoded_or_refused(tmp_path):
+    """Bytes are changed and files cut; a process that dies must be replaced."""
     rng = np.random.default_rng(0)
     seeds = [
         raw_trees.put(tmp_path / "a.png", raw_trees.pictures()[0]),

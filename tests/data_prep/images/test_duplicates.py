@@ -23,7 +23,7 @@ def thumbnail(pixels):
 
 
 def compressed(pixels):
-    """JPEG at quality 50, then squashed to a square: what a copy goes through between two sets."""
+    """JPEG at quality 50, resized to a square: typical changes of a copy in another data set."""
     eight = np.rint(255.0 * (pixels - pixels.min()) / np.ptp(pixels)).astype(np.uint8)
     eight = cv2.imdecode(cv2.imencode(".jpg", eight, [cv2.IMWRITE_JPEG_QUALITY, 50])[1], 0)
     return cv2.resize(eight, (400, 400), interpolation=cv2.INTER_AREA)
@@ -38,12 +38,12 @@ def hash_distances(thumbnails, others):
     return (bits[0][:, None] != bits[1][None]).sum(-1)
 
 
-def test_exact_pairs_name_the_first():
+def test_exact_pairs_refer_to_the_first_occurrence():
     pairs = duplicates.exact_pairs([b"a", b"b", b"a", b"c", b"a"])
     assert [(p.first, p.second) for p in pairs] == [(0, 2), (0, 4)]
 
 
-def test_candidates_find_what_comparing_all_finds():
+def test_candidates_match_comparing_all_pairs():
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 2, (400, 256)).astype(np.uint8)
     for copy in range(60):  # 0 to 29 bits flipped
@@ -56,12 +56,12 @@ def test_candidates_find_what_comparing_all_finds():
     found = {tuple(pair) for pair in duplicates.candidates(hashes).tolist()}
     assert found <= all_pairs
     near = {pair for pair in all_pairs if distances[pair] <= 15}
-    assert near <= found  # 16 bands: 15 flips leave one whole
+    assert near <= found  # with 16 bands, 15 flipped bits leave at least one band unchanged
     assert len(found) >= 58
     assert duplicates.candidates(hashes[:1]).shape == (0, 2)
 
 
-def test_registration_forgives_a_shift_and_nothing_else():
+def test_registration_tolerates_a_shift_but_not_another_patient():
     one, other = (thumbnail(raw_trees.pictures()[i]) for i in (0, 2))
     shifted = np.roll(one, (duplicates.SHIFT - 1, -duplicates.SHIFT + 1), (0, 1))
     assert duplicates.registered_correlation(one, shifted) > duplicates.CORRELATION
@@ -69,7 +69,7 @@ def test_registration_forgives_a_shift_and_nothing_else():
 
 
 @pytest.mark.skipif(not HANNOVER.is_dir(), reason=f"no real radiographs in {HANNOVER}")
-def test_real_copies_are_found_and_real_patients_kept_apart():
+def test_real_copies_are_found_and_different_patients_are_not():
     with open(HANNOVER / "metadata.csv", newline="") as file:
         rows = list(csv.DictReader(file))[::4]
     pixels = [read(HANNOVER / "png" / f"{row['image_id']}.png").pixels for row in rows]
@@ -80,7 +80,7 @@ def test_real_copies_are_found_and_real_patients_kept_apart():
     assert np.diag(distances).max() <= duplicates.HASH_BITS
     assert min(map(duplicates.registered_correlation, whole, copies)) >= duplicates.CORRELATION
     strangers = patients[:, None] != patients[None]
-    # false positives between different patients: by the hash only, and by both
+    # no false positives between patients: neither by hash nor, for the closest pairs, by both
     assert distances[strangers].min() > duplicates.HASH_BITS
     closest = np.argsort(np.where(strangers, distances, 999), axis=None)[:100]
     for i, j in zip(*np.unravel_index(closest, distances.shape), strict=True):
@@ -96,7 +96,7 @@ def verdict(pixels, frontal=True):
 
 
 @pytest.mark.skipif(not HANNOVER.is_dir(), reason=f"no real radiographs in {HANNOVER}")
-def test_quality_keeps_real_radiographs_and_finds_them_turned():
+def test_quality_keeps_real_radiographs_and_detects_rotated_ones():
     paths = sorted((HANNOVER / "png").glob("*.png"))[::3]
     pixels = [read(path).pixels for path in paths]
     assert [verdict(one) for one in pixels] == [""] * len(pixels)
@@ -111,13 +111,13 @@ def test_quality_keeps_real_radiographs_and_finds_them_turned():
         assert found.count(name) >= 0.9 * len(pixels), name
 
 
-def test_pose_is_judged_of_frontal_views_alone():
+def test_pose_is_checked_for_frontal_views_only():
     turned = np.rot90(raw_trees.pictures()[5], 2)
     assert verdict(turned).startswith("rotated")
     assert verdict(turned, frontal=False) == ""
 
 
-def test_what_shows_nothing_is_dropped():
+def test_images_without_a_chest_are_dropped():
     y, x = np.mgrid[:256, :256]
     glow = np.exp(-((x - 128) ** 2 + (y - 128) ** 2) / 6000)
     noise = np.random.default_rng(0).normal(100, 3, (256, 256))

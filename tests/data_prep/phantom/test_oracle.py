@@ -1,4 +1,4 @@
-"""The oracle: what it measures agrees with geometry, what it learned is on the picture."""
+"""The oracle: measurements agree with geometry, and predictions come from the image."""
 
 import json
 
@@ -31,7 +31,7 @@ def pictures(attributes, indices, size, seed=SEED):
 
 @pytest.mark.parametrize("view", [0, 1], ids=["PA", "AP"])
 @pytest.mark.parametrize("size", [64, 96])
-def test_cardiothoracic_ratio_agrees_with_geometry(view, size):
+def test_measured_cardiothoracic_ratio_agrees_with_geometry(view, size):
     indices = np.arange(200)
     attributes = phantom.draw_attributes(SEED, indices, {"view": float(view)})
     true = phantom.truth(attributes, SEED, indices)["cardiothoracic_ratio"]
@@ -41,7 +41,7 @@ def test_cardiothoracic_ratio_agrees_with_geometry(view, size):
     assert abs(np.polyfit(true, measured, 1)[0] - 1) < 0.1
 
 
-def test_cardiomegaly_moves_the_measured_ratio_of_the_same_patient():
+def test_cardiomegaly_raises_the_measured_ratio_of_a_patient():
     indices = np.arange(256)
     ratio = {}
     for heart in (0.0, 1.0):
@@ -56,7 +56,7 @@ def test_cardiomegaly_moves_the_measured_ratio_of_the_same_patient():
     assert 0.9 < measured / true < 1.1
 
 
-def test_thorax_width_follows_the_patient():
+def test_thorax_width_grows_with_age():
     indices = np.arange(60)
     healthy = dict.fromkeys(PATHOLOGY_NAMES, 0.0) | {"view": 0.0, "age": 50.0}
     child = phantom.draw_attributes(SEED, indices, healthy | {"age": 6.0})
@@ -84,7 +84,7 @@ def unseen():
     return pictures(attributes, indices, 32), all_known(attributes)
 
 
-def test_a_small_reader_reads_what_is_plain_and_race_not_at_all(reader, unseen):
+def test_small_reader_beats_chance_except_on_race(reader, unseen):
     figures = classifier.scores(reader, *unseen)
     blind = classifier.chance(unseen[1])
     assert figures.keys() == blind.keys() == set(INDEX) - {"source"}
@@ -95,7 +95,7 @@ def test_a_small_reader_reads_what_is_plain_and_race_not_at_all(reader, unseen):
     assert abs(figures["race"] - 0.25) < 0.08
 
 
-def test_side_markers_are_not_seen(reader, unseen):
+def test_side_markers_do_not_change_predictions(reader, unseen):
     images = unseen[0].copy()
     images[:, :4, :3] = 1.0
     images[:, :4, -3:] = 1.0
@@ -112,7 +112,7 @@ def test_predictions_are_encoded_as_attributes(reader, unseen):
     assert ((read["age"] >= 0) & (read["age"] <= 120)).all()
 
 
-def test_saving_keeps_the_reader(reader, unseen, tmp_path):
+def test_saved_reader_predicts_the_same_after_loading(reader, unseen, tmp_path):
     reader.save(tmp_path / "oracle.npz")
     loaded = classifier.load(tmp_path / "oracle.npz")
     assert loaded.size == 32
@@ -121,7 +121,7 @@ def test_saving_keeps_the_reader(reader, unseen, tmp_path):
         np.testing.assert_array_equal(values, after[name])
 
 
-def test_what_cannot_be_read_is_refused(reader, tmp_path):
+def test_bad_images_and_files_are_refused(reader, tmp_path):
     with pytest.raises(ConfigError, match="32, 32"):
         reader.predict(np.zeros((2, 64, 64), np.float32))
     with pytest.raises(DataError, match=r"data_prep\.phantom\.oracle --out"):
@@ -138,7 +138,7 @@ def test_what_cannot_be_read_is_refused(reader, tmp_path):
 
 
 class _Known:
-    """Answers what it was given."""
+    """Reader that returns fixed predictions."""
 
     def __init__(self, read):
         self.read = read
@@ -147,7 +147,7 @@ class _Known:
         return self.read
 
 
-def test_scores_are_balanced_and_skip_the_unknown():
+def test_scores_are_balanced_and_skip_unknown_attributes():
     attributes = np.zeros((8, NUM_ATTRIBUTES), np.float32)
     known = np.zeros((8, NUM_ATTRIBUTES), bool)
     edema, age = INDEX["edema"], INDEX["age"]
@@ -165,7 +165,7 @@ def test_scores_are_balanced_and_skip_the_unknown():
     assert blind == {"edema": 0.5, "age": pytest.approx(20 / 3)}
 
 
-def test_chance_is_that_of_a_class_whatever_lies_in_the_middle():
+def test_chance_is_one_over_the_number_of_classes():
     attributes = np.zeros((4, NUM_ATTRIBUTES), np.float32)
     attributes[:, INDEX["race"]] = [0, 1, 2, 3]
     assert classifier.chance(all_known(attributes))["race"] == pytest.approx(1 / 4)
@@ -177,7 +177,7 @@ def test_reached_is_one_at_the_ceiling_and_zero_at_chance():
     assert classifier.reached(12.0, 4.0, 20.0) == pytest.approx(0.5)  # years of error
 
 
-def test_the_command_writes_the_oracle_and_its_figures(tmp_path, capsys):
+def test_command_writes_the_oracle_and_its_figures(tmp_path, capsys):
     flags = ["--size", "32", "--n", "64", "--epochs", "1", "--unseen", "96"]
     oracle.main(["--out", str(tmp_path / "oracle.npz"), *flags])
     figures = json.loads((tmp_path / "oracle.json").read_text())

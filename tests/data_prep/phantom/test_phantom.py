@@ -1,4 +1,4 @@
-"""The phantom: its population is the causal graph it documents, its pictures show what they say."""
+"""The phantom: its population follows the documented graph, and images show their attributes."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def draw(size=64, indices=FEW, seed=0, **do):
 
 
 def effect(view, name, off=0.0, on=1.0, **do):
-    """Pictures with less without, on the same healthy patients of 20 to 80 years."""
+    """Images with minus images without, of the same healthy patients of 20 to 80 years."""
     do = HEALTHY | {"view": float(view), "age": np.linspace(20, 80, len(FEW))} | do
     return draw(**(do | {name: on})) - draw(**(do | {name: off}))
 
@@ -62,7 +62,7 @@ def test_each_cause_acts_in_its_documented_direction(child):
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("source", "no_finding")])
-def test_what_does_not_descend_from_an_intervention_stays_exactly(name):
+def test_intervention_changes_only_its_descendants(name):
     value = 75.0 if name == "age" else 1.0
     before = phantom.draw_attributes(3, MANY)
     after = phantom.draw_attributes(3, MANY, {name: value})
@@ -71,7 +71,7 @@ def test_what_does_not_descend_from_an_intervention_stays_exactly(name):
     assert (column(after, name) == value).all()
 
 
-def test_the_graph_is_the_published_one():
+def test_causal_graph_matches_the_published_one():
     findings = {child: set(parents) for child, parents in causes.EDGES.items()}
     for child in ("cardiomegaly", "edema"):
         assert findings[child] == {"age", "sex", "race"}
@@ -90,7 +90,7 @@ def test_the_graph_is_the_published_one():
 
 
 @pytest.mark.parametrize("name", causes.BASE)
-def test_findings_are_as_frequent_as_their_mechanism_says(name):
+def test_frequency_of_findings_matches_their_mechanism(name):
     attributes = phantom.draw_attributes(1, MANY)
     expected = 1 / (1 + np.exp(-causes.logit(name, attributes)))
     error = (column(attributes, name) - expected).mean()
@@ -98,7 +98,7 @@ def test_findings_are_as_frequent_as_their_mechanism_says(name):
     assert 0.12 <= column(attributes, name).mean() <= 0.36
 
 
-def test_exogenous_shares_and_derived_no_finding():
+def test_exogenous_shares_and_no_finding_are_as_documented():
     attributes = phantom.draw_attributes(2, MANY)
     for name, shares in (
         ("view", causes.VIEW_SHARES),
@@ -115,7 +115,7 @@ def test_exogenous_shares_and_derived_no_finding():
     assert column(attributes, "no_finding").mean() > 0.08
 
 
-def test_a_trial_makes_attributes_independent():
+def test_trial_makes_attributes_independent():
     trial = phantom.draw_trial(0, MANY)
     natural = phantom.draw_attributes(0, MANY)
     pair = [INDEX["fracture"], INDEX["pneumothorax"]]
@@ -125,7 +125,7 @@ def test_a_trial_makes_attributes_independent():
     assert abs(np.corrcoef(trial[:, [INDEX["race"], INDEX["cardiomegaly"]]].T)[0, 1]) < 0.04
 
 
-def test_states_carry_the_missingness_of_the_real_sets():
+def test_states_have_the_missingness_of_the_real_sets():
     attributes = phantom.draw_attributes(0, MANY)
     states = phantom.draw_states(0, MANY, attributes)
     known = known_from_states(states)
@@ -136,7 +136,7 @@ def test_states_carry_the_missingness_of_the_real_sets():
     for name in FINDING_NAMES:
         assert 0.07 < unknown[name] < 0.16, name
         occurring = set(np.unique(column(states, name)).tolist())
-        # Its own causes say whether a finding is there; nothing follows from a closed list.
+        # Phantom findings are labelled directly: only negatives may come from a closed vocabulary.
         assert occurring == set(State) - {State.STATED, State.POSITIVE_CLOSED_VOCABULARY}, name
         recorded = column(known, name)
         positive = column(states, name) == State.POSITIVE
@@ -154,10 +154,10 @@ def test_derived_and_unknown_attributes_cannot_be_set():
 
 
 # ---------------------------------------------------------------------------------------------
-# The pictures
+# The images
 
 
-def test_a_picture_depends_on_seed_and_index_alone():
+def test_image_depends_only_on_seed_and_index():
     indices = np.array([7, 1000003, 3, 12, 7])
     attributes = phantom.draw_attributes(5, indices)
     batch = phantom.draw_images(attributes, 5, indices, 64)
@@ -172,7 +172,7 @@ def test_a_picture_depends_on_seed_and_index_alone():
 
 
 @pytest.mark.parametrize("name", ["race", "source", "no_finding"])
-def test_what_is_no_picture_changes_no_pixel(name):
+def test_attributes_that_are_not_drawn_change_no_pixel(name):
     attributes = phantom.draw_attributes(0, FEW)
     before = phantom.draw_images(attributes, 0, FEW, 64)
     for value in range(2 if name == "no_finding" else 4):
@@ -182,15 +182,15 @@ def test_what_is_no_picture_changes_no_pixel(name):
 
 @pytest.mark.parametrize("view", range(3), ids=VIEWS)
 @pytest.mark.parametrize("name", [*PAINTED, "sex", "age"])
-def test_every_other_attribute_changes_the_picture(name, view):
+def test_every_drawn_attribute_changes_the_image(name, view):
     do = {"off": 25.0, "on": 80.0} if name == "age" else {}
     difference = effect(view, name, **do)
-    # Seen by a reader: some tenth of the grey scale over at least 0.4 % of the picture, 16 pixels.
+    # Visible: more than 6 % of the grey scale over at least 0.4 % of the image (16 pixels).
     seen = (np.abs(difference) > 0.06).mean((1, 2))
     assert (seen > 0.004).mean() > 0.9, f"median {np.median(seen):.4f} of the picture changes"
 
 
-# Where, as ranges of |x| and of y; what happens to the brightness there, on either side.
+# Region as ranges of |x| and y, on either side; sign of the brightness change there.
 PLACES = {
     "pleural_effusion": ((0.45, 0.66), (0.38, 0.62), +1),
     "pneumothorax": ((0.30, 0.64), (-0.72, -0.40), -1),
@@ -208,7 +208,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_a_finding_changes_the_picture_where_it_should(name):
+def test_finding_changes_the_image_in_its_region(name):
     (left, right), (top, bottom), sign = PLACES[name]
     centres = (np.arange(64) + 0.5) / 32 - 1
     across, down = np.meshgrid(np.abs(centres), centres)
@@ -225,7 +225,7 @@ def test_ap_differs_from_pa_without_its_marker():
     assert ((difference > 0.08).mean((1, 2)) > 0.04).all()
 
 
-def test_markers_stand_within_the_masked_region():
+def test_markers_lie_within_the_masked_region():
     plain = phantom.draw_attributes(0, FEW, HEALTHY | {"view": 1.0, "age": 5.0})
     images = phantom.draw_images(plain, 0, FEW, 256)
     corners = images[:, :40].max((1, 2))
@@ -234,7 +234,7 @@ def test_markers_stand_within_the_masked_region():
     assert (hidden < 40000).all()
 
 
-def test_cardiothoracic_ratio_is_told():
+def test_truth_gives_the_cardiothoracic_ratio():
     do = HEALTHY | {"age": 50.0}
     ratios = {}
     for view in range(3):
@@ -251,7 +251,7 @@ def test_cardiothoracic_ratio_is_told():
 
 
 @pytest.mark.parametrize("size", [32, 96])
-def test_all_sizes_show_the_same_chest(size):
+def test_every_size_shows_the_same_chest(size):
     indices = np.arange(16)
     small = draw(size, indices)
     large = draw(4 * size, indices)
@@ -262,12 +262,12 @@ def test_all_sizes_show_the_same_chest(size):
 
 
 @pytest.mark.parametrize("size", [31, 1025])
-def test_other_sizes_are_refused(size):
+def test_sizes_out_of_range_are_refused(size):
     with pytest.raises(ConfigError, match="32 to 1024"):
         draw(size)
 
 
-def test_no_patient_is_blank_or_burnt_out():
+def test_no_image_is_blank_or_saturated():
     images = draw(32, np.arange(600))
     assert (images.std((1, 2)) > 0.15).all()
     assert ((images > 0.995).mean((1, 2)) < 0.02).all()
@@ -277,7 +277,7 @@ def test_no_patient_is_blank_or_burnt_out():
 # The command
 
 
-def test_the_command_writes_a_data_set(tmp_path, capsys):
+def test_command_writes_a_data_set(tmp_path, capsys):
     main(["--out", str(tmp_path / "one"), "--n", "70", "--size", "32", "--validation", "0.2"])
     assert "validation" in capsys.readouterr().out
     records = {}
@@ -297,7 +297,7 @@ def test_the_command_writes_a_data_set(tmp_path, capsys):
     assert record["patient"] == "phantom/p0000012"
 
 
-def test_the_command_makes_a_contact_sheet(tmp_path):
+def test_command_writes_a_contact_sheet(tmp_path):
     main(["--contact-sheet", str(tmp_path / "sheet.png"), "--size", "32"])
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
 
@@ -315,7 +315,7 @@ def test_the_command_makes_a_contact_sheet(tmp_path):
         [],
     ],
 )
-def test_the_command_refuses_what_cannot_work(flags, tmp_path, monkeypatch, capsys):
+def test_command_refuses_bad_flags(flags, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
         main(flags)

@@ -1,4 +1,4 @@
-"""Editions and gaps of the raw sets that the seven trees of `raw_trees.py` do not show."""
+"""Editions and gaps of the raw sets that the trees of `raw_trees.py` do not contain."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ def state(row, name):
     return State(np.frombuffer(row.states, np.int8)[INDEX[name]])
 
 
-def test_chexpert_v1_with_its_validation_set(tmp_path):
+def test_chexpert_v1_is_read_with_its_validation_set(tmp_path):
     header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *LABELS]
     path = "CheXpert-v1.0/{}/patient{:05d}/study1/view1_frontal.jpg"
     train = [
@@ -53,7 +53,7 @@ def test_chexpert_v1_with_its_validation_set(tmp_path):
     assert read.origins[origin] == "valid.csv: three radiologists"
 
 
-def test_chexpert_plus_takes_impression_but_never_findings(tmp_path):
+def test_chexpert_plus_reads_impression_labels_but_not_findings(tmp_path):
     raw_trees.chexpert(tmp_path)
     folder = tmp_path / "chexbert_labels"
     (folder / "report_fixed.json").rename(folder / "impression_fixed.json")
@@ -68,7 +68,7 @@ def test_chexpert_plus_takes_impression_but_never_findings(tmp_path):
         chexpert.read(tmp_path)
 
 
-def test_mimic_without_mimic_iv_and_with_negbio_alone(tmp_path):
+def test_mimic_without_mimic_iv_reads_negbio_labels(tmp_path):
     raw_trees.mimic(tmp_path)
     for path in (tmp_path / "hosp").iterdir():
         path.unlink()
@@ -84,7 +84,7 @@ def test_mimic_without_mimic_iv_and_with_negbio_alone(tmp_path):
     assert [row.split for row in read.rows] == ["train", "train", "validation", "test", "train"]
 
 
-def test_rexgradient_joins_by_study_too_and_says_what_is_missing(tmp_path):
+def test_rexgradient_joins_labels_by_study_and_counts_missing_ones(tmp_path):
     raw_trees.rexgradient(tmp_path)
     table(tmp_path / "chexbert.csv", ["study", *LABELS], [["pGRDN2_aGRDN2ABC", *labels(edema=1)]])
     read = rexgradient.read(tmp_path)
@@ -101,15 +101,15 @@ def test_rexgradient_joins_by_study_too_and_says_what_is_missing(tmp_path):
         rexgradient.read(tmp_path)
 
 
-def test_a_finding_that_no_mapping_knows_is_counted(tmp_path):
+def test_finding_without_a_mapping_is_counted(tmp_path):
     header = ["image_id", "rad_id", "Pneumothorax", "Martian lung", "No finding"]
     table(tmp_path / "image_labels_train.csv", header, [["a" * 32, "R1", 0, 1, 0]])
     read = vindr.read(tmp_path)
     assert read.notes["not_understood"] == {"no_finding": {"Martian lung": 1}}
-    assert known(read.rows[0]) == {"view": "PA"}  # which may be a pneumothorax
+    assert known(read.rows[0]) == {"view": "PA"}  # the unmapped finding may be a pneumothorax
 
 
-def test_vindr_cells_that_are_neither_1_nor_0_say_nothing(tmp_path):
+def test_vindr_cells_other_than_0_and_1_are_unknown(tmp_path):
     header = ["image_id", "rad_id", "Cardiomegaly", "Pneumothorax", "No finding"]
     a, b, c = ("a" * 32, "b" * 32, "c" * 32)
     cells = [
@@ -133,7 +133,7 @@ def test_vindr_cells_that_are_neither_1_nor_0_say_nothing(tmp_path):
     ]
 
 
-def test_vindr_boxes_that_are_torn_are_in_the_ledger(tmp_path):
+def test_truncated_vindr_rows_are_dropped(tmp_path):
     (tmp_path / "train.csv").write_text(
         "image_id,class_name,rad_id,x_min\na,Cardiomegaly,R1,1\nb,No fin\n"
     )
@@ -151,7 +151,7 @@ def test_vindr_boxes_that_are_torn_are_in_the_ledger(tmp_path):
         ("hosp/admissions.csv.gz", ["10000032"]),
     ],
 )
-def test_mimic_says_which_lines_of_its_tables_are_torn(tmp_path, name, lines):
+def test_truncated_mimic_rows_are_dropped_by_line(tmp_path, name, lines):
     raw_trees.mimic(tmp_path)
     path = tmp_path / name
     text = gzip.decompress(path.read_bytes()).decode()
@@ -161,7 +161,7 @@ def test_mimic_says_which_lines_of_its_tables_are_torn(tmp_path, name, lines):
     assert drop.reason == MISFIT
 
 
-def test_an_official_split_is_not_lost_in_silence(tmp_path):
+def test_rows_missing_from_the_official_split_are_counted(tmp_path):
     raw_trees.mimic(tmp_path)
     path = tmp_path / "mimic-cxr-2.0.0-split.csv.gz"
     text = gzip.decompress(path.read_bytes()).decode()
@@ -175,7 +175,7 @@ def test_an_official_split_is_not_lost_in_silence(tmp_path):
         mimic.read(tmp_path)
 
 
-def test_an_unknown_split_of_chexpert_plus_is_refused(tmp_path):
+def test_unknown_split_of_chexpert_plus_is_refused(tmp_path):
     raw_trees.chexpert(tmp_path)
     path = tmp_path / "df_chexpert_plus_240401.csv"
     path.write_text(path.read_text().replace(",valid,", ",holdout,"))
@@ -187,7 +187,7 @@ def test_an_unknown_split_of_chexpert_plus_is_refused(tmp_path):
     ("anchor_age", "anchor_year", "age"),
     [("88", "2178", 91.0), ("91", "2180", 91.0), ("91", "2170", 91.0), ("91", "2185", None)],
 )
-def test_mimic_does_not_guess_behind_the_mask_of_an_age(tmp_path, anchor_age, anchor_year, age):
+def test_masked_ages_of_mimic_are_not_guessed(tmp_path, anchor_age, anchor_year, age):
     raw_trees.mimic(tmp_path)
     row = ["10000032", "F", anchor_age, anchor_year]
     header = ["subject_id", "gender", "anchor_age", "anchor_year"]
@@ -195,7 +195,7 @@ def test_mimic_does_not_guess_behind_the_mask_of_an_age(tmp_path, anchor_age, an
     assert known(mimic.read(tmp_path).rows[0]).get("age") == age
 
 
-def test_padchest_with_an_infinite_birth_and_many_methods(tmp_path):
+def test_padchest_accepts_an_infinite_birth_year_and_many_methods(tmp_path):
     raw_trees.padchest(tmp_path)
     (path,) = tmp_path.glob("*.csv")
     first, *lines = path.read_text().splitlines()
@@ -207,7 +207,7 @@ def test_padchest_with_an_infinite_birth_and_many_methods(tmp_path):
     assert read.origins[-1] == f"{path.name}: another method"
 
 
-def test_what_a_closed_list_implies_by_its_silence_says_so(tmp_path):
+def test_no_finding_implied_by_a_closed_list_has_its_own_state(tmp_path):
     raw_trees.padchest(tmp_path)
     (path,) = tmp_path.glob("*.csv")
     path.write_text(path.read_text().replace("unchanged", "scoliosis"))
@@ -220,7 +220,7 @@ def test_what_a_closed_list_implies_by_its_silence_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("study", [None, [1], "x"])
-def test_a_study_of_rexgradient_that_is_none_is_refused(tmp_path, study):
+def test_rexgradient_study_that_is_not_an_object_is_refused(tmp_path, study):
     raw_trees.put(
         tmp_path / "metadata/train_metadata_view_position.json", json.dumps({"s1": study})
     )
@@ -228,7 +228,7 @@ def test_a_study_of_rexgradient_that_is_none_is_refused(tmp_path, study):
         rexgradient.read(tmp_path)
 
 
-def test_a_study_of_rexgradient_with_one_image_or_none(tmp_path):
+def test_rexgradient_study_may_have_one_image_or_none(tmp_path):
     studies = {
         "s1": {"ImagePath": "../deid_png/a.png", "ImageViewPosition": "PA", "PatientID": "p1"},
         "s2": {"ImagePath": None, "ImageViewPosition": ["PA"], "PatientID": "p2"},
@@ -243,7 +243,7 @@ def test_a_study_of_rexgradient_with_one_image_or_none(tmp_path):
     ]
 
 
-def test_a_missing_column_and_a_short_row_are_said(tmp_path):
+def test_missing_column_is_refused_and_short_row_is_dropped(tmp_path):
     raw_trees.brax(tmp_path)
     path = tmp_path / "master_spreadsheet_update.csv"
     path.write_text(path.read_text() + "only,two\n")

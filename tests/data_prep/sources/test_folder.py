@@ -50,29 +50,29 @@ def images(tmp_path):
         ("../images/a", "a.png"),
     ],
 )
-def test_a_cell_finds_its_file(images, cell, path):
+def test_cell_finds_its_file(images, cell, path):
     assert FileIndex(images).find(cell) == (path, "")
 
 
 @pytest.mark.parametrize(
     "cell", ["e", "other/a.png", "deep/a.png", "notes", "../notes.txt", "/etc/passwd", "A"]
 )
-def test_a_cell_does_not_find_another_file(images, cell):
+def test_cell_does_not_find_another_file(images, cell):
     assert FileIndex(images).find(cell) == ("", "no file")
 
 
-def test_a_file_in_a_format_that_is_not_read_is_said(images):
+def test_file_in_an_unsupported_format_is_reported(images):
     assert FileIndex(images).find("notes.txt") == ("", "a format that is not read: .txt")
 
 
-def test_jpe_is_jpeg_and_what_says_it_is_dicom_counts(tmp_path):
+def test_files_are_recognised_by_suffix_or_dicom_prefix(tmp_path):
     touch(tmp_path, "a.jpe", "b.ima", "c.dic")
     for name in ("d.IMA", "e.dic", "1.2.3", "f.tif"):
         (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM")
     assert FileIndex(tmp_path).paths == ["1.2.3", "a.jpe", "d.IMA", "e.dic"]
 
 
-def test_ambiguous_names_are_said(tmp_path):
+def test_ambiguous_names_are_reported(tmp_path):
     index = FileIndex(touch(tmp_path, "x/a.png", "y/a.png", "b.png", "b.dcm", "z/1.2.3.dcm"))
     assert index.find("a") == ("", "several files: x/a.png and y/a.png")
     assert index.find("x/a") == ("x/a.png", "")
@@ -81,7 +81,7 @@ def test_ambiguous_names_are_said(tmp_path):
     assert index.find("1.2.3") == ("z/1.2.3.dcm", "")
 
 
-def test_rows_and_files_without_each_other_are_listed(images):
+def test_rows_without_files_and_files_without_rows_are_listed(images):
     table = read(images, "image\na\nmissing\na.png\n\n,\nb\n")
     assert [row.path for row in table.rows] == ["a.png", "b.jpg"]
     assert [(drop.key, drop.reason) for drop in table.dropped] == [
@@ -98,7 +98,7 @@ def reasons(table):
     return {drop.key: drop.reason for drop in table.dropped}
 
 
-def test_a_file_that_a_dropped_row_names_is_not_without_a_row(tmp_path):
+def test_file_of_a_dropped_row_is_not_listed_as_rowless(tmp_path):
     images = touch(tmp_path / "images", "x/a.png", "y/a.png", "b.png", "c.png")
     table = read(images, "image\na\nb\n")
     assert reasons(table) == {
@@ -107,7 +107,7 @@ def test_a_file_that_a_dropped_row_names_is_not_without_a_row(tmp_path):
     }
 
 
-def test_two_paths_that_end_alike_do_not_share_a_file(tmp_path):
+def test_paths_with_the_same_ending_do_not_share_a_file(tmp_path):
     images = touch(tmp_path / "images", "p1/1.png", "p2/2.png", "3.png")
     table = read(
         images,
@@ -136,7 +136,7 @@ def test_two_paths_that_end_alike_do_not_share_a_file(tmp_path):
         ),
     ],
 )
-def test_rows_of_one_image_that_contradict_each_other(tmp_path, rows, kept, said):
+def test_contradicting_rows_of_one_image_are_dropped(tmp_path, rows, kept, said):
     images = touch(tmp_path / "images", "a.png", "b.png")
     columns = ["image=image", "patient=who", "sex=sex"]
     table = read(images, f"image,who,sex\n{rows}b,p9,M\n", columns)
@@ -151,21 +151,21 @@ def test_rows_of_one_image_that_contradict_each_other(tmp_path, rows, kept, said
     ("header", "row", "fits"),
     [
         ("view,image", "AP", False),
-        ("image,view,age,notes", "b,60,fine", False),  # which cell is missing nobody knows
-        ("image,view,age,", "b,AP,60", True),  # NIH's header ends in a comma, its rows need not
+        ("image,view,age,notes", "b,60,fine", False),  # it is unknown which cell is missing
+        ("image,view,age,", "b,AP,60", True),  # the header of NIH ends in a comma, its rows may not
         ("image,view,age,", "b,AP,60,", True),
         ("image,view,age", "b,AP,60,,", True),
         ("image,view,age", "b,AP,60,x", False),
     ],
 )
-def test_rows_that_do_not_fit_are_dropped_not_shifted(images, header, row, fits):
+def test_rows_that_do_not_fit_the_header_are_dropped(images, header, row, fits):
     first = ",".join("a" if name == "image" else "" for name in header.split(","))
     table = read(images, f"{header}\n{first}\n{row}\n", ["image=image", "view=view"])
     assert len(table.rows) == 1 + fits
     assert reasons(table).get("line 3") == (None if fits else MISFIT)
 
 
-def test_attributes_and_states(images):
+def test_cells_become_attributes_and_states(images):
     table = read(
         images,
         "image,proj,gender,years,c,e,x\n"
@@ -204,13 +204,13 @@ def test_attributes_and_states(images):
     assert table.notes["no_finding"] == {"derived": 2, "contradicted": 0}
 
 
-def test_no_finding_follows_the_pathologies(images):
+def test_no_finding_is_derived_from_the_pathologies(images):
     names = [*PATHOLOGY_NAMES, "no_finding"]
     header = ",".join(["image", *names])
     rows = [
         ["a", *["0"] * 12, ""],  # all absent: derived
         ["b", "1", *[""] * 11, "1"],  # contradicts: the pathology wins
-        ["c", *[""] * 12, "1"],  # given, and nothing speaks against it
+        ["c", *[""] * 12, "1"],  # given and not contradicted
     ]
     table = read(
         images,
@@ -221,7 +221,7 @@ def test_no_finding_follows_the_pathologies(images):
     assert table.notes["no_finding"] == {"derived": 1, "contradicted": 1}
 
 
-def test_source_may_stand_in_a_column_or_be_set(images):
+def test_source_comes_from_a_column_or_the_default(images):
     table = read(images, "image,s\na,nih\nb,\n", ["image=image", "source=s"], source="padchest")
     assert [attributes(row)["source"] for row in table.rows] == ["nih", "padchest"]
 
@@ -241,7 +241,7 @@ def test_keys_keep_ids_as_text(images):
     assert table.notes["without_patient"] == 1
 
 
-def test_a_placeholder_is_no_patient_and_no_study(images):
+def test_placeholders_are_not_patient_or_study_ids(images):
     table = read(
         images,
         "image,p,s\na,nan,N/A\nb, Unknown ,none\nc,NULL,7\n",
@@ -251,17 +251,17 @@ def test_a_placeholder_is_no_patient_and_no_study(images):
     assert table.notes["without_patient"] == 3
 
 
-def test_a_key_comes_apart_again():
+def test_key_can_be_split_into_its_parts():
     key, patient = make_key("set", "a/b", "", "deep/c.png")
     assert key.split("/", 3) == ["set", "a%2Fb", "", "deep/c.png"]
     assert key.startswith(patient + "/")
     key, _ = make_key("set", "p", "s", b"\xff.png".decode("utf-8", "surrogateescape"))
-    key.encode()  # a file name that is no UTF-8 still makes a key that protobuf takes
+    key.encode()  # a file name that is not UTF-8 must still give a key that protobuf accepts
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("zipped", [False, True])
-def test_delimiters_quotes_gzip_and_byte_order_mark(images, tmp_path, delimiter, zipped):
+def test_reads_delimiters_quotes_gzip_and_byte_order_mark(images, tmp_path, delimiter, zipped):
     text = delimiter.join(["image", '"my ""view"""']) + "\r\n" + delimiter.join(['"a"', "PA"])
     path = tmp_path / ("t.csv.gz" if zipped else "t.csv")
     data = ("\ufeff" + text).encode()
@@ -270,7 +270,7 @@ def test_delimiters_quotes_gzip_and_byte_order_mark(images, tmp_path, delimiter,
     assert attributes(table.rows[0])["view"] == "PA"
 
 
-def test_official_split_is_kept_and_an_odd_one_refused(images):
+def test_official_split_is_kept_and_unknown_split_is_refused(images):
     columns = ["image=image", "split=fold"]
     table = read(
         images, "image,fold\na,Train\nb,valid\nc,holdout\n", columns, ["split:holdout=test"]

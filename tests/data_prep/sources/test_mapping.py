@@ -17,7 +17,7 @@ def rows(name):
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_every_row_of_a_mapping_has_a_meaning_and_a_reason(name):
+def test_every_mapping_row_has_a_relation_and_a_reason(name):
     seen = set()
     for row in rows(name):
         assert row["relation"] in RELATIONS
@@ -29,15 +29,15 @@ def test_every_row_of_a_mapping_has_a_meaning_and_a_reason(name):
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_a_present_lung_finding_is_never_without_an_opacity(name):
-    """A closed list must not call the lung clear of opacity beside a finding that is one."""
+def test_every_lung_finding_implies_lung_opacity(name):
+    """Otherwise a closed list would call lung opacity absent next to a finding that is one."""
     below = {"edema", "consolidation", "pneumonia", "atelectasis", "lung_lesion"}
     for finding, attributes in closed_list(name).present.items():
         if below & set(attributes):
             assert "lung_opacity" in attributes, finding
 
 
-def test_races_are_ours_or_none():
+def test_races_map_to_known_values_or_none():
     values = {*ATTRIBUTES[INDEX["race"]].values, ""}
     assert {row["race"] for row in rows("race")} == values
     builder = TableBuilder("x")
@@ -53,22 +53,22 @@ def states(readings, name="nih", listed=None):
     return {attribute: value.state for attribute, value in values.items()}
 
 
-def test_what_is_not_named_is_absent_where_the_list_covers_it():
+def test_unnamed_findings_on_the_list_are_absent():
     found = states([["Effusion"]])
     assert found["pleural_effusion"] == State.POSITIVE
     assert found["pneumothorax"] == State.NEGATIVE_CLOSED_VOCABULARY
     assert "fracture" not in found  # not on the list
-    assert "no_finding" not in found  # absent of what? the pathologies decide
+    assert "no_finding" not in found  # derived from the pathologies instead
 
 
-def test_a_doubt_is_neither_present_nor_absent():
+def test_ambiguous_finding_is_uncertain():
     found = states([["Infiltration"]])
     assert found["lung_opacity"] == State.POSITIVE
     assert found["consolidation"] == found["pneumonia"] == State.UNCERTAIN
     assert states([["Infiltration", "Consolidation"]])["consolidation"] == State.POSITIVE
 
 
-def test_an_open_study_has_no_absences():
+def test_open_study_has_no_absent_findings():
     assert states([["unchanged", "nodule"]], "padchest") == {
         "lung_lesion": State.POSITIVE,
         "lung_opacity": State.POSITIVE,
@@ -76,7 +76,7 @@ def test_an_open_study_has_no_absences():
     assert states([], "padchest") == {}
 
 
-def test_a_finding_that_the_list_does_not_know_leaves_the_study_open():
+def test_finding_not_on_the_list_leaves_the_study_open():
     assert states([["Effusion", "Pleural Thickening"]]) == {"pleural_effusion": State.POSITIVE}
     assert states([["Consolidation"], [], ["Martian lung"]], "vindr") == {
         "consolidation": State.UNCERTAIN,
@@ -84,18 +84,18 @@ def test_a_finding_that_the_list_does_not_know_leaves_the_study_open():
     }
 
 
-def test_readers_vote_on_attributes_not_on_words():
+def test_readers_vote_on_attributes_not_on_terms():
     found = states([["Consolidation"], ["Infiltration"], []], "vindr")
     assert found["lung_opacity"] == State.POSITIVE  # two of three, in different words
     assert found["consolidation"] == State.UNCERTAIN  # one of three
     assert found["edema"] == State.NEGATIVE_CLOSED_VOCABULARY
 
 
-def test_a_shorter_list_covers_less():
+def test_shorter_list_covers_fewer_attributes():
     found = states([["Consolidation"]], "vindr", frozenset({"Consolidation", "No finding"}))
     assert set(found) == {"consolidation", "lung_opacity"}
 
 
-def test_seven_sets_make_the_published_million():
+def test_published_counts_of_the_seven_sets_sum_to_cxr7_1m():
     assert len(SETS) == 7
     assert sum(raw.published for raw in SETS.values()) == 1_205_494  # RadiT, CXR7-1M

@@ -1,4 +1,4 @@
-"""The adapters against pandas: independent queries over the tables as published."""
+"""The adapters agree with independent pandas queries over the published tables."""
 
 import ast
 import os
@@ -26,7 +26,7 @@ FILES = {
 
 
 class Columns:
-    """The table of an adapter, by attribute."""
+    """Table of an adapter as arrays, by attribute."""
 
     def __init__(self, table):
         self.numbers, self.codes, self.origin_codes = (
@@ -37,12 +37,12 @@ class Columns:
         )
 
     def states(self, name):
-        """state → rows."""
+        """Number of rows per state."""
         counts = Counter(self.codes[:, INDEX[name]].tolist())
         return {State(code).name: count for code, count in counts.items()}
 
     def values(self, name):
-        """value of a category, None for unknown → rows."""
+        """Number of rows per value of a category; None means unknown."""
         i, values = INDEX[name], ATTRIBUTES[INDEX[name]].values
         known = self.codes[:, i] == State.STATED
         return Counter(
@@ -53,9 +53,9 @@ class Columns:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """set → (the table as published, every cell text; what its adapter makes of it; its columns).
+    """`published(set)`: its table as text, the table of its adapter, and that table's `Columns`.
 
-    Each is read once.
+    Each set is read once.
     """
     read = {}
 
@@ -75,13 +75,13 @@ def published(tmp_path_factory):
 
 
 def counts(series):
-    """value, None for a missing one → rows."""
+    """Number of rows per value; None means missing."""
     found = series.value_counts(dropna=False).items()
     return Counter({None if pandas.isna(value) else value: count for value, count in found})
 
 
 def where(positive, uncertain, closed, rows):
-    """What the states of a label must be, from three masks; a mask before another wins."""
+    """Expected states of a label from three masks; earlier masks win."""
     uncertain = uncertain & ~positive
     absent = closed & ~positive & ~uncertain
     expected = {
@@ -93,7 +93,7 @@ def where(positive, uncertain, closed, rows):
     return {state: count for state, count in expected.items() if count}
 
 
-def test_nih(published):
+def test_nih_agrees_with_pandas(published):
     raw, table, columns = published("nih")
     assert len(raw) == len(table.rows) == 112_120
     assert not table.dropped
@@ -109,7 +109,7 @@ def test_nih(published):
         ("cardiomegaly", ["Cardiomegaly"], []),
         ("lung_lesion", ["Mass", "Nodule"], []),
         ("edema", ["Edema"], []),
-        # an infiltrate may be a consolidation, so it is no negative
+        # an infiltrate may be a consolidation, so it is not a negative
         ("consolidation", ["Consolidation"], ["Infiltration", "Pneumonia"]),
         ("pneumonia", ["Pneumonia"], ["Infiltration"]),
         ("atelectasis", ["Atelectasis"], []),
@@ -125,13 +125,13 @@ def test_nih(published):
     assert columns.states("lung_opacity")["POSITIVE"] == named[opaque].any(axis=1).sum()
     no_finding = columns.states("no_finding")
     assert no_finding["POSITIVE"] == (raw["Finding Labels"] == "No Finding").sum()
-    other = ["No Finding", "Hernia", "Emphysema"]  # no pathology of ours
+    other = ["No Finding", "Hernia", "Emphysema"]  # not one of our pathologies
     assert no_finding["NEGATIVE"] == named.drop(columns=other).any(axis=1).sum()
     for name in ("fracture", "support_devices", "race"):  # the list has none of them
         assert columns.states(name) == {"UNLABELLED": len(raw)}
 
 
-def test_chexpert(published):
+def test_chexpert_agrees_with_pandas(published):
     raw, table, columns = published("chexpert")
     assert len(raw) == len(table.rows) == 223_414
     assert not table.dropped
@@ -153,13 +153,13 @@ def test_chexpert(published):
     assert columns.states("no_finding")["POSITIVE"] == healthy.sum()
 
 
-def test_padchest(published):
+def test_padchest_agrees_with_pandas(published):
     raw, table, columns = published("padchest")
     assert len(raw) == len(table.rows) + len(table.dropped) == 160_861
     kept = raw[raw["Projection"] != "EXCLUDE"]
     assert len(table.dropped) == len(raw) - len(kept) == 11
     assert {drop.reason for drop in table.dropped} == {"projection EXCLUDE: no chest view"}
-    # ids beyond int64 stay apart
+    # ids beyond int64 stay distinct
     assert kept["PatientID"].str.len().max() > 19
     assert len({row.key for row in table.rows}) == len(kept)
     assert table.notes["patients"] == kept["PatientID"].nunique()
@@ -208,7 +208,7 @@ def test_padchest(published):
     assert (columns.origin_codes[:, INDEX["pneumothorax"]] == physician).sum() == by_hand.sum()
 
 
-def test_vindr_kaggle(published):
+def test_vindr_kaggle_agrees_with_pandas(published):
     raw, table, columns = published("vindr")
     readers = raw.groupby(["image_id", "class_name"])["rad_id"].nunique().unstack(fill_value=0)
     assert len(table.rows) == len(readers) == raw["image_id"].nunique() == 15_000
@@ -227,13 +227,13 @@ def test_vindr_kaggle(published):
             "UNCERTAIN": (votes == 1).sum(),
             "NEGATIVE_CLOSED_VOCABULARY": (votes == 0).sum(),
         }
-        if name == "lung_lesion":  # these may be one
+        if name == "lung_lesion":  # these findings may be a lung lesion
             maybe = (readers[["Calcification", "Other lesion"]] > 0).any(axis=1)
             doubtful = (votes == 0) & maybe
             expected["UNCERTAIN"] += doubtful.sum()
             expected["NEGATIVE_CLOSED_VOCABULARY"] -= doubtful.sum()
         assert columns.states(name) == expected, name
-    # the Kaggle list is shorter than the whole one: what it lacks is not absent
+    # the Kaggle list is shorter than the full one: findings it lacks are unknown, not absent
     for name in ("fracture", "edema", "support_devices", "sex", "age", "race"):
         assert columns.states(name) == {"UNLABELLED": 15_000}
     healthy = (readers["No finding"] >= 2).sum()

@@ -29,13 +29,13 @@ def test_common_codes_are_understood(name, cells, value):
         assert state == State.STATED
 
 
-def test_dicom_ages_in_weeks_and_days():
+def test_dicom_ages_in_weeks_and_days_are_understood():
     assert understand("age", "010W")[0] == pytest.approx(70 / 365.25)
     assert understand("age", "002D")[0] == pytest.approx(2 / 365.25)
 
 
 @pytest.mark.parametrize("name", ["cardiomegaly", "support_devices", "no_finding"])
-def test_findings_keep_the_state_they_were_said_in(name):
+def test_findings_keep_their_labelled_state(name):
     for cells, number, state in [
         (["1", "1.0", "present", "Positive"], 1.0, State.POSITIVE),
         (["0", "0.0", "absent", "negative"], 0.0, State.NEGATIVE),
@@ -67,11 +67,11 @@ def test_blank_is_unlabelled_for_every_attribute(name):
         ("race", "Hispanic"),
     ],
 )
-def test_what_is_not_understood_is_no_guess(name, cell):
+def test_unclear_cells_are_not_guessed(name, cell):
     assert understand(name, cell) is None
 
 
-def test_split_words():
+def test_split_names_are_understood():
     assert [split_of(word) for word in ("Train", "val", "validate", "TEST", "fold1", "")] == [
         *("train", "validation", "validation", "test", None, None)
     ]
@@ -99,7 +99,7 @@ def test_bad_columns_are_refused(columns, said):
         parse_columns(columns)
 
 
-def test_map_reads_a_cell_as_something_else():
+def test_map_replaces_the_value_of_a_cell():
     read = reader(parse_map(["view:frontal=AP", "age:85 or more=85", "view:AP=unknown"]))
     view, age = INDEX["view"], INDEX["age"]
     assert read("view", " Frontal ") == (ATTRIBUTES[view].values.index("AP"), State.STATED)

@@ -1,4 +1,4 @@
-"""What a run reads: the order of examples, what a batch holds, and what is refused."""
+"""Reading training data: order of examples, content of a batch, and refused data sets."""
 
 import dataclasses
 import itertools
@@ -38,12 +38,12 @@ def mixture(tiny_data):
 
 
 def numbers(batch) -> list[int]:
-    """Which examples a batch holds: their first pixel is their number."""
+    """Numbers of the examples of a batch, stored in their first pixel."""
     return pixels.to_uint16(batch["image"][:, 0, 0, 0]).tolist()
 
 
 def read(mixture, n, step=0, batch_size=BATCH, reading=READING, **hosts):
-    """The n batches from a step on."""
+    """n batches, starting at a step."""
     batches = train_batches(mixture, batch_size, reading, batch_size * step, **hosts)
     return list(itertools.islice(batches, n))
 
@@ -62,12 +62,12 @@ def three_epochs(mixture):
 
 
 def test_order_of_a_seed_never_changes(mixture):
-    """What a checkpoint relies on: positions mean the same examples in every version."""
+    """Checkpoints rely on it: a position must mean the same example in every version."""
     numbers = [int(r["image"][0, 0]) for r in records_at(mixture, [*range(12), 50, 51, 52])]
     assert numbers == [21, 37, 31, 14, 9, 46, 28, 6, 24, 41, 36, 15, 24, 23, 1]
 
 
-def test_every_epoch_is_another_order_of_all_examples(three_epochs):
+def test_every_epoch_is_a_new_order_of_all_examples(three_epochs):
     order = [n for batch in three_epochs for n in numbers(batch)]
     epochs = [order[i * TRAIN : (i + 1) * TRAIN] for i in range(3)]
     for epoch in epochs:
@@ -76,14 +76,14 @@ def test_every_epoch_is_another_order_of_all_examples(three_epochs):
         assert a != b
 
 
-def test_every_example_carries_its_place_in_the_endless_order(three_epochs):
+def test_every_example_carries_its_position_in_the_data_order(three_epochs):
     places = np.concatenate([batch["index"] for batch in three_epochs])
     np.testing.assert_array_equal(places, np.arange(19 * 8, dtype=np.uint32))
     assert places.dtype == np.uint32
 
 
 @pytest.mark.parametrize("step", [1, 7, 18])
-def test_reading_from_a_step_goes_on_where_it_would_have(mixture, three_epochs, step):
+def test_reading_from_a_step_continues_the_same_order(mixture, three_epochs, step):
     (batch,) = read(mixture, 1, step)
     assert_same(batch, three_epochs[step])
 
@@ -108,13 +108,13 @@ def test_order_depends_on_the_seed(tiny_data, three_epochs):
     assert numbers(batch) != numbers(three_epochs[0])
 
 
-def test_worker_processes_read_the_same(mixture, three_epochs):
+def test_worker_processes_read_the_same_batches(mixture, three_epochs):
     found = read(mixture, 2, 3, reading=Reading(workers=1))
     for batch, expected in zip(found, three_epochs[3:5], strict=True):
         assert_same(batch, expected)
 
 
-def test_records_at_a_place_are_those_of_the_batch_with_that_index(mixture, three_epochs):
+def test_records_at_returns_the_records_of_a_batch(mixture, three_epochs):
     places = three_epochs[7]["index"]
     records = records_at(mixture, places)
     assert [record["key"] for record in records] == [
@@ -124,15 +124,15 @@ def test_records_at_a_place_are_those_of_the_batch_with_that_index(mixture, thre
 
 
 # ---------------------------------------------------------------------------------------------
-# What an example holds
+# Content of an example
 
 
-def test_examples_are_decoded(three_epochs, tiny_records):
+def test_batches_hold_the_decoded_records(three_epochs, tiny_records):
     for batch in three_epochs[:4]:
         assert batch["image"].dtype == np.float32
         for row, written in enumerate(tiny_records(numbers(batch))):
             expected = written["image"].astype(np.float64) / 65535 * 2 - 1
-            # Two roundings of 6e-8 of numbers up to 2.
+            # Two roundings with a relative error of 6e-8, of numbers up to 2.
             np.testing.assert_allclose(batch["image"][row, :, :, 0], expected, atol=2.4e-7)
             known = states.known_from_states(written["states"])
             np.testing.assert_array_equal(batch["known"][row], known)
@@ -141,16 +141,16 @@ def test_examples_are_decoded(three_epochs, tiny_records):
             )
 
 
-def test_what_is_uncertain_says_nothing(three_epochs, tiny_records):
+def test_uncertain_attributes_are_unknown(three_epochs, tiny_records):
     (written,) = tiny_records([0])
-    assert written["attributes"][PNEUMONIA] == 1  # the record keeps what was read
+    assert written["attributes"][PNEUMONIA] == 1  # the record keeps the raw value
     for batch in three_epochs:
         assert not batch["known"][:, PNEUMONIA].any()
         assert not batch["attributes"][:, PNEUMONIA].any()
         assert np.isfinite(batch["attributes"]).all()
 
 
-def test_what_a_closed_list_does_not_name_is_absent_or_unknown(tiny_data, three_epochs):
+def test_closed_vocabulary_negatives_are_absent_or_unknown(tiny_data, three_epochs):
     assert three_epochs[0]["known"][:, EDEMA].all()
     (batch,) = read(mixture_of(tiny_data, closed=False), 1)
     assert not batch["known"][:, EDEMA].any()
@@ -158,7 +158,7 @@ def test_what_a_closed_list_does_not_name_is_absent_or_unknown(tiny_data, three_
     np.testing.assert_array_equal(batch["known"][:, without], three_epochs[0]["known"][:, without])
 
 
-def test_pixels_survive_the_way_to_float_and_back():
+def test_pixels_round_trip_through_float():
     every = np.arange(2**16, dtype=np.uint16)
     floats = pixels.to_float(every)
     assert (floats.min(), floats.max()) == (-1.0, 1.0)
@@ -178,7 +178,7 @@ def test_mixture_takes_its_share_of_each_data_set(tiny_data, other_data):
     second = [n for n in order if n >= 1000]
     assert (len(first), len(second)) == (150, 50)
     for part, examples in ((first, range(TRAIN)), (second, range(1000, 1030))):
-        assert sorted(part[: len(examples)]) == list(examples)  # an epoch of its own
+        assert sorted(part[: len(examples)]) == list(examples)  # each data set has its own epochs
     places = np.concatenate([batch["index"] for batch in batches])
     np.testing.assert_array_equal(places, np.arange(200))
     (later,) = read(mixed, 1, step=3, batch_size=40)
@@ -190,12 +190,12 @@ def test_mixture_takes_its_share_of_each_data_set(tiny_data, other_data):
 # Held-out examples
 
 
-def test_fixed_batches_are_always_the_same_examples_in_stored_order(mixture):
+def test_fixed_batches_are_the_same_examples_in_stored_order(mixture):
     whole = fixed_batches(mixture, "validation", BATCH, 3)
     held_out = list(range(TRAIN, TRAIN + VALIDATION))
     assert [n for batch in whole for n in numbers(batch)] == held_out + held_out[:4]
     places = np.concatenate([batch["index"] for batch in whole])
-    np.testing.assert_array_equal(places, np.arange(24))  # the repeated ones have their own place
+    np.testing.assert_array_equal(places, np.arange(24))  # repeated examples have their own index
     for h in range(2):
         share = fixed_batches(mixture, "validation", BATCH, 3, host=h, hosts=2)
         for rows, batch in zip(share, whole, strict=True):
@@ -203,7 +203,7 @@ def test_fixed_batches_are_always_the_same_examples_in_stored_order(mixture):
 
 
 @pytest.mark.parametrize(("split", "first"), [("validation", TRAIN), ("train", 0)])
-def test_first_examples_are_those_of_the_split_in_stored_order(mixture, tiny_records, split, first):
+def test_first_examples_follow_the_stored_order_of_the_split(mixture, tiny_records, split, first):
     found = first_examples(mixture, split, 8)
     assert numbers(found) == list(range(first, first + 8))
     np.testing.assert_array_equal(found["index"], np.arange(8))
@@ -215,7 +215,7 @@ def test_first_examples_are_those_of_the_split_in_stored_order(mixture, tiny_rec
         )
 
 
-def test_more_first_examples_than_there_are_repeat(mixture):
+def test_first_examples_repeat_when_the_split_is_too_small(mixture):
     found = first_examples(mixture, "validation", VALIDATION + 2)
     assert numbers(found)[-2:] == numbers(found)[:2]
     np.testing.assert_array_equal(found["index"], np.arange(VALIDATION + 2))
@@ -229,7 +229,7 @@ def test_stored_records_come_in_order(mixture, tiny_records):
 
 
 # ---------------------------------------------------------------------------------------------
-# What is wrong with a data set is one line
+# Errors of one line
 
 
 def refused(kind, call, *arguments) -> str:
@@ -239,7 +239,7 @@ def refused(kind, call, *arguments) -> str:
     return str(caught.value)
 
 
-def test_an_absent_data_set_names_the_command_that_makes_it(make_config, tmp_path):
+def test_missing_data_set_error_names_the_command_that_makes_it(make_config, tmp_path):
     config = make_config(f"data.dirs={tmp_path / 'none'}", "data.make=python -m make --n 3")
     line = refused(DataError, open_data, config, SHAPE)
     assert (
@@ -247,14 +247,14 @@ def test_an_absent_data_set_names_the_command_that_makes_it(make_config, tmp_pat
     )
 
 
-def test_an_unfinished_data_set_is_not_called_absent(tmp_path):
+def test_unfinished_data_set_is_reported_as_incomplete(tmp_path):
     line = refused(DataError, mixture_of, tmp_path)
     assert "is not complete (no manifest.json)" in line
     assert "data_prep.build" in line
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"size": 32}'])
-def test_a_strange_manifest_is_refused(tmp_path, text):
+def test_malformed_manifest_is_refused(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
     assert f"{tmp_path}/manifest.json " in refused(DataError, mixture_of, tmp_path)
 
@@ -264,14 +264,14 @@ def copy(tiny_data, tmp_path):
     return shutil.copytree(tiny_data, tmp_path / "copy")
 
 
-def test_a_missing_shard_is_named(copy):
+def test_missing_shard_is_named(copy):
     shard = sorted(copy.glob("*train*"))[1]
     shard.unlink()
     assert refused(DataError, mixture_of, copy) == f"data set {copy} lacks its shard {shard.name}"
 
 
 @pytest.mark.parametrize("cut", [0, 100, 70_000])
-def test_a_torn_shard_is_named(copy, cut):
+def test_truncated_shard_is_named(copy, cut):
     shard = sorted(copy.glob("*train*"))[1]
     shard.write_bytes(shard.read_bytes()[:cut])
     assert shard.name in refused(DataError, mixture_of, copy)
@@ -284,19 +284,19 @@ def test_a_torn_shard_is_named(copy, cut):
         ((32, 32, 16), "the network takes 32 × 32 × 16", "use a config of pixels"),
     ],
 )
-def test_images_that_the_network_does_not_take_are_refused(mixture, shape, said, hint):
+def test_images_of_another_shape_than_the_network_are_refused(mixture, shape, said, hint):
     line = refused(ConfigError, mixture.require_shape, shape)
     for part in ("holds images of 32 × 32 × 1", said, hint):
         assert part in line
     mixture.require_shape(SHAPE)
 
 
-def test_an_absent_split_is_refused_with_those_there(tiny_data):
+def test_missing_split_error_lists_the_existing_ones(tiny_data):
     line = refused(ConfigError, lambda: mixture_of(tiny_data, split="test"))
     assert "no split 'test', only train, validation; set config.data.split" in line
 
 
-def test_a_split_is_required_only_of_evaluators_that_run(make_config, other_data):
+def test_split_is_required_only_by_evaluators_that_run(make_config, other_data):
     loss = "evaluators.validation_loss"
     config = make_config(f"data.dirs={other_data}", f"{loss}.every=3")
     line = refused(ConfigError, open_data, config, SHAPE)
@@ -308,7 +308,7 @@ def test_a_split_is_required_only_of_evaluators_that_run(make_config, other_data
     assert open_data(other, SHAPE).split == "train"
 
 
-def test_data_is_opened_as_the_config_says(make_config, tiny_data, other_data):
+def test_open_data_follows_the_config(make_config, tiny_data, other_data):
     config = make_config(
         f"data.dirs={tiny_data},{other_data}",
         "data.weights=3.0,1.0",

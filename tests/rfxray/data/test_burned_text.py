@@ -25,7 +25,7 @@ def chests():
 
 
 def written(image, text, at, colour, scale=0.5):
-    """The picture with a text as a workstation overlays it, before it is made smaller."""
+    """Image with text drawn at three times its size, as workstations overlay it, then reduced."""
     large = cv2.resize((image >> 8).astype(np.uint8), (3 * SIZE, 3 * SIZE))
     place = (3 * at[0], 3 * at[1])
     cv2.putText(large, text, place, cv2.FONT_HERSHEY_SIMPLEX, 3 * scale, colour, 3, cv2.LINE_AA)
@@ -33,7 +33,7 @@ def written(image, text, at, colour, scale=0.5):
     return small.astype(np.uint16) * 257
 
 
-def test_a_name_is_found_where_it_stands(chests):
+def test_burned_in_name_is_found_at_its_position(chests):
     found = 0
     for image in chests:
         for at, colour in (((30, 40), 255), ((180, 250), 0), ((250, 480), 255)):
@@ -45,15 +45,15 @@ def test_a_name_is_found_where_it_stands(chests):
     assert found >= 0.8 * 3 * len(chests)
 
 
-def test_anatomy_and_a_side_marker_are_no_text(chests):
-    """Phantoms carry a side marker of their own."""
+def test_anatomy_and_side_markers_are_not_text(chests):
+    """Every phantom contains a side marker."""
     assert sum(bool(burned_text.lines(image)) for image in chests) <= 1
     lone = [burned_text.lines(written(image, "L", (440, 60), 255, 0.9)) for image in chests]
     assert sum(map(bool, lone)) <= 1
 
 
 @pytest.mark.skipif(not HANNOVER.is_dir(), reason=f"no real radiographs in {HANNOVER}")
-def test_real_words_are_found_and_most_pictures_are_not_flagged():
+def test_real_text_is_found_and_few_other_radiographs_flagged():
     flagged = {
         path.stem
         for path in sorted(HANNOVER.glob("*.png"))[::3]
@@ -65,7 +65,7 @@ def test_real_words_are_found_and_most_pictures_are_not_flagged():
         assert burned_text.lines(radiograph.ingest(HANNOVER / f"{name}.png", SIZE)["image"])
 
 
-def test_the_audit_lists_and_shows_them(chests, tmp_path):
+def test_audit_lists_and_shows_burned_in_text(chests, tmp_path):
     root, out = tmp_path / "nih", tmp_path / "out"
     raw_trees.nih(root)
     named = written(chests[3], "DOE JANE 1961", (30, 40), 255)

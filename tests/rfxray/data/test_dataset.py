@@ -12,7 +12,7 @@ from rfxray.errors import ConfigError, DataError
 
 @pytest.fixture
 def copy(tiny_data, tmp_path):
-    """A data set of one's own: 50 + 20 records, 16 a shard."""
+    """Writable copy of the tiny data set: 50 + 20 records, 16 per shard."""
     return shutil.copytree(tiny_data, tmp_path / "data")
 
 
@@ -24,19 +24,19 @@ def first_pixels(records) -> list[int]:
     return [int(record["image"][0, 0]) for record in records]
 
 
-def test_records_come_by_number_and_in_order(tiny_data):
+def test_records_are_read_by_number(tiny_data):
     records = Records(open_dataset(tiny_data), "train")
     assert len(records) == 50
     assert first_pixels(records[i] for i in (0, 17, 49)) == [0, 17, 49]
 
 
-def test_a_damaged_record_is_named_with_its_file(copy, damage_record):
+def test_damaged_record_is_named_with_its_file(copy, damage_record):
     damage_record(copy, 5, shard=1)
     with pytest.raises(DataError, match=r"record 5 of .*train.*00001-of-00004 is damaged"):
         Records(open_dataset(copy), "train")[16 + 5]
 
 
-def test_the_next_record_stands_in_for_a_damaged_one(copy, tmp_path, damage_record):
+def test_damaged_record_is_replaced_by_the_next_one(copy, tmp_path, damage_record):
     damage_record(copy, 5, shard=1)
     damage_record(copy, 6, shard=1)
     faults = Faults(tmp_path / "faults.jsonl", tolerate=2)
@@ -49,7 +49,7 @@ def test_the_next_record_stands_in_for_a_damaged_one(copy, tmp_path, damage_reco
     assert "record 5 of" in lines[0]
     assert "of 2 tolerated" in lines[0]
     assert faults.new() == []
-    # Met again, in another epoch or by another process, it is the same damage.
+    # A record that is read again, later or by another process, is not counted twice.
     assert first_pixels([records[21]]) == [23]
     again = Faults(tmp_path / "faults.jsonl", tolerate=2)
     assert first_pixels([Records(open_dataset(copy), "train", again)[22]]) == [23]
@@ -57,7 +57,7 @@ def test_the_next_record_stands_in_for_a_damaged_one(copy, tmp_path, damage_reco
     assert again.new() == []
 
 
-def test_one_damaged_record_too_many_is_refused(copy, tmp_path, damage_record):
+def test_too_many_damaged_records_are_refused(copy, tmp_path, damage_record):
     damage_record(copy, 5, shard=1)
     damage_record(copy, 9, shard=1)
     records = Records(open_dataset(copy), "train", Faults(tmp_path / "faults.jsonl", tolerate=1))
@@ -66,7 +66,7 @@ def test_one_damaged_record_too_many_is_refused(copy, tmp_path, damage_record):
         records[25]
 
 
-def test_readers_that_meet_damage_at_once_count_it_once(tmp_path):
+def test_concurrent_readers_count_a_damaged_record_once(tmp_path):
     faults = Faults(tmp_path / "faults.jsonl", tolerate=2)
 
     def meet(number):
@@ -81,7 +81,7 @@ def test_readers_that_meet_damage_at_once_count_it_once(tmp_path):
     assert len(refused) == 2
 
 
-def test_a_line_that_a_kill_tore_costs_no_other(tmp_path):
+def test_truncated_line_of_faults_does_not_hide_others(tmp_path):
     (tmp_path / "faults.jsonl").write_text('{"file": "shard", "rec')
     faults = Faults(tmp_path / "faults.jsonl", tolerate=2)
     faults.add("shard", 1, "torn")
@@ -89,14 +89,14 @@ def test_a_line_that_a_kill_tore_costs_no_other(tmp_path):
     assert faults.count == 2
 
 
-def test_the_last_record_is_replaced_by_the_first(copy, tmp_path, damage_record):
+def test_damaged_last_record_is_replaced_by_the_first(copy, tmp_path, damage_record):
     damage_record(copy, 1, shard=3)
     records = Records(open_dataset(copy), "train", Faults(tmp_path / "faults.jsonl", tolerate=1))
     assert first_pixels([records[49]]) == [0]
 
 
 @pytest.mark.parametrize("how", ["none", "sample", "full"])
-def test_a_whole_data_set_passes(tiny_data, how):
+def test_undamaged_data_set_passes_verification(tiny_data, how):
     verify(open_dataset(tiny_data), how)
 
 
@@ -107,13 +107,13 @@ def test_full_verification_finds_any_flipped_bit(copy):
     file.write_bytes(content)
     with pytest.raises(DataError, match=r"train.*00001-of-00004 is not what was written"):
         verify(open_dataset(copy), "full")
-    # It lies in the share of the second of two hosts.
+    # With two hosts, the second one verifies this shard.
     verify(open_dataset(copy), "full", host=0, hosts=2)
     with pytest.raises(DataError):
         verify(open_dataset(copy), "full", host=1, hosts=2)
 
 
-def test_a_sample_finds_a_shard_that_does_not_read(copy):
+def test_sample_verification_finds_an_unreadable_shard(copy):
     file = shard(copy)
     file.write_bytes(bytes(file.stat().st_size))
     with pytest.raises(DataError, match=rf"shard .*{file.name} cannot be opened"):
@@ -122,14 +122,14 @@ def test_a_sample_finds_a_shard_that_does_not_read(copy):
         Records(open_dataset(copy), "train")
 
 
-def test_a_sample_that_is_damaged_says_how_to_go_on(copy, damage_record):
+def test_damaged_sampled_record_error_says_how_to_continue(copy, damage_record):
     first = open_dataset(copy).shards["train"][0]
     damage_record(copy, int(first.sha256[:8], 16) % first.examples)
     with pytest.raises(DataError, match=r"record \d+ of .* is damaged .*verify=none .*tolerate=N"):
         verify(open_dataset(copy), "sample")
 
 
-def test_shards_that_hold_less_than_the_manifest_says_are_refused(copy):
+def test_shards_with_fewer_records_than_the_manifest_are_refused(copy):
     manifest = read_manifest(copy)
     manifest["splits"]["train"]["shards"][0]["examples"] += 1
     manifest["splits"]["train"]["examples"] += 1
@@ -138,25 +138,25 @@ def test_shards_that_hold_less_than_the_manifest_says_are_refused(copy):
         Records(open_dataset(copy), "train")
 
 
-def test_a_damaged_manifest_does_not_open(copy):
+def test_damaged_manifest_is_refused(copy):
     text = (copy / "manifest.json").read_text()
     (copy / "manifest.json").write_text(text.replace('"size": 32', '"size": 33'))
     with pytest.raises(DataError, match=r"manifest\.json is damaged: its content does not match"):
         open_dataset(copy)
 
 
-def test_a_manifest_of_another_layout_is_refused(tmp_path):
+def test_manifest_of_another_layout_is_refused(tmp_path):
     write_manifest(tmp_path, {"size": 32, "splits": 3})
     with pytest.raises(DataError, match=r"cannot read the manifest .*manifest\.json"):
         open_dataset(tmp_path)
 
 
-def test_a_bucket_is_no_path():
+def test_bucket_url_is_refused():
     with pytest.raises(ConfigError, match=r"gs://bucket/data is not a path; mount the bucket"):
         open_dataset("gs://bucket/data")
 
 
-def test_stored_records_end(tiny_data):
+def test_stored_records_come_once_in_order(tiny_data):
     assert first_pixels(dataset.stored(open_dataset(tiny_data), "validation")) == list(
         range(50, 70)
     )

@@ -22,13 +22,13 @@ from tests.rfxray.data.radiographs import colour, dicom, eight, save
     size=st.integers(16, 300),
     seed=st.integers(0, 9),
 )
-def test_aspect_is_kept_and_the_rest_is_black(height, aspect, size, seed):
+def test_aspect_ratio_is_kept_and_padding_is_black(height, aspect, size, seed):
     width = min(max(32, round(height * aspect)), 4 * height)
     image = np.random.default_rng(seed).uniform(0.5, 1, (height, width)).astype(np.float32)
     square, (top, left, new_height, new_width) = radiograph.to_square(image, size)
     assert square.shape == (size, size)
     assert max(new_height, new_width) == size
-    # the shorter side is within half a pixel of the exact aspect
+    # the shorter side is within half a pixel of its exact length
     shorter, longer = sorted((height, width))
     assert abs(min(new_height, new_width) - size * shorter / longer) <= 0.5
     assert (new_height <= new_width) == (height <= width) or new_height == new_width
@@ -39,7 +39,7 @@ def test_aspect_is_kept_and_the_rest_is_black(height, aspect, size, seed):
     assert (square[inside] >= 0.49).all()
     assert abs(top - (size - top - new_height)) <= 1
     assert abs(left - (size - left - new_width)) <= 1
-    # area averaging keeps the mean; a linear enlargement nearly so
+    # area averaging keeps the mean, and linear enlargement nearly does
     assert abs(square[inside].mean() - image.mean()) < 0.02
 
 
@@ -49,13 +49,13 @@ def test_downscaling_is_antialiased():
     np.testing.assert_allclose(square, 0.5, atol=1e-6)
 
 
-def test_nothing_is_mirrored_or_turned(chest, tmp_path):
+def test_orientation_is_kept_and_exif_is_applied(chest, tmp_path):
     chest = chest.copy()
-    chest[:40, :40] = 4000  # a bright upper left
+    chest[:40, :40] = 4000  # a bright upper left corner
     image = radiograph.ingest(save(tmp_path / "a.png", chest), 100)["image"]
     corners = [image[:20, 10:30], image[:20, 70:90], image[80:, 10:30], image[80:, 70:90]]
     assert np.argmax([corner.mean() for corner in corners]) == 0
-    # a viewer turns a picture with an EXIF orientation, and so do we
+    # the EXIF orientation is applied, as viewers do
     exif = Image.Exif()
     exif[0x0112] = 3
     turned = save(tmp_path / "b.jpg", eight(chest)[::-1, ::-1], exif=exif, quality=98)
@@ -70,7 +70,7 @@ def test_nothing_is_mirrored_or_turned(chest, tmp_path):
 # Intensity
 
 
-def test_normalisation_is_monotone_and_full(chest):
+def test_normalisation_is_monotone_and_uses_the_full_range(chest):
     image = radiograph.normalise(chest.astype(np.float32))
     order = np.argsort(chest, axis=None)
     assert (np.diff(image.ravel()[order]) >= 0).all()
@@ -82,18 +82,18 @@ def test_normalisation_is_monotone_and_full(chest):
 
 @pytest.mark.parametrize("gain", [1.0, 0.25, 7.0])
 @pytest.mark.parametrize("offset", [0.0, -1024.0, 9000.0])
-def test_gain_and_offset_do_not_matter(chest, gain, offset):
+def test_normalisation_ignores_gain_and_offset(chest, gain, offset):
     plain = radiograph.normalise(chest.astype(np.float32))
     np.testing.assert_allclose(
         radiograph.normalise(chest * np.float32(gain) + offset), plain, atol=1e-4
     )
 
 
-def test_markers_and_padding_do_not_decide_the_contrast(chest):
+def test_markers_and_padding_do_not_change_the_contrast(chest):
     plain = radiograph.normalise(chest.astype(np.float32))
     dressed = np.zeros((300, 160), np.float32)
     dressed[50:250] = chest
-    dressed[60:75, 5:20] = 65535.0  # a burned-in letter, far above all tissue
+    dressed[60:75, 5:20] = 65535.0  # a burned-in letter, much brighter than tissue
     image = radiograph.normalise(dressed)[50:250]
     tissue = np.ones_like(plain, bool)
     tissue[10:25, 5:20] = False
@@ -103,7 +103,7 @@ def test_markers_and_padding_do_not_decide_the_contrast(chest):
 @pytest.mark.parametrize("shift", [0, 2])  # 12 bits, 10 bits
 @pytest.mark.parametrize("value", [65535, 16383])
 @pytest.mark.parametrize("stamp", [np.s_[100, 80], np.s_[10:25, 5:20]])
-def test_a_hot_pixel_or_a_marker_in_a_shallow_film_changes_nothing_else(chest, shift, value, stamp):
+def test_outlier_pixels_do_not_change_the_rest_of_the_image(chest, shift, value, stamp):
     film = (chest >> shift).astype(np.float32)
     stamped = film.copy()
     stamped[stamp] = value
@@ -117,14 +117,14 @@ def test_a_hot_pixel_or_a_marker_in_a_shallow_film_changes_nothing_else(chest, s
     assert difference[tissue].max() < 0.02
 
 
-def test_a_picture_without_outliers_keeps_its_reach(chest):
+def test_image_without_outliers_keeps_its_range(chest):
     for picture in (chest, eight(chest), np.pad(chest, 60), 4095 - np.pad(chest, 60)):
         pixels = picture.astype(np.float32)
         reach = float(pixels.min()), float(pixels.max())
         assert radiograph._reach(pixels, *reach) == reach
 
 
-def test_twelve_bits_in_sixteen_come_out_as_eight_do(chest, tmp_path):
+def test_twelve_bit_and_eight_bit_files_give_the_same_image(chest, tmp_path):
     twelve = radiograph.ingest(save(tmp_path / "a.png", chest), 64)
     eight_bits = radiograph.ingest(save(tmp_path / "b.png", eight(chest)), 64)
     difference = twelve["image"].astype(int) - eight_bits["image"].astype(int)
@@ -141,7 +141,7 @@ def test_twelve_bits_in_sixteen_come_out_as_eight_do(chest, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA"])
-def test_grey_in_colour_clothes_is_grey(chest, tmp_path, mode):
+def test_grey_image_in_a_colour_mode_is_read_as_grey(chest, tmp_path, mode):
     grey = Image.fromarray(eight(chest))
     grey.convert(mode).save(tmp_path / "a.png")
     grey.save(tmp_path / "b.png")
@@ -149,7 +149,7 @@ def test_grey_in_colour_clothes_is_grey(chest, tmp_path, mode):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_grey_colour_jpeg_is_read(chest, tmp_path):
+def test_grey_jpeg_in_colour_mode_is_read(chest, tmp_path):
     Image.fromarray(eight(chest)).convert("RGB").save(tmp_path / "a.jpg", quality=95)
     assert radiograph.ingest(tmp_path / "a.jpg", 64)["image"].max() > 60000
 
@@ -180,7 +180,7 @@ def test_grey_colour_jpeg_is_read(chest, tmp_path):
         ),
     ],
 )
-def test_what_is_no_radiograph_is_refused(chest, tmp_path, name, make, reason):
+def test_files_that_are_not_radiographs_are_refused(chest, tmp_path, name, make, reason):
     make(tmp_path / name, chest)
     with pytest.raises(Refused, match=reason):
         radiograph.ingest(tmp_path / name, 64)
@@ -191,7 +191,7 @@ def test_missing_file_is_refused(tmp_path):
         radiograph.read(tmp_path / "a.png")
 
 
-def test_sixteen_bit_colour_png_is_refused_not_cut_to_eight(chest, tmp_path):
+def test_sixteen_bit_colour_png_is_refused(chest, tmp_path):
     import cv2
 
     cv2.imwrite(str(tmp_path / "a.png"), np.stack([chest] * 3, -1))
@@ -201,7 +201,7 @@ def test_sixteen_bit_colour_png_is_refused_not_cut_to_eight(chest, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "dcm", "rle.dcm"])
 @pytest.mark.parametrize("share", [0.15, 0.5, 0.9, 0.99])
-def test_a_torn_file_is_refused_never_filled_with_grey(chest, tmp_path, suffix, share):
+def test_truncated_file_is_refused(chest, tmp_path, suffix, share):
     whole = tmp_path / f"whole.{suffix}"
     if suffix.endswith("dcm"):
         dicom(whole, chest, syntax=RLELossless if suffix == "rle.dcm" else None)
@@ -214,7 +214,7 @@ def test_a_torn_file_is_refused_never_filled_with_grey(chest, tmp_path, suffix, 
         radiograph.read(torn)
 
 
-def test_a_flipped_bit_in_a_png_is_refused(chest, tmp_path):
+def test_flipped_bit_in_a_png_is_refused(chest, tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(chest).save(buffer, "PNG")
     for place in np.linspace(60, len(buffer.getvalue()) - 30, 20).astype(int):
@@ -225,7 +225,7 @@ def test_a_flipped_bit_in_a_png_is_refused(chest, tmp_path):
             radiograph.read(tmp_path / "a.png")
 
 
-def test_versions_name_every_decoder():
+def test_versions_list_every_decoder():
     found = radiograph.versions()
     assert set(found) >= {"pillow", "opencv-python-headless", "pydicom", "python-gdcm"}
     assert "absent" not in (found["pillow"], found["pydicom"], found["numpy"])

@@ -9,7 +9,7 @@ from rfxray.data.radiograph import Refused
 from tests.rfxray.data.radiographs import colour, dicom, eight, save
 
 
-def test_dicom_pixels_and_the_four_canonical_tags(chest, tmp_path):
+def test_pixels_and_canonical_fields_are_read(chest, tmp_path):
     path = dicom(
         tmp_path / "a.dcm", chest, PixelSpacing=[0.2, 0.201], ImageLaterality="R", Laterality="L"
     )
@@ -24,7 +24,7 @@ def test_dicom_pixels_and_the_four_canonical_tags(chest, tmp_path):
     }
 
 
-def test_spacing_falls_back_to_the_imager_and_then_to_nothing(chest, tmp_path):
+def test_spacing_falls_back_to_the_imager_then_to_zero(chest, tmp_path):
     imager = dicom(tmp_path / "a.dcm", chest, ImagerPixelSpacing=[0.1, 0.1], PixelSpacing=[0, 0])
     assert radiograph.read(imager).pixel_spacing == (0.1, 0.1)
     assert radiograph.read(dicom(tmp_path / "b.dcm", chest)).pixel_spacing == (0.0, 0.0)
@@ -39,7 +39,7 @@ def test_monochrome1_is_inverted(chest, tmp_path):
     )
 
 
-def test_window_and_rescale_act_as_the_standard_says(chest, tmp_path):
+def test_window_and_rescale_follow_the_standard(chest, tmp_path):
     path = dicom(
         *(tmp_path / "a.dcm", chest),
         RescaleSlope=2,
@@ -48,7 +48,7 @@ def test_window_and_rescale_act_as_the_standard_says(chest, tmp_path):
         WindowWidth=[2000, 1],
     )
     pixels = radiograph.read(path).pixels
-    # PS3.3 C.11.2.1.2.1, of the first window; the output range is that of the rescaled bits
+    # PS3.3 C.11.2.1.2.1 with the first window, normalised to [0, 1]
     rescaled = chest * 2.0 - 1000
     expected = np.clip((rescaled - (3000 - 0.5)) / (2000 - 1) + 0.5, 0, 1)
     scaled = (pixels - pixels.min()) / (pixels.max() - pixels.min())
@@ -73,7 +73,7 @@ def test_voi_lut_is_applied(chest, tmp_path):
         {"WindowWidth": 0, "VOILUTSequence": pydicom.Sequence([Dataset()])},
     ],
 )
-def test_a_window_that_shows_nothing_is_left_out(chest, tmp_path, window):
+def test_window_that_shows_nothing_is_ignored(chest, tmp_path, window):
     path = dicom(tmp_path / "a.dcm", chest, **{"WindowCenter": 2000, **window})
     np.testing.assert_array_equal(radiograph.read(path).pixels, chest)
 
@@ -81,7 +81,7 @@ def test_a_window_that_shows_nothing_is_left_out(chest, tmp_path, window):
 @pytest.mark.parametrize(
     "without", ["HighBit", "PixelRepresentation", "PhotometricInterpretation", "SamplesPerPixel"]
 )
-def test_a_missing_tag_is_filled_in(chest, tmp_path, without):
+def test_missing_tag_gets_its_default(chest, tmp_path, without):
     path = dicom(tmp_path / "a.dcm", chest, without=[without])
     np.testing.assert_array_equal(radiograph.read(path).pixels, chest)
 
@@ -96,12 +96,12 @@ def test_a_missing_tag_is_filled_in(chest, tmp_path, without):
         {"HighBit": None},
     ],
 )
-def test_a_void_tag_is_a_missing_one(chest, tmp_path, tags):
+def test_empty_tag_is_treated_as_missing(chest, tmp_path, tags):
     path = dicom(tmp_path / "a.dcm", chest, **tags)
     np.testing.assert_array_equal(radiograph.read(path).pixels, chest)
 
 
-def test_a_negative_in_lower_case_is_inverted(chest, tmp_path):
+def test_lower_case_monochrome1_is_inverted(chest, tmp_path):
     path = dicom(tmp_path / "a.dcm", 4095 - chest, PhotometricInterpretation="monochrome1 ")
     pixels = radiograph.read(path).pixels
     np.testing.assert_array_equal(pixels - pixels.min(), chest - chest.min())
@@ -119,13 +119,13 @@ def overlaid(chest, bit, rows):
     [
         (lambda c: c << 4, {"HighBit": 15}),
         (lambda c: c << 2, {"HighBit": 13}),
-        (lambda c: c, {"HighBit": 5}),  # impossible, so it is taken for 11
-        (lambda c: overlaid(c, 15, 1), {}),  # declared by nobody, as it happens
+        (lambda c: c, {"HighBit": 5}),  # impossible, so 11 is assumed
+        (lambda c: overlaid(c, 15, 1), {}),  # overlay bits without a declaration
         (lambda c: overlaid(c, 15, 90), {"position": 15}),
         (lambda c: overlaid(c << 4, 2, 90), {"HighBit": 15, "position": 2}),
     ],
 )
-def test_stored_bits_are_found_wherever_they_lie(chest, tmp_path, stored, tags, big_endian):
+def test_stored_bits_are_found_at_any_position(chest, tmp_path, stored, tags, big_endian):
     words = stored(chest)
     assert words.dtype == np.uint16
     path = dicom(tmp_path / "a.dcm", words, HighBit=tags.get("HighBit", 11))
@@ -140,7 +140,7 @@ def test_stored_bits_are_found_wherever_they_lie(chest, tmp_path, stored, tags, 
 
 
 @pytest.mark.parametrize("extended", [True, False])
-def test_a_sign_may_fill_the_unused_bits_or_not(chest, tmp_path, extended):
+def test_signed_pixels_with_or_without_sign_extension_are_read(chest, tmp_path, extended):
     signed = chest.astype(np.int16) - 2048
     words = signed if extended else (signed & 0xFFF).astype(np.int16)
     np.testing.assert_array_equal(radiograph.read(dicom(tmp_path / "a.dcm", words)).pixels, signed)
@@ -151,11 +151,11 @@ def test_a_sign_may_fill_the_unused_bits_or_not(chest, tmp_path, extended):
     [
         (lambda c: c, {"BitsStored": 10, "HighBit": 9}),
         (lambda c: c << 4, {}),
-        (lambda c: c, {"HighBit": 15}),  # not left-aligned after all
+        (lambda c: c, {"HighBit": 15}),  # not left-aligned
         (lambda c: overlaid(c, 12, 3), {}),
     ],
 )
-def test_values_beyond_the_stored_bits_are_refused_not_wrapped(chest, tmp_path, stored, tags):
+def test_values_beyond_the_stored_bits_are_refused(chest, tmp_path, stored, tags):
     path = dicom(tmp_path / "a.dcm", stored(chest), **tags)
     with pytest.raises(Refused, match=r"values beyond BitsStored: in \d"):
         radiograph.read(path)
@@ -191,7 +191,7 @@ def test_compressed_dicom_is_read(chest, tmp_path, syntax):
         radiograph.read(path)
 
 
-def test_several_frames_and_colour_are_refused(chest, tmp_path):
+def test_multiple_frames_and_colour_are_refused(chest, tmp_path):
     frames = dicom(tmp_path / "a.dcm", chest, NumberOfFrames=2)
     with pytest.raises(Refused, match="several frames: 2"):
         radiograph.read(frames)

@@ -33,22 +33,22 @@ records = st.fixed_dictionaries(
 
 
 @given(records)
-def test_a_record_reads_back_as_it_was_written(written):
+def test_record_round_trips_and_serialises_deterministically(written):
     data = record.serialize(written)
     read = record.deserialize(data)
     assert read.keys() == written.keys()
     for name, value in written.items():
         np.testing.assert_array_equal(read[name], value)
         assert np.asarray(read[name]).dtype == np.asarray(value).dtype
-    assert record.serialize(read) == data  # one record, one sequence of bytes
+    assert record.serialize(read) == data  # serialisation is deterministic
 
 
 @given(pictures)
-def test_a_png_keeps_every_bit(image):
+def test_png_round_trip_is_exact(image):
     np.testing.assert_array_equal(record.decode_png(record.encode_png(image)), image)
 
 
-def test_tfds_reads_the_same_bytes(tiny_records):
+def test_tfds_reads_our_records(tiny_records):
     (written,) = tiny_records([7])
     read = record.features(32).deserialize_example_np(record.serialize(written))
     assert read.keys() == written.keys()
@@ -60,7 +60,7 @@ def test_tfds_reads_the_same_bytes(tiny_records):
 
 @settings(max_examples=20)
 @given(written=records)
-def test_bytes_of_tfds_read_the_same(written):
+def test_records_written_by_tfds_read_the_same(written):
     encoded = dict(written, image=written["image"][:8, :8])
     encoded["image"] = np.resize(encoded["image"], (8, 8))
     expected = record.deserialize(record.serialize(encoded))
@@ -89,14 +89,14 @@ def grey8() -> bytes:
         (grey8(), "mode L, not 16-bit grey"),
     ],
 )
-def test_what_is_no_16_bit_png_is_refused(data, reason):
+def test_data_that_is_not_a_16_bit_png_is_refused(data, reason):
     with pytest.raises(DataError, match=reason) as caught:
         record.decode_png(data)
     assert "\n" not in str(caught.value)
 
 
 def malformed(tiny_records):
-    """(what is wrong, the bytes) of entries that must not be taken for records."""
+    """Descriptions and bytes of entries that are not valid records."""
     (good,) = tiny_records([0])
     data = record.serialize(good)
     yield "not an Example", b"\xff" + data
@@ -119,7 +119,7 @@ def malformed(tiny_records):
     yield "not text", changed("key", lambda e: e.bytes_list.value.__setitem__(0, b"\xff\xfe"))
 
 
-def test_every_malformed_record_is_a_data_error_of_one_line(tiny_records):
+def test_malformed_record_raises_data_error_of_one_line(tiny_records):
     for _wrong, data in malformed(tiny_records):
         with pytest.raises(DataError) as caught:
             record.deserialize(data)
@@ -135,13 +135,13 @@ def test_every_malformed_record_is_a_data_error_of_one_line(tiny_records):
         ({"extra": 1}, "exactly the fields"),
     ],
 )
-def test_a_writer_that_forgets_the_schema_is_told(tiny_records, change, reason):
+def test_serialize_checks_the_schema(tiny_records, change, reason):
     (good,) = tiny_records([0])
     with pytest.raises(ValueError, match=reason):
         record.serialize({**good, **change})
 
 
-def test_which_states_train_as_known():
+def test_known_states_follow_the_closed_vocabulary_option():
     states = np.array(list(State), np.int8)
     known = {State(s) for s in states[known_from_states(states)]}
     closed = {State.NEGATIVE_CLOSED_VOCABULARY, State.POSITIVE_CLOSED_VOCABULARY}
@@ -150,6 +150,6 @@ def test_which_states_train_as_known():
     assert strict == known - closed
 
 
-def test_the_vocabulary_and_the_schema_are_one():
+def test_schema_matches_the_vocabulary():
     assert record.FIELDS["attributes"][2] == (vocabulary.NUM_ATTRIBUTES,)
     assert set(record.features(8)) == set(record.FIELDS)

@@ -44,7 +44,7 @@ def draw(i):
 
 
 def make(items):
-    """One record an item, none for 10 to 19 (a whole shard) nor for every seventh."""
+    """One record per item, except 10 to 19 (a whole shard) and every seventh, which are dropped."""
     for i in items:
         lost = 10 <= i < 20 or i % 7 == 3
         yield plan.Dropped(f"toy/{i}", f"torn: at {i}") if lost else draw(i)
@@ -72,7 +72,7 @@ def written(tmp_path_factory):
     return out, write_dataset(toy_plan(), make, out)
 
 
-def test_tfds_opens_it_and_finds_every_record(written):
+def test_tfds_reads_every_written_record(written):
     out, _ = written
     import tensorflow_datasets as tfds
 
@@ -89,13 +89,13 @@ def test_tfds_opens_it_and_finds_every_record(written):
     assert "tensorflow" not in sys.modules
 
 
-def test_manifest_tells_what_is_there(written):
+def test_manifest_describes_the_written_files(written):
     from array_record.python.array_record_module import ArrayRecordReader
 
     out, manifest = written
     assert json.loads((out / "manifest.json").read_text()) == manifest
     train = manifest["splits"]["train"]
-    # 10..19 are all dropped: their shard vanishes and the others are numbered through
+    # 10..19 are all dropped: their shard is not written and the others are numbered without a gap
     assert [s["file"] for s in train["shards"]] == [
         f"toy-train.array_record-{i:05d}-of-00003" for i in range(3)
     ]
@@ -124,7 +124,7 @@ def test_manifest_tells_what_is_there(written):
     assert not (out / "partial").exists()
 
 
-def test_fingerprint_is_of_the_content_not_of_the_shards(written, tmp_path):
+def test_fingerprint_does_not_depend_on_sharding(written, tmp_path):
     _, manifest = written
     other = write_dataset(toy_plan(shard_examples=7), make, tmp_path / "toy")
     assert other["fingerprint"] == manifest["fingerprint"]
@@ -132,7 +132,7 @@ def test_fingerprint_is_of_the_content_not_of_the_shards(written, tmp_path):
 
 
 def changed(value):
-    """Another value of a field of a record."""
+    """A different value for a field of a record."""
     if isinstance(value, str):
         return value + "L"
     array = np.array(value)
@@ -141,7 +141,7 @@ def changed(value):
 
 
 @pytest.mark.parametrize("field", record.FIELDS)
-def test_sets_that_differ_in_one_field_have_other_fingerprints(field, tmp_path):
+def test_changing_any_field_changes_the_fingerprint(field, tmp_path):
     def make_other(items):
         for example in map(draw, items):
             if example["key"] == "toy/2//2":
@@ -154,7 +154,7 @@ def test_sets_that_differ_in_one_field_have_other_fingerprints(field, tmp_path):
     assert one["fingerprint"] != other["fingerprint"]
 
 
-def test_digest_is_of_content_not_of_its_encoding():
+def test_digest_does_not_depend_on_encoding():
     one = draw(1)
     typed = {
         **one,
@@ -167,16 +167,16 @@ def test_digest_is_of_content_not_of_its_encoding():
     assert record.digest(one) == record.digest(deserialize(record.serialize(one)))
 
 
-def test_digest_keeps_neighbouring_fields_and_shapes_apart():
+def test_digest_separates_neighbouring_fields_and_shapes():
     one = draw(1)
     moved = one | {"key": one["key"] + "p", "patient": one["patient"][1:]}
     tall = one | {"image": one["image"].reshape(2 * SIZE, SIZE // 2)}
     assert len({record.digest(example) for example in (one, moved, tall)}) == 3
 
 
-def test_fingerprint_of_a_tiny_phantom_data_set_is_the_recorded_one(tmp_path):
-    """A change here changes the identity of every run. The images are drawn with integers: those of
-    a phantom differ in the last bit between processors."""
+def test_fingerprint_of_a_tiny_data_set_never_changes(tmp_path):
+    """Another fingerprint would change the identity of every run. The images use integer arithmetic
+    because phantom images differ in the last bit between processors."""
     two = plan.make_plan(
         {"train": range(5), "validation": range(5, 7)}, name="tiny", size=SIZE, shard_examples=2
     )
@@ -200,13 +200,13 @@ def test_fingerprint_of_a_tiny_phantom_data_set_is_the_recorded_one(tmp_path):
     assert found == FINGERPRINT
 
 
-def test_fingerprint_sees_order_and_split():
+def test_fingerprint_depends_on_order_and_split():
     a, b = (record.digest(draw(i)) for i in (1, 2))
     prints = [{"train": [a, b]}, {"train": [b, a]}, {"train": [a], "test": [b]}, {"test": [a, b]}]
     assert len({shards.fingerprint(digests) for digests in prints}) == 4
 
 
-def test_a_flipped_digit_anywhere_in_a_manifest_is_refused(written, tmp_path):
+def test_manifest_with_any_changed_digit_is_refused(written, tmp_path):
     text = (written[0] / "manifest.json").read_text()
     file = tmp_path / "manifest.json"
     for at in (i for i, letter in enumerate(text) if letter.isdigit()):
@@ -218,24 +218,24 @@ def test_a_flipped_digit_anywhere_in_a_manifest_is_refused(written, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"name": "toy", "splits": {}}'])
-def test_a_manifest_without_a_checksum_is_of_another_version(tmp_path, content):
+def test_manifest_without_a_checksum_is_refused(tmp_path, content):
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(DataError, match=r"manifest\.json was written by another version"):
         manifests.read_manifest(tmp_path)
 
 
-def test_a_manifest_may_be_formatted_otherwise(written, tmp_path):
+def test_manifest_checksum_ignores_formatting(written, tmp_path):
     _, manifest = written
     (tmp_path / "manifest.json").write_text(json.dumps(dict(reversed(manifest.items()))))
     assert manifests.read_manifest(tmp_path) == manifest
 
 
-def test_nothing_dropped_still_writes_the_list(tmp_path):
+def test_dropped_csv_is_written_when_nothing_is_dropped(tmp_path):
     write_dataset(toy_plan(splits={"train": range(3)}), make, tmp_path / "toy")
     assert (tmp_path / "toy" / "dropped.csv").read_text() == "key,reason\n"
 
 
-def test_complete_is_said_and_left_alone(written, capsys):
+def test_complete_data_set_is_reported_and_not_changed(written, capsys):
     out, manifest = written
     before = hashes(out)
     assert write_dataset(toy_plan(), pytest.fail, out) == manifest
@@ -253,7 +253,7 @@ def test_complete_is_said_and_left_alone(written, capsys):
         ({"versions": {"pillow": "1"}}, "versions.pillow is only here"),
     ],
 )
-def test_another_plan_is_refused(written, changed, named):
+def test_other_plan_in_the_same_directory_is_refused(written, changed, named):
     out, _ = written
     before = hashes(out)
     with pytest.raises(ConfigError, match=named):
@@ -261,7 +261,7 @@ def test_another_plan_is_refused(written, changed, named):
     assert hashes(out) == before
 
 
-def test_a_directory_of_others_is_refused(tmp_path):
+def test_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ConfigError, match=r"no plan\.json"):
         write_dataset(toy_plan(), make, tmp_path)
@@ -270,7 +270,7 @@ def test_a_directory_of_others_is_refused(tmp_path):
         write_dataset(toy_plan(), make, tmp_path / "thesis.tex")
 
 
-def test_two_writers_do_not_meet(tmp_path):
+def test_second_writer_is_refused(tmp_path):
     handle = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     with pytest.raises(ConfigError, match="another process"):
@@ -279,7 +279,7 @@ def test_two_writers_do_not_meet(tmp_path):
     write_dataset(toy_plan(), make, tmp_path)
 
 
-def test_all_dropped_is_an_error(tmp_path):
+def test_dropping_every_item_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"10 dropped \(most often: torn\).*dropped\.csv"):
         write_dataset(toy_plan(splits={"train": range(10, 20)}), make, tmp_path / "toy")
     assert (tmp_path / "toy" / "dropped.csv").read_text().count("torn") == 10
@@ -293,17 +293,17 @@ def test_bad_plans_are_refused():
         toy_plan(shard_examples=0)
 
 
-def test_make_must_answer_for_every_item(tmp_path):
+def test_make_must_yield_one_result_per_item(tmp_path):
     with pytest.raises(ValueError, match="shorter"):
         write_dataset(toy_plan(), lambda items: make(items[:-1]), tmp_path / "toy")
 
 
 class Killed(BaseException):
-    """Stands in for SIGKILL: nothing catches it."""
+    """Simulates SIGKILL: nothing catches it."""
 
 
-def test_killed_before_any_rename_ends_in_the_same_bytes(written, tmp_path, monkeypatch):
-    """Dies at the 1st, 2nd, … rename (every effect is one), starts again, until one run gets by."""
+def test_resume_after_a_kill_at_any_rename_gives_the_same_bytes(written, tmp_path, monkeypatch):
+    """Kills the run at the 1st, 2nd, … rename and resumes it; every effect on disk is a rename."""
     expected = hashes(written[0])
     out, replace = tmp_path / "toy", os.replace
     for deaths in range(100):
@@ -327,12 +327,12 @@ def test_killed_before_any_rename_ends_in_the_same_bytes(written, tmp_path, monk
         write_dataset(toy_plan(), make, again)
         assert hashes(again) == expected, f"after {deaths} renames, {finished} fragments"
         subprocess.run(["rm", "-r", out], check=True)
-    # plan, 5 × (shard, fragment), dropped.csv, 4 final names, manifest; tfds may add its own
+    # plan, 5 × (shard, fragment), dropped.csv, 4 final names, manifest; tfds may add more
     assert deaths >= 17
 
 
 # ---------------------------------------------------------------------------------------------
-# Processes: workers import `make` again, so these run a script of their own
+# Processes: workers import `make` again, so these tests run a separate script
 
 SCRIPT = r"""
 import os, sys, time
@@ -346,7 +346,7 @@ def make(items):
     if mode == "crash" and items[0] == 20:
         os._exit(9)
     if mode == "slow":
-        os.write(1, b"pid %d\n" % os.getpid())  # in one piece: the workers share the pipe
+        os.write(1, b"pid %d\n" % os.getpid())  # one write, because the workers share the pipe
         time.sleep(0.2 if items[0] == 0 else 60)
     return test_writing.make(items)
 
@@ -369,7 +369,7 @@ def script(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # A shell's background jobs ignore SIGINT, and their children inherit that.
+            # Background jobs of a shell ignore SIGINT, and their children inherit this.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
@@ -390,7 +390,7 @@ def wait_for(condition, seconds=60):
         time.sleep(0.05)
 
 
-def test_worker_crash_then_kill_then_resume_over_processes(written, script, tmp_path):
+def test_resume_after_worker_crash_and_kill_gives_the_same_bytes(written, script, tmp_path):
     out = tmp_path / "toy"
     crashed = script(out, 2, "crash")
     _, err = crashed.communicate(timeout=120)
@@ -401,7 +401,7 @@ def test_worker_crash_then_kill_then_resume_over_processes(written, script, tmp_
 
     slow = script(out, 2, "slow")
     workers = set()
-    while len(workers) < 2:  # a quick worker may tell of two shards before the other has started
+    while len(workers) < 2:  # one worker may report two shards before the other starts
         line = slow.stdout.readline()
         assert line, slow.stderr.read()
         workers.add(int(line.split()[1]))
@@ -416,7 +416,7 @@ def test_worker_crash_then_kill_then_resume_over_processes(written, script, tmp_
     assert hashes(out) == hashes(written[0])
 
 
-def test_interrupt_is_one_line_and_resumable(written, script, tmp_path):
+def test_interrupt_prints_one_line_and_can_resume(written, script, tmp_path):
     out = tmp_path / "toy"
     slow = script(out, 1, "slow")
     slow.stdout.readline()
