@@ -1,4 +1,4 @@
-"""`rfxray NAME …`: the table of commands and the lookup in it."""
+"""`rfxray NAME …`: the table of commands and its lookup."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def test_every_command_names_a_module_with_a_main():
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
-def test_without_a_command_all_are_listed(argv, capsys):
+def test_all_commands_are_listed_when_none_is_given(argv, capsys):
     table.main(argv)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("usage: rfxray COMMAND")
@@ -28,7 +28,7 @@ def test_without_a_command_all_are_listed(argv, capsys):
     assert max(map(len, lines)) <= 80
 
 
-def test_the_version_is_that_of_the_package(capsys):
+def test_version_flag_prints_the_package_version(capsys):
     table.main(["--version"])
     assert capsys.readouterr().out == f"rfxray {rfxray.__version__}\n"
 
@@ -37,13 +37,13 @@ def test_the_version_is_that_of_the_package(capsys):
     ("typed", "nearest"),
     [("trian", "train"), ("compile_pod", "compile-pod"), ("posthoc", "posthoc-ema"), ("", "train")],
 )
-def test_a_wrong_command_is_one_line_that_names_the_nearest(refusal, typed, nearest):
+def test_unknown_command_error_names_the_nearest_one(refusal, typed, nearest):
     code, line = refusal(table.main, [typed, "--workdir", "w"])
     assert code == 78
     assert line.startswith(f"rfxray: error: no command {typed!r}; the nearest is {nearest} ")
 
 
-def test_flags_reach_the_command_and_its_messages_keep_their_prefix(refusal):
+def test_command_receives_its_flags_and_prefixes_its_errors(refusal):
     code, line = refusal(table.main, ["train", "--no-such-flag"])
     assert code == 78
     assert line.startswith("rfxray.train: error: ")

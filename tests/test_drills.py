@@ -1,4 +1,4 @@
-"""Long drills, and the short form of the longest one."""
+"""Long drills, and a short form of the longest one."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from tests import chaos
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_killed_between_steps_and_while_saving_a_run_ends_bitwise_the_same(tmp_path):
+def test_run_killed_between_steps_and_while_saving_ends_bitwise_same(tmp_path):
     outcomes = chaos.run(2, seed=1, folder=tmp_path, kinds=("between steps", "while it saves"))
     assert [outcome.code for outcome in outcomes] == [-9, -9]
     assert all(outcome.step >= outcome.resumed for outcome in outcomes)
@@ -25,7 +25,7 @@ def test_killed_between_steps_and_while_saving_a_run_ends_bitwise_the_same(tmp_p
         (["tests.corruption"], "every damage came out as specified"),
     ],
 )
-def test_the_long_form(command, ending):
+def test_long_drill_passes(command, ending):
     run = subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=1500
     )

@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, and what a module loads when it is imported."""
+"""Import rules: which packages may import which, and what an import loads."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ LINTER = "from importlinter.cli import lint_imports_command; lint_imports_comman
 
 @pytest.fixture
 def house(tmp_path) -> Path:
-    """A copy of all that the contracts cover."""
+    """Copy of all packages that the import contracts cover."""
     shutil.copy(ROOT / "setup.cfg", tmp_path)
     for package in ("rfxray", "data_prep", "configs", "benchmarks"):
         only_python = shutil.ignore_patterns("*.npz", "*.json", "*.csv", "*.md", "__pycache__")
@@ -52,7 +52,7 @@ def test_imports_keep_the_contracts(house):
         ("configs/smoke.py", "import rfxray.networks.radit", "configs stand on the config only"),
     ],
 )
-def test_a_forbidden_import_is_named(house, file, line, contract):
+def test_forbidden_import_is_reported(house, file, line, contract):
     with (house / file).open("a") as module:
         module.write(f"\n{line}\n")
     done = lint(house)
@@ -62,7 +62,7 @@ def test_a_forbidden_import_is_named(house, file, line, contract):
 
 
 def loaded_by(module: str, *flags: str) -> set[str]:
-    """Top-level names of the modules that a fresh process holds after this import."""
+    """Top-level names of the modules that a fresh process has loaded after this import."""
     code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
     done = subprocess.run(
         [sys.executable, *flags, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -83,12 +83,12 @@ def loaded_by(module: str, *flags: str) -> set[str]:
         "rfxray.runtime.supervise",
     ],
 )
-def test_importing_what_must_start_at_once_loads_no_jax(module):
+def test_modules_that_must_start_fast_load_no_jax(module):
     assert not loaded_by(module) & {"jax", "flax", "grain", "orbax"}
 
 
 @pytest.mark.parametrize("module", ["rfxray.runtime.babysit", "rfxray.runtime.status"])
-def test_what_runs_where_nothing_is_installed_needs_the_standard_library_only(module):
+def test_supervising_modules_need_only_the_standard_library(module):
     assert "rfxray" in loaded_by(module, "-S")
 
 
@@ -96,5 +96,5 @@ def test_solvers_load_neither_orbax_nor_grain():
     assert not loaded_by("rfxray.sampling.solvers") & {"orbax", "grain"}
 
 
-def test_the_citation_names_the_version_of_the_package():
+def test_citation_names_the_package_version():
     assert f"\nversion: {rfxray.__version__}\n" in (ROOT / "CITATION.cff").read_text()

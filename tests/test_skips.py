@@ -1,4 +1,4 @@
-"""What a skipped test means with CI=true and without."""
+"""Skipped tests fail with CI=true unless they are listed, and pass otherwise."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def suite(tmp_path):
-    """`suite(CI)`: exit code and output of a suite with one skip that is listed and two not."""
+    """`suite(CI)`: exit code and output of a suite with one listed and two unlisted skips."""
     folder = tmp_path / "tests"
     folder.mkdir()
     shutil.copy(ROOT / "tests" / "skips.py", folder)
@@ -38,7 +38,7 @@ def suite(tmp_path):
     return run
 
 
-def test_a_skip_that_is_not_listed_fails_in_ci(suite):
+def test_unlisted_skip_fails_in_ci(suite):
     code, said = suite("true")
     assert code != 0
     assert "tests/test_a.py::test_hidden may not skip" in said
@@ -52,7 +52,7 @@ def test_skips_pass_outside_ci(suite):
     assert "3 skipped" in said
 
 
-def test_every_line_of_the_list_names_a_file_and_a_reason():
+def test_every_listed_skip_names_a_file_and_a_reason():
     for prefix, reason in skips.allowed().items():
         assert (ROOT / prefix.split("::")[0]).is_file(), prefix
         assert reason

@@ -1,4 +1,4 @@
-"""The wheel, installed for itself: what it holds, and its commands outside the checkout."""
+"""The wheel: its files, and its commands when it is installed outside the checkout."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel of the files that a commit of this checkout would hold."""
+    """Wheel built from the files that git tracks or would add in this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
@@ -54,14 +54,17 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel) -> Path:
-    """A virtual environment that holds the wheel, and borrows the packages of this one."""
+    """Folder of the programs of a new virtual environment with the wheel.
+
+    Its dependencies are those of the current environment.
+    """
     folder = wheel.parent / "venv"
     run(sys.executable, "-m", "venv", "--without-pip", folder)
     python = folder / "bin" / "python"
     run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", wheel)
     (site,) = folder.glob("lib/python*/site-packages")
-    # A line of a .pth file is a folder to import from. The .pth files in that folder are not read,
-    # so the editable install of the checkout stays out.
+    # A line of a .pth file adds a folder to sys.path. The .pth files in that folder are not read,
+    # so the editable install of the checkout is not found.
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin"
 
@@ -72,7 +75,7 @@ def elsewhere(tmp_path_factory) -> Path:
 
 
 def run(*command, cwd: Path | None = None) -> str:
-    """Output of a command that must succeed, in an environment without this checkout."""
+    """Output of a command that must succeed; variables that expose this checkout are removed."""
     hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     done = subprocess.run(
@@ -87,7 +90,7 @@ def run(*command, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def test_it_holds_two_packages_and_all_that_they_read(wheel):
+def test_wheel_holds_both_packages_and_their_data_files(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"rfxray", "data_prep"}
@@ -115,7 +118,7 @@ for name, module in list(sys.modules.items()):
     assert all(Path(file).is_relative_to(installed.parent.resolve()) for file in files)
 
 
-def test_its_commands_run_from_phantom_to_edit(installed, elsewhere):
+def test_installed_commands_run_from_phantom_to_edit(installed, elsewhere):
     def rfxray(*words):
         return run(installed / "rfxray", *words, cwd=elsewhere)
 

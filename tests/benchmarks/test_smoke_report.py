@@ -1,4 +1,4 @@
-"""The marks of the smoke run, on figures that are written down."""
+"""The report of the smoke run: shortfalls, loss curves and page, from fixed figures."""
 
 import json
 
@@ -10,7 +10,7 @@ from benchmarks import smoke_report
 
 @pytest.fixture
 def figures():
-    """Of a run that reaches all that it has to."""
+    """Figures of a run that meets every requirement."""
     good = {"chance": 0.5, "ceiling": 0.9, "samples": 0.9, "reached": 1.0}
     names = ("view", "race", *smoke_report.REQUIRED)
     table = {name: dict(good) for name in names}
@@ -19,7 +19,7 @@ def figures():
     return {"attributes": table, "cardiothoracic_ratio": ratio}
 
 
-def test_a_good_run_has_no_shortfalls(figures):
+def test_good_run_has_no_shortfalls(figures):
     assert smoke_report.shortfalls(figures) == []
     assert "view 1.000 of the ceiling" in smoke_report.summary(figures)
 
@@ -38,27 +38,27 @@ def test_every_shortfall_is_named(figures):
 
 @pytest.fixture
 def loss(tmp_path):
-    """Curves of a short run, the first line still that of an untrained network."""
+    """Loss curves of a short run; the first value is that of the untrained network."""
     lines = [{"step": 1, "loss": 9.0}, {"step": 50, "loss": 0.5}, {"step": 100, "loss": 0.25}]
     lines[-1]["validation_loss/ema"] = 0.3
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return smoke_report.loss_curves(tmp_path)
 
 
-def test_the_fall_from_the_untrained_network_does_not_flatten_the_curves(loss):
+def test_loss_of_the_untrained_network_does_not_set_the_scale(loss):
     assert (loss["top"], loss["bottom"], loss["steps"]) == (0.5, 0.25, 100)
     training, validation = loss["lines"]
     assert training["points"] == "360.0,20.0 680.0,220.0"
     assert validation["points"] == "680.0,180.0"
 
 
-def test_a_constant_loss_is_drawn(tmp_path):
+def test_constant_loss_is_drawn(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}')
     training, _ = smoke_report.loss_curves(tmp_path)["lines"]
     assert training["points"] == "680.0,20.0"
 
 
-def test_the_page_shows_every_figure_and_escapes_every_text(figures, loss):
+def test_page_shows_every_figure_and_escapes_text(figures, loss):
     image = np.zeros((4, 4), np.uint8)
     pictures = dict.fromkeys(("phantoms", "samples", "control"), image)
     html = smoke_report.render(figures, "a <script> checkpoint", loss, **pictures)

@@ -1,4 +1,4 @@
-"""The network that our speed is compared with: a PyTorch model of the same shape, which trains."""
+"""The PyTorch network of the same size that our speed is compared with."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from rfxray.attributes import vocabulary
 torch = pytest.importorskip("torch", reason="no torch; it comes with the extra peers")
 
 
-def test_its_output_has_the_shape_of_its_input_and_a_step_changes_its_parameters():
+def test_output_has_the_input_shape_and_a_step_trains():
     from benchmarks import torch_peer
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""A gcloud that is not there: records every call, and plays a slice, its hosts and a bucket."""
+"""A fake gcloud that records every call and simulates a slice, its hosts and a bucket."""
 
 import json
 import os
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TPU = ROOT / "launch" / "tpu"
 FAKE = Path(__file__).with_name("fake_gcloud.py")
 
-# Of env.sh; in the environment each has the prefix RFXRAY_.
+# Settings of env.sh; in the environment each has the prefix RFXRAY_.
 SETTINGS = {
     "PROJECT": "my-project",
     "ZONE": "us-central2-b",
@@ -32,10 +32,10 @@ SETTINGS = {
 
 
 class Cloud:
-    """A folder that holds the state of the fake, and the scripts run against it.
+    """Runs the scripts of launch/tpu against a fake gcloud.
 
     Args:
-      folder: for its state.
+      folder: Folder for the state of the fake.
     """
 
     def __init__(self, folder: Path):
@@ -47,11 +47,11 @@ class Cloud:
         gcloud.chmod(gcloud.stat().st_mode | stat.S_IXUSR)
 
     def play(self, **scenario) -> None:
-        """Sets what happens; see fake_gcloud.py."""
+        """Writes the scenario; see fake_gcloud.py."""
         (self.folder / "scenario.json").write_text(json.dumps(scenario))
 
     def run(self, script: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess:
-        """A script of launch/tpu, finished."""
+        """Runs a script of launch/tpu to its end."""
         set_here = {f"RFXRAY_{name}": value for name, value in (SETTINGS | settings).items()}
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("RFXRAY_")},
@@ -71,12 +71,12 @@ class Cloud:
 
     @property
     def calls(self) -> list[list[str]]:
-        """The words of every call so far."""
+        """Arguments of every call so far."""
         file = self.folder / "calls.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def count(self, *words: str) -> int:
-        """How many calls hold these words one after another."""
+        """Number of calls that contain these consecutive words."""
         text = " ".join(words)
         return sum(text in " ".join(call) for call in self.calls)
 

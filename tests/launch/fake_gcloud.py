@@ -1,18 +1,19 @@
-"""Stands in for gcloud: `fake_gcloud.py WORDS…` with its state in the folder $FAKE_GCLOUD.
+"""A fake gcloud: `fake_gcloud.py WORDS…`, with its state in the folder $FAKE_GCLOUD.
 
-Every call is recorded in `calls.jsonl`. `scenario.json` says what happens:
+Every call is recorded in `calls.jsonl`. `scenario.json` configures the outcome:
 
-    attempts   what becomes of each start of the run, in order; the last one for all that follow:
-               {"code": 75, "step": 10} every host ends so; {"preempt": true} the slice is preempted
-               while the hosts run; {"silent": true} no host ever reports
-    hosts      of the slice (2)
-    fail       {"WORDS": n} the next n calls that hold WORDS fail, before anything happens
-    lose       {"WORDS": n} the next n calls that hold WORDS do what they do, and fail all the same
-    preempt    {"WORDS": n} before each of the next n calls that hold WORDS the slice is preempted
-    slice      the state it begins in ("" for none)
-    queue      states of the queued resource, one a look
-    execute    copy the files that are sent to the hosts to `home/`, and run there, as $HOME, the
-               commands that are
+    attempts   outcome of each start of the run, in order; the last one also applies to all later
+               starts: {"code": 75, "step": 10} every host ends with this code at this step;
+               {"preempt": true} the slice is preempted while the hosts run; {"silent": true} no
+               host ever reports
+    hosts      number of hosts of the slice (default: 2)
+    fail       {"WORDS": n} the next n calls that contain WORDS fail without any effect
+    lose       {"WORDS": n} the next n calls that contain WORDS take effect but return an error
+    preempt    {"WORDS": n} the slice is preempted before each of the next n calls with WORDS
+    slice      initial state of the slice ("" if it does not exist)
+    queue      states of the queued resource, one per query
+    execute    if true, files sent to the hosts are copied to `home/`, and commands sent to them run
+               there, with `home/` as $HOME
 """
 
 import json
@@ -20,8 +21,8 @@ import os
 import sys
 import time
 
-# No pathlib, and subprocess only where it is needed: a babysat run of ten preemptions starts this a
-# hundred times, and those two would be half of its time.
+# pathlib is not used, and subprocess is imported only when needed: a test of ten preemptions starts
+# this script a hundred times, and these two imports would take half of its time.
 
 
 def path(*parts: str) -> str:
@@ -58,7 +59,7 @@ def main(words: list[str]) -> int:
 
 
 def happens(what: str, words: list[str], state: dict) -> str:
-    """The WORDS of the scenario for which that happens to this call; empty where it does not."""
+    """WORDS of the scenario entry that applies to this call; empty if none does."""
     for failing, times in state[what].items():
         if failing in " ".join(words) and times:
             state[what][failing] -= 1
@@ -121,7 +122,7 @@ def answer(words: list[str], scenario: dict, state: dict) -> int:
 
 
 def start(attempt: str, scenario: dict, state: dict) -> None:
-    """The run starts on the hosts, and what becomes of it is written at once."""
+    """Starts the run on the hosts and writes its outcome at once."""
     attempts = scenario["attempts"]
     what = attempts[min(state["starts"], len(attempts) - 1)]
     state["starts"] += 1

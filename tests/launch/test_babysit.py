@@ -1,4 +1,4 @@
-"""The babysitter against a gcloud that preempts, fails and forgets."""
+"""The babysitter against a fake gcloud with preemptions and failures."""
 
 import json
 import time
@@ -10,13 +10,13 @@ PREEMPTED = {"preempt": True}
 
 
 def attempts(cloud) -> list[str]:
-    """The names of the attempts that were started."""
+    """Names of the attempts that were started, in order."""
     commands = [w for call in cloud.calls for w in call if w.startswith("--command=")]
     return [c.split()[3] for c in commands if "on_host/run.sh" in c]
 
 
 def report(cloud, **of):
-    """A report that an earlier babysitter or run.sh has left behind."""
+    """Writes a report as an earlier babysitter or run.sh leaves it."""
     line = {"host": 0, "hosts": 1, "attempt": "20200101T000000Z", "code": None, "ended": None}
     line |= {"step": 3, "time": time.time()} | of
     (cloud.folder / "status").mkdir(exist_ok=True)
@@ -24,7 +24,7 @@ def report(cloud, **of):
 
 
 @pytest.mark.parametrize(("kind", "n"), [("spot", 10), ("queued-spot", 3)])
-def test_ten_preemptions_are_survived(cloud, kind, n):
+def test_run_survives_repeated_preemptions(cloud, kind, n):
     steps = [{**PREEMPTED, "step": 100 * i} for i in range(n)]
     cloud.play(attempts=[*steps, {"code": 0, "step": 1000}])
     done = cloud.run("babysit", *FLAGS, KIND=kind)
@@ -36,17 +36,17 @@ def test_ten_preemptions_are_survived(cloud, kind, n):
     assert cloud.count("on_host/setup.sh") == n + 1
     started = attempts(cloud)
     assert len(started) == n + 1
-    assert started == sorted(set(started))  # each one a later name than the one before
+    assert started == sorted(set(started))  # each name sorts after the one before
 
 
-def test_preemptions_without_a_step_forward_are_survived_too(cloud):
+def test_run_survives_preemptions_without_progress(cloud):
     cloud.play(attempts=[PREEMPTED] * 3 + [{"code": 0, "step": 1}])
     assert cloud.run("babysit", *FLAGS, FUTILE="1").returncode == 0
 
 
 @pytest.mark.parametrize("code", [65, 70, 78])
-def test_a_code_that_needs_a_person_stops(cloud, code):
-    # One host says why; the other was taken along by it.
+def test_exit_code_that_needs_a_person_stops_the_babysitter(cloud, code):
+    # One host has the cause; the other stopped because of it.
     cloud.play(attempts=[{"codes": [75, code], "step": 40}])
     done = cloud.run("babysit", *FLAGS)
     assert done.returncode == code
@@ -56,13 +56,13 @@ def test_a_code_that_needs_a_person_stops(cloud, code):
     assert cloud.count("delete") == 0
 
 
-def test_the_slice_is_deleted_at_the_end_where_asked(cloud):
+def test_delete_flag_deletes_the_slice_at_the_end(cloud):
     cloud.play(attempts=[{"code": 78}])
     assert cloud.run("babysit", "--delete", *FLAGS).returncode == 78
     assert cloud.count("tpu-vm delete slice") == 1
 
 
-def test_75_resumes_on_the_same_slice(cloud):
+def test_exit_75_resumes_on_the_same_slice(cloud):
     cloud.play(attempts=[{"code": 75, "step": 10}, {"code": 75, "step": 20}, {"code": 0}])
     done = cloud.run("babysit", *FLAGS)
     assert done.returncode == 0
@@ -70,7 +70,7 @@ def test_75_resumes_on_the_same_slice(cloud):
     assert len(attempts(cloud)) == 3
 
 
-def test_75_without_a_step_forward_is_given_up(cloud):
+def test_exit_75_without_progress_gives_up(cloud):
     cloud.play(attempts=[{"code": 75, "step": 10}])
     done = cloud.run("babysit", *FLAGS)
     assert done.returncode == 75
@@ -78,22 +78,22 @@ def test_75_without_a_step_forward_is_given_up(cloud):
     assert len(attempts(cloud)) == 3
 
 
-def test_silent_hosts_are_started_again(cloud):
+def test_hosts_that_never_report_are_restarted(cloud):
     cloud.play(attempts=[{"silent": True}, {"code": 0, "step": 5}])
     done = cloud.run("babysit", *FLAGS, STALE="1", POLL="1")
     assert done.returncode == 0, done.stderr
     assert len(attempts(cloud)) == 2
 
 
-def test_hosts_that_fall_silent_are_started_again(cloud):
+def test_hosts_that_stop_reporting_are_restarted(cloud):
     cloud.play(attempts=[{"step": 7}, {"code": 0, "step": 9}])
     done = cloud.run("babysit", *FLAGS, STALE="1", POLL="1")
     assert done.returncode == 0, done.stderr
     assert "no host has reported for 1 s; the last step is 7" in done.stdout
 
 
-def test_a_run_that_goes_on_is_left_alone(cloud):
-    """Started again, it attaches: here to a run that is silent from now on, so it resumes it."""
+def test_running_attempt_is_watched_not_restarted(cloud):
+    """The babysitter attaches to the run. Here the run stops reporting, so it is resumed later."""
     cloud.play(slice="READY", attempts=[{"code": 0, "step": 9}])
     report(cloud)
     done = cloud.run("babysit", *FLAGS, STALE="6", POLL="1")
@@ -104,15 +104,15 @@ def test_a_run_that_goes_on_is_left_alone(cloud):
     assert sum(line.startswith("storage cat") for line in looks[:begun]) >= 2
 
 
-def test_an_old_refusal_does_not_stop_the_corrected_command(cloud):
+def test_old_config_error_does_not_stop_the_corrected_command(cloud):
     cloud.play(slice="READY", attempts=[{"code": 0, "step": 9}])
     report(cloud, code=78, ended="exit 78")
     assert cloud.run("babysit", *FLAGS).returncode == 0
     assert len(attempts(cloud)) == 1
 
 
-def test_a_finished_run_is_asked_whether_there_is_more_to_do(cloud):
-    """Started again with more `steps`; where they are the same the trainer ends at once."""
+def test_finished_run_is_started_again_for_more_steps(cloud):
+    """The new command may ask for more `steps`; if not, the trainer ends at once."""
     cloud.play(slice="READY", attempts=[{"code": 0, "step": 2000}])
     report(cloud, code=0, ended="exit 0", step=1000)
     done = cloud.run("babysit", *FLAGS)
@@ -122,7 +122,7 @@ def test_a_finished_run_is_asked_whether_there_is_more_to_do(cloud):
 
 
 @pytest.mark.parametrize("call", ["tpu-vm scp", "on_host/setup.sh", "on_host/run.sh"])
-def test_a_preemption_before_the_run_has_started_is_survived(cloud, call):
+def test_preemption_before_the_run_starts_is_survived(cloud, call):
     cloud.play(attempts=[{"code": 0, "step": 9}], preempt={call: 3})
     done = cloud.run("babysit", *FLAGS, TRIES="1", FUTILE="1")
     assert done.returncode == 0, done.stderr
@@ -132,7 +132,7 @@ def test_a_preemption_before_the_run_has_started_is_survived(cloud, call):
 
 
 @pytest.mark.parametrize("kind", ["spot", "queued-spot"])
-def test_what_gcloud_did_and_then_failed_is_not_done_twice(cloud, kind):
+def test_call_that_took_effect_before_failing_is_not_repeated(cloud, kind):
     what = "queued-resources" if kind == "queued-spot" else "tpu-vm"
     calls = (f"{what} create", f"{what} delete", "tpu-vm scp", "on_host/setup.sh")
     steps = [{**PREEMPTED, "step": 5}, {"code": 0, "step": 9}]
@@ -140,11 +140,11 @@ def test_what_gcloud_did_and_then_failed_is_not_done_twice(cloud, kind):
     done = cloud.run("babysit", *FLAGS, KIND=kind)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("timed out") == len(calls)
-    assert cloud.count(f"{what} create") == 3  # one of them a second try
+    assert cloud.count(f"{what} create") == 3  # one of them is a retry
     assert cloud.count(f"{what} delete") == 2
 
 
-def test_the_queue_is_waited_for(cloud):
+def test_babysitter_waits_for_a_queued_slice(cloud):
     waiting = ["ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
     cloud.play(queue=waiting, attempts=[{"code": 0}])
     done = cloud.run("babysit", *FLAGS, KIND="queued")
@@ -153,7 +153,7 @@ def test_the_queue_is_waited_for(cloud):
     assert cloud.count("queued-resources create") == 1
 
 
-def test_a_failing_gcloud_is_tried_again(cloud):
+def test_failing_gcloud_call_is_retried(cloud):
     calls = ("storage cat", "tpu-vm describe", "tpu-vm scp", "on_host/run.sh", "tpu-vm create")
     cloud.play(attempts=[{"code": 0}], fail=dict.fromkeys(calls, 2))
     done = cloud.run("babysit", *FLAGS)
@@ -173,15 +173,15 @@ def test_a_failing_gcloud_is_tried_again(cloud):
         ("on_host/run.sh", 3 * 2),
     ],
 )
-def test_a_gcloud_that_keeps_failing_is_reported(cloud, call, times):
+def test_persistent_gcloud_failure_is_reported(cloud, call, times):
     cloud.play(attempts=[{"code": 0}], fail={call: 99})
     done = cloud.run("babysit", *FLAGS, FUTILE="1")
     assert done.returncode == 75
-    assert f"the network ({call})" in done.stderr  # gcloud's own words
+    assert f"the network ({call})" in done.stderr  # the message of gcloud
     assert cloud.count(call) == times
 
 
-def test_the_pauses_grow(cloud):
+def test_pauses_between_retries_grow(cloud):
     cloud.play(fail={"storage cat": 99})
     begin = time.monotonic()
     done = cloud.run("babysit", *FLAGS, PAUSE="1")
@@ -190,8 +190,8 @@ def test_the_pauses_grow(cloud):
     assert "try 3 of 3 in 2 s" in done.stderr
 
 
-def test_reports_of_an_earlier_version_are_judged(cloud):
-    """The line as the first release wrote it: a pod outlives an update of this checkout."""
+def test_reports_of_the_first_release_are_read(cloud):
+    """A pod may still run the old version after this checkout was updated."""
     cloud.play(slice="READY", attempts=[{"code": 0, "step": 2000}])
     (cloud.folder / "status").mkdir()
     (cloud.folder / "status" / "host-0.json").write_text(
@@ -203,7 +203,7 @@ def test_reports_of_an_earlier_version_are_judged(cloud):
     assert "watching attempt 20200101T000000Z" in done.stdout
 
 
-def test_reports_that_cannot_be_read_start_nothing(cloud):
+def test_reports_of_another_version_start_nothing(cloud):
     cloud.play(slice="READY", attempts=[{"code": 0}])
     report(cloud, version=2)
     done = cloud.run("babysit", *FLAGS)

@@ -1,4 +1,4 @@
-"""launch/gpu.sh and launch/slurm.sbatch around a trainer that only ends."""
+"""launch/gpu.sh and launch/slurm.sbatch with a fake trainer that ends at once."""
 
 import json
 import os
@@ -21,10 +21,10 @@ def executable(file: Path, text: str) -> Path:
 
 @pytest.fixture
 def machine(tmp_path):
-    """`machine(script, *flags, codes=…)`: a finished script; trainer i ends with code i.
+    """`machine(script, *flags, codes=…)`: finished script; trainer i ends with code i.
 
-    Its interpreter is Python except for `-m rfxray.train` and the benchmark, which keep their words
-    and end, and for the look for a GPU, which finds one unless NO_GPU is set.
+    The interpreter is Python with three exceptions: `-m rfxray.train` and the benchmark record
+    their arguments and end, and the check for a GPU succeeds unless NO_GPU is set.
     """
     python = executable(
         tmp_path / "bin" / "python",
@@ -76,7 +76,7 @@ exit ${code:-0}
 
 
 @pytest.mark.parametrize("code", [0, 65, 70, 78])
-def test_a_gpu_host_ends_as_its_trainer(machine, tmp_path, code):
+def test_gpu_script_ends_with_the_code_of_its_trainer(machine, tmp_path, code):
     flags = ["--workdir", str(tmp_path / "run"), "--config", "c.py", f"--config.data.make={EVIL}"]
     done = machine("gpu.sh", *flags, codes=str(code))
     assert done.returncode == code, done.stderr
@@ -86,13 +86,13 @@ def test_a_gpu_host_ends_as_its_trainer(machine, tmp_path, code):
     assert not list(tmp_path.rglob("owned"))
 
 
-def test_a_gpu_host_starts_again(machine, tmp_path):
+def test_gpu_script_restarts_the_trainer(machine, tmp_path):
     done = machine("gpu.sh", f"--workdir={tmp_path / 'run'}", codes="1", RESTARTS="2")
     assert done.returncode == 75
     assert done.stderr.count("restarting the trainer") == 2
 
 
-def test_a_gpu_host_says_what_is_missing(machine, tmp_path):
+def test_gpu_script_reports_what_is_missing(machine, tmp_path):
     assert "no --workdir" in machine("gpu.sh", "--config", "c.py").stderr
     flags = ["--workdir", str(tmp_path / "run")]
     for missing, said in (
@@ -105,23 +105,21 @@ def test_a_gpu_host_says_what_is_missing(machine, tmp_path):
         assert said in line
 
 
-def test_a_gpu_host_is_explained(machine):
+def test_gpu_script_prints_its_help(machine):
     done = machine("gpu.sh", "--help")
     assert done.returncode == 0
     assert "bash launch/gpu.sh [--dry-run] --workdir DIR" in done.stdout
 
 
 @pytest.mark.parametrize(("code", "tried"), [(0, 1), (69, 4), (1, 1), (78, 1)])
-def test_the_benchmark_goes_on_to_a_smaller_batch_where_one_does_not_fit(
-    machine, tmp_path, code, tried
-):
+def test_benchmark_tries_smaller_batches_when_out_of_memory(machine, tmp_path, code, tried):
     few = {"BATCHES": "2 1", "REMATS": "dots full"}
     done = machine("../benchmarks/gpu.sh", codes=str(code), **few)
     assert done.returncode == code
     assert len((tmp_path / "benchmarks").read_text().splitlines()) == tried
 
 
-def test_a_gpu_dry_run_can_be_pasted(machine, tmp_path):
+def test_gpu_dry_run_is_safe_to_paste(machine, tmp_path):
     flags = ["--workdir", str(tmp_path / "a b"), f"--config.data.make={EVIL}"]
     line = machine("gpu.sh", "--dry-run", *flags).stdout
     words = subprocess.run(
@@ -138,13 +136,13 @@ def test_a_gpu_dry_run_can_be_pasted(machine, tmp_path):
         ("75 75", 0, True),
         ("1 75", 0, True),
         ("0 75", 0, True),
-        ("75 70", 70, False),  # 75 is the higher code, and not the one that counts
+        ("75 70", 70, False),  # 75 is the higher code, but 70 decides
         ("65 75", 65, False),
         ("78", 78, False),
         ("75", 0, True),
     ],
 )
-def test_slurm_requeues_what_is_worth_it(machine, tmp_path, codes, code, requeued):
+def test_slurm_requeues_only_codes_that_can_resume(machine, tmp_path, codes, code, requeued):
     flags = ["--workdir", str(tmp_path / "run"), "--config", "c.py", f"--config.data.make={EVIL}"]
     done = machine("slurm.sbatch", *flags, codes=codes)
     assert done.returncode == code, done.stderr
@@ -162,14 +160,14 @@ def test_slurm_requeues_what_is_worth_it(machine, tmp_path, codes, code, requeue
     assert "SRUN_CPUS_PER_TASK=16" in environment
 
 
-def test_slurm_does_not_requeue_for_ever(machine, tmp_path):
+def test_slurm_stops_requeueing_after_its_limit(machine, tmp_path):
     flags = ["--workdir", str(tmp_path / "run")]
     done = machine("slurm.sbatch", *flags, codes="75", SLURM_RESTART_COUNT="50")
     assert done.returncode == 75
     assert not (tmp_path / "scontrol").exists()
 
 
-def test_slurm_does_not_requeue_what_never_began(machine, tmp_path):
+def test_slurm_does_not_requeue_a_job_that_never_started(machine, tmp_path):
     (tmp_path / "file").write_text("")
     done = machine("slurm.sbatch", "--workdir", str(tmp_path / "file" / "run"))
     assert done.returncode == 78

