@@ -19,7 +19,6 @@ darker), `strip.png` (the edit at several values of --strip) and `edit.json`, wh
 
 import argparse
 import dataclasses
-import hashlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -39,7 +38,7 @@ from rfxray.command_line import (
 )
 from rfxray.data.dataset import Dataset, open_dataset
 from rfxray.errors import ConfigError
-from rfxray.outputs.files import saving
+from rfxray.outputs.files import file_sha256, saving
 from rfxray.runtime import distributed
 from rfxray.sampling import editing, edits, samples
 from rfxray.sampling.editing import EditSettings
@@ -200,8 +199,8 @@ def run(request: EditRequest) -> None:
     entry = {
         "synthetic": True,
         "edit_of": request.image.name,
-        "image_sha256": _sha256(request.image),
-        "masks_sha256": {name: _sha256(path) for name, path in request.masks.items()},
+        "image_sha256": file_sha256(request.image),
+        "masks_sha256": {name: file_sha256(path) for name, path in request.masks.items()},
         "index": 0,
         "from": request.shown,
         "set": request.change,
@@ -279,11 +278,6 @@ def variants(
     }
     edited = make(settings)
     return edits.Edit(original, edited, {label: make(how) for label, how in others.items()})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------
