@@ -8,13 +8,13 @@ it, in the config file that they run or with `--allow-kind`.
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rfxray.errors import ConfigError, first_line
 
 T = TypeVar("T")
 
-_allowed: dict[str, object] = {}
+_allowed: dict[str, Any] = {}
 
 
 def is_foreign(kind: str) -> bool:
@@ -61,7 +61,7 @@ def lookup(kind: str, table: Mapping[str, T], what: str) -> T:
                 f"the config asks for {what} {kind}, which is code outside of rfxray; add "
                 f"--allow-kind {kind} if you trust it"
             )
-        return _allowed[kind]  # type: ignore[return-value]
+        return _allowed[kind]
     if kind in table:
         return table[kind]
     raise ConfigError(f"unknown {what} kind {kind!r}{_near(kind, table)}")
