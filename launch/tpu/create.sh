@@ -7,12 +7,7 @@
 # when the request is queued; babysit.sh waits for it.
 source "$(dirname "$0")/gcloud.sh"
 
-for word in "$@"; do
-  case $word in
-    --dry-run) dry_run=yes ;;
-    *) usage "$word" ;;
-  esac
-done
+only_dry_run "$@"
 
 if queued; then
   words=(queued-resources create "$NAME" --node-id="$NAME" --runtime-version="$VERSION")

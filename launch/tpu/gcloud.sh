@@ -59,6 +59,17 @@ place=(--zone="$ZONE" --project="$PROJECT")
 workdir=$MOUNT/$RUN
 dry_run=
 
+# only_dry_run WORDS…: reads the flags of a script that has no other than --dry-run
+only_dry_run() {
+  local word
+  for word in "$@"; do
+    case $word in
+      --dry-run) dry_run=yes ;;
+      *) usage "$word" ;;
+    esac
+  done
+}
+
 # call WORDS…: runs gcloud with these words; with --dry-run prints the command instead
 call() {
   if [ -n "$dry_run" ]; then

@@ -7,12 +7,7 @@
 # the versions of constraints.txt. It may be run again: a worker that has everything does nothing.
 source "$(dirname "$0")/gcloud.sh"
 
-for word in "$@"; do
-  case $word in
-    --dry-run) dry_run=yes ;;
-    *) usage "$word" ;;
-  esac
-done
+only_dry_run "$@"
 
 commit=$(git -C "$root" rev-parse --verify --quiet "${RFXRAY_COMMIT:-HEAD}^{commit}") ||
   fail 78 "there is no commit $(quoted "${RFXRAY_COMMIT:-HEAD}") in $root; set RFXRAY_COMMIT to one that exists"

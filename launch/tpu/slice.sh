@@ -9,12 +9,7 @@
 # absent   it does not exist
 source "$(dirname "$0")/gcloud.sh"
 
-for word in "$@"; do
-  case $word in
-    --dry-run) dry_run=yes ;;
-    *) usage "$word" ;;
-  esac
-done
+only_dry_run "$@"
 
 # state WORDS…: prints the state of the slice or of its request, empty if there is none
 state() { answer='NOT_FOUND|was not found' retry "$TRIES" compute tpus "$@" "${place[@]}"; }
