@@ -18,6 +18,7 @@ from rfxray.runtime import sharding
 from rfxray.train import open_data
 from rfxray.training import recipe, state
 from rfxray.training.metrics import fresh
+from tests.rfxray.checkpoints.damage import arrays_of, flip, truncate
 
 
 @pytest.fixture(scope="module")
@@ -115,28 +116,6 @@ def test_runtime_keys_may_differ(trained, make_config, tiny_data, checkpoints_of
     reader = checkpoints_of(trained, config)
     assert reader.restore(12)[2] == 96
     reader.close()
-
-
-# ---------------------------------------------------------------------------------------------
-# Damage
-
-
-def arrays_of(step):
-    return max(
-        (f for f in (step / "state").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
-    )
-
-
-def flip(step, share):
-    file = arrays_of(step)
-    data = bytearray(file.read_bytes())
-    data[int(share * len(data))] ^= 0x40
-    file.write_bytes(data)
-
-
-def truncate(step):
-    file = arrays_of(step)
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 # ---------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rfxray.checkpoints import store
 from rfxray.checkpoints.store import Store
 from rfxray.errors import ConfigError, DataError, SaveFailed
+from tests.rfxray.checkpoints.damage import arrays_of, flip, truncate
 
 
 def items_of(step: int) -> dict:
@@ -101,24 +102,6 @@ def test_restore_refuses_other_arrays_and_dtypes(written):
 
 # ---------------------------------------------------------------------------------------------
 # Damage
-
-
-def arrays_of(step):
-    """The largest file of the item `state`, which holds its arrays."""
-    files = (file for file in (step / "state").rglob("*") if file.is_file())
-    return max(files, key=lambda file: file.stat().st_size)
-
-
-def flip(step, share):
-    file = arrays_of(step)
-    data = bytearray(file.read_bytes())
-    data[int(share * len(data))] ^= 0x40
-    file.write_bytes(data)
-
-
-def truncate(step):
-    file = arrays_of(step)
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def take_another(step):
