@@ -4,11 +4,8 @@
         --column image=image_id --column patient=patient_id --column view=projection \\
         --size 256 --out runs/data/mine
 
-The result is a TensorFlow Datasets directory (ArrayRecord, schema in `rfxray/data/record.py`) with
-`manifest.json` (counts, checksums, what was done to the pixels) and `dropped.csv` (what was left
-out and why). If the table's own split divides a patient, the side held out most keeps the patient.
-Killed, the same command continues. See `rfxray/data/writing.py`, `rfxray/data/radiograph.py` and
-`tables/splits.py`.
+It is `data_prep.harmonise` of this one set: the same survey, filters, search for duplicates, and
+files in `--out`.
 """
 
 import os
@@ -23,12 +20,14 @@ COMMAND = "data_prep.build"
 def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_error(COMMAND):
         flags = vars(_parser().parse_args(argv))
+        flags.pop("source")
         require("prep", "cv2", "gdcm", "pyarrow", "pydicom")
-        from data_prep import one_folder
+        from data_prep import raw_sets
 
         table = {name: flags.pop(name) for name in description.FLAGS}
-        table = description.describe(flags["name"], **table)
-        print(one_folder.build(one_folder.Options(table=table, **flags)))
+        name, images = flags["name"], flags.pop("images")
+        own = {name: (images, description.describe(name, **table))}
+        print(raw_sets.harmonise(raw_sets.Options(roots={}, own=own, command=COMMAND, **flags)))
 
 
 def _parser() -> ArgumentParser:

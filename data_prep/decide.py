@@ -9,9 +9,10 @@ from scipy.sparse.csgraph import connected_components
 
 from data_prep.images import duplicates, quality, survey
 from data_prep.tables.splits import HELD_OUT_FIRST, hashed_split, leaks
-from data_prep.tables.table import Row, Table
+from data_prep.tables.table import Row, Table, dropped
 from rfxray.attributes.states import State
 from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX
+from rfxray.data.plan import Dropped
 
 
 def assign_splits(tables: Mapping[str, Table], validation: float, test: float) -> dict[str, str]:
@@ -38,8 +39,8 @@ def assign_splits(tables: Mapping[str, Table], validation: float, test: float) -
 
 def decide(
     rows: Sequence[Row], splits: Mapping[str, str], seen: Sequence[Path]
-) -> tuple[dict[str, str], dict]:
-    """Which rows become no record, reason by key; and what was found on the way, for the notes."""
+) -> tuple[dict[str, Dropped], dict]:
+    """Which rows become no record, by key; and what was found on the way, for the notes."""
     fates = _unfit(rows, seen)
     alive = [i for i, row in enumerate(rows) if row.key not in fates]
     # The copy that is kept is the first in the split that is held out most
@@ -52,10 +53,13 @@ def decide(
     for pair in (*exact, *near):
         kept, copy = rows[alive[pair.first]], rows[alive[pair.second]]
         kind = "the same pixels as" if pair.correlation == 1 else "nearly the same picture as"
-        fates.setdefault(copy.key, f"a duplicate: {kind} {kept.key}")
+        why = f"a duplicate: {kind} {kept.key}"
+        fates.setdefault(copy.key, dropped(copy, "duplicate", why))
     both = [(rows[alive[p.first]].patient, rows[alive[p.second]].patient) for p in (*exact, *near)]
     tied = tie_patients(both) if both else []
-    leaked = leaks([row for row in rows if row.key not in fates], splits, tied)
+    left = [row for row in rows if row.key not in fates]
+    why_leaked = leaks(left, splits, tied)
+    leaked = {r.key: dropped(r, "split", why_leaked[r.key]) for r in left if r.key in why_leaked}
     found = {
         "exact_duplicates": len(exact),
         "near_candidates_between_patients": tried,
@@ -71,20 +75,22 @@ def decide(
     return fates | leaked, found
 
 
-def _unfit(rows: Sequence[Row], seen: Sequence[Path]) -> dict[str, str]:
+def _unfit(rows: Sequence[Row], seen: Sequence[Path]) -> dict[str, Dropped]:
     """What was refused when it was decoded, and what fails the quality filters."""
     view = INDEX["view"]
     frontal_values = [ATTRIBUTES[view].values.index(name) for name in ("PA", "AP")]
     judged = survey.columns(seen, ("reason", "scores")).to_pydict()
     fates = {}
     for row, reason, scores in zip(rows, judged["reason"], judged["scores"], strict=True):
+        stage = "decode"
         if not reason:
+            stage = "quality"
             number = np.frombuffer(row.attributes, np.float32)[view]
             stated = np.frombuffer(row.states, np.int8)[view] == State.STATED
             frontal = bool(stated and number in frontal_values)
             reason = quality.verdict(quality.Scores(*scores), frontal)
         if reason:
-            fates[row.key] = reason
+            fates[row.key] = dropped(row, stage, reason)
     return fates
 
 

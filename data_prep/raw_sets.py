@@ -1,32 +1,34 @@
-"""The raw sets, and a folder of one's own, harmonised into one data set."""
+"""Raw sets, and folders of one's own, harmonised into one data set."""
 
 import dataclasses
 import functools
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import pyarrow as pa
 
 from data_prep import beam
 from data_prep.decide import assign_splits, decide
 from data_prep.images import duplicates, quality, survey
 from data_prep.images.decoder import LIMITS
 from data_prep.images.records import check_size, make_records
-from data_prep.sources.folder import FileIndex, contradicting, one_row_a_file, read_folder
+from data_prep.sources.folder import FileIndex, contradicting, one_row_a_file, read_folder, unnamed
 from data_prep.sources.sets import SETS, raw_set
 from data_prep.tables import parquet
 from data_prep.tables.description import Description, contradictions
 from data_prep.tables.splits import SPLITS, check_fractions
-from data_prep.tables.table import Row, Table
+from data_prep.tables.table import Row, Table, dropped
 from rfxray.data import radiograph, writing
-from rfxray.data.manifest import read_ledger, summary
+from rfxray.data.manifest import read_ledger, reasons, summary
 from rfxray.data.plan import OF_ITEMS, Dropped, Plan, make_plan
 from rfxray.errors import DataError
 from rfxray.outputs.files import saving
 
-COMMAND = "data_prep.harmonise"
 BESIDE = ("survey", "table.parquet")
+SHOWN_CELLS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +37,14 @@ class Options:
 
     Attributes:
       roots: Folders of the raw sets, by their names in `SETS`.
-      own: Folder and table of a set of one's own, by its name.
+      own: Folder and table of each set of one's own, by its name.
       name: Name of the data set and its files.
       size: Side of the squares, pixels.
       out: Directory of the data set.
       validation, test: Shares of the patients.
       shard_examples: Images per shard.
       workers: Processes.
+      command: Name of the command, with which each line on stderr begins.
       beam: Options of the Apache Beam pipeline that is used instead, if it is.
     """
 
@@ -54,7 +57,12 @@ class Options:
     test: float
     shard_examples: int
     workers: int
+    command: str = "data_prep.harmonise"
     beam: str | None = None
+
+    def say(self, line: str) -> None:
+        """Prints a line of progress."""
+        print(f"{self.command}: {line}", file=sys.stderr, flush=True)
 
 
 def harmonise(options: Options) -> str:
@@ -82,17 +90,27 @@ def harmonise(options: Options) -> str:
     before = {key: value for key, value in before.items() if key not in OF_ITEMS}
     with saving(options.out), writing.claimed(options.out, BESIDE):
         writing.refuse_another(options.out, before)
-        _say(f"looking at {len(rows):,} files")
-        seen = survey.survey(rows, roots, options.out / "survey", run=run, command=COMMAND)
-        _say("looking for duplicates")
+        options.say(f"looking at {len(rows):,} files")
+        seen = survey.survey(rows, roots, options.out / "survey", run=run, command=options.command)
+        options.say("looking for duplicates")
         fates, found = decide(rows, splits, seen)
+        tables = _with_content(tables, seen)
         plan = plan_shards(tables, splits, fates, found, options)
+        for line in _planned(plan, tables, options):
+            options.say(line)
         make = functools.partial(make_records, roots=roots, size=options.size)
-        manifest = writing.write_claimed(plan, make, options.out, command=COMMAND, run=run)
-        parquet.write(options.out / "table.parquet", tables, splits, read_ledger(options.out))
+        manifest = writing.write_claimed(plan, make, options.out, command=options.command, run=run)
+        ledger = {drop.key: drop for drop in read_ledger(options.out)}
+        parquet.write(options.out / "table.parquet", tables, splits, ledger, _looks(seen))
     for name, counts in manifest["notes"]["sets"].items():
         published = f", {n:,} published" if (n := counts["published"]) else ""
-        _say(f"{name}: {counts['rows']:,} rows, {counts['kept']:,} kept{published}")
+        options.say(f"{name}: {counts['rows']:,} rows, {counts['kept']:,} kept{published}")
+    kept = sum(split["examples"] for split in manifest["splits"].values())
+    if kept < len(rows) / 2:
+        options.say(
+            f"WARNING: only {kept:,} of {len(rows):,} images with a row could be used; check "
+            "dropped.csv before training on this data set"
+        )
     return summary(manifest, options.out)
 
 
@@ -104,29 +122,51 @@ def _read_tables(options: Options) -> dict[str, Table]:
     """The table of every set, with the rows that have a file; says what was found."""
     tables = {}
     for name, root in options.roots.items():
-        _say(f"{name}: reading the tables in {root}")
+        options.say(f"{name}: reading the tables in {root}")
         read = SETS[name].read
         assert read is not None  # each of the seven has one
         tables[name] = locate(name, read(root), root)
     for name, (root, own) in options.own.items():
-        _say(f"reading {own.metadata}, looking for files in {root}")
-        table = read_folder(root, own.metadata, own.columns, own.mapped, name, own.source)
-        dropped = [Dropped(f"{name}: {drop.key}", drop.reason) for drop in table.dropped]
-        tables[name] = dataclasses.replace(table, dropped=dropped)
+        options.say(f"{name}: reading {own.metadata}, looking for files in {root}")
+        tables[name] = read_folder(root, own.metadata, own.columns, own.mapped, name, own.source)
     for name, table in tables.items():
-        rows, files, matched = (table.notes[what] for what in ("rows", "files", "matched"))
-        _say(f"{name}: {rows:,} rows, {files:,} files, {matched:,} match")
-        for line in contradictions(table):
-            _say(f"{name}: {line}")
-        hashed = table.notes["rows_without_split"]
-        if hashed and any(row.split for row in table.rows):
-            _say(f"{name}: {hashed:,} rows are in no official split; a hash of the patient decides")
+        for line in _found(table):
+            options.say(f"{name}: {line}")
     return tables
 
 
+def _found(table: Table) -> Iterator[str]:
+    """What a table and its files hold, line by line, before the long work begins."""
+    notes = table.notes
+    yield (
+        f"{notes['rows']:,} rows, {notes['files']:,} files, {notes['matched']:,} match, "
+        f"{len({row.patient for row in table.rows}):,} patients"
+    )
+    if count := notes["without_patient"]:
+        yield (
+            f"{count:,} rows have no patient id; each counts as a patient of its own, so a split "
+            "may divide a real one"
+        )
+    if notes["rows_without_split"] and any(row.split for row in table.rows):
+        yield (
+            f"{notes['rows_without_split']:,} rows are in no official split; a hash of the patient "
+            "decides"
+        )
+    yield from contradictions(table)
+    for attribute, cells in notes["not_understood"].items():
+        shown = ", ".join(f"{cell!r} × {n:,}" for cell, n in list(cells.items())[:SHOWN_CELLS])
+        more = f" and {len(cells) - SHOWN_CELLS:,} more" if len(cells) > SHOWN_CELLS else ""
+        yield (
+            f"{attribute}: {shown}{more} not understood, taken as unknown "
+            f"(--map {attribute}:CELL=VALUE)"
+        )
+    if count := notes["no_finding"]["contradicted"]:
+        yield f"no_finding contradicted the pathologies in {count:,} rows; the pathologies won"
+
+
 def locate(name: str, table: Table, root: Path) -> Table:
-    """The rows that have a file, with its path and length; the others go to the ledger: under
-    their key, or by their path if a row that is kept has that key.
+    """The rows that have a file, with its path; the others go to the ledger: under
+    their key, or without it if a row that is kept has that key.
     """
     files = FileIndex(root)
     found, named, lost = [], [], []
@@ -135,7 +175,7 @@ def locate(name: str, table: Table, root: Path) -> Table:
         if reason:
             lost.append((row, reason))
         else:
-            found.append(row._replace(path=path, length=files.size(path)))
+            found.append(row._replace(path=path))
             named.append(row.path)
     single, others = one_row_a_file(found, named)
     lost += [(found[i], reason) for i, reason in others.items()]
@@ -143,56 +183,73 @@ def locate(name: str, table: Table, root: Path) -> Table:
     for row in single:
         if rows.setdefault(row.key, row) is not row:
             lost.append((row, f"the key of an earlier row: {row.path}"))
-    dropped = list(table.dropped)
     for drop in table.dropped:
-        files.find(drop.key.removeprefix(f"{name}: "))  # files of dropped rows are not orphans
+        files.find(drop.path)  # files of dropped rows are not orphans
+    ledger = list(table.dropped)
     for row, reason in lost:
-        key = f"{name}: {row.path}" if row.key in rows else row.key
-        dropped.append(Dropped(key, reason))
-    for path in files.unnamed():
-        dropped.append(Dropped(f"{name}: {path}", "no row in the table"))
-    for path in files.leftovers:
-        dropped.append(Dropped(f"{name}: {path}", "a leftover of a broken download"))
+        drop = dropped(row, "files", reason)
+        ledger.append(dataclasses.replace(drop, key="") if row.key in rows else drop)
+    ledger += unnamed(name, files)
     notes = {
         **table.notes,
         "files": len(files.paths),
         "matched": len(rows),
         "contradicting": contradicting(others.values()),
     }
-    return dataclasses.replace(table, rows=list(rows.values()), dropped=dropped, notes=notes)
+    return dataclasses.replace(table, rows=list(rows.values()), dropped=ledger, notes=notes)
 
 
 # ---------------------------------------------------------------------------------------------
 # The plan
 
 
+def _with_content(tables: Mapping[str, Table], seen: Sequence[Path]) -> dict[str, Table]:
+    """The tables with the digest of each file, in the order in which the survey read them."""
+    content = iter(survey.columns(seen, ("content",))["content"].to_pylist())
+    return {
+        name: dataclasses.replace(
+            table, rows=[row._replace(content=next(content)) for row in table.rows]
+        )
+        for name, table in tables.items()
+    }
+
+
+def _looks(seen: Sequence[Path]) -> pa.Table:
+    """What `table.parquet` says of each file: its scores, null if it was refused."""
+    scores = survey.columns(seen, ("scores",))["scores"].to_pylist()
+    names = [f"score_{name}" for name in quality.Scores._fields]
+    unknown = [None] * len(names)
+    return pa.table(
+        [pa.array(c, pa.float32()) for c in zip(*(s or unknown for s in scores), strict=True)],
+        names,
+    )
+
+
 def plan_shards(
     tables: Mapping[str, Table],
     splits: Mapping[str, str],
-    fates: Mapping[str, str],
+    fates: Mapping[str, Dropped],
     found: Mapping,
     options: Options,
 ) -> Plan:
     """Which row goes into which shard: split after split, set after set, in the tables' order."""
     by_split: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    dropped, sets = [], {}
+    ledger, sets = [], {}
     for name, table in tables.items():
-        dropped += table.dropped
-        dropped += [Dropped(row.key, fates[row.key]) for row in table.rows if row.key in fates]
+        lost = [*table.dropped, *(fates[row.key] for row in table.rows if row.key in fates)]
         kept = [row for row in table.rows if row.key not in fates]
         for row in kept:
             by_split[splits[row.key]].append(row)
-        reasons = Counter(drop.reason.partition(":")[0] for drop in table.dropped)
-        reasons.update(fates[row.key].partition(":")[0] for row in table.rows if row.key in fates)
+        ledger += lost
         sets[name] = {
             **table.notes,
             "kept": len(kept),
-            "published": raw_set(name).published,
-            "dropped": dict(reasons.most_common()),
+            "published": raw_set(name).published if name in options.roots else None,
+            "dropped": reasons(lost),
         }
     return make_plan(
         by_split,
-        dropped=dropped,
+        dropped=ledger,
         notes={"sets": sets, "duplicates": found},
         **describe(tables, options),
     )
@@ -201,16 +258,15 @@ def plan_shards(
 def describe(tables: Iterable[str], options: Options) -> dict:
     """What `make_plan` takes that is known before an image is looked at."""
     size = options.size
-    own = [table.options for _, table in options.own.values()]
+    titles = ", ".join(raw_set(name).title if name in options.roots else name for name in tables)
     return {
         "name": options.name,
         "size": size,
         "shard_examples": options.shard_examples,
-        "description": f"Chest radiographs of {', '.join(raw_set(name).title for name in tables)}; "
-        f"{size} × {size} pixels of 16-bit grey.",
+        "description": f"Chest radiographs of {titles}; {size} × {size} pixels of 16-bit grey.",
         "options": {
             "sets": sorted(tables),
-            **(own[0] if own else {}),
+            "own": {name: table.options for name, (_, table) in options.own.items()},
             "validation": options.validation,
             "test": options.test,
             "quality": quality.THRESHOLDS,
@@ -221,5 +277,24 @@ def describe(tables: Iterable[str], options: Options) -> dict:
     }
 
 
-def _say(line: str) -> None:
-    print(f"{COMMAND}: {line}", file=sys.stderr, flush=True)
+def _planned(plan: Plan, tables: Mapping[str, Table], options: Options) -> Iterator[str]:
+    """What was decided, line by line, before the records are written."""
+    counts = Counter()
+    for shard in plan.shards:
+        counts[shard.split] += len(shard.items)
+    yield "planned: " + ", ".join(f"{split} {counts[split]:,}" for split in SPLITS if counts[split])
+    divided = sum(drop.stage == "split" and "divides" in drop.detail for drop in plan.dropped)
+    if divided:
+        yield (
+            f"WARNING: an official split divides patients; the side held out most keeps them, "
+            f"{divided:,} images of the other are left out"
+        )
+    by_hash = any(not row.split for table in tables.values() for row in table.rows)
+    for split, share in (("validation", options.validation), ("test", options.test)):
+        if by_hash and share and not counts[split]:
+            patients = len({row.patient for table in tables.values() for row in table.rows})
+            yield f"no patient fell into {split}: {patients:,} are few for {share:g}"
+    if plan.dropped:
+        yield "left out: " + ", ".join(
+            f"{reason} × {count:,}" for reason, count in reasons(plan.dropped).items()
+        )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from data_prep.images.decoder import decoder
-from data_prep.tables.table import Row
+from data_prep.tables.table import Row, dropped
 from rfxray.data.plan import Dropped
 from rfxray.data.radiograph import Refused
 from rfxray.errors import ConfigError
@@ -35,7 +35,7 @@ def make_records(
         try:
             image, _ = decoder().decode(os.path.join(root, row.path), size)
         except Refused as refusal:
-            yield Dropped(row.key, str(refusal))
+            yield dropped(row, "decode", str(refusal))
             continue
         yield {
             **image,

@@ -6,6 +6,7 @@ cut into chunks; the file of a chunk is named by a digest of all that decides it
 killed, or is started with other thresholds, continues with what is there.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -36,6 +37,7 @@ SCHEMA = pa.schema(
     {
         "key": pa.string(),
         "reason": pa.string(),  # empty if the file was decoded; the rest is then there
+        "content": pa.binary(32),  # SHA-256 of the file, null if it cannot be read
         "pixels": pa.binary(32),
         "hash": pa.binary(HASH_SIDE**2 // 8),
         "scores": pa.list_(
@@ -146,15 +148,19 @@ def _is_whole(path: Path) -> bool:
 
 
 def _look(row: Row, root: str) -> dict:
+    path, content = os.path.join(root, row.path), None
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        content = hashlib.file_digest(file, "sha256").digest()
     try:
-        picture, digest = decoder().decode(os.path.join(root, row.path), THUMBNAIL)
+        picture, digest = decoder().decode(path, THUMBNAIL)
     except Refused as refusal:
-        return {"key": row.key, "reason": str(refusal)}
+        return {"key": row.key, "reason": str(refusal), "content": content}
     thumbnail = squeeze(picture["image"], picture["content_box"])
     small = halve(thumbnail)
     return {
         "key": row.key,
         "reason": "",
+        "content": content,
         "pixels": digest,
         "hash": perceptual_hash(small),
         "scores": list(quality.scores(small)),
@@ -168,5 +174,5 @@ def _name(rows: Sequence[Row]) -> str:
     decided = [radiograph.versions(), radiograph.PREPROCESSING, LIMITS, looks]
     digest = hashlib.sha256(json.dumps(decided).encode())
     for row in rows:
-        digest.update(repr((row.key, row.path, row.length)).encode("utf-8", "backslashreplace"))
+        digest.update(repr((row.key, row.path)).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()[:32]

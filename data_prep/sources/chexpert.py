@@ -101,7 +101,7 @@ def _add(builder: TableBuilder, path: str, values, patient: str, split: str) -> 
     path = path.strip()
     parts = path.split("/")
     if len(parts) < 3:
-        builder.drop(f"{NAME}: {path}", "a path without patient and study")
+        builder.drop(path, "a path without patient and study")
         return
     patient = identifier(patient) or parts[-3]
     builder.add(path, values, patient=patient, study=parts[-2], image=parts[-1], split=split)

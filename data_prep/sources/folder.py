@@ -7,11 +7,13 @@ import os
 import posixpath
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 
 from data_prep.tables.columns import split_of
 from data_prep.tables.csv_table import MISFIT, rows
 from data_prep.tables.table import Row, Table, TableBuilder, make_key
+from data_prep.tables.table import dropped as drop_row
 from rfxray.attributes.vocabulary import INDEX
 from rfxray.data.plan import Dropped
 from rfxray.data.radiograph import EXTENSIONS
@@ -51,12 +53,14 @@ def read_folder(
     named = []
     for line, cells in rows(Path(metadata), columns):
         if cells is None:
-            builder.drop(f"line {line}", MISFIT)
+            builder.drop("", MISFIT, f"{Path(metadata).name} line {line}")
             continue
         image = cells["image"].strip()
         path, reason = files.find(image)
         if reason:
-            builder.drop(image or f"line {line}", reason)
+            reason, _, detail = reason.partition(": ")
+            where = "" if image else f"{Path(metadata).name} line {line}"
+            builder.drop(image, reason, detail or where, stage="files")
             continue
         named.append(image)
         values = dict(told_source)
@@ -69,15 +73,14 @@ def read_folder(
             study=cells.get("study", "").strip(),
             image=image,
             split=_official(cells, mapped, metadata),
-            length=files.size(path),
         )
     if not len(builder):
         raise DataError(_nothing_matches(images, metadata, files, builder.dropped))
     table = builder.table(files=len(files.paths))
     kept, others = one_row_a_file(table.rows, named)
-    dropped = [*table.dropped, *(Dropped(named[i], reason) for i, reason in others.items())]
-    dropped += [Dropped(path, "no row in the table") for path in files.unnamed()]
-    dropped += [Dropped(path, "a leftover of a broken download") for path in files.leftovers]
+    rows_of_others = (table.rows[i]._replace(path=named[i]) for i in others)
+    dropped = [*table.dropped, *map(drop_row, rows_of_others, repeat("files"), others.values())]
+    dropped += unnamed(name, files)
     notes = {
         **table.notes,
         "patients": len({row.patient for row in kept}),
@@ -85,6 +88,14 @@ def read_folder(
         "contradicting": contradicting(others.values()),
     }
     return dataclasses.replace(table, rows=kept, dropped=dropped, notes=notes)
+
+
+def unnamed(name: str, files: "FileIndex") -> Iterator[Dropped]:
+    """What of the files of a set goes to the ledger: those without a row, and leftovers."""
+    for path in files.unnamed():
+        yield Dropped(name, "", path, "files", "no row in the table")
+    for path in files.leftovers:
+        yield Dropped(name, "", path, "files", "a leftover of a broken download")
 
 
 def one_row_a_file(rows: Sequence[Row], named: Sequence[str]) -> tuple[list[Row], dict[int, str]]:
@@ -215,12 +226,6 @@ class FileIndex:
                     found.setdefault(tail[-1], []).extend(paths)
         return found
 
-    def size(self, path: str) -> int:
-        """Bytes of a file; 0 for one that cannot be asked, which decoding will say."""
-        with contextlib.suppress(OSError):
-            return os.path.getsize(os.path.join(self.folder, path))
-        return 0
-
     def _walk(self) -> Iterator[str]:
         tops = [str(self.folder)]
         entered = [os.path.realpath(self.folder)]
@@ -292,6 +297,6 @@ def _nothing_matches(images, metadata, files: FileIndex, dropped: Sequence[Dropp
     if not dropped:
         return f"{metadata} has no rows"
     return (
-        f"no row of {metadata} matches a file in {images}: the table has {dropped[0].key!r} "
+        f"no row of {metadata} matches a file in {images}: the table has {dropped[0].path!r} "
         f"({dropped[0].reason}), the folder has {files.paths[0]!r}"
     )

@@ -42,7 +42,7 @@ def read(root: Path) -> Table:
         image, view = cells["image"].strip(), cells["view"].strip()
         file = f"{cells['folder'].strip()}/{image}"
         if view == "EXCLUDE":
-            builder.drop(f"{NAME}: {file}", "projection EXCLUDE: no chest view")
+            builder.drop(file, "projection EXCLUDE", "no chest view")
             continue
         values = builder.cell("source", NAME, "the set")
         values |= builder.cell("view", view, f"{path.name}: Projection")

@@ -36,7 +36,7 @@ def read(root: Path) -> Table:
                 raise DataError(f"{path} has a study {study!r} that is not a JSON object")
             paths, views = _listed(entry.get("ImagePath")), _listed(entry.get("ImageViewPosition"))
             if not paths:
-                builder.drop(f"{NAME}: {study}", "a study that names no image")
+                builder.drop("", "a study that names no image", study)
                 continue
             if len(views) != len(paths):
                 builder.count_strange("view", f"{len(views)} views of {len(paths)} images")

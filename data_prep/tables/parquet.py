@@ -3,10 +3,11 @@
 | column | meaning |
 |---|---|
 | key, source, patient, study, image, path, split | as in the records; `split` is the final one |
-| fate | empty where the image became a record, else the reason why not |
+| stage, fate | empty if the image became a record, else what rejected it, and why |
 | view, sex, race, age | the value, null where unknown |
 | NAME_state | how the attribute is known, or not: a `State` of rfxray/attributes/states.py |
 | NAME_origin | where its value was read, empty if it is unknown |
+| score_NAME | what the quality filters judge by; null for a file that does not decode |
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from data_prep.tables.table import Row, Table
 from rfxray.attributes.states import State
 from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, NUM_ATTRIBUTES
+from rfxray.data.plan import Dropped
 from rfxray.errors import DataError, first_line
 from rfxray.outputs.files import whole_file
 
@@ -27,20 +29,29 @@ _STATES = pa.array([state.name.lower() for state in State])
 
 
 def write(
-    path: Path, tables: Mapping[str, Table], splits: Mapping[str, str], fates: Mapping[str, str]
+    path: Path,
+    tables: Mapping[str, Table],
+    splits: Mapping[str, str],
+    fates: Mapping[str, Dropped],
+    looks: pa.Table,
 ) -> None:
     """Writes every row of every table: what has neither row nor file is only in the ledger.
 
     Args:
-      splits: final split by key.
-      fates: reason by key, of the rows that became no record.
+      splits: Final split by key.
+      fates: Line of the ledger by key, of the rows that did not become a record.
+      looks: Further columns, what the survey saw of the file of each row in order.
     """
     writer = None
+    done = 0
     with whole_file(path) as temporary:
         for table in tables.values():
             for start in range(0, len(table.rows), BATCH):
                 rows = table.rows[start : start + BATCH]
                 batch = _batch(rows, table.origins, splits, fates)
+                for name, column in zip(looks.column_names, looks.columns, strict=True):
+                    batch = batch.append_column(name, column.slice(done, len(rows)))
+                done += len(rows)
                 writer = writer or pq.ParquetWriter(temporary, batch.schema)
                 writer.write_table(batch)
         if writer is not None:
@@ -71,7 +82,8 @@ def _batch(rows: Sequence[Row], origins: Sequence[str], splits, fates) -> pa.Tab
         "image": [part[3] for part in parts],
         "path": [row.path for row in rows],
         "split": _dictionary(splits.get(row.key, row.split) for row in rows),
-        "fate": _dictionary(fates.get(row.key, "") for row in rows),
+        "stage": _dictionary(fates[row.key].stage if row.key in fates else "" for row in rows),
+        "fate": _dictionary(_text(fates.get(row.key)) for row in rows),
     }
     numbers, states, codes = (
         np.frombuffer(b"".join(getattr(row, field) for row in rows), dtype).reshape(
@@ -94,6 +106,12 @@ def _batch(rows: Sequence[Row], origins: Sequence[str], splits, fates) -> pa.Tab
             pa.array(codes[:, i].astype(np.int32)), pa.array(origins)
         )
     return pa.table(columns)
+
+
+def _text(drop: Dropped | None) -> str:
+    if drop is None:
+        return ""
+    return f"{drop.reason}: {drop.detail}" if drop.detail else drop.reason
 
 
 def _dictionary(texts: Iterable[str]) -> pa.Array:

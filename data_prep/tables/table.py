@@ -31,23 +31,23 @@ class Row(NamedTuple):
 
     Attributes:
       path: of the file, relative to the folder of images.
-      length: bytes of the file, so that one that changes before a restart is noticed.
       key: `source/patient/study/image`.
       patient: `source/patient`.
       split: as the source's own split says; empty where it has none.
       attributes: float32 [19], its bytes.
       states: int8 [19], its bytes.
       origins: uint8 [19], its bytes: where each value came from, an index of `Table.origins`.
+      content: SHA-256 of the file, so that one that changes is noticed; empty until it is read.
     """
 
     path: str
-    length: int
     key: str
     patient: str
     split: str
     attributes: bytes
     states: bytes
     origins: bytes
+    content: bytes = b""
 
 
 class Value(NamedTuple):
@@ -91,7 +91,7 @@ class TableBuilder:
         self.dropped: list[Dropped] = []
         self.without_patient = self.without_split = self.row_count = 0
         self._read = reader(mapped or {})
-        self._named: list[tuple[str, int, str, str, str]] = []
+        self._named: list[tuple[str, str, str, str]] = []
         self._numbers, self._states = array.array("f"), array.array("b")
         self._origin_codes = array.array("B")
         self._origins = {UNTOLD: 0, DERIVED: 1}
@@ -106,7 +106,7 @@ class TableBuilder:
         """`csv_table.rows` of a published table; its misfits go to the ledger."""
         for line, cells in csv_table.rows(path, columns, optional):
             if cells is None:
-                self.drop(f"{self.name}: {path.name} line {line}", csv_table.MISFIT)
+                self.drop("", csv_table.MISFIT, f"{path.name} line {line}")
             else:
                 yield line, cells
 
@@ -123,9 +123,10 @@ class TableBuilder:
         """Notes that a cell was not understood and taken as unknown."""
         self._strange.setdefault(attribute, Counter())[text.strip()] += 1
 
-    def drop(self, key: str, reason: str) -> None:
+    def drop(self, path: str, reason: str, detail: str = "", stage: str = "table") -> None:
+        """Lists a row that becomes none of `rows`; `path` is what it says of its file."""
         self.row_count += 1
-        self.dropped.append(Dropped(key, reason))
+        self.dropped.append(Dropped(self.name, "", path, stage, reason, detail))
 
     def add(
         self,
@@ -136,7 +137,6 @@ class TableBuilder:
         study: str = "",
         image: str,
         split: str = "",
-        length: int = 0,
     ) -> None:
         """One row; what `values` does not name is unlabelled, an id such as `nan` is none."""
         patient, study = identifier(patient), identifier(study)
@@ -154,7 +154,7 @@ class TableBuilder:
         self._states.extend(states)
         self._origin_codes.extend(origins)
         key, patient = make_key(self.name, patient or image, study, image)
-        self._named.append((path, length, key, patient, split))
+        self._named.append((path, key, patient, split))
 
     def table(self, *, carved: bool = False, **notes: Any) -> Table:
         numbers = np.frombuffer(self._numbers, np.float32).reshape(-1, NUM_ATTRIBUTES)
@@ -182,6 +182,12 @@ class TableBuilder:
             "not_understood": {a: _listed(self._strange[a]) for a in NAMES if a in self._strange},
         }
         return Table(rows, self.dropped, {**counted, **notes}, tuple(self._origins), carved)
+
+
+def dropped(row: Row, stage: str, why: str) -> Dropped:
+    """The line of the ledger for a row, `why` being a reason and, after a colon, its detail."""
+    reason, _, detail = why.partition(": ")
+    return Dropped(row.key.partition("/")[0], row.key, row.path, stage, reason, detail)
 
 
 def make_key(source: str, patient: str, study: str, image: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ a damaged one is never read.
 """
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
@@ -25,6 +26,7 @@ from rfxray.errors import DataError
 from rfxray.outputs.files import sync, write_whole
 
 NAME = "manifest.json"
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # what a cell of a table must not begin with
 
 
 def publish(
@@ -49,7 +51,7 @@ def publish(
     partial = out / "partial"
     fragments = [read_json(partial / f"{shard.stem}.json") for shard in plan.shards]
     dropped = [*plan.dropped, *(Dropped(*d) for fragment in fragments for d in fragment["dropped"])]
-    write_whole(out / "dropped.csv", _dropped_csv(dropped))
+    publish_ledger(out, dropped)
     by_split: dict[str, list] = {}
     for shard, fragment in zip(plan.shards, fragments, strict=True):
         if fragment["examples"]:
@@ -77,14 +79,33 @@ def publish(
 
 
 def reasons(dropped: Iterable[Dropped]) -> dict[str, int]:
-    """How many were dropped for each reason, most first; a reason's detail follows a colon."""
-    return dict(Counter(drop.reason.partition(":")[0] for drop in dropped).most_common())
+    """How many were dropped for each reason, most first."""
+    return dict(Counter(drop.reason for drop in dropped).most_common())
 
 
-def read_ledger(out: str | os.PathLike) -> dict[str, str]:
-    """Why each thing in `dropped.csv` was dropped, by key."""
+def publish_ledger(out: Path, dropped: Iterable[Dropped]) -> None:
+    """Writes `dropped.csv`, without a cell that a spreadsheet takes for a formula."""
+    table = io.StringIO()
+    writer = csv.writer(table, quoting=csv.QUOTE_ALL, lineterminator="\n")  # a name may hold \r
+    writer.writerow([field.name for field in dataclasses.fields(Dropped)])
+    writer.writerows(map(_inert, dataclasses.astuple(drop)) for drop in dropped)
+    write_whole(out / "dropped.csv", table.getvalue())
+
+
+def read_ledger(out: str | os.PathLike) -> list[Dropped]:
+    """What `dropped.csv` lists, in order."""
     with open(Path(out) / "dropped.csv", encoding="utf-8", newline="") as file:
-        return {row["key"]: row["reason"] for row in csv.DictReader(file)}
+        return [Dropped(**{k: _bare(v) for k, v in row.items()}) for row in csv.DictReader(file)]
+
+
+def _inert(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula: an apostrophe before what looks like one."""
+    return "'" + text if text.startswith(FORMULA) else text
+
+
+def _bare(cell: str) -> str:
+    """The text of which `_inert` made a cell."""
+    return cell[1:] if cell.startswith("'") else cell
 
 
 def summary(manifest: Mapping[str, Any], out: str | os.PathLike) -> str:
@@ -192,14 +213,6 @@ def _per_example(written: Iterable[tuple[Shard, dict]]) -> Iterable[str]:
     for _, fragment in written:
         digests = fragment["digests"]
         yield from (digests[i : i + 64] for i in range(0, len(digests), 64))
-
-
-def _dropped_csv(dropped: Iterable[Dropped]) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["key", "reason"])
-    writer.writerows((drop.key, drop.reason) for drop in dropped)
-    return table.getvalue()
 
 
 def _write_tfds_metadata(plan: Plan, out: Path, by_split: Mapping[str, list]) -> None:

@@ -12,15 +12,30 @@ from typing import Any
 from rfxray import __version__
 from rfxray.errors import ConfigError
 
+STAGES = ("table", "files", "decode", "quality", "duplicate", "split")
 OF_ITEMS = ("items", "inputs_sha256")  # entries of a plan's identity that no option decides
 
 
 @dataclasses.dataclass(frozen=True)
 class Dropped:
-    """Something that did not become a record: its key (or path), and why in a few words."""
+    """Something that did not become a record: one line of `dropped.csv`.
 
+    Attributes:
+      set: Name of the set that it belongs to.
+      key: Key of the record that it would have become; empty for a file without a row, a line of
+        a table without an image, and a row with the key of a row that is kept.
+      path: Path of its file, as the disk has it, else as the table does; empty for a line.
+      stage: What rejected it: one of `STAGES`.
+      reason: A few words, the same for everything with the same problem.
+      detail: What else is known; free text.
+    """
+
+    set: str
     key: str
+    path: str
+    stage: str
     reason: str
+    detail: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

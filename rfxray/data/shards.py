@@ -5,6 +5,7 @@ fragment (its counts, checksums and drops as JSON) in `partial/`, or nothing. If
 fragment, the shard is done. Writing a shard twice gives the same bytes.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -65,7 +66,7 @@ def write_shard(
         writer = ArrayRecordWriter(os.fspath(temporary), WRITER_OPTIONS)
         for item, result in zip(shard.items, records, strict=True):
             if isinstance(result, Dropped):
-                dropped.append([result.key, result.reason])
+                dropped.append(dataclasses.astuple(result))
             else:
                 if np.shape(result["image"]) != (size, size):
                     shape = np.shape(result["image"])

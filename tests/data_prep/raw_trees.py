@@ -19,6 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from data_prep.phantom import draw_attributes, draw_images
 from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, INDEX
+from rfxray.data.manifest import read_ledger
 
 SIDE = 96
 LATERALS = (1, 11)
@@ -41,6 +42,25 @@ def pictures():
     attributes = draw_attributes(3, indices)
     attributes[:, INDEX["view"]] = [2 if i in LATERALS else 0 for i in indices]
     return draw_images(attributes, 3, indices, SIDE)
+
+
+@functools.cache
+def frontal(count):
+    """[count, 96, 96] uint16 phantoms of PA view."""
+    indices = np.arange(count)
+    attributes = draw_attributes(5, indices)
+    attributes[:, INDEX["view"]] = 0
+    return draw_images(attributes, 5, indices, SIDE)
+
+
+def ledger(out):
+    """Why each thing in `dropped.csv` was dropped, by its key, or by set and path or detail."""
+    found = {}
+    for drop in read_ledger(out):
+        name = drop.key or f"{drop.set}: {drop.path or drop.detail}"
+        more = f": {drop.detail}" if drop.detail and not name.endswith(drop.detail) else ""
+        found[name] = drop.reason + more
+    return found
 
 
 def eight(number):

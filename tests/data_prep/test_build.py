@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 import data_prep
 from data_prep.build import main
 from rfxray.data.record import deserialize
+from tests.data_prep import raw_trees
 
 ROOT = Path(data_prep.__file__).parents[1]
 SHARED = Path(os.environ.get("RFXRAY_SHARED", ROOT.parent / "shared"))
@@ -31,11 +33,10 @@ def raw(tmp_path_factory):
     folder = tmp_path_factory.mktemp("raw")
     images = folder / "images"
     images.mkdir()
-    rng = np.random.default_rng(0)
     rows = ["patient_id,image_id,sex,age,projection"]
-    for i in range(30):
+    for i, drawn in enumerate(raw_trees.frontal(30)):
         shape = (40, 200) if i == 7 else (50 + i, 60)
-        picture = rng.integers(200, 3000, shape).astype(np.uint16)
+        picture = 200 + cv2.resize(drawn, shape[::-1], interpolation=cv2.INTER_AREA) // 24
         Image.fromarray(picture).save(images / f"i{i}.png")
         rows.append(
             f"p{i % 12},i{i},{'mf'[i % 2]},{'' if i % 3 else 40 + i},{['ap', 'PA', 'odd'][i % 3]}"
@@ -68,7 +69,8 @@ def records(out, split="train"):
 
 
 def hashes(out):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.iterdir()}
+    files = [path for path in out.rglob("*") if path.is_file()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +82,7 @@ def built(raw, tmp_path_factory):
 
 def test_every_image_becomes_a_record_or_is_dropped_with_a_reason(built):
     found = [record for split in ("train", "validation") for record in records(built, split)]
-    with open(built / "dropped.csv", newline="") as file:
-        dropped = {row["key"]: row["reason"] for row in csv.DictReader(file)}
+    dropped = raw_trees.ledger(built)
     assert set(dropped) == {"radiographs/p3//i3", "radiographs/p7//i7"}
     assert dropped["radiographs/p7//i7"] == (
         "too narrow: 40 × 200 pixels, more than 4 times as long as wide"
@@ -109,11 +110,11 @@ def test_each_patient_is_in_one_split_only(built):
 
 def test_manifest_lists_options_versions_and_cells_not_understood(built):
     manifest = json.loads((built / "manifest.json").read_text())
-    assert manifest["notes"]["not_understood"] == {"view": {"odd": 10}}
+    assert manifest["notes"]["sets"]["radiographs"]["not_understood"] == {"view": {"odd": 10}}
     assert manifest["dropped_reasons"] == {"does not decode": 1, "too narrow": 1}
     assert manifest["preprocessing"]["percentiles"] == [0.5, 99.5]
     assert manifest["versions"]["pillow"]
-    assert manifest["options"]["columns"]["view"] == "projection"
+    assert manifest["options"]["own"]["radiographs"]["columns"]["view"] == "projection"
     states = Counter()
     for split in manifest["splits"].values():
         states.update(split["counts"]["age"]["states"])
@@ -202,9 +203,8 @@ def test_images_that_match_no_row_are_an_error(raw, tmp_path, capsys):
 
 def write_set(folder, names, broken):
     (folder / "images").mkdir()
-    for i, name in enumerate(names):
-        picture = np.random.default_rng(i).integers(0, 255, (64, 64)).astype(np.uint8)
-        Image.fromarray(picture * (name not in broken)).save(folder / "images" / f"{name}.png")
+    for drawn, name in zip(raw_trees.frontal(30), names, strict=False):
+        Image.fromarray(drawn * (name not in broken)).save(folder / "images" / f"{name}.png")
     (folder / "table.csv").write_text(
         "patient_id,image_id,sex,age,projection\n" + "".join(f",{name},,,\n" for name in names)
     )
@@ -220,8 +220,8 @@ def test_warns_of_unusable_images_and_missing_patient_ids(tmp_path, capsys):
     write_set(tmp_path, "abc", broken="ab")
     main(arguments(tmp_path, tmp_path / "set", validation=0))
     err = capsys.readouterr().err
-    assert "WARNING: only 1 of 3 matched images" in err
-    assert "3 images have no patient id" in err
+    assert "WARNING: only 1 of 3 images with a row" in err
+    assert "3 rows have no patient id" in err
 
 
 def test_patient_in_several_splits_keeps_only_the_most_held_out_one(tmp_path, capsys):
@@ -234,14 +234,30 @@ def test_patient_in_several_splits_keeps_only_the_most_held_out_one(tmp_path, ca
     out = tmp_path / "set"
     main([*arguments(tmp_path, out), "--column", "split=fold"])
     err = capsys.readouterr().err
-    assert "WARNING: the table's own split divides patients" in err
+    assert "WARNING: an official split divides patients" in err
     assert "2 images of the other are left out" in err
     kept = {split: [r["key"] for r in records(out, split)] for split in ("train", "test")}
     assert kept == {"train": ["radiographs/q//c"], "test": ["radiographs/p//b"]}
-    with open(out / "dropped.csv", newline="") as file:
-        dropped = {row["key"]: row["reason"] for row in csv.DictReader(file)}
+    dropped = raw_trees.ledger(out)
     why = "its patient is in test: the set's own split divides it"
     assert dropped == {"radiographs/p//a": why, "radiographs/p//d": why}
+
+
+def test_copies_of_one_picture_are_never_on_both_sides_of_a_split(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    for i in range(20):
+        Image.fromarray(raw_trees.frontal(30)[0]).save(tmp_path / "images" / f"{i}.png")
+    (tmp_path / "table.csv").write_text(
+        "patient_id,image_id,sex,age,projection\n" + "".join(f"p{i},{i},,,\n" for i in range(20))
+    )
+    out = tmp_path / "set"
+    main(arguments(tmp_path, out, validation=0.5))
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert {split: part["examples"] for split, part in manifest["splits"].items()} == {
+        "validation": 1
+    }
+    assert manifest["dropped_reasons"] == {"a duplicate": 19}
+    assert "left out: a duplicate × 19" in capsys.readouterr().err
 
 
 def test_contradicting_rows_are_dropped_with_a_warning(tmp_path, capsys):
@@ -276,7 +292,8 @@ def test_real_radiographs_keep_their_attributes_and_contrast(tmp_path):
     assert views == Counter(row["projection"].upper() for row in rows)
     assert sexes == Counter(row["sex"].upper() for row in rows)
     assert ages == {"unknown": len(rows)}  # redacted
-    assert manifest["notes"]["patients"] == len({row["patient_id"] for row in rows})
+    patients = len({row["patient_id"] for row in rows})
+    assert manifest["notes"]["sets"]["hannover"]["patients"] == patients
     for record in records(out):
         top, left, height, width = record["content_box"]
         content = record["image"][top : top + height, left : left + width] / 65535

@@ -1,4 +1,3 @@
-import csv
 import dataclasses
 import gzip
 import hashlib
@@ -27,6 +26,7 @@ from data_prep.tables.table import TableBuilder
 from rfxray.attributes.states import State, known_from_states
 from rfxray.attributes.vocabulary import FINDING_NAMES, Attributes, decode
 from rfxray.data import writing
+from rfxray.data.plan import Dropped
 from rfxray.data.record import deserialize
 from tests.data_prep import raw_trees
 from tests.data_prep.expected import KEPT, LEDGER, STATES
@@ -53,11 +53,6 @@ def records(out):
             yield from ((name, deserialize(data)) for data in reader.read_all())
 
 
-def ledger(out):
-    with open(out / "dropped.csv", encoding="utf-8", newline="") as file:
-        return {row["key"]: row["reason"] for row in csv.DictReader(file)}
-
-
 def hashes(out):
     files = sorted(path for path in out.rglob("*") if path.is_file())
     return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
@@ -78,7 +73,7 @@ def harmonised(roots, tmp_path_factory):
 def test_every_row_and_file_becomes_a_record_or_is_in_dropped_csv(harmonised):
     found = {record["key"]: split for split, record in records(harmonised)}
     assert found == {key: split for key, (split, _) in KEPT.items()}
-    dropped = ledger(harmonised)
+    dropped = raw_trees.ledger(harmonised)
     assert set(dropped) == set(LEDGER)
     for key, begins in LEDGER.items():
         assert dropped[key].startswith(begins), key
@@ -178,7 +173,7 @@ def test_table_has_fate_and_origin_of_every_row(harmonised):
     kept = {key for key, row in rows.items() if not row["fate"]}
     assert kept == set(KEPT)
     fates = {key: row["fate"] for key, row in rows.items() if row["fate"]}
-    assert fates.items() <= ledger(harmonised).items()
+    assert fates.items() <= raw_trees.ledger(harmonised).items()
     first = rows["mimic/10000032/50414267/02aa804e-bde0afdd"]
     assert (first["view"], first["race"], first["age"]) == ("PA", "White", 52.0)
     assert first["race_origin"] == "MIMIC-IV: admissions.race"
@@ -327,7 +322,7 @@ def test_repeated_row_does_not_change_the_first_one(roots, tmp_path, capsys):
     main(arguments({"nih": root}, out))
     rows = pq.read_table(out / "table.parquet").to_pylist()
     assert {row["key"]: row["fate"] for row in rows} == {row["key"]: "" for row in rows}
-    reasons = ledger(out)
+    reasons = raw_trees.ledger(out)
     assert reasons["nih: images_001/images/00000002_000.png"] == "the file of an earlier row"
     assert reasons["nih: images_002/images/00000003_000.png"] == "contradicts an earlier row"
     assert "nih: WARNING: 1 rows contradict another row" in capsys.readouterr().err
@@ -376,7 +371,7 @@ def test_patient_in_several_splits_keeps_only_the_most_held_out_one(roots, tmp_p
         first: "test",
         "2a2277a9-b0ded155": "validation",
     }
-    reason = ledger(out)[f"mimic/10000032/50414267/{second}"]
+    reason = raw_trees.ledger(out)[f"mimic/10000032/50414267/{second}"]
     assert reason == "its patient is in test: the set's own split divides it"
 
 
@@ -398,7 +393,9 @@ def test_own_folder_is_harmonised_with_the_sets(roots, tmp_path, capsys):
     main([*arguments({"nih": roots["nih"]}, out), *own])
     split = {record["key"]: split for split, record in records(out)}
     assert split["mine/p1//a"] == "train"
-    reasons = {key: reason for key, reason in ledger(out).items() if key.startswith("mine")}
+    reasons = {
+        key: reason for key, reason in raw_trees.ledger(out).items() if key.startswith("mine")
+    }
     assert reasons == {
         "mine/p2//c": "a duplicate: the same pixels as nih/2/0/00000002_000.png",
         "mine: z": "no file",
@@ -433,4 +430,4 @@ def test_second_row_with_the_same_key_is_dropped(tmp_path):
     located = locate("nih", builder.table(), tmp_path)
     assert [row.path for row in located.rows] == ["a/x.png"]
     (drop,) = located.dropped
-    assert (drop.key, drop.reason) == ("nih: b/x.png", "the key of an earlier row: b/x.png")
+    assert drop == Dropped("nih", "", "b/x.png", "files", "the key of an earlier row", "b/x.png")

@@ -128,8 +128,8 @@ def test_vindr_cells_other_than_0_and_1_are_unknown(tmp_path):
     assert read.notes["not_understood"]["no_finding"] == {
         "Cardiomegaly: ''": 1, "Pneumothorax: ''": 1, "No finding: ''": 1, "Cardiomegaly: 'yes'": 1,
     }  # fmt: skip
-    assert [(drop.key, drop.reason) for drop in read.dropped] == [
-        ("vindr: image_labels_train.csv line 9", MISFIT)
+    assert [(drop.detail, drop.reason) for drop in read.dropped] == [
+        ("image_labels_train.csv line 9", MISFIT)
     ]
 
 
@@ -139,7 +139,7 @@ def test_truncated_vindr_rows_are_dropped(tmp_path):
     )
     read = vindr.read(tmp_path)
     assert [row.path for row in read.rows] == ["train/a.dicom"]
-    assert [drop.key for drop in read.dropped] == ["vindr: train.csv line 3"]
+    assert [drop.detail for drop in read.dropped] == ["train.csv line 3"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_truncated_mimic_rows_are_dropped_by_line(tmp_path, name, lines):
     text = gzip.decompress(path.read_bytes()).decode()
     path.write_bytes(gzip.compress((text + "\n".join(lines) + "\n").encode()))
     (drop,) = mimic.read(tmp_path).dropped
-    assert drop.key == f"mimic: {path.name} line {len(text.splitlines()) + 1}"
+    assert drop.detail == f"{path.name} line {len(text.splitlines()) + 1}"
     assert drop.reason == MISFIT
 
 
@@ -237,9 +237,9 @@ def test_rexgradient_study_may_have_one_image_or_none(tmp_path):
     (tmp_path / "chexbert.csv").write_text(f"study,{','.join(LABELS)}\ns1,1.0\n")
     read = rexgradient.read(tmp_path)
     assert [(row.path, known(row)) for row in read.rows] == [("deid_png/a.png", {"view": "PA"})]
-    assert [(drop.key, drop.reason) for drop in read.dropped] == [
-        ("rexgradient: chexbert.csv line 2", MISFIT),
-        ("rexgradient: s2", "a study that names no image"),
+    assert [(drop.detail, drop.reason) for drop in read.dropped] == [
+        ("chexbert.csv line 2", MISFIT),
+        ("s2", "a study that names no image"),
     ]
 
 

@@ -84,9 +84,9 @@ def test_ambiguous_names_are_reported(tmp_path):
 def test_rows_without_files_and_files_without_rows_are_listed(images):
     table = read(images, "image\na\nmissing\na.png\n\n,\nb\n")
     assert [row.path for row in table.rows] == ["a.png", "b.jpg"]
-    assert [(drop.key, drop.reason) for drop in table.dropped] == [
+    assert [(drop.path or drop.detail, drop.reason) for drop in table.dropped] == [
         ("missing", "no file"),
-        ("line 6", "a row that names no image"),
+        ("table.csv line 6", "a row that names no image"),
         ("a.png", "the file of an earlier row"),
         ("deep/c.dcm", "no row in the table"),
         ("deep/er/d.PNG", "no row in the table"),
@@ -95,7 +95,11 @@ def test_rows_without_files_and_files_without_rows_are_listed(images):
 
 
 def reasons(table):
-    return {drop.key: drop.reason for drop in table.dropped}
+    return {
+        drop.path or drop.detail: drop.reason
+        + (f": {drop.detail}" if drop.detail and drop.path else "")
+        for drop in table.dropped
+    }
 
 
 def test_file_of_a_dropped_row_is_not_listed_as_rowless(tmp_path):
@@ -162,7 +166,7 @@ def test_rows_that_do_not_fit_the_header_are_dropped(images, header, row, fits):
     first = ",".join("a" if name == "image" else "" for name in header.split(","))
     table = read(images, f"{header}\n{first}\n{row}\n", ["image=image", "view=view"])
     assert len(table.rows) == 1 + fits
-    assert reasons(table).get("line 3") == (None if fits else MISFIT)
+    assert reasons(table).get("table.csv line 3") == (None if fits else MISFIT)
 
 
 def test_cells_become_attributes_and_states(images):

@@ -46,8 +46,10 @@ def draw(i):
 def make(items):
     """One record per item, except 10 to 19 (a whole shard) and every seventh, which are dropped."""
     for i in items:
-        lost = 10 <= i < 20 or i % 7 == 3
-        yield plan.Dropped(f"toy/{i}", f"torn: at {i}") if lost else draw(i)
+        if 10 <= i < 20 or i % 7 == 3:
+            yield plan.Dropped("toy", f"toy/{i}", f"{i}.png", "decode", "torn", f"at {i}")
+        else:
+            yield draw(i)
 
 
 def toy_plan(shard_examples=10, **changed):
@@ -118,8 +120,8 @@ def test_manifest_describes_the_written_files(written):
     assert manifest["dropped_reasons"] == {"torn": manifest["dropped"]}
     with open(out / "dropped.csv", newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["key", "reason"]
-    assert rows[1] == ["toy/3", "torn: at 3"]
+    assert rows[0] == ["set", "key", "path", "stage", "reason", "detail"]
+    assert rows[1] == ["toy", "toy/3", "3.png", "decode", "torn", "at 3"]
     assert len(rows) == 1 + manifest["dropped"]
     assert not (out / "partial").exists()
 
@@ -232,7 +234,22 @@ def test_manifest_checksum_ignores_formatting(written, tmp_path):
 
 def test_dropped_csv_is_written_when_nothing_is_dropped(tmp_path):
     write_dataset(toy_plan(splits={"train": range(3)}), make, tmp_path / "toy")
-    assert (tmp_path / "toy" / "dropped.csv").read_text() == "key,reason\n"
+    assert (tmp_path / "toy" / "dropped.csv").read_text() == (
+        '"set","key","path","stage","reason","detail"\n'
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["=1+1", "+49 30", "-1.png", "@sum", "\t=x", "\r=x", "'=x", "'", "a=b", 'say "x",\ny', ""],
+)
+def test_no_cell_of_dropped_csv_is_a_formula_and_each_is_read_back(tmp_path, text):
+    drop = plan.Dropped("toy", text, text, "decode", text, text)
+    manifests.publish_ledger(tmp_path, [drop])
+    with open(tmp_path / "dropped.csv", encoding="utf-8", newline="") as file:
+        _, row = csv.reader(file)
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row)
+    assert manifests.read_ledger(tmp_path) == [drop]
 
 
 def test_complete_data_set_is_reported_and_not_changed(written, capsys):
