@@ -2,7 +2,8 @@
 
 A decoder meets files that nobody has vetted. What hangs, takes too much memory or crashes takes its
 own process with it and becomes a reason for the ledger; the next file gets a fresh one. The limit
-is of processor time, so that a busy machine drops no other files than an idle one.
+is of processor time, so that a busy machine drops no other files than an idle one. What it answers
+is checked (`wire.py`): a decoder that a file has broken can cause a refusal, nothing else.
 
     python -m data_prep.images.decoder   # the process itself: requests on stdin, answers on stdout
 """
@@ -11,23 +12,25 @@ import contextlib
 import functools
 import hashlib
 import os
-import pickle
 import resource
 import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from data_prep.images import wire
 from rfxray.data.radiograph import Refused, read, square
 from rfxray.errors import Preempted
 
 SECONDS = 30
 BYTES = 2 << 30
 STALLED_SECONDS = 600  # of the clock: the storage hangs, not the decoder
+ANSWER_SECONDS = 60  # of the clock, from the first byte of an answer to its last; 1 ms is usual
 LIMITS = {"decoder_seconds": SECONDS, "decoder_bytes": BYTES}
 
 
@@ -37,25 +40,28 @@ class Decoder:
     def __init__(self):
         self._process: subprocess.Popen | None = None
 
-    def decode(self, path: str | os.PathLike, size: int) -> tuple[dict, bytes]:
-        """`radiograph.square` of a file, and the sha256 of its decoded pixels.
+    def decode(self, path: str | os.PathLike, size: int) -> tuple[dict, bytes, tuple[str, ...]]:
+        """`radiograph.square` of a file, the sha256 of its decoded pixels, and remarks about how it
+        was read (`Radiograph.notes`).
 
         Raises:
           Refused: If `radiograph` refuses it, or it broke the decoder twice.
           Preempted: If the storage gives no answer.
         """
-        for attempt in (1, 2):  # retry once: an earlier file may have corrupted the process
+        reason = ""
+        for _ in range(2):  # retry once: an earlier file may have corrupted the process
             try:
-                answer = self._ask((os.fspath(path), size))
-            except (EOFError, BrokenPipeError, pickle.UnpicklingError):
+                answer = self._ask(os.fspath(path), size)
+            except (wire.TornAnswer, BrokenPipeError):
                 reason = _cause(self.close())
-                if attempt == 2:
-                    raise Refused(reason) from None
+            except wire.Nonsense as error:
+                self._kill()
+                reason = f"the decoder answered nonsense: {error}"
             else:
                 if isinstance(answer, str):
                     raise Refused(answer)
                 return answer
-        raise AssertionError
+        raise Refused(reason)
 
     def close(self) -> int:
         """Ends the process; returns how it ended, as `subprocess` has it."""
@@ -73,17 +79,24 @@ class Decoder:
         finally:
             answers.close()
 
-    def _ask(self, request):
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self.close()
+
+    def _ask(self, path: str, size: int) -> str | tuple[dict, bytes, tuple[str, ...]]:
+        if self._process is not None:
+            _, answers = _pipes(self._process)
+            if select.select([answers], [], [], 0)[0]:  # it ended, or talks without being asked
+                self._kill()
         if self._process is None:
             self._process = _start()
         requests, answers = _pipes(self._process)
-        pickle.dump(request, requests)
-        requests.flush()
+        wire.send(requests.fileno(), {"path": path, "size": size})
         if not select.select([answers], [], [], STALLED_SECONDS)[0]:
-            self._process.kill()
-            self.close()
-            raise Preempted(f"no answer over {request[0]} in {STALLED_SECONDS} s; is it readable?")
-        return pickle.load(answers)
+            self._kill()
+            raise Preempted(f"no answer over {path} in {STALLED_SECONDS} s; is it readable?")
+        return wire.receive_answer(answers.fileno(), size, time.monotonic() + ANSWER_SECONDS)
 
 
 def _pipes(process: subprocess.Popen) -> tuple[IO[bytes], IO[bytes]]:
@@ -120,34 +133,38 @@ def _cause(code: int) -> str:
 
 
 def _serve() -> None:
-    """Answers until stdin ends: a record and a digest, or the reason of a refusal."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    """Answers until stdin ends: a record, a digest and notes, or the reason of a refusal."""
+    requests, answers = sys.stdin.fileno(), os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what C code prints is not an answer
     already = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (already + BYTES, already + BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     while True:
         try:
-            path, size = pickle.load(sys.stdin.buffer)
-        except EOFError:
+            request = wire.receive_header(requests)
+        except wire.TornAnswer:
             return
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # its signal kills, inside C code too
+        answer, reason = None, ""
         try:
-            answer = _decode(path, size)
+            answer = _decode(request["path"], request["size"])
         except Refused as refusal:
-            answer = str(refusal)
+            reason = str(refusal)
         except MemoryError:
-            answer = f"needs too much memory: over {BYTES >> 20} MiB"
+            reason = f"needs too much memory: over {BYTES >> 20} MiB"
         signal.setitimer(signal.ITIMER_PROF, 0)
-        pickle.dump(answer, answers)
-        answers.flush()
+        if answer is None:
+            wire.send_refusal(answers, reason)
+        else:
+            wire.send_picture(answers, *answer)
 
 
-def _decode(path: str, size: int) -> tuple[dict, bytes]:
+def _decode(path: str, size: int) -> tuple[dict, bytes, tuple[str, ...]]:
     radiograph = read(path)
     pixels = np.ascontiguousarray(radiograph.pixels)
     digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.data).digest()
-    return square(radiograph, size), digest
+    notes = getattr(radiograph, "notes", ())
+    return square(radiograph, size), digest, notes
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def make_records(
     for row in rows:
         root = roots[row.key.partition("/")[0]]
         try:
-            image, _ = decoder().decode(os.path.join(root, row.path), size)
+            image, *_ = decoder().decode(os.path.join(root, row.path), size)
         except Refused as refusal:
             yield dropped(row, "decode", str(refusal))
             continue

@@ -152,7 +152,7 @@ def _look(row: Row, root: str) -> dict:
     with contextlib.suppress(OSError), open(path, "rb") as file:
         content = hashlib.file_digest(file, "sha256").digest()
     try:
-        picture, digest = decoder().decode(path, THUMBNAIL)
+        picture, digest, _ = decoder().decode(path, THUMBNAIL)
     except Refused as refusal:
         return {"key": row.key, "reason": str(refusal), "content": content}
     thumbnail = squeeze(picture["image"], picture["content_box"])
