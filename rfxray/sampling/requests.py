@@ -3,11 +3,12 @@
 import csv
 import dataclasses
 import hashlib
-import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from rfxray.attributes import vocabulary
 from rfxray.attributes.states import known_from_states
@@ -134,7 +135,10 @@ def from_dataset(
 
 
 def balanced(names: Sequence[str], asked: Values, seed: int = 0) -> Requests:
-    """Every combination of subgroups equally often (±1), one after another.
+    """Every combination of subgroups equally often (±1), in an order that is balanced throughout.
+
+    After any number of images each attribute has shown its values equally often (±1), so that a
+    run of fewer images than there are combinations is balanced too.
 
     Args:
       names: Names of categorical attributes, and `age_decade`: an age drawn uniformly within a
@@ -155,9 +159,32 @@ def balanced(names: Sequence[str], asked: Values, seed: int = 0) -> Requests:
         if attribute in axes or attribute in asked:
             raise ConfigError(f"--balance {name} is given twice, or by --set too")
         axes[attribute] = values
-    cells = [dict(zip(axes, cell, strict=True)) for cell in itertools.product(*axes.values())]
+    order = spread([len(values) for values in axes.values()])
+    cells = [
+        {name: values[i] for (name, values), i in zip(axes.items(), cell, strict=True)}
+        for cell in order
+    ]
     table = _encoded([{**asked, **cell} for cell in cells])
     return dataclasses.replace(table, ages=seed if "age" in axes else None)
+
+
+def spread(sizes: Sequence[int]) -> Int[np.ndarray, "cells axes"]:
+    """Every cell of a table of these sizes once, in an order balanced (±1) in each axis throughout.
+
+    Each axis counts through its values. Two axes whose sizes share a factor would meet in a part of
+    their cells only, so the later one skips a value each time that they have met in all of these.
+    """
+    number = np.arange(math.prod(sizes))
+    cells = np.empty((len(number), len(sizes)), int)
+    done = 1  # cells of the axes so far
+    # Axes that share a factor one after another: their skips come early.
+    for axis in sorted(range(len(sizes)), key=lambda i: (sizes[i] % 2, sizes[i] % 3, -sizes[i])):
+        size = sizes[axis]
+        shared = math.gcd(done, size)
+        skips = number // math.lcm(done, size) % shared
+        cells[:, axis] = (number + skips) % size
+        done *= size
+    return cells
 
 
 def _encoded(rows: Sequence[Values]) -> Requests:

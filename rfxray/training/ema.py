@@ -53,6 +53,9 @@ def coefficients(
 ) -> tuple[np.ndarray, float]:
     """The weights with which kept averages sum up to another one, in the least-squares sense.
 
+    Divided by their sum, as the published code of the paper does: a least-squares fit of few
+    profiles does not sum to 1, and a network scaled by 0.82 is another network.
+
     Args:
       steps, sigmas: [n] steps and widths of the kept averages, none later than `step`.
       step, sigma: Step and width of the wanted average.
@@ -70,6 +73,7 @@ def coefficients(
     scale = np.sqrt(np.diag(gram))
     scaled = gram / scale[:, None] / scale
     weights = np.linalg.lstsq(scaled, target / scale, rcond=1e-12)[0] / scale
+    weights /= weights.sum()
     whole = inner_product(step, gamma, step, gamma)
     missed = 1 - (2 * target @ weights - weights @ gram @ weights) / whole
     return weights, float(np.sqrt(max(0.0, missed)))

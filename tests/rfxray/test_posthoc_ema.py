@@ -35,6 +35,30 @@ def test_coefficients_of_a_stored_profile_select_it():
     assert error < 1e-6
 
 
+@pytest.mark.parametrize("sigma", [0.03, 0.07, 0.12])
+def test_coefficients_match_the_published_solution(sigma):
+    # arXiv 2312.02696, algorithm 3, and the division of its published code
+    steps, sigmas, end = np.repeat([250.0, 500, 750, 1000], 2), np.array([*KEPT] * 4), 1000.0
+    gammas, gamma = np.array([ema_gamma(s) for s in sigmas]), ema_gamma(sigma)
+
+    def product(t, a, u, b):
+        exponent = np.where(t < u, b, -a)
+        return (a + 1) * (b + 1) * (t / u) ** exponent / ((a + b + 1) * np.maximum(t, u))
+
+    gram = product(steps[:, None], gammas[:, None], steps, gammas)
+    solved = np.linalg.solve(gram, product(steps, gammas, end, gamma))
+    weights, _ = ema.coefficients(steps, sigmas, end, sigma)
+    np.testing.assert_allclose(weights, solved / solved.sum(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.07, 0.2, 0.25])
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_an_average_of_equal_networks_is_that_network(count, sigma):
+    steps = np.repeat(np.arange(1, count + 1) * 1000, 2)
+    weights, _ = ema.coefficients(steps, [*KEPT] * count, 1000 * count, sigma)
+    assert weights.sum() == pytest.approx(1.0, abs=1e-9)
+
+
 @pytest.mark.parametrize("sigma", [0.03, 0.07, 0.15, 0.2])
 def test_error_falls_with_the_number_of_snapshots(sigma):
     errors = []
@@ -95,6 +119,19 @@ def test_stored_widths_wrong_widths_and_runs_without_snapshots_are_refused(
     found, line = refusal(posthoc_ema.main, ["--workdir", trained, *flags])
     assert found == code
     assert part in line
+
+
+def test_a_profile_that_is_off_is_warned_of_and_one_that_is_another_is_refused(
+    history, capsys, refusal
+):
+    workdir, _ = history
+    posthoc_ema.main(["--workdir", str(workdir), "--sigma", "0.012"])
+    assert "WARNING: the profile is 0.1" in capsys.readouterr().err
+    flags = ["--workdir", workdir, "--sigma", 0.01, "--step", 4]
+    code, line = refusal(posthoc_ema.main, flags)
+    assert code == 78
+    assert "relative error of 0." in line
+    assert "--config.ema_every" in line
 
 
 def test_a_step_without_a_snapshot_is_refused(history, refusal):

@@ -38,6 +38,25 @@ def test_balanced_requests_cover_subgroups_equally():
     assert (again.rows(np.arange(400))[0] != attributes).any(1).mean() > 0.8
 
 
+@pytest.mark.parametrize(
+    "sizes", [(2,), (2, 4), (4, 2), (2, 2, 2), (2, 4, 3, 7), (3, 9, 2, 6), (7, 2, 9, 4, 2)]
+)
+def test_spread_has_every_cell_once_and_every_prefix_is_balanced_in_each_axis(sizes):
+    cells = requests.spread(sizes)
+    assert len({*map(tuple, cells)}) == len(cells) == np.prod(sizes)
+    for column, size in zip(cells.T, sizes, strict=True):
+        counts = np.cumsum(column[:, None] == np.arange(size), axis=0)
+        assert np.ptp(counts, axis=1).max() <= 1
+
+
+def test_a_few_balanced_requests_show_both_sexes_and_every_race():
+    table = requests.balanced(("sex", "race", "view", "age_decade"), {})
+    few = table.rows(np.arange(16)).values
+    for name, counts in (("sex", [8, 8]), ("race", [4] * 4), ("view", [6, 5, 5])):
+        assert np.bincount(few[:, INDEX[name]].astype(int)).tolist() == counts
+    assert len(np.unique(few[:8][:, [INDEX["sex"], INDEX["race"]]], axis=0)) == 8
+
+
 def test_csv_rows_are_requested_in_turn(tmp_path):
     file = tmp_path / "asks.csv"
     file.write_text("View,age,Pleural Effusion\nAP,63,present\nPA,,absent\n")
