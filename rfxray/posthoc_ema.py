@@ -4,8 +4,8 @@ A run that keeps snapshots of its averages (`ema_every`) has enough to reconstru
 another width: the wanted profile over the steps is approximated by the profiles that were kept, in
 the least-squares sense, and the parameters by the same sum (Karras et al. 2024, arXiv 2312.02696,
 §3.2). The result is in `W/posthoc/`, where `rfxray.sample --ema S` finds it. The command prints the
-relative error of the profile, warns above 0.05 and refuses above 0.2. With 38 snapshots it is 0.0007
-for a width between the two that were kept, 0.008 for 0.03, and 0.14 for 0.01.
+relative error of the profile, warns above 0.05 and refuses above 0.2. With 38 snapshots it is
+0.0007 for a width between the two that were kept, 0.008 for 0.03, and 0.14 for 0.01.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rfxray.command_line import ArgumentParser, add_allow_kind, exit_on_error, local_path
 from rfxray.runtime import distributed
-from rfxray.training.reconstruction import REFUSED, WARNED, reconstruct
+from rfxray.training.reconstruction import WARNED, reconstruct
 
 
 @dataclasses.dataclass(frozen=True)
