@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from data_prep.images import content
 from data_prep.images.decoder import decoder
 from data_prep.tables.table import Row, dropped
 from rfxray.data.plan import Dropped
@@ -31,11 +32,14 @@ def make_records(
       size: Side of the squares, pixels.
     """
     for row in rows:
-        root = roots[row.key.partition("/")[0]]
+        path = os.path.join(roots[row.key.partition("/")[0]], row.path)
         try:
-            image, *_ = decoder().decode(os.path.join(root, row.path), size)
+            image, *_ = decoder().decode(path, size)
         except Refused as refusal:
             yield dropped(row, "decode", str(refusal))
+            continue
+        if row.content and row.content != content.sha256(path):
+            yield dropped(row, "decode", "changed after it was surveyed")
             continue
         yield {
             **image,
