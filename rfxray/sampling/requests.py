@@ -171,8 +171,8 @@ def balanced(names: Sequence[str], asked: Values, seed: int = 0) -> Requests:
 def spread(sizes: Sequence[int]) -> Int[np.ndarray, "cells axes"]:
     """Every cell of a table of these sizes once, in an order balanced (±1) in each axis throughout.
 
-    Each axis counts through its values. Two axes whose sizes share a factor would meet in a part of
-    their cells only, so the later one skips a value each time that they have met in all of these.
+    Each axis counts through its values. Two axes with a common factor in their sizes would meet in
+    a part of their cells only, so the later one skips a value each time that this part is through.
     """
     number = np.arange(math.prod(sizes))
     cells = np.empty((len(number), len(sizes)), int)
