@@ -22,6 +22,7 @@ from data_prep.images import duplicates
 from data_prep.images.survey import HASH_SIDE, THUMBNAIL, halve, perceptual_hash, squeeze
 from data_prep.phantom import draw_attributes, draw_images
 from data_prep.sources.folder import read_folder
+from data_prep.tables.description import Description
 from data_prep.tables.columns import parse_columns
 from rfxray.command_line import ArgumentParser, exit_on_error
 from rfxray.data.radiograph import Radiograph, read, square
@@ -185,7 +186,7 @@ def _measure(args: argparse.Namespace) -> None:
         copies(list(drawn[:150]), args.crowd)
         return
     columns = parse_columns(args.column)
-    rows = read_folder(args.images, args.metadata, columns, {}, "real", "other").rows
+    rows = read_folder(args.images, Description(args.metadata, columns), "real").rows
     pixels = [read(Path(args.images) / row.path).pixels for row in rows]
     patients = np.array([row.patient for row in rows])
     different_patients("real", [thumbnail(one) for one in pixels], patients)

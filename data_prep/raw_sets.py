@@ -128,7 +128,7 @@ def _read_tables(options: Options) -> dict[str, Table]:
         tables[name] = locate(name, read(root), root)
     for name, (root, own) in options.own.items():
         options.say(f"{name}: reading {own.metadata}, looking for files in {root}")
-        tables[name] = read_folder(root, own.metadata, own.columns, own.mapped, name, own.source)
+        tables[name] = read_folder(root, own, name)
     for name, table in tables.items():
         for line in _found(table):
             options.say(f"{name}: {line}")

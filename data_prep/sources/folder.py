@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data_prep.tables.columns import split_of
 from data_prep.tables.csv_table import MISFIT, rows
+from data_prep.tables.description import Description
 from data_prep.tables.table import Row, Table, TableBuilder, make_key
 from data_prep.tables.table import dropped as drop_row
 from rfxray.attributes.vocabulary import INDEX
@@ -22,34 +23,25 @@ from rfxray.errors import ConfigError, DataError
 LEFTOVER = ".azdownload"  # AzCopy's mark on what it has not finished
 
 
-def read_folder(
-    images: str | os.PathLike,
-    metadata: str | os.PathLike,
-    columns: Mapping[str, str],
-    mapped: Mapping[tuple[str, str], str],
-    name: str,
-    source: str,
-) -> Table:
+def read_folder(images: str | os.PathLike, described: Description, name: str) -> Table:
     """Joins the table and the files.
 
     Args:
-      images: the folder; its files are found by extension, at any depth.
-      metadata: a table as `csv_table.rows` reads it, one row an image.
-      columns: our name → the table's header, as `columns.parse_columns` gives it.
-      mapped: cells to read as something else, as `columns.parse_map` gives it.
-      name: what keys and patients begin with.
-      source: the value of the attribute `source`, where no column has it.
+      images: Folder of the files; they are found by extension, at any depth.
+      described: What the table says, one row per image.
+      name: Beginning of keys and patients.
 
     Raises:
       DataError: where the folder or the table is missing or unreadable, or nothing matches.
       ConfigError: where the table has no column of a given header.
     """
+    metadata, columns, mapped = described.metadata, described.columns, described.mapped
     if "image" not in columns:
         raise ConfigError("say which column names the image file: --column image=HEADER")
     files = FileIndex(images)
     given = [attribute for attribute in columns if attribute in INDEX]
     builder = TableBuilder(name, mapped)
-    told_source = builder.cell("source", source, "--set-source")
+    told_source = builder.cell("source", described.source, "--set-source")
     named = []
     for line, cells in rows(Path(metadata), columns):
         if cells is None:

@@ -27,8 +27,8 @@ class Description:
 
     metadata: Path
     columns: Mapping[str, str]
-    mapped: Mapping[tuple[str, str], str]
-    source: str
+    mapped: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+    source: str = "other"
 
     @property
     def options(self) -> dict:

@@ -6,6 +6,7 @@ import pytest
 from data_prep.sources.folder import FileIndex, read_folder
 from data_prep.tables.columns import parse_columns, parse_map
 from data_prep.tables.csv_table import MISFIT
+from data_prep.tables.description import Description
 from data_prep.tables.table import make_key
 from rfxray.attributes.states import State, known_from_states
 from rfxray.attributes.vocabulary import INDEX, PATHOLOGY_NAMES, Attributes, decode
@@ -22,7 +23,8 @@ def touch(folder, *paths):
 def read(folder, table, columns=("image=image",), mapped=(), source="other"):
     metadata = folder.parent / "table.csv"
     metadata.write_text(table, encoding="utf-8")
-    return read_folder(folder, metadata, parse_columns(columns), parse_map(mapped), "set", source)
+    described = Description(metadata, parse_columns(columns), parse_map(mapped), source)
+    return read_folder(folder, described, "set")
 
 
 def attributes(row):
@@ -270,7 +272,7 @@ def test_reads_delimiters_quotes_gzip_and_byte_order_mark(images, tmp_path, deli
     path = tmp_path / ("t.csv.gz" if zipped else "t.csv")
     data = ("\ufeff" + text).encode()
     path.write_bytes(gzip.compress(data) if zipped else data)
-    table = read_folder(images, path, {"image": "image", "view": 'my "view"'}, {}, "set", "other")
+    table = read_folder(images, Description(path, {"image": "image", "view": 'my "view"'}), "set")
     assert attributes(table.rows[0])["view"] == "PA"
 
 
@@ -304,15 +306,15 @@ def test_bad_tables_are_refused(images, table, columns, kind, said):
 def test_unreadable_inputs_are_refused(images, tmp_path):
     columns = {"image": "image"}
     with pytest.raises(DataError, match="no folder"):
-        read_folder(tmp_path / "nowhere", tmp_path, columns, {}, "set", "other")
+        read_folder(tmp_path / "nowhere", Description(tmp_path, columns), "set")
     with pytest.raises(DataError, match="no table"):
-        read_folder(images, tmp_path / "nothing.csv", columns, {}, "set", "other")
+        read_folder(images, Description(tmp_path / "nothing.csv", columns), "set")
     with pytest.raises(DataError, match=r"no file ending in \.png"):
-        read_folder(touch(tmp_path / "texts", "a.txt"), tmp_path, columns, {}, "set", "other")
+        read_folder(touch(tmp_path / "texts", "a.txt"), Description(tmp_path, columns), "set")
     (tmp_path / "latin.csv").write_bytes("image,name\na,M\u00fcller\n".encode("latin-1"))
     with pytest.raises(DataError, match="not UTF-8"):
-        read_folder(images, tmp_path / "latin.csv", columns, {}, "set", "other")
+        read_folder(images, Description(tmp_path / "latin.csv", columns), "set")
     whole = gzip.compress(b"image\n" + b"a\n" * 1000)
     (tmp_path / "torn.csv.gz").write_bytes(whole[:-12])
     with pytest.raises(DataError, match="cannot be read as CSV"):
-        read_folder(images, tmp_path / "torn.csv.gz", columns, {}, "set", "other")
+        read_folder(images, Description(tmp_path / "torn.csv.gz", columns), "set")
