@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 
-from data_prep.tables.columns import split_of
+from data_prep.sources.findings import FindingsColumn
+from data_prep.tables.columns import FINDINGS, split_of
 from data_prep.tables.csv_table import MISFIT, rows
 from data_prep.tables.description import Description
 from data_prep.tables.table import Row, Table, TableBuilder, make_key
@@ -41,6 +42,7 @@ def read_folder(images: str | os.PathLike, described: Description, name: str) ->
     files = FileIndex(images)
     given = [attribute for attribute in columns if attribute in INDEX]
     builder = TableBuilder(name, mapped)
+    listed = FindingsColumn(described, builder) if FINDINGS in columns else None
     told_source = builder.cell("source", described.source, "--set-source")
     named = []
     for line, cells in rows(Path(metadata), columns):
@@ -55,7 +57,7 @@ def read_folder(images: str | os.PathLike, described: Description, name: str) ->
             builder.drop(image, reason, detail or where, stage="files")
             continue
         named.append(image)
-        values = dict(told_source)
+        values = told_source | (listed.values(cells[FINDINGS]) if listed else {})
         for attribute in given:
             values |= builder.cell(attribute, cells[attribute], f"column {columns[attribute]}")
         builder.add(

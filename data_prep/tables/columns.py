@@ -10,23 +10,23 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from data_prep.tables.ages import likely_age, read_age
+from data_prep.tables.views import likely_view, read_view
 from rfxray.attributes.states import State
 from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, INDEX, NAMES, encode_value
 from rfxray.errors import ConfigError, DataError
 
 IDENTIFIERS = ("image", "patient", "study", "split")
+FINDINGS = "findings"  # a column that lists several in one cell; see sources/findings.py
 _BLANK = {"", "unknown", "unk", "none", "nan", "na", "n/a", "null", "?", "[]"}
 
 
 # By attribute: the code in a table, folded → the value of the attribute.
 _CODES: dict[str, dict[str, str]] = {
-    "view": {
-        **dict.fromkeys(("postero anterior", "posteroanterior"), "PA"),
-        **dict.fromkeys(("antero posterior", "anteroposterior"), "AP"),
-        **dict.fromkeys(("ap horizontal", "ap supine", "ap erect"), "AP"),
-        **dict.fromkeys(("lat", "l", "ll", "rl", "left lateral", "right lateral"), "lateral"),
+    "sex": {
+        **dict.fromkeys(("female", "woman", "weiblich", "femenino", "feminino", "mujer"), "F"),
+        **dict.fromkeys(("male", "man", "männlich", "masculino", "hombre"), "M"),
     },
-    "sex": {"female": "F", "male": "M"},
     "race": {
         "caucasian": "White",
         "white or caucasian": "White",
@@ -35,10 +35,26 @@ _CODES: dict[str, dict[str, str]] = {
     },
 }
 
+# A mark such as x says that a finding is present; a blank beside it says nothing. A lone minus is
+# not here: it negates in one table and means "no entry" in another.
 _FINDINGS = {
-    **dict.fromkeys(("1", "1.0", "present", "positive", "yes", "true"), (1.0, State.POSITIVE)),
-    **dict.fromkeys(("0", "0.0", "absent", "negative", "no", "false"), (0.0, State.NEGATIVE)),
-    **dict.fromkeys(("-1", "-1.0", "uncertain"), (0.0, State.UNCERTAIN)),
+    **dict.fromkeys(
+        ("1", "+1", "+", "present", "positive", "pos", "yes", "y", "true", "t", "x", "✓", "✔"),
+        (1.0, State.POSITIVE),
+    ),
+    **dict.fromkeys(
+        ("0", "-0", "absent", "negative", "neg", "no", "n", "false", "f"), (0.0, State.NEGATIVE)
+    ),
+    **dict.fromkeys(("-1", "uncertain"), (0.0, State.UNCERTAIN)),
+}
+# What to offer for cells that are close to one of these, but not certain enough to be read so
+_LIKELY_FINDINGS = {
+    **dict.fromkeys(("-", "–", "not present", "none", "nil"), "absent"),
+    **dict.fromkeys(
+        ("+/-", "±", "maybe", "possible", "possibly", "probable", "likely", "equivocal", "u"),
+        "uncertain",
+    ),
+    "unclear": "uncertain",
 }
 
 _SPLITS = {
@@ -48,30 +64,44 @@ _SPLITS = {
 }
 
 
-# DICOM's age string: three digits and a unit
-_DAYS = {"y": 365.25, "m": 30.4375, "w": 7.0, "d": 1.0}
-
-
 def understand(name: str, text: str) -> tuple[float, State] | None:
     """A cell of the column of an attribute as (number, state); None where it is not understood.
 
-    Blank is `UNLABELLED`. A finding is 1 / 0 / -1 or a word for it; an age is years or DICOM's
-    `063Y`, `018M`; a category is its value or a common code for it.
+    Blank is `UNLABELLED`. A finding is 1 / 0 / -1, a mark or a word for it; views and ages are read
+    by `views` and `ages`; another category is its value or a common code for it.
     """
     cell = text.strip().lower()
     if cell in _BLANK:
         return 0.0, State.UNLABELLED
     if name in FINDING_NAMES:
-        return _FINDINGS.get(cell)
-    if name == "age" and (match := re.fullmatch(r"(\d{1,3})([ymwd])", cell)):
-        cell = str(int(match[1]) * _DAYS[match[2]] / _DAYS["y"])
-    elif name == "age" and not re.fullmatch(r"\d+(\.\d*)?", cell):
-        return None  # Python reads 6_3 and 1e2 as numbers, too
+        return _FINDINGS.get(re.sub(r"(?<=\d)[.,]0*$", "", cell))
+    if name == "view":
+        value = read_view(cell)
+    elif name == "age":
+        value = read_age(cell)
+    else:
+        value = _CODES.get(name, {}).get(_fold(cell), cell)
     try:
-        number, _ = encode_value(name, _CODES.get(name, {}).get(_fold(cell), cell))
+        return (encode_value(name, value)[0], State.STATED) if value is not None else None
     except ConfigError:
         return None
-    return number, State.STATED
+
+
+def likely(name: str, text: str) -> str:
+    """The value to offer for a cell that was not understood; empty if none is near."""
+    cell = text.strip().lower()
+    if name == "view" and (view := likely_view(cell)):
+        return view
+    if name == "age":
+        age = likely_age(cell)
+        return age if age and understand(name, age) else ""
+    if name in FINDING_NAMES:
+        return _LIKELY_FINDINGS.get(cell, "")
+    if set(cell) <= set("-–—."):
+        return "unknown"
+    values = {value.lower(): value for value in ATTRIBUTES[INDEX[name]].values}
+    near = difflib.get_close_matches(cell, values | _CODES.get(name, {}), n=1, cutoff=0.75)
+    return (values | _CODES.get(name, {}))[near[0]] if near else ""
 
 
 def identifier(text: str) -> str:
@@ -137,7 +167,12 @@ def parse_map(assignments: Sequence[str]) -> dict[tuple[str, str], str]:
             raise ConfigError(
                 f"--map must be NAME:CELL=VALUE, for example view:frontal=AP (got {assignment!r})"
             )
-        name, cell, value = _canonical(match[1]), match[2].strip().lower(), match[3].strip()
+        name = match[1].strip().lower()
+        name = name if name == FINDINGS else _canonical(name)
+        cell, value = match[2].strip().lower(), match[3].strip()
+        if name == FINDINGS:
+            mapped[name, cell] = value  # checked against the vocabulary when the column is read
+            continue
         if name == "split":
             understood = split_of(value)
         elif name in INDEX:
@@ -167,6 +202,8 @@ def _canonical(given: str) -> str:
     name = given.strip().lower().replace(" ", "_").replace("-", "_")
     if name in IDENTIFIERS or name in INDEX:
         return name
+    if name == FINDINGS:
+        raise ConfigError("a column that lists findings is named by --findings HEADER")
     near = difflib.get_close_matches(name, (*IDENTIFIERS, *NAMES), n=3, cutoff=0.5)
     hint = ", ".join(near or (*IDENTIFIERS, *NAMES))
     raise ConfigError(f"no column or attribute {given!r}; did you mean {hint}?")

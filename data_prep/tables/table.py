@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.tables import csv_table
-from data_prep.tables.columns import identifier, reader
+from data_prep.tables.columns import FINDINGS, identifier, reader
 from rfxray.attributes.states import State, known_from_states
 from rfxray.attributes.vocabulary import (
     INDEX,
@@ -179,7 +179,11 @@ class TableBuilder:
             "without_patient": self.without_patient,
             "rows_without_split": self.without_split,
             "no_finding": no_finding,
-            "not_understood": {a: _listed(self._strange[a]) for a in NAMES if a in self._strange},
+            "not_understood": {
+                name: _listed(self._strange[name])
+                for name in (*NAMES, FINDINGS)
+                if name in self._strange
+            },
         }
         return Table(rows, self.dropped, {**counted, **notes}, tuple(self._origins), carved)
 
