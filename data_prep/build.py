@@ -24,9 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         require("prep", "cv2", "gdcm", "pyarrow", "pydicom")
         from data_prep import raw_sets
 
-        table = {name: flags.pop(name) for name in description.FLAGS}
         name, images = flags["name"], flags.pop("images")
-        own = {name: (images, description.describe(name, **table))}
+        own = {name: (images, description.describe(name, flags.pop("described")))}
         print(raw_sets.harmonise(raw_sets.Options(roots={}, own=own, command=COMMAND, **flags)))
 
 

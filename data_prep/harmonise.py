@@ -2,8 +2,8 @@
 
     python -m data_prep.harmonise --set nih=DIR --set padchest=DIR --out runs/data/cxr7 --size 512
 
-Each DIR is the root of a raw set as published (`data_prep/sources/` has the seven). A folder of
-your own may join them, its table described as for `data_prep.build`:
+Each DIR is the root of a raw set as published (`data_prep/sources/` has the seven). Folders of your
+own may join them, the table of each described as for `data_prep.build`:
 
     … --folder mine=DIR --metadata FILE.csv --column image=image_id --column patient=patient_id
 
@@ -20,22 +20,28 @@ of the tables and the survey, and no image is stored twice. Killed, the same com
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from data_prep.sources.sets import SETS
-from data_prep.tables import description
+from data_prep.tables.description import (
+    Description,
+    Given,
+    add_arguments,
+    add_described,
+    describe,
+)
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path, require
 from rfxray.errors import ConfigError
 
 COMMAND = "data_prep.harmonise"
+FOLDER = "folder"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_error(COMMAND):
         flags = vars(_parser().parse_args(argv))
-        roots, own = _roots(flags.pop("set")), _own(flags)
+        roots, own = _roots(flags.pop("set")), _own(flags.pop("described"))
         if not roots and not own:
             raise ConfigError("nothing to harmonise: give --set SET=DIR or --folder NAME=DIR")
         require("prep", "cv2", "gdcm", "pyarrow", "pydicom")
@@ -58,26 +64,34 @@ def _roots(given: Sequence[str]) -> dict[str, Path]:
     return {name: roots[name] for name in SETS if name in roots}
 
 
-def _own(flags: dict[str, Any]) -> Mapping[str, tuple[Path, description.Description]]:
-    """`--folder mine=DIR` and the flags of its table as {"mine": (DIR, …)}, taken out of `flags`;
-    empty if there is no folder of one's own."""
-    given = flags.pop("folder")
-    table = {name: flags.pop(name) for name in description.FLAGS}
-    if given is None:
-        for flag, value in table.items():
-            if value:
-                flag = flag.replace("_", "-")
-                raise ConfigError(f"--{flag} describes a --folder NAME=DIR, which is not given")
-        return {}
-    name, _, root = given.partition("=")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in SETS or not root:
+def _own(described: Sequence[Given]) -> dict[str, tuple[Path, Description]]:
+    """`--folder mine=DIR` and the flags of its table as {"mine": (DIR, …)}, in alphabetical order.
+
+    Of several folders, each is described by the flags between it and the next one.
+    """
+    folders = [i for i, given in enumerate(described) if given.flag == FOLDER]
+    if not folders and described:
         raise ConfigError(
-            f"--folder {given!r} is not NAME=DIR with a NAME of a-z, 0-9 and _ other than "
-            f"{', '.join(SETS)}"
+            f"--{described[0].flag} describes a --folder NAME=DIR, which is not given"
         )
-    if table["metadata"] is None:
-        raise ConfigError(f"--folder {given} needs its table: --metadata FILE.csv --column …")
-    return {name: (Path(root), description.describe(name, **table))}
+    if len(folders) > 1 and folders[0] > 0:
+        raise ConfigError(
+            f"--{described[0].flag} is before the first --folder; if there are several, each is "
+            "followed by the flags of its table"
+        )
+    own: dict[str, tuple[Path, Description]] = {}
+    for start, end in zip(folders, [*folders[1:], len(described)], strict=True):
+        name, _, root = described[start].value.partition("=")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in SETS or not root:
+            raise ConfigError(
+                f"--folder {described[start].value!r} is not NAME=DIR with a NAME of a-z, 0-9 and "
+                f"_ other than {', '.join(SETS)}"
+            )
+        if name in own:
+            raise ConfigError(f"--folder {name} is given twice; give each folder a name of its own")
+        flags = described[start:end] if len(folders) > 1 else described
+        own[name] = Path(root), describe(name, [given for given in flags if given.flag != FOLDER])
+    return dict(sorted(own.items()))
 
 
 def _local_root(assignment: str) -> str:
@@ -101,14 +115,17 @@ def _parser() -> ArgumentParser:
         help="a raw set and the folder that it was unpacked into, as published, such as "
         f"nih=/data/nih; repeat for each. SET is one of {', '.join(SETS)} (default: none)",
     )
-    add(
-        "--folder",
-        type=_local_root,
+    add_described(
+        parser,
+        FOLDER,
+        _local_root,
         metavar="NAME=DIR",
         help="a set of your own: a name for it (a-z, 0-9 and _) and its folder of images, such as "
-        "mine=/data/mine; --metadata and --column describe its table (default: none)",
+        "mine=/data/mine; --metadata, --column, --findings, --closed-list, --map and --set-source "
+        "describe its table. Repeat for each; those flags then follow their --folder "
+        "(default: none)",
     )
-    description.add_arguments(parser, required=False)
+    add_arguments(parser, required=False)
     add("--size", type=int, required=True, help="side of the square images, pixels")
     add("--out", type=local_path, required=True, help="folder to create, or to continue in")
     add("--name", default="cxr7", help="beginning of the names of its files (default: %(default)s)")

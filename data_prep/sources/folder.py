@@ -38,7 +38,7 @@ def read_folder(images: str | os.PathLike, described: Description, name: str) ->
     """
     metadata, columns, mapped = described.metadata, described.columns, described.mapped
     if "image" not in columns:
-        raise ConfigError("say which column names the image file: --column image=HEADER")
+        raise ConfigError(f"{metadata}: which column names the image file? --column image=HEADER")
     files = FileIndex(images)
     given = [attribute for attribute in columns if attribute in INDEX]
     builder = TableBuilder(name, mapped)

@@ -8,7 +8,7 @@ from data_prep.tables.table import TableBuilder
 from rfxray.attributes.states import State
 from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, INDEX
 
-LISTS = ("nih", "padchest", "vindr")
+LISTS = ("nih", "padchest", "vindr", "own")
 
 
 def rows(name):

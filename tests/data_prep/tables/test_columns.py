@@ -1,6 +1,6 @@
 import pytest
 
-from data_prep.tables.columns import parse_columns, parse_map, reader, split_of, understand
+from data_prep.tables.columns import likely, parse_columns, parse_map, reader, split_of, understand
 from rfxray.attributes.states import State
 from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX, decode_value
 from rfxray.errors import ConfigError
@@ -12,13 +12,15 @@ from rfxray.errors import ConfigError
         ("view", ["PA", "pa", " Pa ", "POSTERO_ANTERIOR", "posteroanterior"], "PA"),
         ("view", ["AP", "ap", "AP_horizontal", "antero-posterior", "AP supine"], "AP"),
         ("view", ["L", "LL", "ll", "RL", "LATERAL", "Lateral", "left-lateral"], "lateral"),
-        ("sex", ["M", "m", "Male", "MALE"], "M"),
-        ("sex", ["F", "f", "female"], "F"),
+        ("sex", ["M", "m", "Male", "MALE", "Masculino"], "M"),
+        ("sex", ["F", "f", "Female", "female ", "weiblich"], "F"),
         ("race", ["white", "White or Caucasian", "Caucasian"], "White"),
         ("race", ["BLACK", "Black or African American"], "Black"),
         ("race", ["Other"], "other"),
-        ("age", ["63", "63.0", "063Y", "63y"], 63.0),
-        ("age", ["024M", "24m"], 2.0),
+        ("age", ["63", "63.0", "63,0", "063Y", "63y", "63 y", "63 Years", "63 yrs old"], 63.0),
+        ("age", ["63.5", "63,5", "63y 6m", "63 years, 6 months"], 63.5),
+        ("age", ["024M", "24m", "24 months", "24 mo", "2 años", "2 Jahre", "2yo", "2 y/o"], 2.0),
+        ("age", ["6 months", "006M", "0.5"], 0.5),
         ("source", ["NIH", "nih"], "nih"),
     ],
 )
@@ -37,9 +39,11 @@ def test_dicom_ages_in_weeks_and_days_are_understood():
 @pytest.mark.parametrize("name", ["cardiomegaly", "support_devices", "no_finding"])
 def test_findings_keep_their_labelled_state(name):
     for cells, number, state in [
-        (["1", "1.0", "present", "Positive"], 1.0, State.POSITIVE),
-        (["0", "0.0", "absent", "negative"], 0.0, State.NEGATIVE),
-        (["-1", "-1.0", "Uncertain"], 0.0, State.UNCERTAIN),
+        (["1", "1.0", "1,0", "present", "Positive", "pos"], 1.0, State.POSITIVE),
+        (["Y", "yes", "T", "TRUE", "+", "x", "X", "✓"], 1.0, State.POSITIVE),
+        (["0", "0.0", "absent", "negative", "neg"], 0.0, State.NEGATIVE),
+        (["N", "no", "F", "False"], 0.0, State.NEGATIVE),
+        (["-1", "-1.0", "-1,00", "Uncertain"], 0.0, State.UNCERTAIN),
         (["", " ", "nan"], 0.0, State.UNLABELLED),
     ]:
         assert {understand(name, cell) for cell in cells} == {(number, state)}
@@ -62,13 +66,50 @@ def test_blank_is_unlabelled_for_every_attribute(name):
         ("age", "414"),
         ("age", "85 or more"),
         ("age", "inf"),
+        ("age", "1e1"),
+        ("age", ">89"),
+        ("age", "90+"),
+        ("age", "40-49"),
+        ("age", "6m 1y"),
+        ("age", "years"),
         ("edema", "2"),
+        ("edema", "10"),
+        ("edema", "-"),
+        ("edema", "+/-"),
         ("edema", "maybe"),
         ("race", "Hispanic"),
     ],
 )
 def test_unclear_cells_are_not_guessed(name, cell):
     assert understand(name, cell) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "offered"),
+    [
+        ("view", "Portable", "AP"),
+        ("view", "supine chest", "AP"),
+        ("view", "latreal", "lateral"),
+        ("view", "-", "unknown"),
+        ("view", "frontal", ""),
+        ("view", "oblique", ""),
+        ("sex", "femal", "F"),
+        ("race", "Hispanic", ""),
+        ("age", ">89", "90"),
+        ("age", "90+", "90"),
+        ("age", "85 or more", "85"),
+        ("age", "40-49", "44.5"),
+        ("age", "414", ""),
+        ("edema", "-", "absent"),
+        ("edema", "maybe", "uncertain"),
+        ("edema", "10", ""),
+    ],
+)
+def test_near_value_is_offered_for_a_cell_that_is_not_understood(name, cell, offered):
+    assert understand(name, cell) is None
+    assert likely(name, cell) == offered
+    if offered:
+        assert parse_map([f"{name}:{cell}={offered}"]) == {(name, cell.lower()): offered}
 
 
 def test_split_names_are_understood():
@@ -92,6 +133,7 @@ def test_columns_are_parsed():
         (["view"], "not NAME=HEADER"),
         (["view= "], "not NAME=HEADER"),
         (["view=a", "View=b"], "given twice"),
+        (["findings=Labels"], "named by --findings HEADER"),
     ],
 )
 def test_bad_columns_are_refused(columns, said):
