@@ -22,8 +22,8 @@ from data_prep.images import duplicates
 from data_prep.images.survey import HASH_SIDE, THUMBNAIL, halve, perceptual_hash, squeeze
 from data_prep.phantom import draw_attributes, draw_images
 from data_prep.sources.folder import read_folder
-from data_prep.tables.description import Description
 from data_prep.tables.columns import parse_columns
+from data_prep.tables.description import Description
 from rfxray.command_line import ArgumentParser, exit_on_error
 from rfxray.data.radiograph import Radiograph, read, square
 

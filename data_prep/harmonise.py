@@ -70,10 +70,11 @@ def _own(described: Sequence[Given]) -> dict[str, tuple[Path, Description]]:
     Of several folders, each is described by the flags between it and the next one.
     """
     folders = [i for i, given in enumerate(described) if given.flag == FOLDER]
-    if not folders and described:
-        raise ConfigError(
-            f"--{described[0].flag} describes a --folder NAME=DIR, which is not given"
-        )
+    if not folders:
+        if described:
+            flag = described[0].flag
+            raise ConfigError(f"--{flag} describes a --folder NAME=DIR, which is not given")
+        return {}
     if len(folders) > 1 and folders[0] > 0:
         raise ConfigError(
             f"--{described[0].flag} is before the first --folder; if there are several, each is "

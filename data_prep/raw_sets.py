@@ -16,6 +16,7 @@ from data_prep.images import duplicates, quality, survey
 from data_prep.images.decoder import LIMITS
 from data_prep.images.records import check_size, make_records
 from data_prep.sources.folder import FileIndex, contradicting, one_row_a_file, read_folder, unnamed
+from data_prep.sources.hints import not_understood
 from data_prep.sources.sets import SETS, raw_set
 from data_prep.tables import parquet
 from data_prep.tables.description import Description, contradictions
@@ -28,7 +29,6 @@ from rfxray.errors import DataError
 from rfxray.outputs.files import saving
 
 BESIDE = ("survey", "table.parquet")
-SHOWN_CELLS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,12 +130,12 @@ def _read_tables(options: Options) -> dict[str, Table]:
         options.say(f"{name}: reading {own.metadata}, looking for files in {root}")
         tables[name] = read_folder(root, own, name)
     for name, table in tables.items():
-        for line in _found(table):
+        for line in _found(table, own=name in options.own):
             options.say(f"{name}: {line}")
     return tables
 
 
-def _found(table: Table) -> Iterator[str]:
+def _found(table: Table, own: bool) -> Iterator[str]:
     """What a table and its files hold, line by line, before the long work begins."""
     notes = table.notes
     yield (
@@ -153,13 +153,7 @@ def _found(table: Table) -> Iterator[str]:
             "decides"
         )
     yield from contradictions(table)
-    for attribute, cells in notes["not_understood"].items():
-        shown = ", ".join(f"{cell!r} × {n:,}" for cell, n in list(cells.items())[:SHOWN_CELLS])
-        more = f" and {len(cells) - SHOWN_CELLS:,} more" if len(cells) > SHOWN_CELLS else ""
-        yield (
-            f"{attribute}: {shown}{more} not understood, taken as unknown "
-            f"(--map {attribute}:CELL=VALUE)"
-        )
+    yield from not_understood(notes["not_understood"], own)
     if count := notes["no_finding"]["contradicted"]:
         yield f"no_finding contradicted the pathologies in {count:,} rows; the pathologies won"
 

@@ -26,7 +26,7 @@ from rfxray.attributes.vocabulary import FINDING_NAMES
 from rfxray.errors import ConfigError
 
 VOCABULARIES = ("own", "nih", "vindr", "padchest")  # the first that has a name decides it
-OTHER = "other"  # of --map: a finding that is none of ours
+OTHER = "other"  # of --map: a finding without an attribute of ours
 _BLANK = {"", "nan", "na", "n/a", "null"}
 _UNKNOWN = {"unknown", "unk", "?"}
 # What makes prose of a cell with commas: in "no effusion, edema" there is no edema

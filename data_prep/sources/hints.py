@@ -44,5 +44,5 @@ def _short(cell: str) -> str:
 
 def _values(name: str) -> str:
     if name == FINDINGS:
-        return f"findings separated by |, '{OTHER}' for one that is none of ours, or unknown"
+        return f"findings separated by |, '{OTHER}' for one without an attribute, or unknown"
     return f"{', '.join(ATTRIBUTES[INDEX[name]].values) or 'an age in years'} or unknown"

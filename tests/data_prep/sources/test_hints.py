@@ -12,7 +12,7 @@ def test_line_names_cells_and_the_flags_that_would_read_them():
         "--map view:portable=AP --map view:odd=VALUE (VALUE is PA, AP, lateral or unknown)"
     )
     assert "--map findings:Pneumothroax=pneumothorax --map findings:x=y=VALUE" in findings
-    assert "'other' for one that is none of ours" in findings
+    assert "'other' for one without an attribute" in findings
     published, _ = not_understood(counted, own=False)
     assert published == "view: 'portable' × 12, 'odd' × 3 not understood, taken as unknown"
 
