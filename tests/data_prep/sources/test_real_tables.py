@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 import data_prep
+from data_prep.sources.findings import FindingsColumn
 from data_prep.sources.sets import SETS
+from data_prep.tables.description import Description
+from data_prep.tables.table import TableBuilder
 from rfxray.attributes.states import State
 from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, INDEX, NUM_ATTRIBUTES
 
@@ -91,6 +94,30 @@ def where(positive, uncertain, closed, rows):
         "UNLABELLED": rows - (positive | uncertain | absent).sum(),
     }
     return {state: count for state, count in expected.items() if count}
+
+
+def test_nih_as_a_table_of_ones_own_differs_only_in_what_findings_imply(published):
+    """Read by `--findings` with a closed list: absent and present as the adapter has it, but what a
+    finding implies stays unknown."""
+    raw, _, columns = published("nih")
+    described = Description(
+        METADATA / FILES["nih"], {"findings": "Finding Labels"}, closed=("seen",)
+    )
+    builder = TableBuilder("nih")
+    column = FindingsColumn(described, builder)
+    found = Counter()
+    for cell, rows in raw["Finding Labels"].value_counts().items():
+        for attribute, value in column.values(str(cell)).items():
+            found[attribute, value.state.name] += rows
+    assert not builder.table().notes["not_understood"]
+    of_opacity = raw["Finding Labels"].str.contains("Infiltration").sum()
+    for name in FINDING_NAMES:
+        expected = columns.states(name)
+        for state in ("POSITIVE", "NEGATIVE_CLOSED_VOCABULARY"):
+            if (name, state) == ("lung_opacity", "POSITIVE"):
+                assert found[name, state] == of_opacity
+            elif name != "no_finding" or state == "POSITIVE":
+                assert found[name, state] == expected.get(state, 0), (name, state)
 
 
 def test_nih_agrees_with_pandas(published):
