@@ -54,6 +54,6 @@ def leaks(
         kept = kept_in[group[0]]
         if splits[row.key] != kept:
             others = ", ".join(name for name in group[:4] if name != row.patient)
-            why = f"shares a picture with {others}" if others else "the set's own split divides it"
-            reasons[row.key] = f"its patient is in {kept}: {why}"
+            how = f"shares a picture with {others}" if others else "the set's own split divides it"
+            reasons[row.key] = f"its patient is in {kept}: {how}"
     return reasons
