@@ -4,7 +4,7 @@ import re
 
 # DICOM's units (PS3.5 6.2, AS) and words for them: English, Spanish, Portuguese, German
 _UNITS = {
-    "y": r"y/?o|y|yrs?|years?|a[nñ]os?|jahre?|j",
+    "y": r"y[./]?o|y|yrs?|years?|a[nñ]os?|jahre?|j",
     "m": r"m|mos?|mths?|months?|mes(?:es)?|monate?",
     "w": r"w|wks?|weeks?|semanas?|wochen?",
     "d": r"d|days?|d[ií]as?|tage?",
@@ -12,7 +12,7 @@ _UNITS = {
 _DAYS = {"y": 365.25, "m": 30.4375, "w": 7.0, "d": 1.0}
 _NUMBER = r"(\d{1,3}(?:[.,]\d*)?)"
 _UNIT = "|".join(f"(?P<{unit}>{words})" for unit, words in _UNITS.items())
-_PART = re.compile(rf"{_NUMBER}[\s-]*(?:{_UNIT})(?![^\W\d_])[\s,-]*(?:old\b)?\s*")
+_PART = re.compile(rf"{_NUMBER}[\s-]*(?:{_UNIT})(?![^\W\d_])\.?[\s,-]*(?:old\b)?\s*")
 _YEARS = r"\s*(?:y|yrs?|years?)?\s*"
 _ABOVE = re.compile(rf"(?:>|over|above|older than)\s*{_NUMBER}{_YEARS}")
 _OR_MORE = r"(?:\+|plus|(?:and|or) (?:more|over|above|older))?"

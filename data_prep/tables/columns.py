@@ -49,7 +49,7 @@ _FINDINGS = {
 }
 # What to offer for cells that are close to one of these, but not certain enough to be read so
 _LIKELY_FINDINGS = {
-    **dict.fromkeys(("-", "–", "not present", "none", "nil"), "absent"),
+    **dict.fromkeys(("-", "–", "not present", "nil"), "absent"),
     **dict.fromkeys(
         ("+/-", "±", "maybe", "possible", "possibly", "probable", "likely", "equivocal", "u"),
         "uncertain",
@@ -96,7 +96,8 @@ def likely(name: str, text: str) -> str:
         age = likely_age(cell)
         return age if age and understand(name, age) else ""
     if name in FINDING_NAMES:
-        return _LIKELY_FINDINGS.get(cell, "")
+        normal = {"normal": "present", "abnormal": "absent"} if name == "no_finding" else {}
+        return (_LIKELY_FINDINGS | normal).get(cell, "")
     if set(cell) <= set("-–—."):
         return "unknown"
     values = {value.lower(): value for value in ATTRIBUTES[INDEX[name]].values}

@@ -20,9 +20,11 @@ _POSTURES = {
     *("erect", "upright", "standing", "sitting", "seated", "supine", "semi", "semierect"),
     *("semiupright", "semirecumbent", "recumbent", "semisupine", "lying", "horizontal"),
     *("portable", "mobile", "bedside", "stehend", "sitzend", "liegend", "portatil", "supino"),
+    *("im", "stehen", "sitzen", "liegen", "bettaufnahme"),
 }
 _SIDES = {"left", "right", "lt", "rt", "l", "r", "izquierda", "derecha", "esquerda", "direita"}
-_LYING = {"portable", "mobile", "bedside", "supine", "liegend", "portatil", "supino"}
+_LYING = {"portable", "mobile", "bedside", "supine", "portatil", "supino"}
+_LYING |= {"liegend", "liegen", "bettaufnahme"}
 
 
 def read_view(cell: str) -> str | None:

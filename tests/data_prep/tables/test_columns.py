@@ -19,7 +19,11 @@ from rfxray.errors import ConfigError
         ("race", ["Other"], "other"),
         ("age", ["63", "63.0", "63,0", "063Y", "63y", "63 y", "63 Years", "63 yrs old"], 63.0),
         ("age", ["63.5", "63,5", "63y 6m", "63 years, 6 months"], 63.5),
-        ("age", ["024M", "24m", "24 months", "24 mo", "2 años", "2 Jahre", "2yo", "2 y/o"], 2.0),
+        (
+            "age",
+            ["024M", "24m", "24 months", "24 mo", "2 años", "2 Jahre", "2yo", "2 y/o", "2 yrs."],
+            2.0,
+        ),
         ("age", ["6 months", "006M", "0.5"], 0.5),
         ("source", ["NIH", "nih"], "nih"),
     ],
@@ -103,6 +107,8 @@ def test_unclear_cells_are_not_guessed(name, cell):
         ("edema", "-", "absent"),
         ("edema", "maybe", "uncertain"),
         ("edema", "10", ""),
+        ("edema", "normal", ""),
+        ("no_finding", "Normal", "present"),
     ],
 )
 def test_near_value_is_offered_for_a_cell_that_is_not_understood(name, cell, offered):
@@ -149,6 +155,11 @@ def test_map_replaces_the_value_of_a_cell():
     assert read("view", "ap") == (0.0, State.UNLABELLED)
     assert read("view", "PA")[1] == State.STATED
     assert ATTRIBUTES[age].continuous
+
+
+def test_blank_beside_marks_says_nothing_unless_it_is_mapped():
+    assert reader({})("edema", "") == (0.0, State.UNLABELLED)
+    assert reader(parse_map(["edema:=absent"]))("edema", " ") == (0.0, State.NEGATIVE)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def test_lateral_view_is_read_with_its_side(side):
         ("frontal pa", "PA"),
         ("tórax ap portátil", "AP"),
         ("p.a. stehend", "PA"),
+        ("a.p. im liegen", "AP"),
         ("perfil", "lateral"),
         ("seitlich", "lateral"),
         ("ll", "lateral"),
