@@ -136,6 +136,34 @@ def all_known(values: np.ndarray) -> Attributes:
     return Attributes(values, np.ones(values.shape, bool))
 
 
+LOWEST = np.array([attribute.low for attribute in ATTRIBUTES], np.float32)
+HIGHEST = np.array([a.high if a.continuous else len(a.values) - 1 for a in ATTRIBUTES], np.float32)
+CONTINUOUS = np.array([attribute.continuous for attribute in ATTRIBUTES])
+
+
+def refuse_outside(attributes: Attributes) -> None:
+    """Checks encoded values [..., 19], which may come from a file or another program.
+
+    A number outside of its attribute's categories would select an embedding row of another one.
+
+    Raises:
+      ConfigError: For the first known value that is not in the vocabulary: not the index of a
+        category, outside of the range of a continuous attribute, or not finite.
+    """
+    values, known = np.asarray(attributes.values), np.asarray(attributes.known)
+    inside = (values >= LOWEST) & (values <= HIGHEST)  # False for NaN
+    inside &= CONTINUOUS | (values == np.floor(values))
+    wrong = known & ~inside
+    if not wrong.any():
+        return
+    place = tuple(np.argwhere(wrong)[0])
+    attribute = ATTRIBUTES[place[-1]]
+    allowed = ", ".join(f"{i} ({value})" for i, value in enumerate(attribute.values))
+    if attribute.continuous:
+        allowed = f"{attribute.low:g} to {attribute.high:g} {attribute.unit}"
+    raise ConfigError(f"{attribute.name} is {values[place]:g}; allowed are {allowed}")
+
+
 def lookup(name: str) -> Attribute:
     """The attribute of that name, in any case and with spaces or hyphens for underscores.
 

@@ -105,7 +105,7 @@ class Records:
     """
 
     def __init__(self, dataset: Dataset, split: str, faults: Faults | None = None):
-        self._paths, self._faults = dataset.paths(split), faults
+        self._paths, self._faults, self._size = dataset.paths(split), faults, dataset.size
         self._ends = np.cumsum([shard.examples for shard in dataset.shards[split]])
         try:
             self._source = ArrayRecordDataSource(self._paths)
@@ -124,15 +124,18 @@ class Records:
         return int(self._ends[-1])
 
     def __getitem__(self, number: int) -> dict:
-        """The record with this number, as `record.deserialize` returns it.
+        """The record with this number, as `record.deserialize` returns it, checked.
 
         Raises:
-          DataError: With file and record, if it is damaged and may not be replaced.
+          DataError: With file and record, if it is damaged or fails `record.check`, and may not be
+            replaced.
         """
         for candidate in range(int(number), int(number) + len(self)):
             place = candidate % len(self)
             try:
-                return record.deserialize(self._source[place])
+                found = record.deserialize(self._source[place])
+                record.check(found, self._size)
+                return found
             except (DataError, RuntimeError, OSError) as error:
                 shard = int(np.searchsorted(self._ends, place, side="right"))
                 first = int(self._ends[shard - 1]) if shard else 0

@@ -29,8 +29,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from PIL import Image
 
 from rfxray.attributes.states import State
-from rfxray.attributes.vocabulary import NUM_ATTRIBUTES
-from rfxray.errors import DataError
+from rfxray.attributes.vocabulary import NUM_ATTRIBUTES, all_known, refuse_outside
+from rfxray.errors import ConfigError, DataError
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -226,6 +226,29 @@ def deserialize(data: bytes) -> dict:
         except (IndexError, OverflowError, ValueError) as error:
             raise DataError(f"the field {name!r} of a record is malformed: {error}") from error
     return record
+
+
+def check(record: Mapping[str, Any], size: int) -> None:
+    """Checks what the types of a record leave open: readers and writers call it for every record.
+
+    Args:
+      record: Record as `serialize` takes it, or `deserialize` returns it.
+      size: Side of the square images of its data set, pixels.
+
+    Raises:
+      DataError: If the image has another size or type, or an attribute, known or not, has a value
+        outside of its vocabulary.
+    """
+    image = np.asarray(record["image"])
+    if image.shape != (size, size) or image.dtype != np.uint16:
+        raise DataError(
+            f"its image is {' × '.join(map(str, image.shape))} of {image.dtype}, not {size} × "
+            f"{size} of uint16 as the data set says"
+        )
+    try:
+        refuse_outside(all_known(np.asarray(record["attributes"])))
+    except ConfigError as error:
+        raise DataError(str(error)) from error
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:

@@ -21,7 +21,7 @@ from rfxray.attributes.states import State, known_from_states
 from rfxray.attributes.vocabulary import ATTRIBUTES, UNKNOWN, decode_value
 from rfxray.data import record
 from rfxray.data.plan import Dropped, Shard
-from rfxray.errors import first_line
+from rfxray.errors import DataError, first_line
 from rfxray.outputs import files
 
 # One record a group: a random read then decodes one record, which a global shuffle needs
@@ -57,7 +57,8 @@ def write_shard(
       advance: Called after each item, for progress.
 
     Raises:
-      ValueError: If there is not one result for each item, or an image has another size.
+      ValueError: If there is not one result for each item.
+      DataError: If a record fails `record.check`, with the item that made it.
       OSError: If the disk is full.
     """
     partial = Path(directory) / "partial"
@@ -68,10 +69,12 @@ def write_shard(
             if isinstance(result, Dropped):
                 dropped.append(dataclasses.astuple(result))
             else:
-                if np.shape(result["image"]) != (size, size):
-                    shape = np.shape(result["image"])
-                    raise ValueError(f"{item!r} made an image {shape}, not {size} × {size}")
-                _write(writer.write, record.serialize(result))
+                entry = record.serialize(result)
+                try:
+                    record.check(result, size)
+                except DataError as error:
+                    raise DataError(f"{item!r} made a record that is not valid: {error}") from error
+                _write(writer.write, entry)
                 digests.append(record.digest(result))
                 counts.update(_tally(result))
             advance()

@@ -1,9 +1,12 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 
-from rfxray.data import dataset
+from rfxray.attributes.vocabulary import INDEX
+from rfxray.data import dataset, plan, record, shards
 from rfxray.data.dataset import Records, open_dataset, verify
 from rfxray.data.faults import Faults
 from rfxray.data.manifest import read_manifest, write_manifest
@@ -87,6 +90,65 @@ def test_truncated_line_of_faults_does_not_hide_others(tmp_path):
     faults.add("shard", 1, "torn")
     faults.add("shard", 2, "torn")
     assert faults.count == 2
+
+
+def replace_record(folder, number: int, **change) -> None:
+    """Writes the first training shard again, with other fields in one record."""
+    (records, file) = Records(open_dataset(folder), "train"), shard(folder, 0)
+    entries = [dict(records[i]) for i in range(16)]
+    attributes = entries[number]["attributes"].copy()
+    for name, value in change.pop("values", {}).items():
+        attributes[INDEX[name]] = value
+    entries[number] |= {"attributes": attributes, **change}
+    writer = ArrayRecordWriter(str(file), shards.WRITER_OPTIONS)
+    for entry in entries:
+        writer.write(record.serialize(entry))
+    writer.close()
+    manifest = read_manifest(folder)
+    manifest["splits"]["train"]["shards"][0]["bytes"] = file.stat().st_size
+    write_manifest(folder, manifest)
+
+
+IMPOSSIBLE = [
+    ({"values": {"view": 7}}, r"view is 7; allowed are 0 \(PA\), 1 \(AP\), 2 \(lateral\)"),
+    ({"values": {"view": -3}}, "view is -3; allowed are"),
+    ({"values": {"view": 0.5}}, "view is 0.5;"),
+    ({"values": {"source": 9}}, "source is 9;"),
+    ({"values": {"edema": 2}}, r"edema is 2; allowed are 0 \(absent\), 1 \(present\)"),
+    ({"values": {"age": 121}}, "age is 121; allowed are 0 to 120 years"),
+    ({"values": {"age": -1}}, "age is -1;"),
+    ({"values": {"age": np.nan}}, "age is nan;"),
+    ({"values": {"sex": np.inf}}, "sex is inf;"),
+    ({"image": np.zeros((31, 32), np.uint16)}, "image is 31 × 32 of uint16, not 32 × 32"),
+    ({"image": np.zeros((64, 64), np.uint16)}, "image is 64 × 64 of uint16, not 32 × 32"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), IMPOSSIBLE)
+def test_impossible_record_is_named_with_its_file_and_may_be_replaced(
+    copy, tmp_path, change, reason
+):
+    replace_record(copy, 5, **change)
+    with pytest.raises(DataError, match=rf"record 5 of .*00000-of-00004 is damaged .*{reason}") as e:
+        Records(open_dataset(copy), "train")[5]
+    assert "\n" not in str(e.value)
+    faults = Faults(tmp_path / "faults.jsonl", tolerate=1)
+    assert first_pixels([Records(open_dataset(copy), "train", faults)[5]]) == [6]
+    assert faults.count == 1
+
+
+@pytest.mark.parametrize("view", [7, -3])
+def test_writer_refuses_a_record_that_a_reader_would_refuse(tiny_records, tmp_path, view):
+    (good,) = tiny_records([0])
+    attributes = np.array(good["attributes"])
+    attributes[INDEX["view"]] = view
+    (tmp_path / "partial").mkdir()
+    first = plan.Shard("train", 0, ["item 0"])
+    with pytest.raises(DataError, match=f"'item 0' made a record that is not valid: view is {view};"):
+        shards.write_shard(first, tmp_path, 32, [{**good, "attributes": attributes}])
+    with pytest.raises(DataError, match="'item 0' made .* image is 32 × 32 of uint16, not 16 × 16"):
+        shards.write_shard(first, tmp_path, 16, [good])
+    assert not list((tmp_path / "partial").iterdir())
 
 
 def test_damaged_last_record_is_replaced_by_the_first(copy, tmp_path, damage_record):
