@@ -129,7 +129,9 @@ def test_impossible_record_is_named_with_its_file_and_may_be_replaced(
     copy, tmp_path, change, reason
 ):
     replace_record(copy, 5, **change)
-    with pytest.raises(DataError, match=rf"record 5 of .*00000-of-00004 is damaged .*{reason}") as e:
+    with pytest.raises(
+        DataError, match=rf"record 5 of .*00000-of-00004 is damaged .*{reason}"
+    ) as e:
         Records(open_dataset(copy), "train")[5]
     assert "\n" not in str(e.value)
     faults = Faults(tmp_path / "faults.jsonl", tolerate=1)
@@ -144,9 +146,13 @@ def test_writer_refuses_a_record_that_a_reader_would_refuse(tiny_records, tmp_pa
     attributes[INDEX["view"]] = view
     (tmp_path / "partial").mkdir()
     first = plan.Shard("train", 0, ["item 0"])
-    with pytest.raises(DataError, match=f"'item 0' made a record that is not valid: view is {view};"):
+    with pytest.raises(
+        DataError, match=rf"'item 0' made a record that is not valid: view is {view};"
+    ):
         shards.write_shard(first, tmp_path, 32, [{**good, "attributes": attributes}])
-    with pytest.raises(DataError, match="'item 0' made .* image is 32 × 32 of uint16, not 16 × 16"):
+    with pytest.raises(
+        DataError, match=r"'item 0' made .* image is 32 × 32 of uint16, not 16 × 16"
+    ):
         shards.write_shard(first, tmp_path, 16, [good])
     assert not list((tmp_path / "partial").iterdir())
 
