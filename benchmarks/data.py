@@ -44,6 +44,8 @@ from data_prep.images import survey
 from data_prep.images.decoder import Decoder
 from data_prep.phantom import draw_attributes, draw_images
 from data_prep.phantom.dataset import records as phantom_records
+from data_prep.sources.files import FileIndex
+from data_prep.sources.locate import locate
 from data_prep.sources.mapping import FINDING_LABELS
 from data_prep.sources.sets import SETS
 from data_prep.tables import parquet
@@ -162,7 +164,8 @@ def table_cost(folder: Path, repeats: int) -> None:
 
     tables = {"chexpert": SETS["chexpert"].read(root)}
     lap(f"{len(tables['chexpert'].rows):,} rows read")
-    tables = {name: raw_sets.locate(name, table, root) for name, table in tables.items()}
+    layout = SETS["chexpert"].layout
+    tables = {n: locate(n, table, FileIndex(root), layout) for n, table in tables.items()}
     rows = tables["chexpert"].rows
     lap(f"{len(rows):,} files found")
     splits = decide.assign_splits(tables, 0.02, 0.02)

@@ -20,7 +20,7 @@ of the tables and the survey, and no image is stored twice. Killed, the same com
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data_prep.sources.sets import SETS
@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_error(COMMAND):
         flags = vars(_parser().parse_args(argv))
         roots, own = _roots(flags.pop("set")), _own(flags.pop("described"))
+        flags["labels"] = _labels(flags["labels"], roots)
         if not roots and not own:
             raise ConfigError("nothing to harmonise: give --set SET=DIR or --folder NAME=DIR")
         require("prep", "cv2", "gdcm", "pyarrow", "pydicom")
@@ -62,6 +63,23 @@ def _roots(given: Sequence[str]) -> dict[str, Path]:
             raise ConfigError(f"--set {name} is given twice")
         roots[name] = Path(root)
     return {name: roots[name] for name in SETS if name in roots}
+
+
+def _labels(given: Sequence[str], roots: Mapping[str, Path]) -> dict[str, str]:
+    """`["chexpert=train_cheXbert.csv"]` as {"chexpert": "train_cheXbert.csv"}, checked."""
+    labels = {}
+    for assignment in given:
+        name, _, table = assignment.partition("=")
+        if name not in roots or table not in SETS[name].labels:
+            allowed = ", ".join(f"{n}={t}" for n in roots for t in SETS[n].labels)
+            raise ConfigError(
+                f"--labels {assignment!r} is not SET=TABLE of a --set that has several label "
+                f"tables: {allowed or 'the sets given have one each'}"
+            )
+        if name in labels:
+            raise ConfigError(f"--labels {name} is given twice")
+        labels[name] = table
+    return labels
 
 
 def _own(described: Sequence[Given]) -> dict[str, tuple[Path, Description]]:
@@ -115,6 +133,15 @@ def _parser() -> ArgumentParser:
         metavar="SET=DIR",
         help="a raw set and the folder that it was unpacked into, as published, such as "
         f"nih=/data/nih; repeat for each. SET is one of {', '.join(SETS)} (default: none)",
+    )
+    add(
+        "--labels",
+        action="append",
+        default=[],
+        metavar="SET=TABLE",
+        help="labels of another labeller, by the name of the table in the folder of the set: "
+        f"{'; '.join(f'{n}: ' + ', '.join(s.labels) for n, s in SETS.items() if s.labels)} "
+        "(default: the first that is there; of chexpert's CSV tables only train.csv)",
     )
     add_described(
         parser,

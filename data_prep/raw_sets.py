@@ -15,13 +15,16 @@ from data_prep.decide import assign_splits, decide
 from data_prep.images import duplicates, quality, survey
 from data_prep.images.decoder import LIMITS
 from data_prep.images.records import check_size, make_records
-from data_prep.sources.folder import FileIndex, contradicting, one_row_a_file, read_folder, unnamed
+from data_prep.sources.files import FileIndex
+from data_prep.sources.folder import read_folder
 from data_prep.sources.hints import not_understood
+from data_prep.sources.locate import locate
+from data_prep.sources.remarks import remarks
 from data_prep.sources.sets import SETS, raw_set
 from data_prep.tables import parquet
-from data_prep.tables.description import Description, contradictions
+from data_prep.tables.description import Description
 from data_prep.tables.splits import SPLITS, check_fractions
-from data_prep.tables.table import Row, Table, dropped
+from data_prep.tables.table import Row, Table
 from rfxray.data import radiograph, writing
 from rfxray.data.manifest import read_ledger, reasons, summary
 from rfxray.data.plan import OF_ITEMS, Dropped, Plan, make_plan
@@ -37,6 +40,7 @@ class Options:
 
     Attributes:
       roots: Folders of the raw sets, by their names in `SETS`.
+      labels: Label tables that are read instead of the usual ones, by the names of the sets.
       own: Folder and table of each set of one's own, by its name.
       name: Name of the data set and its files.
       size: Side of the squares, pixels.
@@ -59,6 +63,7 @@ class Options:
     workers: int
     command: str = "data_prep.harmonise"
     beam: str | None = None
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def say(self, line: str) -> None:
         """Prints a line of progress."""
@@ -123,9 +128,10 @@ def _read_tables(options: Options) -> dict[str, Table]:
     tables = {}
     for name, root in options.roots.items():
         options.say(f"{name}: reading the tables in {root}")
-        read = SETS[name].read
+        read, labels = SETS[name].read, options.labels.get(name)
         assert read is not None  # each of the seven has one
-        tables[name] = locate(name, read(root), root)
+        table = read(root, labels) if labels else read(root)
+        tables[name] = locate(name, table, FileIndex(root), SETS[name].layout)
     for name, (root, own) in options.own.items():
         options.say(f"{name}: reading {own.metadata}, looking for files in {root}")
         tables[name] = read_folder(root, own, name)
@@ -152,45 +158,10 @@ def _found(table: Table, own: bool) -> Iterator[str]:
             f"{notes['rows_without_split']:,} rows are in no official split; a hash of the patient "
             "decides"
         )
-    yield from contradictions(table)
+    yield from remarks(table)
     yield from not_understood(notes["not_understood"], own)
     if count := notes["no_finding"]["contradicted"]:
         yield f"no_finding contradicted the pathologies in {count:,} rows; the pathologies won"
-
-
-def locate(name: str, table: Table, root: Path) -> Table:
-    """The rows that have a file, with its path; the others go to the ledger: under
-    their key, or without it if a row that is kept has that key.
-    """
-    files = FileIndex(root)
-    found, named, lost = [], [], []
-    for row in table.rows:
-        path, reason = files.find(row.path)
-        if reason:
-            lost.append((row, reason))
-        else:
-            found.append(row._replace(path=path))
-            named.append(row.path)
-    single, others = one_row_a_file(found, named)
-    lost += [(found[i], reason) for i, reason in others.items()]
-    rows: dict[str, Row] = {}
-    for row in single:
-        if rows.setdefault(row.key, row) is not row:
-            lost.append((row, f"the key of an earlier row: {row.path}"))
-    for drop in table.dropped:
-        files.find(drop.path)  # files of dropped rows are not orphans
-    ledger = list(table.dropped)
-    for row, reason in lost:
-        drop = dropped(row, "files", reason)
-        ledger.append(dataclasses.replace(drop, key="") if row.key in rows else drop)
-    ledger += unnamed(name, files)
-    notes = {
-        **table.notes,
-        "files": len(files.paths),
-        "matched": len(rows),
-        "contradicting": contradicting(others.values()),
-    }
-    return dataclasses.replace(table, rows=list(rows.values()), dropped=ledger, notes=notes)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -260,6 +231,7 @@ def describe(tables: Iterable[str], options: Options) -> dict:
         "description": f"Chest radiographs of {titles}; {size} × {size} pixels of 16-bit grey.",
         "options": {
             "sets": sorted(tables),
+            "labels": dict(options.labels),
             "own": {name: table.options for name, (_, table) in options.own.items()},
             "validation": options.validation,
             "test": options.test,

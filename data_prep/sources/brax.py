@@ -1,5 +1,6 @@
 """BRAX 1.1.0: 40,967 radiographs of Hospital Israelita Albert Einstein, DICOM and PNG.
 
+    images/…, Anonymized_DICOMs/…   the PNG files and the DICOM files; one of them will do
     master_spreadsheet_update.csv   DicomPath, PngPath, PatientID, PatientSex, PatientAge,
                                     AccessionNumber, ViewPosition, 14 labels (1, 0, -1, blank)
 
@@ -10,11 +11,14 @@ views is blank. Accession numbers are unique within a patient only. There is no 
 import re
 from pathlib import Path
 
+from data_prep.sources.editions import RawTables
+from data_prep.sources.layout import Layout
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels
-from data_prep.tables.csv_table import require
 from data_prep.tables.table import Table, TableBuilder
 
 NAME = "brax"
+TABLES = ("master_spreadsheet_update.csv", "master_spreadsheet.csv")
+LAYOUT = Layout({"images": ("Anonymized_DICOMs",), "Anonymized_DICOMs": ("images",)})
 COLUMNS = {
     "path": ("PngPath", "DicomPath"),
     "patient": "PatientID",
@@ -27,7 +31,8 @@ COLUMNS = {
 
 
 def read(root: Path) -> Table:
-    path = require(root, "master_spreadsheet_update.csv", "master_spreadsheet*.csv")
+    tables = RawTables(root)
+    path = tables.require(*TABLES)
     builder = TableBuilder(NAME)
     for _, cells in builder.rows(path, COLUMNS, optional=("study",)):
         values = builder.cell("source", NAME, "the set")
@@ -44,4 +49,4 @@ def read(root: Path) -> Table:
             study=cells["study"].strip(),
             image=image.rpartition("/")[2],
         )
-    return builder.table()
+    return builder.table(**tables.notes)

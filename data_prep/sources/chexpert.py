@@ -3,8 +3,15 @@
     df_chexpert_plus_240401.csv   Plus: path_to_image, demographics, split, the report
     {report,impression}_fixed.json   Plus: CheXbert's labels, JSON lines keyed by path_to_image
     train.csv, valid.csv          v1: Path, Sex, Age, Frontal/Lateral, AP/PA, 14 labels
+    test.csv or test_labels.csv   v1: Path, 14 labels of radiologists
+    train_cheXbert.csv, train_visualCheXbert.csv   v1: train.csv with the labels of other
+        labellers; read instead of it only if asked for
 
-Where the Plus table is there it is read, else v1's. Of Plus' label files the one over the whole
+v1 at full size comes as four archives: `CheXpert-v1.0 batch 1 (validate & csv)` with the tables
+and `valid/`, and batches 2 to 4 with the patients of `train/`, without that folder; v1 small as one
+folder `CheXpert-v1.0-small`. Paths in the tables begin with `CheXpert-v1.0/train/` or the like.
+
+If the Plus table is there it is read, else v1's. Of Plus' label files the one over the whole
 report is taken, else the one over the impression. The one over the findings section is never
 taken: that section is often empty, so 75.7% of it is "No Finding" (impression 8.4%, report 5.8%).
 
@@ -12,18 +19,61 @@ The set holds adults only, and ages above 90 are written 90: an age of 0 (three 
 """
 
 import json
+import posixpath
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_prep.sources.editions import RawTables, named
+from data_prep.sources.layout import Layout
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels, race
 from data_prep.tables.columns import identifier, official_split
-from data_prep.tables.csv_table import find, opened, require
+from data_prep.tables.csv_table import opened
 from data_prep.tables.table import Table, TableBuilder, Value
 from rfxray.errors import DataError
 
 NAME = "chexpert"
-LABELLED = ("report", "impression")
 PLUS_TABLE = "df_chexpert_plus_240401.csv"
+PLUS_LABELS = ("report_fixed.json", "impression_fixed.json")
+TRAIN_LABELS = {
+    "train.csv": "CheXpert labeller",
+    "train_cheXbert.csv": "CheXbert labeller",
+    "train_visualCheXbert.csv": "VisualCheXbert labeller",
+}
+LABELS = (*TRAIN_LABELS, *PLUS_LABELS)
+CONTAINER = "chexpertchestxrays-u20210408"  # what the download is called
+VALID_BATCH = "CheXpert-v1.0 batch 1 (validate & csv)"
+TRAIN_BATCHES = tuple(f"CheXpert-v1.0 batch {n + 1} (train {n})" for n in (1, 2, 3))
+TABLE_FOLDERS = tuple(
+    f"{above}{folder}"
+    for above in ("", f"{CONTAINER}/")
+    for folder in (
+        *("", f"{VALID_BATCH}/", f"{VALID_BATCH}/{VALID_BATCH}/", f"{VALID_BATCH}/CheXpert-v1.0/"),
+        *("CheXpert-v1.0/", "CheXpert-v1.0-small/"),
+    )
+)
+TEST_FOLDERS = (*TABLE_FOLDERS, "CheXpert/", "chexlocalize/CheXpert/")
+
+
+def _unpacked(batch: str, split: str, inner: str) -> tuple[str, ...]:
+    """Where the files of an archive may lie: it may be unpacked into a folder of its own."""
+    ways = (inner, f"CheXpert-v1.0/{split}", f"{batch}{inner}")
+    folders = [posixpath.normpath(f"{batch}/{way}") for way in ways]
+    return (*folders, *(f"{CONTAINER}/{folder}" for folder in folders))
+
+
+_TRAIN = tuple(folder for batch in TRAIN_BATCHES for folder in _unpacked(batch, "train", ""))
+_VALID = _unpacked(VALID_BATCH, "valid", "/valid")
+_TEST = ("CheXpert/test", "chexlocalize/CheXpert/test")
+LAYOUT = Layout(
+    {
+        "": ("PNG", "DICOM", CONTAINER),  # Plus
+        "CheXpert-v1.0": ("",),
+        "CheXpert-v1.0-small": ("",),
+        **{f"{above}train": _TRAIN for above in ("", "CheXpert-v1.0/", "CheXpert-v1.0-small/")},
+        **{f"{above}valid": _VALID for above in ("", "CheXpert-v1.0/", "CheXpert-v1.0-small/")},
+        **{f"{above}test": _TEST for above in ("", "CheXpert-v1.0/")},
+    }
+)
 V1_COLUMNS = {
     "path": "Path",
     "sex": "Sex",
@@ -44,28 +94,55 @@ PLUS_COLUMNS = {
 }
 
 
-def read(root: Path) -> Table:
-    plus = find(root, PLUS_TABLE)
-    return _read_plus(root, plus) if plus else _read_v1(root)
+def read(root: Path, labels: str = "") -> Table:
+    """The table, with the labels of one of `LABELS`; empty for the labeller's own."""
+    tables = RawTables(root)
+    plus = None if labels in TRAIN_LABELS else tables.find(PLUS_TABLE)
+    if plus is None and labels in PLUS_LABELS:
+        tables.require(PLUS_TABLE)
+    if plus:
+        tables.beside(*named(TABLE_FOLDERS, *TRAIN_LABELS))
+        return _read_plus(tables, plus, labels)
+    tables.beside(PLUS_TABLE)
+    return _read_v1(tables, labels or "train.csv")
 
 
-def _read_v1(root: Path) -> Table:
+def _read_v1(tables: RawTables, labels: str) -> Table:
     builder = TableBuilder(NAME)
-    tables = [find(root, "train.csv", "*train*.csv"), find(root, "valid.csv")]
-    for path in filter(None, tables if any(tables) else [require(root, "train.csv")]):
-        split = "train" if "train" in path.name else "validation"
-        for _, cells in builder.rows(path, V1_COLUMNS):
+    train_names, valid_names = named(TABLE_FOLDERS, labels), named(TABLE_FOLDERS, "valid.csv")
+    test_names = named(TEST_FOLDERS, "test.csv", "test_labels.csv")
+    tables.require(*train_names, *([] if labels != "train.csv" else [*valid_names, *test_names]))
+    readers = {"train": TRAIN_LABELS[labels], "validation": "three radiologists"}
+    train = tables.find(*train_names)
+    if train:  # of the same edition, if it is beside it
+        beside = train.parent.relative_to(tables.root) / "valid.csv"
+        valid_names = [beside.as_posix(), *valid_names]
+    found = {
+        "train": train,
+        "validation": tables.find(*dict.fromkeys(valid_names)),
+        "test": tables.find(*test_names),
+    }
+    editions = set()
+    for split, path in found.items():
+        if path is None:
+            continue
+        unknown = ("sex", "age", "frontal_lateral", "ap_pa") if split == "test" else ()
+        for _, cells in builder.rows(path, V1_COLUMNS, unknown):
+            cells = _with_view(cells)
             values = _demographics(builder, cells, path.name)
-            readers = "CheXpert labeller" if split == "train" else "three radiologists"
-            values |= chexpert_labels(builder, cells, f"{path.name}: {readers}")
+            reader = readers.get(split, "radiologists")
+            values |= chexpert_labels(builder, cells, f"{path.name}: {reader}")
+            editions.add(cells["path"].strip().partition("/")[0])
             _add(builder, cells["path"], values, "", split)
-    return builder.table(edition="v1")
+    tables.beside(*named(TABLE_FOLDERS, *TRAIN_LABELS))
+    small = "CheXpert-v1.0-small" in editions
+    edition = "v1.0 small" if small else "v1.0"
+    return builder.table(edition=edition, labels=labels, **tables.notes)
 
 
-def _read_plus(root: Path, path: Path) -> Table:
+def _read_plus(tables: RawTables, path: Path, asked: str) -> Table:
     builder = TableBuilder(NAME)
-    folders = ("", "chexbert_labels/")
-    labels_path = find(root, *(f"{f}{part}_fixed.json" for part in LABELLED for f in folders))
+    labels_path = tables.labels(asked, *named(("", "chexbert_labels/"), *PLUS_LABELS))
     labels = dict(_label_lines(labels_path)) if labels_path else {}
     labelled_by = labels_path.name if labels_path else "none"
     unlabelled = 0
@@ -79,7 +156,16 @@ def _read_plus(root: Path, path: Path) -> Table:
             values |= chexpert_labels(builder, found, f"CheXbert: {labelled_by}")
         split = official_split(cells["split"], path, line)
         _add(builder, cells["path"], values, cells["patient"], split)
-    return builder.table(edition="Plus", labels=labelled_by, rows_without_labels=unlabelled)
+    return builder.table(
+        edition="Plus", labels=labelled_by, rows_without_labels=unlabelled, **tables.notes
+    )
+
+
+def _with_view(cells: dict[str, str]) -> dict[str, str]:
+    """The cells of a row; the name of a film says that it is lateral if no column does."""
+    if cells["frontal_lateral"] or not cells["path"].strip().endswith("_lateral.jpg"):
+        return cells
+    return {**cells, "frontal_lateral": "Lateral"}
 
 
 def _demographics(builder: TableBuilder, cells: dict[str, str], table: str) -> dict[str, Value]:

@@ -1,6 +1,7 @@
 """NIH ChestX-ray14: 112,120 PNG files of 1024² and one table of text-mined findings.
 
-    Data_Entry_2017*.csv   Image Index, Finding Labels ("A|B"), Follow-up #, Patient ID, …
+    Data_Entry_2017_v2020.csv, else Data_Entry_2017.csv   Image Index, Finding Labels ("A|B"),
+        Follow-up #, Patient ID, …
     train_val_list.txt, test_list.txt   the official split, by image; optional
 
 Labels are positive-only over a closed list. The 2017 edition has ages up to 414 (not understood,
@@ -9,11 +10,15 @@ so unknown); the 2020 edition does not. The images may lie in any folder below t
 
 from pathlib import Path
 
+from data_prep.sources.editions import RawTables
+from data_prep.sources.layout import Layout
 from data_prep.sources.mapping import closed_list
-from data_prep.tables.csv_table import find, opened, require
+from data_prep.tables.csv_table import opened
 from data_prep.tables.table import Table, TableBuilder
 
 NAME = "nih"
+TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+LAYOUT = Layout(unique_names=True)
 COLUMNS = {
     "image": "Image Index",
     "findings": "Finding Labels",
@@ -26,10 +31,11 @@ COLUMNS = {
 
 
 def read(root: Path) -> Table:
-    path = require(root, "Data_Entry_2017*.csv")
+    tables = RawTables(root)
+    path = tables.require(*TABLES)
     builder = TableBuilder(NAME)
     findings = closed_list(NAME)
-    splits = _splits(root)
+    splits = _splits(tables)
     for _, cells in builder.rows(path, COLUMNS):
         values = builder.cell("source", NAME, "the set")
         for attribute in ("view", "sex", "age"):
@@ -48,14 +54,14 @@ def read(root: Path) -> Table:
             image=image,
             split=splits.get(image, ""),
         )
-    return builder.table(carved=True)
+    return builder.table(carved=True, **tables.notes)
 
 
-def _splits(root: Path) -> dict[str, str]:
+def _splits(tables: RawTables) -> dict[str, str]:
     """The official split by image; `train_val_list.txt` is train, the caller takes validation."""
     splits = {}
     for name, split in (("train_val_list.txt", "train"), ("test_list.txt", "test")):
-        path = find(root, name)
+        path = tables.find(name)
         if path is not None:
             with opened(path) as file:
                 splits |= dict.fromkeys(file.read().split(), split)

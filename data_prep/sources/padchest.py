@@ -1,7 +1,7 @@
 """PadChest: 160,861 PNG files of San Juan Hospital, 12 bits in 16, with 193 labels of its own.
 
     PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv
-    <ImageDir>/<ImageID>
+    <ImageDir>/<ImageID>   ImageDir, from 0 to 54, is the archive; or all in one folder
 
 Age is year(StudyDate_DICOM) − PatientBirth. `Labels` is a Python list as text, with leading spaces
 and empty strings; a study with a list that is blank, empty or says `unchanged`, `exclude` or
@@ -14,11 +14,14 @@ import ast
 import functools
 from pathlib import Path
 
+from data_prep.sources.editions import RawTables
+from data_prep.sources.layout import Layout
 from data_prep.sources.mapping import closed_list
-from data_prep.tables.csv_table import require
 from data_prep.tables.table import Table, TableBuilder
 
 NAME = "padchest"
+TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+LAYOUT = Layout(unique_names=True)
 METHODS = ("Physician", "RNN_model")
 COLUMNS = {
     "image": "ImageID",
@@ -35,7 +38,8 @@ COLUMNS = {
 
 
 def read(root: Path) -> Table:
-    path = require(root, "PADCHEST_chest_x_ray_images_labels_160K*.csv", "PADCHEST*.csv")
+    tables = RawTables(root)
+    path = tables.require(TABLE)
     builder = TableBuilder(NAME)
     findings = closed_list(NAME)
     for _, cells in builder.rows(path, COLUMNS):
@@ -63,7 +67,7 @@ def read(root: Path) -> Table:
             study=cells["study"].strip(),
             image=image,
         )
-    return builder.table()
+    return builder.table(**tables.notes)
 
 
 @functools.lru_cache(maxsize=1 << 16)

@@ -3,7 +3,8 @@
     metadata/{train,valid,test}_metadata_view_position.json   study → ImagePath [],
         ImageViewPosition [], PatientID, PatientSex, PatientAge ("007Y", "002D"), Findings, …
     deid_png/…      the images; the metadata has them as ../deid_png/…
-    chexbert*.csv   optional: the output of CheXbert over the whole reports, made by the user
+    chexbert.csv    optional, here or in metadata/: the output of CheXbert over the whole reports,
+        made by the user
 
 CheXbert's output has the report in the column `Report Impression` and the 14 labels; a column
 `study` joins by study, else the report does (`report_text` says how one is put together).
@@ -12,23 +13,26 @@ CheXbert's output has the report in the column `Report Impression` and the 14 la
 import json
 from pathlib import Path
 
+from data_prep.sources.editions import RawTables, named
 from data_prep.sources.mapping import FINDING_LABELS, chexpert_labels
-from data_prep.tables.csv_table import find, opened
+from data_prep.tables.csv_table import opened
 from data_prep.tables.table import Table, TableBuilder, Value
 from rfxray.errors import DataError
 
 NAME = "rexgradient"
+LABELS = named(("", "metadata/"), "chexbert.csv")
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 
 
 def read(root: Path) -> Table:
     builder = TableBuilder(NAME)
-    by_study, by_report, labels_name = _labels(builder, root)
+    tables = RawTables(root)
+    by_study, by_report, labels_name = _labels(builder, tables)
     without_labels = 0
-    files = [(find(root, f"metadata/{s}_metadata_view_position.json"), s) for s in SPLITS]
-    if not any(path for path, _ in files):
-        raise DataError(f"{root} has no metadata/train_metadata_view_position.json")
-    for path, published in files:
+    names = {f"metadata/{split}_metadata_view_position.json": split for split in SPLITS}
+    tables.require(*names)
+    for name, published in names.items():
+        path = tables.find(name)
         if path is None:
             continue
         for study, entry in _studies(path):
@@ -55,7 +59,7 @@ def read(root: Path) -> Table:
                     image=where.rpartition("/")[2],
                     split=SPLITS[published],
                 )
-    return builder.table(labels=labels_name, studies_without_labels=without_labels)
+    return builder.table(labels=labels_name, studies_without_labels=without_labels, **tables.notes)
 
 
 def _listed(entry: object) -> list:
@@ -87,8 +91,8 @@ def _studies(path: Path):
     return studies.items()
 
 
-def _labels(builder: TableBuilder, root: Path):
-    path = find(root, "chexbert*.csv", "metadata/chexbert*.csv")
+def _labels(builder: TableBuilder, tables: RawTables):
+    path = tables.find(*LABELS)
     if path is None:
         return {}, {}, "none"
     by_study, by_report = {}, {}

@@ -6,9 +6,10 @@ licence texts to plan by, not advice: who downloads a set agrees to its own text
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 from data_prep.sources import brax, chexpert, mimic, nih, padchest, rexgradient, vindr
+from data_prep.sources.layout import Layout
 from data_prep.tables.table import Table
 
 
@@ -17,23 +18,28 @@ class RawSet:
     """One of the seven.
 
     Attributes:
-      read: root folder → table; paths in it are as published, no image is looked at.
+      read: root folder → table; paths in it are as published, no image is looked at. If there are
+        `labels` it also takes the name of one.
       published: images that RadiT kept of it; None if the set is not one of the seven.
       title, terms: for the audit page.
       redistribute, train, publish_weights: what the terms say; "yes", "no", or a condition.
+      layout: what is known of how the files lie.
+      labels: label tables, one of which may be asked for by its name.
     """
 
-    read: Callable[[Path], Table] | None
+    read: Callable[..., Table] | None
     published: int | None
     title: str
     terms: str
     redistribute: str
     train: str
     publish_weights: str
+    layout: Layout = dataclasses.field(default_factory=Layout)
+    labels: tuple[str, ...] = ()
 
 
 _PHYSIONET = "PhysioNet Credentialed Health Data License 1.5.0"
-_CREDENTIALED = {
+_CREDENTIALED: dict[str, Any] = {
     "terms": _PHYSIONET,
     "redistribute": "no",
     "train": "yes, credentialed users",
@@ -41,7 +47,7 @@ _CREDENTIALED = {
 }
 
 SETS: dict[str, RawSet] = {
-    "mimic": RawSet(mimic.read, 377_095, "MIMIC-CXR-JPG", **_CREDENTIALED),
+    "mimic": RawSet(mimic.read, 377_095, "MIMIC-CXR-JPG", **_CREDENTIALED, labels=mimic.LABELS),
     "rexgradient": RawSet(
         rexgradient.read,
         273_004,
@@ -59,6 +65,8 @@ SETS: dict[str, RawSet] = {
         redistribute="no",
         train="yes, research, non-commercial",
         publish_weights="not settled by the text: ask",
+        layout=chexpert.LAYOUT,
+        labels=chexpert.LABELS,
     ),
     "padchest": RawSet(
         padchest.read,
@@ -68,6 +76,7 @@ SETS: dict[str, RawSet] = {
         redistribute="no",
         train="yes, research, non-commercial",
         publish_weights="not settled by the text: ask",
+        layout=padchest.LAYOUT,
     ),
     "nih": RawSet(
         nih.read,
@@ -77,9 +86,10 @@ SETS: dict[str, RawSet] = {
         redistribute="yes, with attribution",
         train="yes",
         publish_weights="yes",
+        layout=nih.LAYOUT,
     ),
-    "brax": RawSet(brax.read, 40_967, "BRAX", **_CREDENTIALED),
-    "vindr": RawSet(vindr.read, 18_000, "VinDr-CXR", **_CREDENTIALED),
+    "brax": RawSet(brax.read, 40_967, "BRAX", **_CREDENTIALED, layout=brax.LAYOUT),
+    "vindr": RawSet(vindr.read, 18_000, "VinDr-CXR", **_CREDENTIALED, layout=vindr.LAYOUT),
 }
 
 

@@ -19,28 +19,34 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from data_prep.sources.editions import RawTables, named
+from data_prep.sources.layout import Layout
 from data_prep.sources.mapping import ClosedList, closed_list
-from data_prep.tables.csv_table import find, header, require
+from data_prep.tables.csv_table import header
 from data_prep.tables.table import Table, TableBuilder, Value
 from rfxray.errors import DataError
 
 NAME = "vindr"
+FOLDERS = ("annotations/", "")
+KAGGLE = ("train.csv", "vinbigdata-train.csv")
+LAYOUT = Layout(unique_names=True)  # re-releases as PNG or JPEG keep the 32 hex digits
 NOT_FINDINGS = ("image_id", "rad_id")
 PRESENT, ABSENT = ("1", "1.0"), ("0", "0.0")
 
 
 def read(root: Path) -> Table:
     builder = TableBuilder(NAME)
-    train = find(root, "annotations/image_labels_train.csv", "image_labels_train.csv")
-    if train is None:
-        path = require(root, "train.csv", "vinbigdata-train.csv")
+    tables = RawTables(root)
+    published = {split: named(FOLDERS, f"image_labels_{split}.csv") for split in ("train", "test")}
+    path = tables.require(*published["train"], *KAGGLE)
+    if path.name.removesuffix(".gz") in KAGGLE:
         _add(builder, root, "train", path.name, *_boxes(builder, path))
-        return builder.table(carved=True, edition="Kaggle")
-    _add(builder, root, "train", train.name, *_labels(builder, train))
-    test = find(root, "annotations/image_labels_test.csv", "image_labels_test.csv")
+        return builder.table(carved=True, edition="Kaggle", **tables.notes)
+    _add(builder, root, "train", path.name, *_labels(builder, path))
+    test = tables.find(*published["test"])
     if test is not None:
         _add(builder, root, "test", test.name, *_labels(builder, test))
-    return builder.table(carved=True, edition="1.0.0")
+    return builder.table(carved=True, edition="1.0.0", **tables.notes)
 
 
 def _add(
@@ -109,6 +115,8 @@ def _header(builder: TableBuilder, path: Path) -> dict[str, Value]:
     """Age and sex as the DICOM header has them; empty if there is no file or no such tag."""
     import pydicom  # here, so that the names of the sets are known without the extra `prep`
 
+    if not path.is_file():  # a FIFO would never end
+        return {}
     tags = {"age": "PatientAge", "sex": "PatientSex"}
     with (
         contextlib.suppress(Exception),

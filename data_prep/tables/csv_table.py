@@ -1,4 +1,4 @@
-"""Published CSV tables, read row by row; and where in a raw folder they lie."""
+"""Published CSV tables, read row by row."""
 
 import contextlib
 import csv
@@ -120,28 +120,6 @@ def _header(file: TextIO):
     delimiter = delimiter or max(",;\t", key=re.sub(r'"[^"]*"', "", line).count)
     table = csv.reader(itertools.chain([line], file), delimiter=delimiter, strict=True)
     return [cell.strip() for cell in next(table, [])], table, skipped
-
-
-def find(root: Path, *patterns: str) -> Path | None:
-    """The first file of a raw folder that a pattern names, gzipped or not; None where none does.
-
-    Patterns in order of preference; of several files the last by name, so the newer edition.
-    """
-    for pattern in patterns:
-        found = [p for end in ("", ".gz") for p in root.glob(pattern + end) if p.is_file()]
-        if found:
-            return max(found)
-    return None
-
-
-def require(root: Path, *patterns: str) -> Path:
-    """`find`, or DataError with what was looked for."""
-    found = find(root, *patterns)
-    if found is None:
-        if not root.is_dir():
-            raise DataError(f"no folder {root}")
-        raise DataError(f"{root} has no {' or '.join(patterns)}; is it the root of the raw set?")
-    return found
 
 
 def _position(header: Sequence[str], wanted: str, path: Path) -> int:

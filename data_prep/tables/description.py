@@ -3,12 +3,11 @@
 import argparse
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_prep.tables.columns import FINDINGS, IDENTIFIERS, parse_columns, parse_map
-from data_prep.tables.table import Table
 from rfxray.attributes.vocabulary import NAMES, SOURCES, encode_value
 from rfxray.command_line import local_path
 from rfxray.errors import ConfigError
@@ -156,9 +155,3 @@ def add_described(
         required=required,
         **shown,
     )
-
-
-def contradictions(table: Table) -> Iterator[str]:
-    """A line if rows of a table contradict each other."""
-    if count := table.notes["contradicting"]:
-        yield f"WARNING: {count:,} rows contradict another row of their image; see dropped.csv"

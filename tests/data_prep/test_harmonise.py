@@ -19,7 +19,8 @@ from data_prep import raw_sets
 from data_prep.audit import __main__ as audit_command
 from data_prep.decide import assign_splits
 from data_prep.harmonise import main
-from data_prep.raw_sets import locate
+from data_prep.sources.files import FileIndex
+from data_prep.sources.locate import locate
 from data_prep.sources.sets import SETS
 from data_prep.tables.splits import hashed_split
 from data_prep.tables.table import TableBuilder
@@ -323,8 +324,9 @@ def test_repeated_row_does_not_change_the_first_one(roots, tmp_path, capsys):
     rows = pq.read_table(out / "table.parquet").to_pylist()
     assert {row["key"]: row["fate"] for row in rows} == {row["key"]: "" for row in rows}
     reasons = raw_trees.ledger(out)
-    assert reasons["nih: images_001/images/00000002_000.png"] == "the file of an earlier row"
-    assert reasons["nih: images_002/images/00000003_000.png"] == "contradicts an earlier row"
+    first, third = (f"images_00{i}/images/0000000{i + 1}_000.png" for i in (1, 2))
+    assert reasons["nih: 00000002_000.png"] == f"the file of an earlier row: {first}"
+    assert reasons["nih: 00000003_000.png"] == f"contradicts an earlier row: {third}"
     assert "nih: WARNING: 1 rows contradict another row" in capsys.readouterr().err
     audit_command.main([str(out)])
 
@@ -398,7 +400,7 @@ def test_own_folder_is_harmonised_with_the_sets(roots, tmp_path, capsys):
     }
     assert reasons == {
         "mine/p2//c": "a duplicate: the same pixels as nih/2/0/00000002_000.png",
-        "mine: z": "no file",
+        "mine/p3//z": "no file",
         "mine: b.png": "no row in the table",
     }
     notes = json.loads((out / "manifest.json").read_text())["notes"]["sets"]["mine"]
@@ -427,7 +429,7 @@ def test_second_row_with_the_same_key_is_dropped(tmp_path):
     for folder in ("a", "b"):
         raw_trees.put(tmp_path / folder / "x.png", raw_trees.eight(0))
         builder.add(f"{folder}/x.png", {}, patient="p", image="x.png")
-    located = locate("nih", builder.table(), tmp_path)
+    located = locate("nih", builder.table(), FileIndex(tmp_path))
     assert [row.path for row in located.rows] == ["a/x.png"]
     (drop,) = located.dropped
     assert drop == Dropped("nih", "", "b/x.png", "files", "the key of an earlier row", "b/x.png")

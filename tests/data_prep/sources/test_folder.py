@@ -3,7 +3,7 @@ import gzip
 import numpy as np
 import pytest
 
-from data_prep.sources.folder import FileIndex, read_folder
+from data_prep.sources.folder import read_folder
 from data_prep.tables.columns import parse_columns, parse_map
 from data_prep.tables.csv_table import MISFIT
 from data_prep.tables.description import Description
@@ -37,58 +37,12 @@ def images(tmp_path):
     return touch(tmp_path / "images", "a.png", "b.jpg", "deep/c.dcm", "deep/er/d.PNG", "notes.txt")
 
 
-@pytest.mark.parametrize(
-    ("cell", "path"),
-    [
-        ("a.png", "a.png"),
-        ("a", "a.png"),
-        ("./a.png", "a.png"),
-        ("a.dcm", "a.png"),  # the table of the DICOM release, the files of the PNG one
-        ("c", "deep/c.dcm"),
-        ("deep/c", "deep/c.dcm"),
-        ("d.png", "deep/er/d.PNG"),
-        ("SET-v1/deep/c.dcm", "deep/c.dcm"),
-        ("/data/SET-v1/deep/er/d.PNG", "deep/er/d.PNG"),
-        ("../images/a", "a.png"),
-    ],
-)
-def test_cell_finds_its_file(images, cell, path):
-    assert FileIndex(images).find(cell) == (path, "")
-
-
-@pytest.mark.parametrize(
-    "cell", ["e", "other/a.png", "deep/a.png", "notes", "../notes.txt", "/etc/passwd", "A"]
-)
-def test_cell_does_not_find_another_file(images, cell):
-    assert FileIndex(images).find(cell) == ("", "no file")
-
-
-def test_file_in_an_unsupported_format_is_reported(images):
-    assert FileIndex(images).find("notes.txt") == ("", "a format that is not read: .txt")
-
-
-def test_files_are_recognised_by_suffix_or_dicom_prefix(tmp_path):
-    touch(tmp_path, "a.jpe", "b.ima", "c.dic")
-    for name in ("d.IMA", "e.dic", "1.2.3", "f.tif"):
-        (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM")
-    assert FileIndex(tmp_path).paths == ["1.2.3", "a.jpe", "d.IMA", "e.dic"]
-
-
-def test_ambiguous_names_are_reported(tmp_path):
-    index = FileIndex(touch(tmp_path, "x/a.png", "y/a.png", "b.png", "b.dcm", "z/1.2.3.dcm"))
-    assert index.find("a") == ("", "several files: x/a.png and y/a.png")
-    assert index.find("x/a") == ("x/a.png", "")
-    assert index.find("b")[1].startswith("several files")
-    assert index.find("b.dcm") == ("b.dcm", "")
-    assert index.find("1.2.3") == ("z/1.2.3.dcm", "")
-
-
 def test_rows_without_files_and_files_without_rows_are_listed(images):
     table = read(images, "image\na\nmissing\na.png\n\n,\nb\n")
     assert [row.path for row in table.rows] == ["a.png", "b.jpg"]
     assert [(drop.path or drop.detail, drop.reason) for drop in table.dropped] == [
-        ("missing", "no file"),
         ("table.csv line 6", "a row that names no image"),
+        ("missing", "no file"),
         ("a.png", "the file of an earlier row"),
         ("deep/c.dcm", "no row in the table"),
         ("deep/er/d.PNG", "no row in the table"),
@@ -113,7 +67,7 @@ def test_file_of_a_dropped_row_is_not_listed_as_rowless(tmp_path):
     }
 
 
-def test_paths_with_the_same_ending_do_not_share_a_file(tmp_path):
+def test_row_does_not_take_the_file_of_another_path_with_the_same_ending(tmp_path):
     images = touch(tmp_path / "images", "p1/1.png", "p2/2.png", "3.png")
     table = read(
         images,
@@ -122,9 +76,10 @@ def test_paths_with_the_same_ending_do_not_share_a_file(tmp_path):
     )
     assert [row.key for row in table.rows] == ["set/P2//p2/2.png", "set/P3//3"]
     assert reasons(table) == {
-        "test/p1/1.png": "ambiguous: several rows may mean p1/1.png",
-        "train/p1/1.png": "ambiguous: several rows may mean p1/1.png",
-        "test/p2/2.png": "the file of another row: p2/2.png",
+        "test/p1/1.png": "no file",
+        "train/p1/1.png": "no file",
+        "test/p2/2.png": "no file",
+        "p1/1.png": "no row in the table",
     }
 
 
