@@ -35,16 +35,29 @@ def settings_given(arguments: argparse.Namespace, settings: type) -> dict[str, A
 
 
 def local_path(text: str) -> Path:
-    """A path of this machine, as the type of a flag.
+    """A path of this machine, as the type of a flag; `~` at its start is the home folder.
+
+    Shells expand `~` only at the start of a word, so not in `--workdir=~/runs`.
 
     Raises:
-      ArgumentTypeError: for `gs://…` and the like, which would silently become a local folder.
+      ArgumentTypeError: For an empty path, which would be the current folder, and for `gs://…` and
+        the like, which would silently become a local folder.
     """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty; give a folder or file (. for this one)")
     if "://" in text:
         raise argparse.ArgumentTypeError(
             f"{text} is not a path; mount the bucket (gcsfuse) and give the folder it is mounted at"
         )
-    return Path(text)
+    return at_home(text)
+
+
+def at_home(path: str | Path) -> Path:
+    """A path with `~` at its start as the home folder, if there is one."""
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        if str(path).startswith("~"):
+            return Path(path).expanduser()
+    return Path(path)
 
 
 def require(extra: str, *modules: str) -> None:

@@ -24,6 +24,7 @@ import ml_collections
 
 from rfxray.attributes.vocabulary import encode
 from rfxray.command_line import ArgumentParser, exit_on_error
+from rfxray.config import listing
 from rfxray.config.load import load_config, override, overrides
 from rfxray.errors import ConfigError, RfxrayError, first_line
 from rfxray.networks import radit
@@ -336,6 +337,7 @@ def parser() -> ArgumentParser:
         action="store_true",
         help="print the report to stdout as JSON (default: as lines of text)",
     )
+    listing.add_flag(p)
     return p
 
 

@@ -1,7 +1,8 @@
 """Trains what a config describes: `rfxray train --config smoke --workdir runs/smoke/train`.
 
-Any key of the config is set with `--config.KEY=VALUE`. Running the same command again resumes the
-run; a finished run says so and exits.
+Any key of the config is set with `--config.KEY=VALUE`; `rfxray train --config smoke --config.help`
+lists them with value, meaning and limits. Running the same command again resumes the run; a finished
+run says so and exits.
 
 Exit codes:
      0  finished
@@ -26,6 +27,7 @@ from clu import parameter_overview
 
 from rfxray import command_line
 from rfxray.checkpoints.run import Checkpoints
+from rfxray.config import listing
 from rfxray.config.identity import identity_of
 from rfxray.config.load import load_config, overrides
 from rfxray.data import batches, dataset
@@ -399,6 +401,7 @@ def parser() -> command_line.ArgumentParser:
         help="config key that may differ from the checkpoint that is resumed, such as "
         "optim.learning_rate; repeatable (default: none)",
     )
+    listing.add_flag(p)
     return p
 
 

@@ -1,17 +1,15 @@
 """Configs: from a file and flags to a checked, frozen tree."""
 
-import ast
-import difflib
 import importlib.resources
 import importlib.util
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
 
-from rfxray.config import kinds
+from rfxray.config import kinds, names, typed
 from rfxray.config.schema import (
     REMEMBERED_SKIPS,
     Key,
@@ -36,12 +34,20 @@ def overrides(arguments: Sequence[str]) -> list[str]:
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("--config."):
-            raise ConfigError(f"unknown flag {argument}; set a config key with --config.KEY=VALUE")
+            raise ConfigError(f"unknown flag {argument}{_meant(argument)}")
         argument = argument.removeprefix("--config.")
         if "=" not in argument and rest and not rest[0].startswith("--"):
             argument += "=" + rest.pop(0)
         found.append(argument)
     return found
+
+
+def _meant(argument: str) -> str:
+    """End of the error line about an argument: the flag that was meant, if it shows."""
+    key, equals, value = argument.lstrip("-–—−").removeprefix("config.").partition("=")
+    if equals and re.fullmatch(r"[\w.-]+", key):
+        return f"; did you mean --config.{key}={value}?"
+    return f"; set a config key with --config.KEY=VALUE ({names.LIST_THEM}, --help the flags)"
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> ml_collections.FrozenConfigDict:
@@ -102,34 +108,20 @@ def _shipped() -> dict[str, Path]:
 def _set(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     keys = flatten(config)
     if key not in keys:
-        raise ConfigError(f"no config key {key!r}{_nearest(key, keys)}")
+        raise ConfigError(f"no config key {key!r}{names.hint(key, keys)}")
     if key.endswith(".kind") and text != keys[key]:
         raise ConfigError(
             f"{key} cannot be set by a flag, because its other keys come with it; write a config "
             "file that starts from rfxray.config.schema.defaults(...)"
         )
-    default = keys[key]
-    if isinstance(default, str):
-        value = text
-    else:
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = {"true": True, "false": False}.get(text.lower(), text)
-        if isinstance(default, tuple) and not isinstance(value, tuple):
-            value = tuple(text.split(",")) if isinstance(value, str) else (value,)
-    if isinstance(value, bool) and not isinstance(default, bool):  # ml_collections makes it 1.0
-        raise ConfigError(f"{key} must be of type {type(default).__name__} (got {text})")
+    value = typed.read(text, keys[key])
+    if isinstance(value, bool) and not isinstance(keys[key], bool):  # ml_collections makes it 1.0
+        raise ConfigError(f"{key} must be of type {type(keys[key]).__name__} (got {text})")
     *parents, last = key.split(".")
     for parent in parents:
         config = config[parent]
     with config.unlocked(), config.ignore_type():
         config[last] = value
-
-
-def _nearest(key: str, keys: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, list(keys), n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else "; rfxray/config/schema.py lists all"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -152,7 +144,7 @@ def check_config(config: ml_collections.ConfigDict) -> ml_collections.FrozenConf
             )
     keys, values = keys_of(config), flatten(config)
     for key in values.keys() - keys.keys():
-        raise ConfigError(f"no config key {key!r}{_nearest(key, keys)}")
+        raise ConfigError(f"no config key {key!r}{names.hint(key, keys)}")
     for key in keys.keys() - values.keys():
         raise ConfigError(
             f"config key {key!r} is missing; start from rfxray.config.schema.defaults()"
@@ -216,7 +208,8 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
     require(
         0 < len(config.data.dirs) == len(config.data.weights),
         "data.dirs={data.dirs} and data.weights={data.weights} must have the same length, at least "
-        "one",
+        "one: add a weight for each directory, or, if one path holds a comma, quote it as in "
+        """--config.data.dirs='["a,b"]'""",
     )
     require(min(config.data.weights) > 0, "data.weights must be above 0 (got {data.weights})")
     require(

@@ -101,8 +101,13 @@ def open_mixture(
 
     Raises:
       DataError: If a data set is missing or damaged.
-      ConfigError: If a data set lacks the split.
+      ConfigError: If no directory is given, or a data set lacks the split.
     """
+    if "" in dirs:
+        raise ConfigError(
+            "data.dirs is not set; add --config.data.dirs=DIR, a folder that rfxray build, harmonise "
+            "or phantom wrote"
+        )
     datasets = tuple(open_dataset(folder, make) for folder in dirs)
     mixture = Mixture(datasets, tuple(weights), split, seed, closed_vocabulary_negatives)
     mixture.require_split(split, "config.data.split")

@@ -10,6 +10,7 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tqdm import tqdm
 
+from rfxray.command_line import at_home
 from rfxray.data import record
 from rfxray.data.faults import Faults
 from rfxray.data.manifest import NAME, read_manifest
@@ -63,7 +64,7 @@ def open_dataset(path: str | Path, make: str = "") -> Dataset:
     """
     if "://" in str(path):
         raise ConfigError(f"{path} is not a path; mount the bucket (gcsfuse) and use its folder")
-    path = Path(path)
+    path = at_home(path)
     manifest = read_manifest(path)
     if manifest is None:
         hint = f"; make it with: {make}" if make else "; data_prep.build makes one from a folder"

@@ -1,12 +1,13 @@
 """Configs from a file, flags or JSON: how they are read, and errors of one line."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from rfxray import train
+from rfxray import command_line, compile_pod, train
 from rfxray.config.load import check_config, from_json, load_config, override, overrides
-from rfxray.config.schema import defaults, flatten
+from rfxray.config.schema import defaults, flatten, keys_of
 from rfxray.errors import ConfigError
 
 
@@ -33,6 +34,58 @@ def test_values_are_read_as_the_type_of_their_default(make_config):
     assert config.ema_sigmas == (0.2,)
 
 
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("steps=1e3", 1000),
+        ("steps=1_000", 1000),
+        ("steps= 1000 ", 1000),
+        ("steps=1000.0", 1000),
+        ("steps='1000'", 1000),
+        ("steps=0100", 100),
+        ("steps=0x10", 16),
+        ("steps=1.5e3", 1500),
+        ("optim.clip=1", 1.0),
+        ("optim.clip=.5", 0.5),
+        ("optim.clip=1_0.5", 10.5),
+        ("data.closed_vocabulary_negatives=True", True),
+        ("data.closed_vocabulary_negatives=yes", True),
+        ("data.closed_vocabulary_negatives=1", True),
+        ("data.closed_vocabulary_negatives=FALSE", False),
+        ("data.closed_vocabulary_negatives=off", False),
+        ("data.closed_vocabulary_negatives=0", False),
+        ("ema_sigmas=[0.05,0.1]", (0.05, 0.1)),
+        ("ema_sigmas=[0.05, 0.1]", (0.05, 0.1)),
+        ("ema_sigmas=(0.05,0.1,)", (0.05, 0.1)),
+        ("ema_sigmas=5e-2,1e-1", (0.05, 0.1)),
+        ("ema_sigmas=['0.05']", (0.05,)),
+        ("objective.prediction='v'", "v"),
+        ("data.dirs=2024", ("2024",)),
+        ("data.dirs=None", ("None",)),
+        ("data.dirs=my scans", ("my scans",)),
+        ("data.dirs=[a b]", ("a b",)),
+        ("data.dirs=['a']", ("a",)),
+        ("data.dirs=it's", ("it's",)),
+        ("data.dirs=~/scans", ("~/scans",)),
+        ('data.dirs=["a,b"]', ("a,b",)),
+        ("data.dirs='a,b'", ("a,b",)),
+        ('data.dirs="Müller, \'25"', ("Müller, '25",)),
+        ("data.make=a 'b' c=d", "a 'b' c=d"),
+        ("data.make='a' 'b'", "'a' 'b'"),
+    ],
+)
+def test_value_may_be_written_as_people_write_it(make_config, override, value):
+    key = override.partition("=")[0]
+    found = flatten(make_config(override))[key]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_lists_of_two_directories_are_read_in_every_spelling(make_config):
+    for text in ("a,b", "a, b", "[a,b]", "['a', 'b']", '("a","b",)'):
+        config = make_config(f"data.dirs={text}", "data.weights=[1, 2]")
+        assert (config.data.dirs, config.data.weights) == (("a", "b"), (1.0, 2.0))
+
+
 def test_checked_config_is_frozen(make_config):
     with pytest.raises(AttributeError):
         make_config().model.width = 64
@@ -42,23 +95,49 @@ def test_checked_config_is_frozen(make_config):
     ("override", "line"),
     [
         ("model.widht=64", "no config key 'model.widht'; did you mean model.width or"),
-        ("qwxz=1", "no config key 'qwxz'; rfxray/config/schema.py lists all"),
-        ("model=3", "no config key 'model'"),
+        ("qwxz=1", "no config key 'qwxz'; --config.help lists all"),
+        ("=1", "no config key ''; --config.help lists all"),
+        ("optim.lr=1", "no config key 'optim.lr'; did you mean optim.learning_rate?"),
+        ("lr=1", "did you mean optim.learning_rate?"),
+        ("optim.wd=1", "did you mean optim.weight_decay?"),
+        ("bs=1", "did you mean batch_size?"),
+        ("width=64", "did you mean model.width?"),
+        ("Model.Width=64", "did you mean model.width?"),
+        ("modle.width=64", "did you mean model.width?"),
+        ("optim.learning-rate=1", "did you mean optim.learning_rate?"),
+        ("evaluators.val_loss.every=1", "validation_loss.every"),
+        ("mesh=4", "it is a section, write --config.mesh.data=VALUE or another of its keys: data"),
+        ("mesh=4", "fsdp, sequence, tensor"),
+        ("model=3", "no config key 'model'; it is a section"),
         ("model.width", "--config.model.width has no value; write --config.model.width=VALUE"),
         # keys that do not exist
         ("flow.prediction=v", "did you mean objective.prediction"),
         ("attention=xla", "did you mean model.attention"),
         ("eval.every=1", "no config key 'eval.every'"),
+        # values that only look like numbers
+        ("steps=1e400", "steps must be of type int (got inf)"),
+        ("steps=1e999999999", "steps must be of type int (got inf)"),
+        ("steps=1e-3", "steps must be of type int (got 0.001)"),
+        ("steps=nan", "steps must be of type int (got 'nan')"),
+        ("steps=1,000", "steps must be of type int (got '1,000')"),
+        ("steps=", "steps must be of type int (got '')"),
+        ("steps=None", "steps must be of type int (got None)"),
+        ("optim.clip=0,5", "optim.clip must be of type float (got '0,5')"),
+        ("optim.clip=1/3", "optim.clip must be of type float (got '1/3')"),
+        ("optim.clip=nan", "optim.clip must be finite (got nan)"),
         # wrong types
         ("steps=many", "steps must be of type int (got 'many')"),
         ("steps=1.5", "steps must be of type int (got 1.5)"),
         ("steps=True", "steps must be of type int (got True)"),
         ("optim.clip=x", "optim.clip must be of type float (got 'x')"),
-        ("data.closed_vocabulary_negatives=1", "must be of type bool (got 1)"),
+        ("data.closed_vocabulary_negatives=2", "must be of type bool (got 2)"),
+        ("data.closed_vocabulary_negatives=maybe", "must be of type bool (got 'maybe')"),
+        ("data.closed_vocabulary_negatives=None", "must be of type bool (got None)"),
         ("data.weights=a,b", "data.weights must hold values like those of its default (1.0,)"),
         ("data.weights=None", "data.weights must hold values like"),
         ("ema_sigmas=None", "ema_sigmas must hold values like"),
-        ("data.dirs=1,2", "data.dirs must hold values like"),
+        ("ema_sigmas=[[0.05]]", "ema_sigmas must hold values like"),
+        ("data.dirs=/scans/a,b", """one path holds a comma, quote it as in --config.data.dirs='["a,b"]'"""),
         # not one of the choices, braces included
         ("objective.prediction=eps", "objective.prediction must be one of v, x (got eps)"),
         ("optim.schedule=linear", "optim.schedule must be one of constant, cosine, wsd (got"),
@@ -197,10 +276,62 @@ def test_flag_value_follows_an_equals_sign_or_a_space():
     assert overrides(["--config.a", "--config.b=1"]) == ["a", "b=1"]  # reported later
 
 
-@pytest.mark.parametrize("argument", ["--steps=3", "steps=3", "-x"])
-def test_any_other_flag_is_refused(argument):
-    with pytest.raises(ConfigError, match=argument):
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("--steps=3", "did you mean --config.steps=3?"),
+        ("steps=3", "did you mean --config.steps=3?"),
+        ("-config.steps=3", "did you mean --config.steps=3?"),
+        ("config.steps=3", "did you mean --config.steps=3?"),
+        ("—config.steps=3", "did you mean --config.steps=3?"),  # a dash of a word processor
+        ("-x", "set a config key with --config.KEY=VALUE (--config.help lists all"),
+        ("0.1", "set a config key with --config.KEY=VALUE"),
+    ],
+)
+def test_any_other_flag_is_refused_with_what_was_meant(argument, hint):
+    with pytest.raises(ConfigError) as caught:
         overrides(["--config.seed=1", argument])
+    assert str(caught.value).startswith(f"unknown flag {argument}; {hint}")
+
+
+@pytest.mark.parametrize("flags", [["--config.help"], ["--config", "smoke", "--config.help"]])
+@pytest.mark.parametrize("command", [train, compile_pod])
+def test_config_help_lists_every_key(capsys, command, flags):
+    with pytest.raises(SystemExit) as ended:
+        command.main(flags)
+    assert ended.value.code == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert "--config.KEY=VALUE" in first
+    assert [line.split("=")[0].strip() for line in lines] == list(keys_of(defaults()))
+    assert any("steps=3800" in line for line in lines) == ("smoke" in flags)
+    assert next(line for line in lines if "  model.remat=" in line).endswith(
+        "[one of none, dots, attention, full; may change on resuming]"
+    )
+
+
+def test_config_help_of_an_absent_config_is_refused(refusal):
+    code, line = refusal(train.main, ["--config", "smok", "--config.help"])
+    assert code == 78
+    assert "no config file smok" in line
+
+
+def test_empty_workdir_is_refused(refusal):
+    for flags in (["--workdir", ""], ["--workdir="], ["--workdir", " "]):
+        code, line = refusal(train.main, ["--config", "smoke", *flags])
+        assert code == 78
+        assert "--workdir: the path is empty" in line
+
+
+def test_tilde_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert command_line.local_path("~/runs") == tmp_path / "runs"
+    assert command_line.local_path("./~") == Path("~")
+
+
+def test_run_without_a_data_directory_says_so(refusal, tiny_arguments, tmp_path):
+    code, line = refusal(train.main, tiny_arguments(tmp_path / "run", "data.dirs=['']"))
+    assert code == 78
+    assert "data.dirs is not set; add --config.data.dirs=DIR" in line
 
 
 @pytest.mark.parametrize(
