@@ -8,7 +8,6 @@ the medians. Both do forward, backward, clipping and AdamW; rfxray keeps two ave
 parameters and draws its noise per example, the peer keeps one and draws it per batch.
 """
 
-import argparse
 import importlib.util
 import os
 import statistics
@@ -19,7 +18,7 @@ import jax
 import numpy as np
 
 from rfxray.attributes import vocabulary
-from rfxray.command_line import exit_on_error
+from rfxray.command_line import ArgumentParser, exit_on_error
 from rfxray.config import load as configuration
 from rfxray.errors import ConfigError
 from rfxray.networks import kinds as networks
@@ -67,7 +66,7 @@ def peer(config, batch):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu_step", description=__doc__)
+    parser = ArgumentParser(prog="python -m benchmarks.cpu_step", description=__doc__)
     parser.add_argument("--config", default="smoke", help="config file or name (default: smoke)")
     parser.add_argument(
         "--rounds", type=int, default=5, help="rounds of each, after a warm-up (default: 5)"

@@ -19,7 +19,7 @@ from data_prep.phantom import oracle
 from rfxray import sampling
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import INDEX, Attributes, all_known
-from rfxray.command_line import exit_on_error
+from rfxray.command_line import ArgumentParser, exit_on_error, local_path
 from rfxray.data import pixels
 from rfxray.data.pixels import to_float
 from rfxray.evaluate import classifier
@@ -249,7 +249,9 @@ def summary(figures: dict) -> str:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    parser = ArgumentParser(prog="python -m benchmarks.smoke_report", description=__doc__)
+    parser.add_argument("folder", type=local_path, help="folder of a run of launch/smoke.sh")
+    folder = parser.parse_args().folder
     with exit_on_error("smoke"):
         distributed.start()
         missed = report(folder)

@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rfxray import version
 from rfxray.errors import ConfigError, Preempted, RfxrayError, first_line
 
 
@@ -44,7 +45,9 @@ def local_path(text: str) -> Path:
         the like, which would silently become a local folder.
     """
     if not text.strip():
-        raise argparse.ArgumentTypeError("the path is empty; give a folder or file (. for this one)")
+        raise argparse.ArgumentTypeError(
+            "the path is empty; give a folder or file (. for this one)"
+        )
     if "://" in text:
         raise argparse.ArgumentTypeError(
             f"{text} is not a path; mount the bucket (gcsfuse) and give the folder it is mounted at"
@@ -100,7 +103,14 @@ def add_allow_kind(parser: argparse._ActionsContainer) -> None:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Answers a wrong flag in one line and with the exit code of a bad configuration."""
+    """Answers a wrong flag in one line and with the exit code of a bad configuration.
+
+    Every parser has `--version`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        version.add_flag(self)
 
     def error(self, message):
         command = self.prog.removeprefix("python -m ")

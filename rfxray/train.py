@@ -1,8 +1,8 @@
 """Trains what a config describes: `rfxray train --config smoke --workdir runs/smoke/train`.
 
 Any key of the config is set with `--config.KEY=VALUE`; `rfxray train --config smoke --config.help`
-lists them with value, meaning and limits. Running the same command again resumes the run; a finished
-run says so and exits.
+lists them with value, meaning and limits. Running the same command again resumes the run; a
+finished run says so and exits.
 
 Exit codes:
      0  finished
@@ -25,11 +25,11 @@ import ml_collections
 import numpy as np
 from clu import parameter_overview
 
-from rfxray import command_line
+from rfxray import command_line, version
 from rfxray.checkpoints.run import Checkpoints
 from rfxray.config import listing
 from rfxray.config.identity import identity_of
-from rfxray.config.load import load_config, overrides
+from rfxray.config.load import load_config, overrides, to_json
 from rfxray.data import batches, dataset
 from rfxray.data.faults import Faults
 from rfxray.errors import ConfigError, Preempted
@@ -122,11 +122,12 @@ def train(
     # What is said about it
     # =============================================================================================
     if host == 0:
-        write_whole(workdir / "config.json", config.to_json_best_effort(indent=1) + "\n")
+        write_whole(workdir / "config.json", to_json(config, version.versions()))
     writer = Writer(workdir, current.step)
     goodput = Goodput(workdir)  # from here on, so that compiling counts as lost
     say = writer.say
     say(f"rfxray.train → {workdir}")
+    say(version.line())
     say(f"{mesh.size} {jax.devices()[0].device_kind} device(s), mesh {dict(mesh.shape)}")
     if resumed is None:
         overview = parameter_overview.get_parameter_overview(

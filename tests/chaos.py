@@ -8,7 +8,6 @@ command. After the last kill it runs to its end. Parameters, optimizer, both ave
 position and every logged number must be bitwise those of an undisturbed run.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -21,6 +20,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+
+from rfxray.command_line import ArgumentParser
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, SAVE, LOG = 240, 12, 2
@@ -229,7 +230,7 @@ def compare(undisturbed: Path, chaotic: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = ArgumentParser(prog="python -m tests.chaos", description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

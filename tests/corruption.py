@@ -20,6 +20,7 @@ import numpy as np
 
 from rfxray import train
 from rfxray.checkpoints.run import Checkpoints
+from rfxray.command_line import ArgumentParser
 from rfxray.config import load as configuration
 from rfxray.config.identity import identity_of
 from rfxray.data import dataset
@@ -134,6 +135,7 @@ def _brief(error: Exception, copy: Path) -> str:
 
 
 def main() -> None:
+    ArgumentParser(prog="python -m tests.corruption", description=__doc__).parse_args()
     failed = 0
     print(f"{'file':<58}{'damage':<8}outcome")
     with tempfile.TemporaryDirectory() as folder:

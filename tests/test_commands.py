@@ -1,5 +1,6 @@
 """`rfxray NAME …`: the table of commands and its lookup."""
 
+import importlib
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,6 +10,8 @@ import pytest
 
 import rfxray
 from rfxray.commands import table
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_every_command_names_a_module_with_a_main():
@@ -30,7 +33,30 @@ def test_all_commands_are_listed_when_none_is_given(argv, capsys):
 
 def test_version_flag_prints_the_package_version(capsys):
     table.main(["--version"])
-    assert capsys.readouterr().out == f"rfxray {rfxray.__version__}\n"
+    assert capsys.readouterr().out.startswith(f"rfxray {rfxray.__version__}, commit ")
+
+
+SCRIPTS = [
+    file
+    for folder in ("benchmarks", "tests")
+    for file in sorted((ROOT / folder).glob("*.py"))
+    if "\nif __name__ ==" in file.read_text()
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda file: f"{file.parent.name}.{file.stem}")
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_of_a_script_run_nothing_else(monkeypatch, capsys, tmp_path, script, flag):
+    module = importlib.import_module(f"{script.parent.name}.{script.stem}")
+    monkeypatch.setattr(sys, "argv", [str(script), flag])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert not ended.value.code
+    name = f"python -m {script.parent.name}.{script.stem}"
+    begins = f"usage: {name} " if flag == "--help" else "rfxray "
+    assert capsys.readouterr().out.startswith(begins)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

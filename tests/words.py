@@ -10,6 +10,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from rfxray.command_line import ArgumentParser
+
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = Path(__file__).with_name("words_allowed.txt")
 INSTEAD = {
@@ -47,6 +49,7 @@ def found(name: str, text: str, allowed: set[str] = frozenset()) -> list[tuple[i
 
 
 def main() -> int:
+    ArgumentParser(prog="python -m tests.words", description=__doc__).parse_args()
     allowed = set(ALLOWED.read_text().splitlines())
     counts: Counter[str] = Counter()
     for name in files(ROOT):

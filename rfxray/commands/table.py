@@ -9,7 +9,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from rfxray import __version__
+from rfxray import version
 from rfxray.command_line import exit_on_error
 from rfxray.errors import ConfigError
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(listing())
         return
     if name == "--version":
-        print(f"rfxray {__version__}")
+        print(version.line())
         return
     with exit_on_error("rfxray"):
         if name not in COMMANDS:

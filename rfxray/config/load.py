@@ -2,6 +2,7 @@
 
 import importlib.resources
 import importlib.util
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -239,6 +240,15 @@ def override(
     return check_config(changed)
 
 
+WRITTEN_BY = "written_by"
+
+
+def to_json(config: ml_collections.FrozenConfigDict, written_by: Mapping[str, str]) -> str:
+    """The content of `config.json`: the keys, and which code wrote it."""
+    tree = json.loads(config.to_json_best_effort())
+    return json.dumps({WRITTEN_BY: dict(written_by), **tree}, indent=1) + "\n"
+
+
 def from_json(
     tree: Mapping[str, object], allow_kinds: Sequence[str] = ()
 ) -> ml_collections.FrozenConfigDict:
@@ -251,7 +261,8 @@ def from_json(
     Raises:
       ConfigError: As `load_config`, and for a foreign kind that was not allowed.
     """
-    given = with_tuples(ml_collections.ConfigDict(tree, convert_dict=True))
+    keys = {key: value for key, value in tree.items() if key != WRITTEN_BY}
+    given = with_tuples(ml_collections.ConfigDict(keys, convert_dict=True))
     try:
         wanted = kinds_of(given)
     except (AttributeError, TypeError) as error:

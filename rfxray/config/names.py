@@ -9,14 +9,16 @@ LIST_THEM = "--config.help lists all"
 def hint(name: str, keys: Collection[str]) -> str:
     """End of an error line: the keys of a section of this name, the nearest keys, or where to look.
 
-    Keys are compared without regard to case and to `-` or `_`. A key whose last word is the name's,
-    or has it as its initials (`optim.lr`), is nearer than one that is spelt alike.
+    Keys are compared without regard to case and to `-` or `_`. A key with the same last word, or
+    with initials that are that word (`optim.lr`), is nearer than one that is spelt alike.
     """
     wanted = name.lower().replace("-", "_")
     inside = [key for key in keys if key.startswith(f"{wanted}.")]
     if inside:
         names = ", ".join(key.removeprefix(f"{wanted}.") for key in inside)
-        return f"; it is a section, write --config.{inside[0]}=VALUE or another of its keys: {names}"
+        return (
+            f"; it is a section, write --config.{inside[0]}=VALUE or another of its keys: {names}"
+        )
     section, _, last = wanted.rpartition(".")
     same = [key for key in keys if last and last in (_last(key), _initials(key))]
     near = [key for key in same if key.startswith(f"{section}.")] if section else []

@@ -105,8 +105,8 @@ def open_mixture(
     """
     if "" in dirs:
         raise ConfigError(
-            "data.dirs is not set; add --config.data.dirs=DIR, a folder that rfxray build, harmonise "
-            "or phantom wrote"
+            "data.dirs is not set; add --config.data.dirs=DIR, a folder that rfxray build, "
+            "harmonise or phantom wrote"
         )
     datasets = tuple(open_dataset(folder, make) for folder in dirs)
     mixture = Mixture(datasets, tuple(weights), split, seed, closed_vocabulary_negatives)

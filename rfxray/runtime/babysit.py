@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rfxray import version
 from rfxray.runtime import status
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "launch" / "tpu"
@@ -199,6 +200,7 @@ def finish(plan: Plan, scripts: Scripts, end: End) -> int:
 
 def parse(argv: Sequence[str] | None = None) -> Plan:
     parser = argparse.ArgumentParser(prog="babysit.sh", description=__doc__)
+    version.add_flag(parser)
     parser.add_argument("--name", required=True)
     parser.add_argument("--run", required=True)
     for setting in ("poll", "stale", "grace", "futile"):

@@ -272,7 +272,7 @@ def worker(tmp_path):
     code = tmp_path / "home" / "rfxray" / "code"
     shutil.copytree(TPU / "on_host", code / "launch" / "tpu" / "on_host")
     (code / "rfxray" / "runtime").mkdir(parents=True)
-    for module in ("__init__", "errors", "command_line"):
+    for module in ("__init__", "errors", "command_line", "version"):
         shutil.copy(ROOT / "rfxray" / f"{module}.py", code / "rfxray")
     for module in ("__init__", "supervise", "status"):
         shutil.copy(ROOT / "rfxray" / "runtime" / f"{module}.py", code / "rfxray" / "runtime")

@@ -137,7 +137,7 @@ def test_checked_config_is_frozen(make_config):
         ("data.weights=None", "data.weights must hold values like"),
         ("ema_sigmas=None", "ema_sigmas must hold values like"),
         ("ema_sigmas=[[0.05]]", "ema_sigmas must hold values like"),
-        ("data.dirs=/scans/a,b", """one path holds a comma, quote it as in --config.data.dirs='["a,b"]'"""),
+        ("data.dirs=/scans/a,b", "holds a comma, quote it as in --config.data.dirs='[\"a,b\"]'"),
         # not one of the choices, braces included
         ("objective.prediction=eps", "objective.prediction must be one of v, x (got eps)"),
         ("optim.schedule=linear", "optim.schedule must be one of constant, cosine, wsd (got"),
