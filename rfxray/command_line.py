@@ -4,6 +4,9 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
+import io
+import locale
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -102,6 +105,22 @@ def add_allow_kind(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def speak_utf8() -> None:
+    """Makes files, names and output UTF-8, whatever the locale and `PYTHONIOENCODING` say.
+
+    In a locale such as `de_DE` (Latin-1) Python would read and write our files in that encoding.
+    Its UTF-8 mode can only be chosen at the start, so this process starts once more under the same
+    number. What a terminal's encoding lacks is shown as `\\u2192`.
+    """
+    ours = locale.getencoding().replace("-", "").lower() == "utf8"
+    if not (sys.flags.utf8_mode or ours or sys.flags.ignore_environment):
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """Answers a wrong flag in one line and with the exit code of a bad configuration.
 
@@ -109,6 +128,7 @@ class ArgumentParser(argparse.ArgumentParser):
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
+        speak_utf8()
         super().__init__(*args, **kwargs)
         version.add_flag(self)
 

@@ -1,6 +1,7 @@
 """What a person types as the value of a key, read as the type of the key's default."""
 
 import ast
+import contextlib
 from decimal import Decimal
 
 from rfxray.config.schema import Value
@@ -26,8 +27,12 @@ def read(text: str, default: Value) -> object:
       A value of the type of the default, or, for `check_value` to refuse, what was typed.
     """
     if isinstance(default, tuple):
-        items = _items(text)
-        return tuple(read(item, default[0]) for item in items)
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            found = ast.literal_eval(text.strip())  # Python's own quotes, with escapes
+            of_text = isinstance(found, list | tuple) and all(isinstance(f, str) for f in found)
+            if of_text and isinstance(default[0], str):
+                return tuple(found)
+        return tuple(read(item, default[0]) for item in _items(text))
     if isinstance(default, str):
         return _unquoted(text)
     text = _unquoted(text.strip())

@@ -6,7 +6,6 @@ import re
 import sys
 import threading
 import traceback
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,6 +13,7 @@ from jax._src import clusters, distributed  # slice detection and the client hav
 from jax.experimental import multihost_utils
 
 from rfxray.errors import ConfigError, HostMissing, Preempted, first_line
+from rfxray.runtime import compile_cache
 
 # Seconds that a host waits for the others. The hosts of a slice start within a minute of each
 # other; a launcher should not pay for a slice longer than five minutes while a host is missing.
@@ -27,18 +27,21 @@ HEARTBEAT_TIMEOUT = 100
 def start() -> None:
     """Joins the other hosts of the run and turns on the persistent compilation cache.
 
-    Without the cache, compiling dominates a restart. `JAX_COMPILATION_CACHE_DIR` moves it; an
-    empty string turns it off.
-
     Raises:
-      ConfigError, HostMissing: See `join`.
+      ConfigError: If `JAX_PLATFORMS` names what is not installed; see also `join`.
+      HostMissing: See `join`.
     """
     join()
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rfxray" / "jax"
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default))
-    if folder:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    compile_cache.start()
+    try:
+        jax.local_devices()
+    except RuntimeError as error:  # other failures may pass, and keep their traceback
+        if "known backends" not in str(error):
+            raise
+        raise ConfigError(
+            f"JAX has no platform JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')} here; unset it, "
+            f"or install the extra of that platform ({first_line(error)})"
+        ) from error
 
 
 def join() -> None:
