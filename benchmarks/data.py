@@ -182,9 +182,10 @@ def table_cost(folder: Path, repeats: int) -> None:
         shard_examples=1024,
         workers=1,
     )
-    plan = raw_sets.plan_shards(tables, splits, fates, found, options)
+    looks = raw_sets.looks(rows, seen)
+    plan = raw_sets.plan_shards(tables, splits, fates, {"duplicates": found}, options, looks)
     lap(f"{len(plan.shards):,} shards planned, {plan.identity['inputs_sha256'][:8]}")
-    parquet.write(folder / "table.parquet", tables, splits, fates)
+    parquet.write(folder / "table.parquet", tables, splits, fates, looks)
     lap("table.parquet written")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
@@ -254,15 +255,19 @@ def _random_survey(folder: Path, count: int, chunk: int = 65_536) -> Iterator[Pa
     for start in range(0, count, chunk):
         rows = min(chunk, count - start)
         hashes = rng.integers(0, 256, (rows, 32), np.uint8)
-        columns = [
-            pa.array([str(i) for i in range(start, start + rows)]),
-            pa.array([""] * rows),
-            pa.array([hashlib.sha256(h).digest() for h in hashes], pa.binary(32)),
-            pa.array([h.tobytes() for h in hashes], pa.binary(32)),
-            pa.array([[30.0, 0.8, 0.2, 0.2, 0.2, -0.5, 0.3]] * rows, schema.field("scores").type),
-        ]
+        digests = [hashlib.sha256(h).digest() for h in hashes]
+        columns = {
+            "key": [str(i) for i in range(start, start + rows)],
+            "reason": [""] * rows,
+            "content": digests,
+            "pixels": digests,
+            "hash": [h.tobytes() for h in hashes],
+            "scores": [[30.0, 0.8, 0.2, 0.2, 0.2, -0.5, 0.3]] * rows,
+        }
+        unknown = [None] * rows
+        arrays = [pa.array(columns.get(field.name, unknown), field.type) for field in schema]
         path = folder / f"{start}.parquet"
-        pq.write_table(pa.table(columns, schema=schema), path)
+        pq.write_table(pa.table(arrays, schema=schema), path)
         yield path
 
 

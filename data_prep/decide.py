@@ -77,21 +77,35 @@ def decide(
 
 def _unfit(rows: Sequence[Row], seen: Sequence[Path]) -> dict[str, Dropped]:
     """What was refused when it was decoded, and what fails the quality filters."""
-    view = INDEX["view"]
-    frontal_values = [ATTRIBUTES[view].values.index(name) for name in ("PA", "AP")]
     judged = survey.columns(seen, ("reason", "scores")).to_pydict()
     fates = {}
     for row, reason, scores in zip(rows, judged["reason"], judged["scores"], strict=True):
         stage = "decode"
         if not reason:
             stage = "quality"
-            number = np.frombuffer(row.attributes, np.float32)[view]
-            stated = np.frombuffer(row.states, np.int8)[view] == State.STATED
-            frontal = bool(stated and number in frontal_values)
-            reason = quality.verdict(quality.Scores(*scores), frontal)
+            reason = quality.verdict(quality.Scores(*scores), view_of(row) in quality.FRONTAL)
         if reason:
             fates[row.key] = dropped(row, stage, reason)
     return fates
+
+
+def flags(rows: Sequence[Row], seen: Sequence[Path]) -> list[tuple[str, ...]]:
+    """What is odd about the picture of each row, dropped or not; empty if it was not decoded."""
+    scores = survey.columns(seen, ("scores",))["scores"].to_pylist()
+    return [
+        quality.flags(quality.Scores(*judged), view_of(row)) if judged else ()
+        for row, judged in zip(rows, scores, strict=True)
+    ]
+
+
+def view_of(row: Row) -> str:
+    """The view that the table of a row states; empty if it states none."""
+    view = INDEX["view"]
+    number, state = (
+        np.frombuffer(row.attributes, np.float32)[view],
+        np.frombuffer(row.states, np.int8)[view],
+    )
+    return ATTRIBUTES[view].values[int(number)] if state == State.STATED else ""
 
 
 def _near_pairs(rows, alive, hashes, copies, seen) -> tuple[list[duplicates.Pair], int]:

@@ -7,11 +7,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from data_prep import beam
-from data_prep.decide import assign_splits, decide
+from data_prep.decide import assign_splits, decide, flags
 from data_prep.images import duplicates, quality, survey
 from data_prep.images.decoder import LIMITS
 from data_prep.images.records import check_size, make_records
@@ -99,17 +100,21 @@ def harmonise(options: Options) -> str:
         seen = survey.survey(rows, roots, options.out / "survey", run=run, command=options.command)
         options.say("looking for duplicates")
         fates, found = decide(rows, splits, seen)
+        seen_as = looks(rows, seen)
         tables = _with_content(tables, seen)
-        plan = plan_shards(tables, splits, fates, found, options)
+        plan = plan_shards(tables, splits, fates, {"duplicates": found}, options, seen_as)
         for line in _planned(plan, tables, options):
             options.say(line)
         make = functools.partial(make_records, roots=roots, size=options.size)
         manifest = writing.write_claimed(plan, make, options.out, command=options.command, run=run)
         ledger = {drop.key: drop for drop in read_ledger(options.out)}
-        parquet.write(options.out / "table.parquet", tables, splits, ledger, _looks(seen))
+        parquet.write(options.out / "table.parquet", tables, splits, ledger, seen_as)
     for name, counts in manifest["notes"]["sets"].items():
         published = f", {n:,} published" if (n := counts["published"]) else ""
         options.say(f"{name}: {counts['rows']:,} rows, {counts['kept']:,} kept{published}")
+        for kind in ("read", "flagged"):
+            for remark, count in counts[kind].items():
+                options.say(f"{name}: {kind}: {remark} × {count:,}")
     kept = sum(split["examples"] for split in manifest["splits"].values())
     if kept < len(rows) / 2:
         options.say(
@@ -179,27 +184,39 @@ def _with_content(tables: Mapping[str, Table], seen: Sequence[Path]) -> dict[str
     }
 
 
-def _looks(seen: Sequence[Path]) -> pa.Table:
-    """What `table.parquet` says of each file: its scores, null if it was refused."""
+def looks(rows: Sequence[Row], seen: Sequence[Path]) -> pa.Table:
+    """What `table.parquet` says of the file of each row: its scores, null if it was refused, how it
+    was read, and what is odd about it."""
+    texts = pa.list_(pa.string())
     scores = survey.columns(seen, ("scores",))["scores"].to_pylist()
     names = [f"score_{name}" for name in quality.Scores._fields]
     unknown = [None] * len(names)
-    return pa.table(
-        [pa.array(c, pa.float32()) for c in zip(*(s or unknown for s in scores), strict=True)],
-        names,
-    )
+    columns = [pa.array(c, pa.float32()) for c in zip(*(s or unknown for s in scores), strict=True)]
+    columns.append(survey.columns(seen, ("notes",))["notes"].combine_chunks())
+    columns.append(pa.array(flags(rows, seen), texts))
+    return pa.table(columns, [*names, "notes", "flags"])
 
 
 def plan_shards(
     tables: Mapping[str, Table],
     splits: Mapping[str, str],
     fates: Mapping[str, Dropped],
-    found: Mapping,
+    found: Mapping[str, Any],
     options: Options,
+    seen_as: pa.Table,
 ) -> Plan:
-    """Which row goes into which shard: split after split, set after set, in the tables' order."""
+    """Which row goes into which shard: split after split, set after set, in the tables' order.
+
+    Args:
+      tables: Tables, by the names of their sets.
+      splits: Split of every row, by key.
+      fates: Lines of the ledger of rows that do not become a record, by key.
+      found: Notes on the whole for the manifest.
+      options: Options of the run.
+      seen_as: Columns `notes` and `flags` of every row in order.
+    """
     by_split: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    ledger, sets = [], {}
+    ledger, sets, done = [], {}, 0
     for name, table in tables.items():
         lost = [*table.dropped, *(fates[row.key] for row in table.rows if row.key in fates)]
         kept = [row for row in table.rows if row.key not in fates]
@@ -211,13 +228,30 @@ def plan_shards(
             "kept": len(kept),
             "published": raw_set(name).published if name in options.roots else None,
             "dropped": reasons(lost),
+            "read": _counted(seen_as["notes"].slice(done, len(table.rows)).to_pylist()),
+            "flagged": _counted(
+                odd
+                for row, odd in zip(
+                    table.rows,
+                    seen_as["flags"].slice(done, len(table.rows)).to_pylist(),
+                    strict=True,
+                )
+                if row.key not in fates
+            ),
         }
+        done += len(table.rows)
     return make_plan(
         by_split,
         dropped=ledger,
-        notes={"sets": sets, "duplicates": found},
+        notes={"sets": sets, **found},
         **describe(tables, options),
     )
+
+
+def _counted(remarks: Iterable[Sequence[str] | None]) -> dict[str, int]:
+    """Files with each remark, most first; what follows a colon is of one file."""
+    each = (remark.partition(":")[0] for of_file in remarks for remark in of_file or ())
+    return dict(Counter(each).most_common())
 
 
 def describe(tables: Iterable[str], options: Options) -> dict:

@@ -78,6 +78,8 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
         "--version",
         action=_Print,
         nargs=0,
+        dest=argparse.SUPPRESS,
+        default=argparse.SUPPRESS,
         help="print version, commit and those of JAX and Python",
     )
 

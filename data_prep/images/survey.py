@@ -224,7 +224,7 @@ def _look(key: str, path: str) -> dict:
 
 def _name(rows: Sequence[Row]) -> str:
     """Of a chunk: a digest of its paths and of what decides how they are seen."""
-    looks = [THUMBNAIL, SIDE, HASH_SIDE, quality.template_digest(), SCHEMA.names]
+    looks = [THUMBNAIL, SIDE, HASH_SIDE, quality.digest(), SCHEMA.names]
     decided = [radiograph.versions(), radiograph.PREPROCESSING, LIMITS, looks]
     digest = hashlib.sha256(json.dumps(decided).encode())
     for row in rows:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from data_prep.sources.findings import OTHER, likely_finding
 from data_prep.tables.columns import FINDINGS, likely
-from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX
+from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, INDEX
 
 SHOWN_CELLS = 5
 LONGEST_CELL = 60  # characters; a longer one is a text, which no --map could read
@@ -45,4 +45,6 @@ def _short(cell: str) -> str:
 def _values(name: str) -> str:
     if name == FINDINGS:
         return f"findings separated by |, '{OTHER}' for one without an attribute, or unknown"
+    if name in FINDING_NAMES:
+        return "present, absent, uncertain or unknown"
     return f"{', '.join(ATTRIBUTES[INDEX[name]].values) or 'an age in years'} or unknown"

@@ -8,6 +8,7 @@
 | NAME_state | how the attribute is known, or not: a `State` of rfxray/attributes/states.py |
 | NAME_origin | where its value was read, empty if it is unknown |
 | score_NAME | what the quality filters judge by; null for a file that does not decode |
+| notes, flags | remarks on how the file was read, and what is odd about the picture |
 """
 
 from collections.abc import Iterable, Mapping, Sequence

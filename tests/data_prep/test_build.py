@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -258,6 +259,23 @@ def test_copies_of_one_picture_are_never_on_both_sides_of_a_split(tmp_path, caps
     }
     assert manifest["dropped_reasons"] == {"a duplicate": 19}
     assert "left out: a duplicate × 19" in capsys.readouterr().err
+
+
+def test_what_is_odd_is_kept_counted_and_listed_with_its_scores(tmp_path, capsys):
+    write_set(tmp_path, "abc", broken="")
+    Image.fromarray(raw_trees.pictures()[1]).save(tmp_path / "images" / "a.png")  # a lateral
+    table = (tmp_path / "table.csv").read_text().replace(",a,,,", ",a,,,PA")
+    (tmp_path / "table.csv").write_text(table)
+    out = tmp_path / "set"
+    main(arguments(tmp_path, out, validation=0))
+    flag = "looks lateral but is labelled PA"
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["notes"]["sets"]["radiographs"]["flagged"] == {flag: 1}
+    assert f"radiographs: flagged: {flag} × 1" in capsys.readouterr().err
+    rows = {row["image"]: row for row in pq.read_table(out / "table.parquet").to_pylist()}
+    assert {name: row["flags"] for name, row in rows.items()} == {"a": [flag], "b": [], "c": []}
+    assert rows["a"]["score_lateral"] > rows["a"]["score_upright"] + 0.17
+    assert not any(row["fate"] for row in rows.values())
 
 
 def test_contradicting_rows_are_dropped_with_a_warning(tmp_path, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import data_prep
-from data_prep.images import duplicates, quality
+from data_prep.images import duplicates
 from data_prep.images.survey import THUMBNAIL, halve, perceptual_hash, squeeze
 from rfxray.data.radiograph import Radiograph, read, square
 from tests.data_prep import raw_trees
@@ -85,40 +85,3 @@ def test_real_copies_are_found_and_different_patients_are_not():
     closest = np.argsort(np.where(strangers, distances, 999), axis=None)[:100]
     for i, j in zip(*np.unravel_index(closest, distances.shape), strict=True):
         assert duplicates.registered_correlation(whole[i], whole[j]) < duplicates.CORRELATION
-
-
-# ---------------------------------------------------------------------------------------------
-# Quality
-
-
-def verdict(pixels, frontal=True):
-    return quality.verdict(quality.scores(halve(thumbnail(pixels))), frontal)
-
-
-@pytest.mark.skipif(not HANNOVER.is_dir(), reason=f"no real radiographs in {HANNOVER}")
-def test_quality_keeps_real_radiographs_and_detects_rotated_ones():
-    paths = sorted((HANNOVER / "png").glob("*.png"))[::3]
-    pixels = [read(path).pixels for path in paths]
-    assert [verdict(one) for one in pixels] == [""] * len(pixels)
-    for name, turn in {
-        "rotated: by 270° clockwise": lambda p: np.rot90(p),
-        "rotated: by 180° clockwise": lambda p: np.rot90(p, 2),
-        "rotated: by 90° clockwise": lambda p: np.rot90(p, 3),
-        "inverted": lambda p: p.max() - p,
-    }.items():
-        found = [verdict(np.ascontiguousarray(turn(one))) for one in pixels]
-        assert set(found) <= {name, ""}
-        assert found.count(name) >= 0.9 * len(pixels), name
-
-
-def test_pose_is_checked_for_frontal_views_only():
-    turned = np.rot90(raw_trees.pictures()[5], 2)
-    assert verdict(turned).startswith("rotated")
-    assert verdict(turned, frontal=False) == ""
-
-
-def test_images_without_a_chest_are_dropped():
-    y, x = np.mgrid[:256, :256]
-    glow = np.exp(-((x - 128) ** 2 + (y - 128) ** 2) / 6000)
-    noise = np.random.default_rng(0).normal(100, 3, (256, 256))
-    assert [verdict(one) for one in (x, glow, noise)] == ["blank", "blank", "no chest"]

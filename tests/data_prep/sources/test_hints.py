@@ -13,6 +13,10 @@ def test_line_names_cells_and_the_flags_that_would_read_them():
     )
     assert "--map findings:Pneumothroax=pneumothorax --map findings:x=y=VALUE" in findings
     assert "'other' for one without an attribute" in findings
+    (edema,) = not_understood({"edema": {"+/-": 1}}, own=True)
+    assert edema.endswith(
+        "--map edema:+/-=uncertain (VALUE is present, absent, uncertain or unknown)"
+    )
     published, _ = not_understood(counted, own=False)
     assert published == "view: 'portable' × 12, 'odd' × 3 not understood, taken as unknown"
 
