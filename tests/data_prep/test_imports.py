@@ -10,6 +10,8 @@ import data_prep
 ROOT = Path(data_prep.__file__).parents[1]
 LOAD_JAX = ("data_prep.phantom.oracle",)  # trains a network
 SHARED = (
+    *("canonical", "codestream", "decoded", "dicom", "dicom_header", "display", "grey"),
+    "stored_values",
     "burned_text",
     "dataset",
     "faults",

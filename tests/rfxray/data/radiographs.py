@@ -1,9 +1,12 @@
 """Small radiographs as arrays and as files, for the tests of `rfxray.data.radiograph`."""
 
+import gdcm
 import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+SYNTAXES = ("JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000Lossless")  # as GDCM names them
 
 
 def save(path, array, **options):
@@ -44,4 +47,21 @@ def dicom(path, pixels, photometric="MONOCHROME2", without=(), syntax=None, **ta
     for tag in without:
         delattr(dataset, tag)
     dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def compressed(plain, path, syntax):
+    """A DICOM file compressed by GDCM, which takes its samples from below BitsStored."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(plain))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
     return path
