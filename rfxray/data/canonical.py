@@ -108,7 +108,7 @@ def _reach(pixels: np.ndarray) -> tuple[float, float]:
     return float(kept.min()), float(kept.max())
 
 
-def _film(pixels: np.ndarray, low: float, high: float) -> tuple[slice, slice] | None:
+def _film(pixels: np.ndarray, low: float, high: float) -> tuple[slice, ...] | None:
     """Box of the largest area beyond `low` and `high`, if it is a film and not a marker."""
     beyond = (pixels < low) | (pixels > high)
     if not beyond.any():
