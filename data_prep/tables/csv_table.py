@@ -78,8 +78,9 @@ def opened(path: Path) -> Iterator[TextIO]:
     Raises:
       DataError: where it is missing or, then or while it is read, no such file.
     """
-    if not path.is_file():
-        raise DataError(f"no table {path}")
+    if not path.is_file():  # opening a FIFO would wait for its writer
+        what = "is not a regular file" if path.exists() else "is missing"
+        raise DataError(f"no table {path}: it {what}")
     try:
         with contextlib.ExitStack() as stack:
             data = stack.enter_context(open(path, "rb"))

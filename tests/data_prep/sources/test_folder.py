@@ -1,4 +1,5 @@
 import gzip
+import os
 
 import numpy as np
 import pytest
@@ -266,6 +267,9 @@ def test_unreadable_inputs_are_refused(images, tmp_path):
         read_folder(images, Description(tmp_path / "nothing.csv", columns), "set")
     with pytest.raises(DataError, match=r"no file ending in \.png"):
         read_folder(touch(tmp_path / "texts", "a.txt"), Description(tmp_path, columns), "set")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match=r"no table .*: it is not a regular file"):
+        read_folder(images, Description(tmp_path / "pipe.csv", columns), "set")
     (tmp_path / "latin.csv").write_bytes("image,name\na,M\u00fcller\n".encode("latin-1"))
     with pytest.raises(DataError, match="not UTF-8"):
         read_folder(images, Description(tmp_path / "latin.csv", columns), "set")
