@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from data_prep.audit.gather import gather
+from data_prep.audit.looks import gather_looks
 from data_prep.audit.page import render
 from rfxray.data import burned_text
 from rfxray.data.dataset import open_dataset
@@ -55,7 +56,7 @@ def audit(options: Options, command: str) -> Path:
         with saving(folder):
             burned_text.scan(folder, manifest, workers=options.workers, command=command)
     print(f"{command}: reading {folder}", file=sys.stderr)
-    page = render(manifest, gather(folder))
+    page = render(manifest, gather(folder), gather_looks(folder))
     with saving(folder):
         write_whole(folder / "audit.html", page)
     return folder / "audit.html"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.audit.gather import Audit
+from data_prep.audit.looks import Looks, Sheet
 from data_prep.sources.sets import raw_set
 from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, INDEX
 from rfxray.outputs import page
@@ -24,8 +25,10 @@ _STATES = {
 }
 
 
-def render(manifest: Mapping[str, Any], audit: Audit) -> str:
-    """The page, from the manifest of a data set and what `gather` found in it."""
+def render(manifest: Mapping[str, Any], audit: Audit, looks: Looks | None) -> str:
+    """The page, from the manifest of a data set, what `gather` found in it, and what its survey saw
+    (None if that was deleted).
+    """
     notes = manifest["notes"]
     return page.render(
         Path(__file__).with_suffix(".html"),
@@ -44,6 +47,11 @@ def render(manifest: Mapping[str, Any], audit: Audit) -> str:
             for name, counts in notes["sets"].items()
             for reason, count in counts["dropped"].items()
         ],
+        looks=looks,
+        dropped_sheets=_sheets(looks.dropped) if looks else {},
+        flagged_sheets=_sheets(looks.flagged) if looks else {},
+        notes=[(*which, f"{count:,}") for which, count in looks.notes.items()] if looks else [],
+        upright={name: _points(shares) for name, shares in looks.upright.items()} if looks else {},
         intensities={name: _points(shares) for name, shares in audit.histograms.items()},
         sheets={
             kind: {
@@ -100,9 +108,18 @@ def _duplicates(notes: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
+def _sheets(sheets: Mapping[str, Sheet]) -> dict[str, list[str]]:
+    """Title with its count → pictures; what has no picture is only in the table of reasons."""
+    return {
+        f"{title} ({sheet.count:,})": [page.data_uri(image, THUMBNAIL) for image in sheet.pictures]
+        for title, sheet in sheets.items()
+        if sheet.pictures
+    }
+
+
 def _points(shares: Sequence[float]) -> str:
     """The line of a histogram in an SVG of 232 × 80."""
-    highest = max(*shares, 1e-9)
+    highest, step = max(*shares, 1e-9), 220.5 / (len(shares) - 1)
     return " ".join(
-        f"{4 + i * 3.5:.1f},{74 - 66 * share / highest:.1f}" for i, share in enumerate(shares)
+        f"{4 + i * step:.1f},{74 - 66 * share / highest:.1f}" for i, share in enumerate(shares)
     )

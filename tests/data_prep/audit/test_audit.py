@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from data_prep.audit import __main__ as audit_command
-from data_prep.audit import gather
+from data_prep.audit import gather, looks
 from data_prep.audit.page import render
 from data_prep.harmonise import main as harmonise
 from data_prep.sources.sets import SETS, RawSet
-from rfxray.data.manifest import read_manifest
+from rfxray.data.manifest import read_ledger, read_manifest
 from tests.data_prep import raw_trees
 
 
@@ -57,7 +57,7 @@ def test_embedded_images_decode_and_are_not_flat(page):
     assert len(sheets) > 10
     for sheet in sheets:
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(sheet))))
-        assert picture.shape == (32, 32)
+        assert picture.shape in ((32, 32), (112, 112))  # a record, or a thumbnail of the survey
         assert picture.std() > 20
 
 
@@ -86,6 +86,45 @@ def test_unusual_prevalence_is_flagged():
     assert first == "chexpert: No Finding 75.7%, published of that set 10.0%"
     assert second.startswith("mimic: Edema 95.0%, published of other sets ")
     assert gather._flags(odd, {"chexpert": 3, "mimic": 3}) == {}  # three images are too few
+
+
+def test_dropped_and_flagged_pictures_are_shown_with_their_counts(tmp_path):
+    root, out = tmp_path / "mine", tmp_path / "out"
+    rows = ["image_id,patient,view"]
+    lateral, frontal = raw_trees.pictures()[raw_trees.LATERALS[0]], raw_trees.pictures()[20:34]
+    for i, pixels in enumerate(frontal):
+        raw_trees.put(root / f"{i}.png", np.rot90(pixels, 2).copy())
+        rows.append(f"{i}.png,p{i},PA")
+    raw_trees.put(root / "side.png", lateral)
+    raw_trees.put(root / "good.png", raw_trees.pictures()[5])
+    raw_trees.put(root / "torn.png", b"\x89PNG\r\n\x1a\n")
+    rows += ["side.png,q,PA", "good.png,r,PA", "torn.png,s,PA"]
+    raw_trees.put(tmp_path / "mine.csv", "\n".join(rows))
+    harmonise([
+        *("--folder", f"mine={root}", "--metadata", str(tmp_path / "mine.csv")),
+        *("--column", "image=image_id", "--column", "patient=patient", "--column", "view=view"),
+        *("--out", str(out), "--size", "32", "--workers", "1"),
+    ])  # fmt: skip
+    seen = looks.gather_looks(out)
+    turned = seen.dropped["mine: rotated"]
+    lines = [drop for drop in read_ledger(out) if drop.reason == "rotated"]
+    assert turned.count == len(lines) > looks.SHEET == len(turned.pictures)
+    torn = seen.dropped["mine: does not decode"]
+    assert (torn.count, torn.pictures) == (1, [])
+    title = "mine: looks lateral but is labelled PA"
+    (shown,) = seen.flagged[title].pictures
+    assert np.corrcoef(
+        shown.ravel(), np.asarray(Image.fromarray(lateral >> 8).resize((128, 128))).ravel()
+    )[0, 1] > 0.95  # fmt: skip
+    assert sum(seen.upright["mine"]) == pytest.approx(1)
+    audit_command.main([str(out)])
+    html = (out / "audit.html").read_text(encoding="utf-8")
+    assert f"<h3>mine: rotated ({len(lines)})</h3>" in html
+    assert "<h3>mine: looks lateral but is labelled PA (1)</h3>" in html
+    shutil.rmtree(out / "survey")
+    assert looks.gather_looks(out) is None
+    audit_command.main([str(out)])
+    assert "survey/ was deleted" in (out / "audit.html").read_text(encoding="utf-8")
 
 
 ATTACK = """"'><script>alert(1)</script>"""
@@ -118,7 +157,9 @@ def test_text_of_the_data_set_is_escaped_in_the_page(harmonised, monkeypatch):
     hostile = {"name": ATTACK, "size": ATTACK, "fingerprint": ATTACK, "versions": {ATTACK: ATTACK}}
     terms = RawSet(None, 100, *[ATTACK] * 5)
     monkeypatch.setitem(SETS, ATTACK, terms)
-    html = render({**manifest, **hostile, "notes": notes}, found)
+    sheet = {ATTACK: looks.Sheet(3, [np.zeros((128, 128), np.uint8)])}
+    seen = looks.Looks(sheet, sheet, {(ATTACK, ATTACK): 3}, {ATTACK: [0.5, 0.5]})
+    html = render({**manifest, **hostile, "notes": notes}, found, seen)
     assert "<script" not in html
     assert html.count("&lt;script&gt;") > 20
     assert not re.search(r"""="[^"]*<""", html)
@@ -130,9 +171,9 @@ def test_unpublished_and_unsearched_sets_are_shown(harmonised):
     )
     manifest = read_manifest(harmonised)
     manifest["notes"]["sets"]["nih"]["published"] = None
-    html = render(manifest, found)
+    html = render(manifest, found, None)
     assert "<td>–</td><td>–</td>" in html
-    assert "survey/ was deleted" in html
+    assert html.count("survey/ was deleted") == 5
     assert "--audit-text" in html
 
 

@@ -1,0 +1,121 @@
+"""What the survey saw, beside what was decided: pictures that were dropped or flagged, and why."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.images import quality, survey
+from data_prep.tables import parquet
+from rfxray.data.manifest import read_ledger
+
+SHEET = 12  # pictures per set and reason or flag
+BINS = 48  # of a histogram of correlations, from LEAST to 1
+LEAST = -0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """Pictures with something in common.
+
+    Attributes:
+      count: All that have it.
+      pictures: Some of them, each [128, 128] uint8, squeezed to a square; none if no file with it
+        could be decoded.
+    """
+
+    count: int
+    pictures: list[np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Looks:
+    """What the survey saw. Titles are those of a set and a reason or flag, "nih: inverted".
+
+    Attributes:
+      dropped: title → files that became no record.
+      flagged: title → records that are odd, though kept.
+      notes: (set, remark about how a file was read) → files.
+      upright: set → share of its pictures in each of 48 classes of likeness to an upright frontal
+        chest, from -0.5 to 1.
+    """
+
+    dropped: dict[str, Sheet]
+    flagged: dict[str, Sheet]
+    notes: dict[tuple[str, str], int]
+    upright: dict[str, list[float]]
+
+
+def gather_looks(out: Path) -> Looks | None:
+    """What the survey of a harmonised data set saw; None if it was deleted.
+
+    Raises:
+      DataError: if a file of the data set is damaged.
+    """
+    # A survey that was begun with other tables leaves chunks behind: the last word counts
+    paths = sorted((out / "survey").glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+    if not paths:
+        return None
+    seen = survey.columns(paths, ("key", "scores", "notes")).to_pydict()
+    at = {key: number for number, key in enumerate(seen["key"])}
+    table = parquet.read(out / "table.parquet", ("key", "fate", "view")).to_pydict()
+
+    dropped: dict[str, list[str]] = {}
+    for drop in read_ledger(out):
+        dropped.setdefault(f"{drop.set}: {drop.reason}", []).append(drop.key)
+    flagged: dict[str, list[str]] = {}
+    notes: Counter = Counter()
+    upright: dict[str, list[float]] = {}
+    for key, fate, view in zip(table["key"], table["fate"], table["view"], strict=True):
+        number = at.get(key)
+        if number is None:
+            continue
+        name = key.partition("/")[0]
+        for note in seen["notes"][number] or ():
+            notes[name, note.partition(":")[0]] += 1
+        if seen["scores"][number] is None:
+            continue
+        scores = quality.Scores(*seen["scores"][number])
+        upright.setdefault(name, []).append(scores.upright)
+        if not fate:
+            for flag in quality.flags(scores, view or ""):
+                flagged.setdefault(f"{name}: {flag}", []).append(key)
+
+    shown = {
+        (kind, title): _spread([at[key] for key in keys if _has_picture(seen, at.get(key))])
+        for kind, titles in (("dropped", dropped), ("flagged", flagged))
+        for title, keys in titles.items()
+    }
+    wanted = sorted({number for numbers in shown.values() for number in numbers})
+    pictures = dict(zip(wanted, survey.thumbnails(paths, wanted) if wanted else (), strict=True))
+
+    def sheets(kind: str, titles: dict[str, list[str]]) -> dict[str, Sheet]:
+        return {
+            title: Sheet(len(titles[title]), [pictures[i] for i in shown[kind, title]])
+            for title in sorted(titles, key=lambda title: (-len(titles[title]), title))
+        }
+
+    return Looks(
+        dropped=sheets("dropped", dropped),
+        flagged=sheets("flagged", flagged),
+        notes=dict(sorted(notes.items(), key=lambda item: (item[0][0], -item[1], item[0][1]))),
+        upright={name: _histogram(values) for name, values in sorted(upright.items())},
+    )
+
+
+def _has_picture(seen: dict[str, list], number: int | None) -> bool:
+    return number is not None and seen["scores"][number] is not None
+
+
+def _spread(numbers: list[int]) -> list[int]:
+    """At most a sheet of them, evenly spaced from first to last."""
+    if len(numbers) <= SHEET:
+        return numbers
+    return [numbers[i] for i in np.linspace(0, len(numbers) - 1, SHEET).astype(int)]
+
+
+def _histogram(values: Iterable[float]) -> list[float]:
+    counts, _ = np.histogram(list(values), BINS, (LEAST, 1.0))
+    return (counts / max(counts.sum(), 1)).tolist()
