@@ -163,8 +163,7 @@ def _decode(path: str, size: int) -> tuple[dict, bytes, tuple[str, ...]]:
     radiograph = read(path)
     pixels = np.ascontiguousarray(radiograph.pixels)
     digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.data).digest()
-    notes = getattr(radiograph, "notes", ())
-    return square(radiograph, size), digest, notes
+    return square(radiograph, size), digest, radiograph.notes
 
 
 if __name__ == "__main__":

@@ -218,3 +218,13 @@ def test_mended_file_is_another_plan_and_a_copy_with_new_times_is_not(tmp_path, 
     assert "a data set of another plan" in capsys.readouterr().err
     harmonise(tmp_path / "new")
     assert "does not decode" not in (tmp_path / "new" / "dropped.csv").read_text()
+
+
+def test_remarks_about_how_a_file_was_read_are_noted(tmp_path):
+    flipped = {"PatientOrientation": ["R", "F"]}
+    raw_trees.dicom(tmp_path / "a.dcm", raw_trees.pictures()[3], **flipped)
+    builder = TableBuilder("mine")
+    builder.add("a.dcm", {}, patient="p", image="a")
+    (seen,) = look(builder.table().rows, tmp_path, tmp_path / "survey")
+    assert seen["reason"] == ""
+    assert seen["notes"] == ["unusual PatientOrientation: R\\F"]
