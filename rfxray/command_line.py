@@ -135,7 +135,7 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message):
         command = self.prog.removeprefix("python -m ")
         print(f"{command}: error: {message} (--help lists the flags)", file=sys.stderr)
-        sys.exit(ConfigError.exit_code)
+        raise SystemExit(ConfigError.exit_code) from ConfigError(message)
 
 
 @contextlib.contextmanager

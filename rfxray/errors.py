@@ -25,6 +25,10 @@ class ConfigError(RfxrayError, ValueError):
     exit_code = 78
 
 
+class HostsDiffer(ConfigError):
+    """The hosts of a run do not run the same program on the same data."""
+
+
 class DataError(RfxrayError):
     """A data set, a shard, an image or a checkpoint that is missing, torn or not what it says."""
 

@@ -35,7 +35,7 @@ from rfxray.data.faults import Faults
 from rfxray.errors import ConfigError, Preempted
 from rfxray.outputs.files import write_whole
 from rfxray.perf import chips
-from rfxray.runtime import distributed, sharding
+from rfxray.runtime import agreement, distributed, refusal, sharding
 from rfxray.runtime.compiler_options import options_for
 from rfxray.runtime.preemption import StopRequest
 from rfxray.runtime.watchdog import Watchdog
@@ -88,19 +88,21 @@ def train(
     # =============================================================================================
     # What is trained, on what, from which data
     # =============================================================================================
+    recipe = recipes.build(config)
+    mixture = open_data(config, recipe.model.input_shape)
+    identity = identity_of(config, mixture.fingerprint)
+    data = [(each.path, each.fingerprint) for each in mixture.datasets]
+    agreement.require(config, data, allow)
+
     stop = StopRequest(config.stop_seconds)
     host, hosts = jax.process_index(), jax.process_count()
-    recipe = recipes.build(config)
     mesh = sharding.make_mesh(**config.mesh)
     sharding.check_batch(mesh, recipe.batch_size, recipe.accumulate)
     for network in recipe.networks.values():
         sharding.check_axes(mesh, network.sizes)
         network.refuse(jax.default_backend())
-
-    mixture = open_data(config, recipe.model.input_shape)
     for each in mixture.datasets:
         dataset.verify(each, config.data.verify, host=host, hosts=hosts)
-    identity = identity_of(config, mixture.fingerprint)
 
     # =============================================================================================
     # The state: fresh, or the newest checkpoint that is whole
@@ -407,13 +409,13 @@ def parser() -> command_line.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    flags, rest = parser().parse_known_args(argv)
-    with distributed.leaving(), command_line.exit_on_error("rfxray.train"):
+    with command_line.exit_on_error("rfxray.train"), refusal.travels():
+        flags, rest = parser().parse_known_args(argv)
         command = Command(
             flags.config, flags.workdir, tuple(overrides(rest)), tuple(flags.allow_change)
         )
         config = load_config(command.config, command.overrides)
-        distributed.start()
+        distributed.start(refusal.listen)
         train(config, command.workdir, command.allow_change)
 
 

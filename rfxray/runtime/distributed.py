@@ -1,18 +1,19 @@
-"""Starting JAX on every host, agreement between hosts, and a safe exit."""
+"""Starting JAX on every host, and how hosts wait for each other."""
 
-import contextlib
 import os
 import re
+import socket
 import sys
 import threading
-import traceback
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax._src import clusters, distributed  # slice detection and the client have no public names
 from jax.experimental import multihost_utils
 
-from rfxray.errors import ConfigError, HostMissing, Preempted, first_line
+from rfxray.errors import ConfigError, HostMissing, first_line
 from rfxray.runtime import compile_cache
 
 # Seconds that a host waits for the others. The hosts of a slice start within a minute of each
@@ -24,14 +25,22 @@ HOST_TIMEOUT = 300
 HEARTBEAT_TIMEOUT = 100
 
 
-def start() -> None:
+_tried = _joined = False
+
+
+def start(on_join: Callable[[], None] = lambda: None) -> None:
     """Joins the other hosts of the run and turns on the persistent compilation cache.
+
+    Args:
+      on_join: Function that is called once the hosts have joined, before JAX looks for devices,
+        which waits for all hosts.
 
     Raises:
       ConfigError: If `JAX_PLATFORMS` names what is not installed; see also `join`.
       HostMissing: See `join`.
     """
     join()
+    on_join()
     compile_cache.start()
     try:
         jax.local_devices()
@@ -53,29 +62,24 @@ def join() -> None:
     seconds after which a silent host ends the run.
 
     Raises:
-      ConfigError: If the variables are incomplete.
+      ConfigError: If the variables are incomplete or impossible.
       HostMissing: If a host does not join in time.
     """
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if not address and (os.environ.get("JAX_PLATFORMS") == "cpu" or not _on_slice()):
+    global _tried, _joined
+    which = described()
+    if which is None:
         return
-    which, timeout, silence = {}, HOST_TIMEOUT, HEARTBEAT_TIMEOUT
-    try:
-        timeout = int(os.environ.get("RFXRAY_HOST_TIMEOUT", HOST_TIMEOUT))
-        silence = int(os.environ.get("RFXRAY_HEARTBEAT_TIMEOUT", HEARTBEAT_TIMEOUT))
-        if address:
-            which["coordinator_address"] = address
-            which["num_processes"] = int(os.environ["JAX_NUM_PROCESSES"])
-            which["process_id"] = int(os.environ["JAX_PROCESS_ID"])
-    except (KeyError, ValueError) as error:
-        raise ConfigError(
-            "several hosts need JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and "
-            f"JAX_PROCESS_ID as numbers: {error}"
-        ) from error
-    who = "host {process_id} of {num_processes}".format(**which) if address else "a host of a slice"
+    timeout = _number("RFXRAY_HOST_TIMEOUT", HOST_TIMEOUT, 1)
+    silence = _number("RFXRAY_HEARTBEAT_TIMEOUT", HEARTBEAT_TIMEOUT, 1)
+    if which.get("process_id") == 0:
+        _refuse_used_port(which["coordinator_address"])
+    _tried = True
+    who = "host {process_id} of {num_processes}".format(**which) if which else "a host of a slice"
     print(f"rfxray: {who} waits up to {timeout} s for the others", file=sys.stderr, flush=True)
     # Processes on CPUs need it for collectives.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # All hosts stop at one step through this service; JAX_ENABLE_PREEMPTION_SERVICE may be off.
+    jax.config.update("jax_enable_preemption_service", True)
     # The runtime aborts the process at its own timeout, so this timeout is taken in a thread.
     failure: list[Exception] = []
 
@@ -94,10 +98,86 @@ def join() -> None:
     waiting.join(timeout)
     if waiting.is_alive() or failure:
         reason = f" ({first_line(failure[0])})" if failure else ""
+        first = which.get("coordinator_address", "the first host")
         raise HostMissing(
             f"{who}: not every host joined within {timeout} s; check that each one runs the same "
-            f"command and can reach {address or 'the first host'}{reason}"
+            f"command and can reach {first}{reason}"
         )
+    _joined = True
+
+
+def described() -> dict[str, Any] | None:
+    """The hosts that the environment describes, as arguments of `jax.distributed.initialize`.
+
+    None is a process without other hosts; an empty dict is a TPU slice, which knows its hosts.
+
+    Raises:
+      ConfigError: If the variables are incomplete or impossible.
+    """
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
+    if not address:
+        if os.environ.get("JAX_PLATFORMS") != "cpu" and _on_slice():
+            return {}
+        hosts, host = _number("JAX_NUM_PROCESSES", 1, 1), _number("JAX_PROCESS_ID", 0, 0)
+        if hosts == 1 and host == 0:
+            return None
+        raise ConfigError(
+            f"JAX_NUM_PROCESSES={hosts} and JAX_PROCESS_ID={host} describe a host of several, but "
+            "JAX_COORDINATOR_ADDRESS is not set; give HOST:PORT of the first host"
+        )
+    if not re.fullmatch(r".+:\d{1,5}", address):
+        raise ConfigError(f"JAX_COORDINATOR_ADDRESS={address} must be HOST:PORT of the first host")
+    hosts, host = _number("JAX_NUM_PROCESSES", None, 1), _number("JAX_PROCESS_ID", None, 0)
+    if host >= hosts:
+        raise ConfigError(
+            f"JAX_PROCESS_ID={host} must be below JAX_NUM_PROCESSES={hosts}; the first host is 0"
+        )
+    return {"coordinator_address": address, "num_processes": hosts, "process_id": host}
+
+
+def _refuse_used_port(address: str) -> None:
+    """Raises HostMissing if the port of the first host is taken: the runtime would abort."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", int(address.rpartition(":")[2])))
+        except (OSError, OverflowError) as error:
+            raise HostMissing(
+                f"JAX_COORDINATOR_ADDRESS={address}: host 0 cannot use this port ({error}); is "
+                "there another process with JAX_PROCESS_ID=0, or a run that has not ended?"
+            ) from error
+
+
+def _number(variable: str, default: int | None, least: int) -> int:
+    """A whole number from the environment; a ConfigError if it is missing, none, or too small."""
+    text = os.environ.get(variable) or ("" if default is None else str(default))
+    if not re.fullmatch(r"\d{1,9}", text) or int(text) < least:
+        raise ConfigError(
+            f"{variable} must be a whole number, at least {least} (got {text or 'nothing'}); "
+            "several hosts need JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and "
+            "JAX_PROCESS_ID"
+        )
+    return int(text)
+
+
+def service() -> Any:
+    """The client of the coordination service, which holds keys and barriers; None after the end."""
+    return distributed.global_state.client
+
+
+def place() -> tuple[int, int]:
+    """Number of this host, and of all hosts; does not wait for them, as JAX's calls may."""
+    return distributed.global_state.process_id, distributed.global_state.num_processes
+
+
+def joined() -> bool:
+    """Whether this process has joined other hosts."""
+    return _joined and place()[1] > 1
+
+
+def tried() -> bool:
+    """Whether `join` was called on one of several hosts."""
+    return _tried
 
 
 def _on_slice() -> bool:
@@ -124,36 +204,11 @@ def barrier(name: str, seconds: float = HOST_TIMEOUT) -> None:
     Raises:
       HostMissing: After that many seconds, with the hosts that did not reach it.
     """
-    client = distributed.global_state.client
-    if jax.process_count() == 1 or client is None:
+    if not joined():
         return
     try:
-        client.wait_at_barrier(f"rfxray: {name}", timeout_in_ms=int(1000 * seconds))
+        service().wait_at_barrier(f"rfxray: {name}", timeout_in_ms=int(1000 * seconds))
     except Exception as error:  # the runtime raises several types for this
         absent = sorted({int(n) for n in re.findall(r"task:(\d+)", str(error))})
         who = f"host {', '.join(map(str, absent))}" if absent else "a host"
         raise HostMissing(f"{who} did not reach {name!r} within {seconds:.0f} s") from error
-
-
-@contextlib.contextmanager
-def leaving():
-    """On several hosts, exits at once if only this one failed.
-
-    A normal exit would wait for the other hosts, which wait for this one in the middle of a step.
-    The runtime ends them when the heartbeat of this one is missing.
-    """
-    try:
-        yield
-    except BaseException as error:
-        code = error.code if isinstance(error, SystemExit) else 1
-        code = code if isinstance(code, int) else int(code is not None)  # as Python does
-        # `jax.process_count()` could start to wait for the others.
-        single = distributed.global_state.client is None
-        together = code == 0 or isinstance(error.__context__, Preempted)
-        if not (single or together):
-            if not isinstance(error, SystemExit):
-                traceback.print_exc()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        raise

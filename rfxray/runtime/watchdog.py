@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rfxray.errors import Preempted
 from rfxray.outputs.files import write_whole
+from rfxray.runtime import refusal
 
 # Seconds between two heartbeats; an object of a bucket should not be written much more often.
 BEAT = 10.0
@@ -113,10 +114,10 @@ class Watchdog:
                 f"{self._behind()}"
             )
         if self._give_up and still > max(limit, self._give_up):
-            self._say(f"stall: gave up after {still:.0f} s; rerun the command to resume")
+            line = f"stall: gave up after {still:.0f} s; rerun the command to resume"
+            self._say(line)
             self._beat()
-            sys.stdout.flush()
-            os._exit(Preempted.exit_code)  # a normal exit would wait too
+            refusal.leave(Preempted.exit_code, line, shown=True)
 
     def _median(self) -> float:
         return statistics.median(self._durations) if self._durations else float("nan")

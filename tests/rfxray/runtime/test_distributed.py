@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rfxray.errors import ConfigError, HostMissing
 from rfxray.runtime import distributed
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -66,8 +67,9 @@ def test_mesh_that_gives_two_hosts_the_same_rows_is_refused(
     environments = hosts(environment, n=2, devices=4)
     runs = [start(host, *tiny_arguments(tmp_path / "run", *keys)) for host in environments]
     errors = [run.communicate(timeout=900)[1] for run in runs]
-    assert runs[0].returncode == 78
-    assert "the same rows of a batch on several of the 2 hosts" in errors[0]
+    assert [run.returncode for run in runs] == [78, 78]
+    for error in errors:
+        assert "the same rows of a batch on several of the 2 hosts" in error
 
 
 @pytest.mark.parametrize("present", [0, 1])
@@ -99,10 +101,46 @@ def test_a_host_of_a_slice_joins_the_others_unless_jax_platforms_is_cpu(monkeypa
     assert len(calls) == 1
 
 
-def test_incomplete_environment_of_hosts_is_refused(environment, tiny_arguments, tmp_path):
-    host = hosts(environment, n=2, devices=1)[0]
-    del host["JAX_PROCESS_ID"]
-    run = start(host, *tiny_arguments(tmp_path / "run"))
-    _, error = run.communicate(timeout=900)
-    assert run.returncode == 78
-    assert "JAX_PROCESS_ID" in error
+ADDRESS = "JAX_COORDINATOR_ADDRESS"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"JAX_PROCESS_ID": "2"}, "JAX_PROCESS_ID=2 must be below JAX_NUM_PROCESSES=2"),
+        ({"JAX_PROCESS_ID": "-1"}, "JAX_PROCESS_ID must be a whole number"),
+        ({"JAX_PROCESS_ID": "one"}, "JAX_PROCESS_ID must be a whole number"),
+        ({"JAX_PROCESS_ID": ""}, "JAX_PROCESS_ID must be a whole number"),
+        ({"JAX_NUM_PROCESSES": "0"}, "JAX_NUM_PROCESSES must be a whole number, at least 1"),
+        ({"JAX_NUM_PROCESSES": ""}, "JAX_NUM_PROCESSES must be a whole number, at least 1"),
+        ({ADDRESS: ""}, "JAX_COORDINATOR_ADDRESS is not set"),
+        ({ADDRESS: "", "JAX_NUM_PROCESSES": "1"}, "JAX_COORDINATOR_ADDRESS is not set"),
+        ({ADDRESS: "localhost"}, "must be HOST:PORT"),
+        ({"RFXRAY_HOST_TIMEOUT": "0"}, "RFXRAY_HOST_TIMEOUT must be a whole number, at least 1"),
+    ],
+)
+def test_impossible_environment_of_hosts_is_refused(monkeypatch, change, named):
+    whole = {ADDRESS: "localhost:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    for name, value in {"JAX_PLATFORMS": "cpu", **whole, **change}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=named):
+        distributed.join()
+
+
+def test_process_without_other_hosts_joins_nobody(monkeypatch):
+    monkeypatch.delenv(ADDRESS, raising=False)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "1")
+    monkeypatch.setenv("JAX_PROCESS_ID", "0")
+    assert distributed.described() is None
+
+
+def test_first_host_says_that_its_port_is_taken(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        monkeypatch.setenv(ADDRESS, f"localhost:{taken.getsockname()[1]}")
+        monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+        monkeypatch.setenv("JAX_PROCESS_ID", "0")
+        with pytest.raises(HostMissing, match="another process with JAX_PROCESS_ID=0"):
+            distributed.join()

@@ -97,8 +97,9 @@ KEYS = ("steps=1000000", "log_every=2", "checkpoint_every=0", "mesh.fsdp=4")
 
 @pytest.mark.parametrize(("asked", "number"), [(0, signal.SIGTERM), (1, signal.SIGINT)])
 def test_all_hosts_save_the_same_step_if_one_is_asked_to_stop(
-    start_hosts, tiny_arguments, tiny_data, tmp_path, asked, number
+    start_hosts, tiny_arguments, tiny_data, tmp_path, monkeypatch, asked, number
 ):
+    monkeypatch.setenv("JAX_ENABLE_PREEMPTION_SERVICE", "false")  # the stop needs it: turned on
     arguments = tiny_arguments(tmp_path / "run", f"data.dirs={tiny_data}", *KEYS)
     hosts = start_hosts(arguments, 2, 4, "step 6/")
     hosts[0].reaches("step 6/")

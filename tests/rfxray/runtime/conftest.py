@@ -1,0 +1,52 @@
+"""Several processes of this machine as the hosts of one run."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def end_of_hosts(environment):
+    """`end_of_hosts(arguments, devices, variables, folders)`: how the hosts of a run end.
+
+    `arguments` are the flags of each host; `variables` and `folders` change the environment and
+    the working folder of some hosts, by number. Returns the exit code of each host and its lines
+    that begin with `rfxray.train:`.
+    """
+    started = []
+
+    def run(arguments, devices=1, variables=None, folders=None):
+        with socket.socket() as s:
+            s.bind(("localhost", 0))
+            port = s.getsockname()[1]
+        for host, flags in enumerate(arguments):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rfxray.train", *flags],
+                cwd=(folders or {}).get(host, ROOT),
+                env={
+                    **environment(devices),
+                    "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+                    "JAX_NUM_PROCESSES": str(len(arguments)),
+                    "JAX_PROCESS_ID": str(host),
+                    **(variables or {}).get(host, {}),
+                },
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            started.append(process)
+        errors = [process.communicate(timeout=900)[1] for process in started]
+        assert not any("Traceback" in error for error in errors), errors
+        return [process.returncode for process in started], [
+            [line for line in error.splitlines() if line.startswith("rfxray.train:")]
+            for error in errors
+        ]
+
+    yield run
+    for process in started:
+        process.kill()
