@@ -74,7 +74,7 @@ def normalise(pixels: np.ndarray) -> np.ndarray:
         raise Refused("not finite: NaN or infinite pixels")
     if low == high:
         raise Refused("blank: one grey value")
-    middle = exposed(pixels)
+    middle = _exposed(pixels, low, high)
     if not middle.size:
         raise Refused("only black and white")
     # "lower" picks the value of a pixel, without arithmetic that could differ between machines
@@ -86,18 +86,20 @@ def normalise(pixels: np.ndarray) -> np.ndarray:
 
 def exposed(pixels: np.ndarray) -> np.ndarray:
     """The pixels of [height, width] that decide the contrast, [count]; none if all are extreme."""
-    reach = _reach(pixels)
-    if (film := _film(pixels, *reach)) is not None:
+    return _exposed(pixels, float(pixels.min()), float(pixels.max()))
+
+
+def _exposed(pixels: np.ndarray, darkest: float, brightest: float) -> np.ndarray:
+    low, high = _reach(pixels, darkest, brightest)
+    if (low, high) != (darkest, brightest) and (film := _film(pixels, low, high)):
         pixels = pixels[film]
-        reach = _reach(pixels)
-    low, high = reach
+        low, high = _reach(pixels, float(pixels.min()), float(pixels.max()))
     margin = EXTREMES * (high - low)
     return pixels[(pixels > low + margin) & (pixels < high - margin)]
 
 
-def _reach(pixels: np.ndarray) -> tuple[float, float]:
-    """The darkest and the brightest pixel that are not outliers."""
-    low, high = float(pixels.min()), float(pixels.max())
+def _reach(pixels: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """The darkest and the brightest pixel from `low` to `high` that are not outliers."""
     few = pixels[::4, ::4]  # a sixteenth of the time
     few = few[(few > low) & (few < high)]
     dark, bright = np.percentile(few, BULK, method="lower") if few.size else (low, high)
@@ -111,8 +113,6 @@ def _reach(pixels: np.ndarray) -> tuple[float, float]:
 def _film(pixels: np.ndarray, low: float, high: float) -> tuple[slice, ...] | None:
     """Box of the largest area beyond `low` and `high`, if it is a film and not a marker."""
     beyond = (pixels < low) | (pixels > high)
-    if not beyond.any():
-        return None
     side = max(3, min(pixels.shape) // 64 | 1)  # strokes of letters and hot pixels are narrower
     dense = cv2.blur(beyond.astype(np.uint8) * 255, (side, side)) > 127
     # Twice as far around, so that the parts of a film beside its lungs are one area

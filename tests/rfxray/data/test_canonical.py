@@ -99,7 +99,7 @@ def test_image_without_outliers_keeps_its_range(chest):
     for picture in (chest, eight(chest), np.pad(chest, 60), 4095 - np.pad(chest, 60)):
         pixels = picture.astype(np.float32)
         reach = float(pixels.min()), float(pixels.max())
-        assert canonical._reach(pixels) == reach
+        assert canonical._reach(pixels, *reach) == reach
 
 
 # ---------------------------------------------------------------------------------------------
