@@ -56,7 +56,10 @@ def case(folder, encoding, bits, signed, slope, polarity, view):
     # A table has 65,536 entries at most (32,767 in a US), and has to meet most of its inputs
     most = (1 << bits) - 1 if view in FUNCTIONS else min((1 << bits) - 1, 40_000 // abs(slope))
     stored = np.rint((60 * y + x) / 3839 * most).astype(np.int64)
-    stored -= signed << (bits - 1)
+    lowest = 1 << (bits - 1)
+    if view not in FUNCTIONS:  # the first input of a table is an SS
+        lowest = min(lowest, 30_000 // abs(slope))
+    stored -= signed * lowest
     modality = stored * slope + 7
     low, reach = int(modality.min()), int(np.ptp(modality))
     tags = {"RescaleSlope": slope, "RescaleIntercept": 7}
