@@ -353,8 +353,9 @@ def report_skips(
         say(text)
     if too_many:
         checkpoints.save(current.step, current.state, current.metrics, current.position)
+        before = checkpoints.before_skips()
         checkpoints.close()
-        raise skips.too_many(guard, current.step)
+        raise skips.too_many(guard, current.step, before)
 
 
 def save(

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import jax
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization
 from jaxtyping import PyTree
@@ -67,6 +68,7 @@ class Checkpoints:
     ):
         self._workdir, self._config, self._identity = workdir, config, identity
         self._allow, self.changes = allow, []
+        self._flagged: set[int] = set()  # skipped steps: see `_flag`
         layout = _items(state, metrics)
         self._abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, layout)
         self._metrics = metrics
@@ -102,8 +104,34 @@ class Checkpoints:
         """
         jax.block_until_ready(state)
         begin = time.perf_counter()
+        self._flag(state)
         self._steps.save(step, _items(state, metrics), self._meta(step, position))
         return time.perf_counter() - begin
+
+    def _flag(self, state: Mapping[str, PyTree]) -> None:
+        """Keeps a checkpoint from before each skipped step that may come to end the run.
+
+        The parameters may have exploded before the first of them, and what is saved since then must
+        not push the last good checkpoint out. The skips of one window end a run, and they are
+        looked at before each save; the guard remembers the last ones only.
+        """
+        steps = np.asarray(jax.device_get(state["guard"]["steps"])).tolist()
+        first = (self.latest() or 0) - self._config.skip.window
+        self._flagged = {step for step in (*self._flagged, *steps) if step > max(first, 0)}
+        self._steps.keep_before(self._flagged)
+
+    def before_skips(self) -> str:
+        """Says which checkpoint is the newest from before the skipped steps that end a run."""
+        first = min(s for s in self._flagged if s > max(self._flagged) - self._config.skip.window)
+        folder = self._workdir / "checkpoints"
+        good = max((step for step in self._steps.steps() if step < first), default=None)
+        if good is None:
+            return f"no checkpoint in {folder} is from before the first of them, step {first}"
+        return (
+            f"the newest checkpoint from before the first of them, step {first}, is "
+            f"{folder / str(good)} (step {good}); to resume from it, move the newer ones out of "
+            f"{folder}"
+        )
 
     def snapshot(self, step: int, state: Mapping[str, PyTree], position: int) -> float:
         """Starts to save the averages of a step into `ema/`, unless that is done; see `save`."""
@@ -199,6 +227,7 @@ class Checkpoints:
         state = dict(items.pop("state"))
         metrics = serialization.from_state_dict(self._metrics, state.pop("metrics"))
         state["ema"] = {name.removeprefix("ema_"): tree for name, tree in items.items()}
+        self._flag(state)
         return state, metrics, meta["position"]
 
     def check(self) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
@@ -59,6 +60,18 @@ def seal(folder: Path) -> None:
     (folder / _SEAL).write_text(json.dumps(about, indent=0) + "\n")
 
 
+class _BeforeSteps(preservation_policy.PreservationPolicy):
+    """Keeps the newest step from before each of some steps."""
+
+    def __init__(self):
+        self.steps: frozenset[int] = frozenset()
+
+    def should_preserve(self, checkpoints, *, context):
+        saved = [each.step for each in checkpoints]
+        kept = {max((s for s in saved if s < step), default=None) for step in self.steps}
+        return [step in kept for step in saved]
+
+
 class Store:
     """The steps in one folder, each with items (trees of arrays) and a `meta`.
 
@@ -81,8 +94,9 @@ class Store:
         self.folder, self._items = folder, (*items, "meta")
         self._saving = None
         policies: list[preservation_policy.PreservationPolicy] = []
+        self._before = _BeforeSteps()
         if keep:
-            policies.append(preservation_policy.LatestN(keep))
+            policies += [preservation_policy.LatestN(keep), self._before]
         if keep and keep_every:
             policies.append(preservation_policy.EveryNSteps(keep_every))
         options = ocp.CheckpointManagerOptions(
@@ -101,6 +115,10 @@ class Store:
     def steps(self) -> list[int]:
         """The complete steps, in order."""
         return sorted(self._manager.all_steps())
+
+    def keep_before(self, steps: Collection[int]) -> None:
+        """From now on, keeps the newest step from before each of these as well."""
+        self._before.steps = frozenset(steps)
 
     def save(self, step: int, items: dict, meta: dict) -> None:
         """Starts to save a step; returns when the arrays may be overwritten.

@@ -58,11 +58,18 @@ class SkipReport:
             f"{skip.first + self.batch_size - 1}, largest loss at {skip.worst} ({worst['key']})"
         )
 
-    def too_many(self, guard: skip_guard.Guard, step: int) -> NonFiniteError:
-        """Writes the evidence and returns the error that ends the run at a step."""
+    def too_many(self, guard: skip_guard.Guard, step: int, before: str) -> NonFiniteError:
+        """Writes the evidence and returns the error that ends the run at a step.
+
+        Args:
+          guard: The guard, fetched.
+          step: Step at which the state is saved.
+          before: Text that names the newest checkpoint from before the skipped steps.
+        """
         return NonFiniteError(
             f"{self.limit} or more of {self.window} steps were skipped, because their gradient was "
-            f"not finite or exploded; saved at step {step}; see {self._keep(guard, step)}"
+            f"not finite or exploded; saved at step {step}; see {self._keep(guard, step)}; "
+            f"{before}"
         )
 
     def _keep(self, guard: skip_guard.Guard, step: int) -> Path:

@@ -234,6 +234,56 @@ def test_too_many_skips_end_the_run_with_evidence(
     assert metrics(workdir)[-1]["step"] == 12
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_checkpoint_from_before_the_first_skip_survives_and_is_named(
+    make_config, tiny_data, run_training, tmp_path, monkeypatch, resumed
+):
+    """Only one checkpoint is kept, and every step saves one; from step 5 on all but two skip."""
+    spoil(monkeypatch, {5, 6, 8, 10})
+    keys = (
+        f"data.dirs={tiny_data}",
+        "checkpoint_every=1",
+        "checkpoint_keep=1",
+        "log_every=1",
+        "skip.limit=4",
+        "skip.window=6",
+    )
+    workdir = tmp_path / "run"
+    if resumed:  # after the first skips
+        run_training(make_config(*keys, "steps=6"), workdir)
+        assert steps_in(workdir) == [4, 5, 6]  # 5 is from before step 6
+    with pytest.raises(NonFiniteError) as caught:
+        run_training(make_config(*keys), workdir)
+    good = workdir / "checkpoints" / "4"
+    assert f"before the first of them, step 5, is {good} (step 4)" in str(caught.value)
+    # Those from before the later skips are kept as well: an earlier skip may leave the window.
+    assert {4, 10} <= set(steps_in(workdir)) <= {4, 5, 7, 9, 10}
+
+
+def test_checkpoint_from_before_a_skip_is_not_kept_after_the_window(
+    make_config, tiny_data, run_training, tmp_path, monkeypatch
+):
+    spoil(monkeypatch, {3})
+    keys = ("checkpoint_every=1", "checkpoint_keep=1", "log_every=1", "skip.window=4")
+    workdir = run_training(make_config(f"data.dirs={tiny_data}", *keys), tmp_path / "run")
+    assert steps_in(workdir) == [12]
+
+
+def test_run_that_skips_from_its_first_step_has_no_checkpoint_from_before(
+    make_config, tiny_data, run_training, tmp_path, monkeypatch
+):
+    spoil(monkeypatch, {1, 2})
+    keys = (f"data.dirs={tiny_data}", "checkpoint_every=1", "skip.limit=2")
+    with pytest.raises(
+        NonFiniteError, match=r"no checkpoint in .* before the first of them, step 1"
+    ):
+        run_training(make_config(*keys), tmp_path / "run")
+
+
+def steps_in(workdir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
 def test_skips_outside_the_window_do_not_end_the_run(
     make_config, tiny_data, run_training, tmp_path, monkeypatch
 ):

@@ -39,7 +39,8 @@ def test_every_skip_is_reported_once_with_its_examples(report):
 
 def test_error_of_too_many_skips_names_the_folder_of_evidence(report, tmp_path):
     guard = skipped(skipped(skip_guard.fresh(), 1), 2)
-    error = report.too_many(guard, 2)
+    error = report.too_many(guard, 2, "go back to step 0")
     folder = tmp_path / "skipped" / "step_00000002"
     assert str(folder) in str(error)
+    assert str(error).endswith("; go back to step 0")
     assert {file.name for file in folder.iterdir()} == {"skips.json", "batch.npz", "batch.png"}
