@@ -8,6 +8,7 @@
 # the largest; one that does not fit in memory is reported and skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source launch/forward.sh
 
 python=${PYTHON:-python3}
 [ -x .venv/bin/python ] && python=${PYTHON:-.venv/bin/python}
@@ -19,7 +20,7 @@ for batch in ${BATCHES:-64 48 32 24 16 8}; do
   for remat in ${REMATS:-dots attention full}; do
     echo "benchmarks: $config, batch $batch, remat $remat"
     code=0
-    "$python" -m benchmarks.train_step --config "$config" --batch "$batch" --out "$out" \
+    forward "$python" -m benchmarks.train_step --config "$config" --batch "$batch" --out "$out" \
       "${mesh[@]}" --config.model.remat="$remat" "$@" || code=$?
     if [ "$code" != 69 ]; then exit "$code"; fi # 69: it does not fit
   done

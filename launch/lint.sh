@@ -5,9 +5,9 @@ set -euo pipefail
 source "$(dirname "$0")/venv.sh"
 bin=$(dirname "$python")
 
-"$python" -m ruff check .
-"$python" -m ruff format --check .
-"$python" -m tests.words
-"$bin/lint-imports" --no-logo
-NO_MKDOCS_2_WARNING=1 "$bin/mkdocs" build --strict --quiet
-"$bin/basedpyright" --pythonpath "$python"
+forward "$python" -m ruff check .
+forward "$python" -m ruff format --check .
+forward "$python" -m tests.words
+forward "$bin/lint-imports" --no-logo
+NO_MKDOCS_2_WARNING=1 forward "$bin/mkdocs" build --strict --quiet
+forward "$bin/basedpyright" --pythonpath "$python"

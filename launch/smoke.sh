@@ -14,21 +14,21 @@ mkdir -p "$out"
 stage() { echo "smoke: $((SECONDS - began)) s: $*"; }
 
 stage "drawing phantoms"
-"$python" -m data_prep.phantom --out "$out/phantom" --n 16384 --size 64 --seed 0 \
+forward "$python" -m data_prep.phantom --out "$out/phantom" --n 16384 --size 64 --seed 0 \
   --workers "$(nproc)"
 
 stage "training"
-"$python" -m rfxray.train --config smoke --workdir "$out/train" \
+forward "$python" -m rfxray.train --config smoke --workdir "$out/train" \
   --config.data.dirs="$out/phantom"
 
 stage "sampling"
-"$python" -m rfxray.sample --checkpoint "$out/train" --out "$out/samples" --n 2 --steps 16 \
+forward "$python" -m rfxray.sample --checkpoint "$out/train" --out "$out/samples" --n 2 --steps 16 \
   --grid view=PA,AP,lateral --grid cardiomegaly=absent,present
 
 if [ ! -f "$out/oracle.npz" ]; then
   stage "training the oracle on phantoms of another seed"
-  "$python" -m data_prep.phantom.oracle --out "$out/oracle.npz" --size 64 --seed 1 --epochs 6
+  forward "$python" -m data_prep.phantom.oracle --out "$out/oracle.npz" --size 64 --seed 1 --epochs 6
 fi
 
 stage "measuring"
-"$python" -m benchmarks.smoke_report "$out"
+forward "$python" -m benchmarks.smoke_report "$out"

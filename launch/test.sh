@@ -8,11 +8,11 @@
 set -euo pipefail
 source "$(dirname "$0")/venv.sh"
 
-[ $# -gt 0 ] || bash launch/lint.sh
+[ $# -gt 0 ] || forward bash launch/lint.sh
 # The suite runs on two workers, a file at a time because the tests of a file share fixtures; drills
 # run on two workers, a drill at a time. Selected tests run in one process.
 case $* in
   '' | suite) set -- -n 2 --dist loadfile ;;
   '-m drill') set -- -m drill -n 2 --dist worksteal ;;
 esac
-"$python" -m pytest "$@"
+exec "$python" -m pytest "$@"

@@ -13,6 +13,7 @@ Exit codes:
 """
 
 import argparse
+import contextlib
 import dataclasses
 import time
 from collections import deque
@@ -25,7 +26,7 @@ import ml_collections
 import numpy as np
 from clu import parameter_overview
 
-from rfxray import command_line, version
+from rfxray import command_line, stop_signals, version
 from rfxray.checkpoints.run import Checkpoints
 from rfxray.config import listing
 from rfxray.config.identity import identity_of
@@ -38,6 +39,7 @@ from rfxray.perf import chips
 from rfxray.runtime import agreement, distributed, refusal, sharding
 from rfxray.runtime.compiler_options import options_for
 from rfxray.runtime.preemption import StopRequest
+from rfxray.runtime.run_lock import locked_run
 from rfxray.runtime.watchdog import Watchdog
 from rfxray.training import recipe as recipes
 from rfxray.training import state as states
@@ -85,6 +87,17 @@ def train(
     Raises:
       RfxrayError: Of the kind that says why it ended early.
     """
+    with contextlib.ExitStack() as held:
+        run(config, workdir, allow, held)
+
+
+def run(
+    config: ml_collections.FrozenConfigDict,
+    workdir: Path,
+    allow: tuple[str, ...],
+    held: contextlib.ExitStack,
+) -> None:
+    """What `train` does; what must be given back at its end, however it ends, enters `held`."""
     # =============================================================================================
     # What is trained, on what, from which data
     # =============================================================================================
@@ -94,8 +107,9 @@ def train(
     data = [(each.path, each.fingerprint) for each in mixture.datasets]
     agreement.require(config, data, allow)
 
-    stop = StopRequest(config.stop_seconds)
     host, hosts = jax.process_index(), jax.process_count()
+    if hosts == 1:
+        stop_signals.hear_again()  # JAX may have taken SIGTERM, to make several hosts agree
     mesh = sharding.make_mesh(**config.mesh)
     sharding.check_batch(mesh, recipe.batch_size, recipe.accumulate)
     for network in recipe.networks.values():
@@ -104,13 +118,17 @@ def train(
     for each in mixture.datasets:
         dataset.verify(each, config.data.verify, host=host, hosts=hosts)
 
+    make_workdir(workdir)
+    lock = held.enter_context(locked_run(workdir, host))
+
     # =============================================================================================
     # The state: fresh, or the newest checkpoint that is whole
     # =============================================================================================
-    make_workdir(workdir)
     abstract = states.abstract(recipe, mesh)
     no_metrics = fresh(recipe.metrics, sharding.replicated(mesh))
     checkpoints = Checkpoints(workdir, config, identity, abstract, no_metrics, allow)
+    if hosts == 1:
+        held.callback(checkpoints.settle)  # the lock is given back after the last write
     resumed = checkpoints.resume()
     if resumed is None:
         set_aside = []
@@ -214,7 +232,8 @@ def train(
     # =============================================================================================
     # The loop
     # =============================================================================================
-    with watch, jax.set_mesh(mesh):
+    stop = StopRequest(config.stop_seconds, lock.stopping)
+    with stop, watch, jax.set_mesh(mesh):
         while current.step < config.steps and not stop.agreed(current.step):
             # ----- One step ----------------------------------------------------------------------
             watch.doing("data")
@@ -295,7 +314,6 @@ def train(
         if saved != current.step:  # asked to stop between two saves
             save(current, skips, checkpoints, say)
         checkpoints.close()
-    stop.saved()
     finished = current.step >= config.steps
     say(f"{'finished' if finished else 'stopped after'} {current.step} steps: {workdir}")
     writer.close()

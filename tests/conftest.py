@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -187,7 +186,7 @@ def tiny_arguments():
 
 @pytest.fixture(scope="session")
 def run_training():
-    """`train.train`, with the handlers of SIGTERM and SIGINT put back afterwards."""
+    """`train.train`, with the handlers of signals put back afterwards."""
     from rfxray import train
 
     def run(config, workdir: Path) -> Path:
@@ -200,12 +199,12 @@ def run_training():
 
 @contextlib.contextmanager
 def keep_signal_handlers():
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    from rfxray import stop_signals
+
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        stop_signals.hear(None)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ for word in "$@"; do
 done
 
 if [ -z "$now" ]; then
-  TRIES=1 on_hosts all stop || say "could not ask the hosts to save; the run resumes from its last checkpoint"
+  TRIES=1 on_hosts all stop "$workdir" || say "could not ask the hosts to save; the run resumes from its last checkpoint"
 fi
 if queued; then
   # --force also deletes the slice that belongs to the request.

@@ -18,6 +18,6 @@ TRIES=${RFXRAY_TRIES:-6}                       # calls of gcloud before a failur
 PAUSE=${RFXRAY_PAUSE:-10}                      # seconds before the second call, doubled up to 600
 CREATE_TRIES=${RFXRAY_CREATE_TRIES:-100}       # calls that ask for a slice: about 16 hours
 POLL=${RFXRAY_POLL:-60}                        # seconds between two checks of the babysitter
-STALE=${RFXRAY_STALE:-600}                     # seconds without a report until a host is lost
+STALE=${RFXRAY_STALE:-180}                     # seconds without a report (one a minute) until a host is lost
 GRACE=${RFXRAY_GRACE:-300}                     # seconds for the other hosts after the first ended
 FUTILE=${RFXRAY_FUTILE:-3}                     # attempts without a step forward until it ends

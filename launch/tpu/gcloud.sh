@@ -32,6 +32,8 @@ usage() {
   exit 0
 }
 
+# shellcheck source=../forward.sh
+source "$tpu/../forward.sh"
 # shellcheck source=env.sh
 source "$tpu/env.sh"
 
@@ -75,7 +77,7 @@ call() {
   if [ -n "$dry_run" ]; then
     quoted gcloud "$@"
   else
-    gcloud "$@" </dev/null
+    forward gcloud "$@" </dev/null
   fi
 }
 
@@ -105,7 +107,7 @@ retry() {
       return "$code"
     fi
     say "gcloud ${*:1:4} failed with exit code $code; try $((try + 1)) of $times in $pause s" >&2
-    sleep "$pause"
+    forward sleep "$pause"
     try=$((try + 1))
     pause=$((pause * 2 > 600 ? 600 : pause * 2))
   done

@@ -10,6 +10,7 @@ snapshots of the averages, never deleted, from which any other profile can be ma
 (Karras et al. 2024, arXiv 2312.02696, §3.2); `workdir/set_aside/` holds what `resume` moved away.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import time
@@ -26,7 +27,7 @@ from jaxtyping import PyTree
 from rfxray.checkpoints.store import Store
 from rfxray.checkpoints.weights import ema_item
 from rfxray.config.identity import decays_otherwise
-from rfxray.errors import ConfigError, DataError
+from rfxray.errors import ConfigError, DataError, SaveFailed
 from rfxray.runtime import distributed
 
 _PACKAGES = ("rfxray", "jax", "flax", "optax", "orbax-checkpoint", "grain")
@@ -240,6 +241,12 @@ class Checkpoints:
         for store in self._stores():
             store.wait()
             store.close()
+
+    def settle(self) -> None:
+        """Waits for the saves in the background when something else has ended the run."""
+        for store in self._stores():
+            with contextlib.suppress(SaveFailed):
+                store.wait()
 
     def _stores(self) -> list[Store]:
         return [self._steps] if self._snapshots is None else [self._steps, self._snapshots]

@@ -9,7 +9,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from rfxray import version
+from rfxray import stop_signals, version
 from rfxray.command_line import exit_on_error
 from rfxray.errors import ConfigError
 
@@ -55,4 +55,5 @@ def main(argv: Sequence[str] | None = None) -> None:
             (nearest,) = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0)
             raise ConfigError(f"no command {name!r}; the nearest is {nearest} (--help lists all)")
     module, _ = COMMANDS[name]
+    stop_signals.hear(stop_signals.ending(module.removesuffix(".__main__")))
     importlib.import_module(module).main(flags)

@@ -112,7 +112,10 @@ COMMON: dict[str, Key] = {
         0, "Steps between snapshots of the averages, kept for ever; 0: none.", least=0
     ),
     "stop_seconds": _runtime(
-        60, "Seconds from a SIGTERM to the end of the process, saved or not.", least=1
+        25,
+        "Seconds from a request to stop to the end of the process, saved or not; a spot machine "
+        "is gone 30 seconds after its notice.",
+        least=1,
     ),
     "watchdog.factor": _runtime(
         20.0, "Multiple of the median step after which a stall is reported.", above=1

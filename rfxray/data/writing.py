@@ -40,13 +40,8 @@ from rfxray.data.manifest import publish, read_json, read_manifest
 from rfxray.data.plan import Dropped, Plan
 from rfxray.data.shards import is_written, make_shard
 from rfxray.errors import ConfigError, Preempted
-from rfxray.outputs.files import (
-    is_temporary,
-    locked,
-    remove_temporary,
-    saving,
-    write_whole,
-)
+from rfxray.outputs.files import is_temporary, remove_temporary, saving, write_whole
+from rfxray.outputs.lock import is_lock, locked
 
 
 def write_dataset(
@@ -235,7 +230,8 @@ def claimed(out: Path, beside: Collection[str] = ()):
     except OSError as error:
         raise ConfigError(f"cannot create --out {out}: {error.strerror}") from None
     with locked(out):
-        names = {path.name for path in out.iterdir() if not is_temporary(path)}
+        there = [path for path in out.iterdir() if not (is_temporary(path) or is_lock(path))]
+        names = {path.name for path in there}
         if "plan.json" not in names and names - set(beside):
             raise ConfigError(
                 f"{out} has files in it but no plan.json, so no data set was begun there; give "

@@ -1,7 +1,6 @@
 """Files that are written whole or not at all, PNG among them."""
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from rfxray.errors import ConfigError, DataError, SaveFailed
+from rfxray.errors import DataError, SaveFailed
 
 
 @contextlib.contextmanager
@@ -98,28 +97,6 @@ def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file, hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def locked(folder: Path):
-    """Keeps other processes from writing an existing folder.
-
-    Raises:
-      ConfigError: If another process holds it.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"another process is writing {folder}; wait for it, or stop it"
-            ) from None
-        except OSError:
-            pass  # a network file system without locks: writing twice gives the same bytes
-        yield
-    finally:
-        os.close(handle)
 
 
 # ---------------------------------------------------------------------------------------------

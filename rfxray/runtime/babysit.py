@@ -12,11 +12,13 @@ import dataclasses
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from rfxray import version
+from rfxray import stop_signals, version
 from rfxray.runtime import status
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "launch" / "tpu"
@@ -61,7 +63,11 @@ def say(line: str) -> None:
 
 
 class Scripts:
-    """The scripts of launch/tpu."""
+    """The scripts of launch/tpu, one at a time."""
+
+    def __init__(self):
+        self._running: subprocess.Popen | None = None
+        self._starting = threading.Lock()
 
     def call(self, script: str, *words: str, **settings: str) -> bool:
         """Whether a script succeeded; its output is shown.
@@ -72,15 +78,28 @@ class Scripts:
           settings: Settings of env.sh for this call, without the prefix `RFXRAY_`.
         """
         given = {f"RFXRAY_{name}": value for name, value in settings.items()}
-        return subprocess.call(self._command(script, words), env={**os.environ, **given}) == 0
+        code, _ = self._run(script, words, env={**os.environ, **given})
+        return code == 0
 
     def read(self, script: str, *words: str) -> str | None:
         """What a script prints, or None if it failed."""
-        done = subprocess.run(self._command(script, words), stdout=subprocess.PIPE, text=True)
-        return None if done.returncode else done.stdout
+        code, output = self._run(script, words, stdout=subprocess.PIPE, text=True)
+        return None if code else output
 
-    def _command(self, script: str, words: Sequence[str]) -> list[str]:
-        return ["bash", str(SCRIPTS / f"{script}.sh"), *words]
+    def stop(self) -> None:
+        """Asks the script that runs now to stop, and waits for it; no other will start."""
+        self._starting.acquire()
+        if running := self._running:
+            running.terminate()
+            running.wait()
+
+    def _run(self, script: str, words: Sequence[str], **how: Any) -> tuple[int, str]:
+        command = ["bash", str(SCRIPTS / f"{script}.sh"), *words]
+        with self._starting:
+            self._running = subprocess.Popen(command, **how)
+        with self._running as running:
+            output, _ = running.communicate()
+        return running.returncode, output
 
 
 def read_reports(scripts: Scripts, run: str) -> list[status.Status]:
@@ -213,13 +232,18 @@ def parse(argv: Sequence[str] | None = None) -> Plan:
 
 def main(argv: Sequence[str] | None = None) -> None:
     plan, scripts = parse(argv), Scripts()
+
+    def react(number: int) -> None:
+        scripts.stop()
+        stop_signals.end(
+            "babysit.sh: stopped; the run and its slice continue, rerun the command to watch them"
+        )
+
+    stop_signals.hear(react)
     try:
         babysit(plan, scripts)
     except End as end:
         sys.exit(finish(plan, scripts, end))
-    except KeyboardInterrupt:
-        say("stopped by Ctrl-C; the run and its slice continue, rerun the command to watch them")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,62 +1,83 @@
 """Requests to stop: every host stops at the same step, within a time limit."""
 
+import contextlib
 import os
 import signal
-import sys
 import threading
+from collections.abc import Callable
 
 import jax
 from jax.experimental import multihost_utils
 
-from rfxray.errors import Preempted
+from rfxray import stop_signals
 
 
 class StopRequest:
-    """Handles SIGTERM and SIGINT from its creation on.
+    """Hears SIGTERM, SIGINT and SIGHUP while its context is entered: the loop, and the last save.
 
     With one host the signal is recorded; with several it is passed to the coordination service,
     which chooses a step that all hosts can stop and save at. A second SIGINT ends the process at
-    once, as it would without this handler.
+    once.
 
     Args:
-      seconds: Seconds that a single process has to save after the signal. Then it exits unsaved,
-        before the sender of the signal kills it in the middle of a write.
+      seconds: Seconds to save in, from the signal on (several hosts: from the step at which they
+        stop). Then the process exits unsaved, before the sender of the signal kills it in the
+        middle of a write.
+      noted: Function that is called once, when the host is asked to stop; in any thread.
     """
 
-    def __init__(self, seconds: float):
-        self._asked, self._timer = False, threading.Timer(seconds, self._give_up)
-        self._timer.daemon = True
-        self._seconds = seconds
-        # With several hosts the runtime itself handles SIGTERM.
-        single = jax.process_count() == 1
-        for number in (signal.SIGTERM, signal.SIGINT) if single else (signal.SIGINT,):
-            signal.signal(number, self._note if single else self._pass_on)
+    def __init__(self, seconds: float, noted: Callable[[], None] = lambda: None):
+        self._seconds, self._noted = seconds, noted
+        self._asked, self._interrupted = threading.Event(), False
+        self._over = threading.Event()
+        self._limit = threading.Thread(target=self._give_up, name="stop limit", daemon=True)
+        self._before = contextlib.ExitStack()
+
+    def __enter__(self) -> "StopRequest":
+        self._limit.start()
+        if jax.process_count() == 1:
+            before = stop_signals.hear(self._note)
+        else:  # the runtime itself handles SIGTERM
+            before = stop_signals.hear(self._pass_on, (signal.SIGINT, signal.SIGHUP))
+        self._before.callback(stop_signals.hear, before)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._before.close()
+        self._over.set()
+        self._asked.set()
 
     def agreed(self, step: int) -> bool:
         """Whether to stop at this step, the same on every host; call it before every step."""
         if jax.process_count() == 1:
-            return self._asked
-        return multihost_utils.reached_preemption_sync_point(step)
+            return self._asked.is_set()
+        if multihost_utils.reached_preemption_sync_point(step):
+            self._noted()
+            self._asked.set()
+        return self._asked.is_set()
 
-    def saved(self) -> None:
-        """Ends the time limit, because everything is saved."""
-        self._timer.cancel()
+    def _note(self, number: int) -> None:
+        if not self._asked.is_set():
+            self._noted()
+            self._asked.set()
+        self._end_if_repeated(number)
 
-    def _note(self, number, frame):
-        if not self._asked:
-            self._asked = True
-            self._timer.start()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    def _pass_on(self, number, frame):
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    def _pass_on(self, number: int) -> None:
+        self._end_if_repeated(number)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _give_up(self):
-        print(
-            f"rfxray.train: stopped: not saved {self._seconds:.0f} s after the request to stop; "
-            "rerun the command to resume from the last checkpoint",
-            file=sys.stderr,
-            flush=True,
+    def _end_if_repeated(self, number: int) -> None:
+        if number == signal.SIGINT and self._interrupted:
+            self._end("at a second Ctrl-C")
+        self._interrupted |= number == signal.SIGINT
+
+    def _give_up(self) -> None:
+        self._asked.wait()
+        if not self._over.wait(self._seconds):
+            self._end(f"{self._seconds:.0f} s after the request to stop")
+
+    def _end(self, when: str) -> None:
+        stop_signals.end(
+            f"rfxray.train: stopped: not saved {when}; rerun the command to resume from the last "
+            "checkpoint"
         )
-        os._exit(Preempted.exit_code)

@@ -21,6 +21,7 @@ from typing import NoReturn
 
 import jax
 
+from rfxray import stop_signals
 from rfxray.errors import ConfigError, HostMissing, HostsDiffer, Preempted, RfxrayError, first_line
 from rfxray.runtime import distributed
 
@@ -205,4 +206,4 @@ def _exit(code: int) -> NoReturn:
     """Exits at once: a normal exit would wait for the other hosts."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    stop_signals.leave(code)

@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m rfxray.runtime.status", description=__doc__)
     version.add_flag(parser)
     parser.add_argument("--attempt", default="", help="attempt to judge (default: the latest)")
-    parser.add_argument("--stale", type=float, default=600, metavar="SECONDS")
+    parser.add_argument("--stale", type=float, default=180, metavar="SECONDS")
     parser.add_argument("--grace", type=float, default=300, metavar="SECONDS")
     arguments = parser.parse_args(argv)
     verdict = judge(

@@ -3,7 +3,8 @@
 It passes SIGTERM and SIGINT on to the command (and SIGHUP, the end of a terminal, as SIGTERM),
 writes a report to `workdir/status/host-i.json` (see status.py) every minute and at the end, keeps
 the output in `workdir/logs/ATTEMPT/host-i.log`, and exits with a code that a launcher can act on.
-JAX is not imported: a crash of the trainer cannot take the supervisor with it.
+JAX is not imported: a crash of the trainer cannot take the supervisor with it. If the supervisor is
+killed, Linux sends the trainer SIGTERM: it saves and ends, and does not go on unsupervised.
 
 | the trainer ended with | the supervisor exits with |
 |---|---|
@@ -17,6 +18,8 @@ counts these attempts.
 """
 
 import contextlib
+import ctypes
+import functools
 import json
 import os
 import signal
@@ -28,7 +31,7 @@ from pathlib import Path
 
 from etils import epath
 
-from rfxray import command_line, errors
+from rfxray import command_line, errors, stop_signals
 from rfxray.runtime.status import Status
 
 RETRY = errors.Preempted.exit_code
@@ -144,11 +147,9 @@ class Supervisor:
     def __init__(self, command: list[str], reports: Reports, interval: float = REPORT):
         self._command, self._reports, self._interval = command, reports, interval
         self._process: subprocess.Popen | None = None
+        self._passing = threading.Lock()
         self.asked: list[int] = []
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # Under nohup SIGHUP stays ignored.
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._forward)
+        stop_signals.hear(self._forward)
 
     def run(self) -> tuple[int, int | None]:
         """Runs the command once; returns (exit code, last step or None).
@@ -166,13 +167,15 @@ class Supervisor:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 process_group=0,
+                preexec_fn=functools.partial(_end_with, os.getpid()),
             )
         except OSError as error:
             self._report(errors.ConfigError.exit_code, "not started", None)
             raise errors.ConfigError(f"{self._command[0]} cannot be started: {error}") from error
-        self._process = process
-        for number in self.asked:  # received before the process existed
-            process.send_signal(number)
+        with self._passing:
+            self._process = process
+            for number in self.asked:  # received before the process existed
+                process.send_signal(number)
         copying = threading.Thread(target=self._copy, args=[process.stdout], daemon=True)
         copying.start()
         step = None
@@ -210,11 +213,25 @@ class Supervisor:
                 while chunk:
                     chunk = chunk[os.write(1, chunk) :]
 
-    def _forward(self, number, frame) -> None:
+    def _forward(self, number: int) -> None:
         number = signal.SIGTERM if number == signal.SIGHUP else number
-        self.asked.append(number)
-        if self._process and self._process.poll() is None:
-            self._process.send_signal(number)
+        with self._passing:
+            self.asked.append(number)
+            if self._process and self._process.poll() is None:
+                self._process.send_signal(number)
+
+
+# PR_SET_PDEATHSIG of prctl(2); looked up here, because a forked child should do little.
+_SIGNAL_AT_DEATH_OF_PARENT = 1
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)
+
+
+def _end_with(supervisor: int) -> None:
+    """In the trainer, before it begins: has the kernel send it SIGTERM when the supervisor dies."""
+    if _prctl is not None:  # Linux only
+        _prctl(_SIGNAL_AT_DEATH_OF_PARENT, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != supervisor:  # it died before the call
+            os._exit(RETRY)
 
 
 def supervise(supervisor: Supervisor, restarts: int) -> int:

@@ -28,7 +28,7 @@ from rfxray.data.plan import Plan as DataPlan
 from rfxray.data.plan import make_plan
 from rfxray.data.shards import write_shard
 from rfxray.errors import ConfigError, DataError
-from rfxray.outputs import contact_sheet, dicom, files, gallery
+from rfxray.outputs import contact_sheet, dicom, files, gallery, lock
 from rfxray.sampling.pretrained import Model
 from rfxray.sampling.requests import Requests
 from rfxray.sampling.sampler import Batches, Pictures, Settings, finite
@@ -105,10 +105,11 @@ def write(
     block = _begun(out).get("block", plan.block)
     draw = Batches(model, settings, plan.block if block % model.mesh.size else block)
     plan = dataclasses.replace(plan, block=draw.size)
-    _claim(out, plan, model, settings, requests)
-    if (out / "samples.json").exists():
-        return
-    with files.locked(out):
+    out.mkdir(parents=True, exist_ok=True)
+    with lock.locked(out):
+        _claim(out, plan, model, settings, requests)
+        if (out / "samples.json").exists():
+            return
         files.remove_temporary(out)
         _write_parts(draw, requests, plan, out, progress)
         _publish(out, plan, model, settings, requests, extra or {})
@@ -283,9 +284,8 @@ def _claim(out: Path, plan: Plan, model: Model, settings: Settings, requests: Re
                 f"another --out, or repeat the command with the values in {file}"
             )
         return
-    if out.is_dir() and not all(map(files.is_temporary, out.iterdir())):
+    if not all(files.is_temporary(path) or lock.is_lock(path) for path in out.iterdir()):
         raise ConfigError(f"{out} is not empty and has no plan.json; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
     files.write_whole(file, json.dumps(claim, indent=1))
 
 

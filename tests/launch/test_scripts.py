@@ -1,6 +1,7 @@
 """The scripts of launch/tpu: what they send to gcloud and the hosts, and what they refuse."""
 
 import configparser
+import dataclasses
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from rfxray.outputs import lock
 
 ROOT = Path(__file__).resolve().parents[2]
 TPU = ROOT / "launch" / "tpu"
@@ -259,10 +262,14 @@ def test_interrupted_venv_is_repaired(tmp_path):
 
 
 TRAINER = """
-import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
-print("trains", sys.argv[1:], flush=True)
-time.sleep(600)
+import pathlib, signal, sys, time
+from rfxray import stop_signals
+from rfxray.outputs import lock
+if "--stubborn" in sys.argv:
+    stop_signals.hear(lambda number: None)
+with lock.locked(pathlib.Path(sys.argv[-1])):
+    print("trains", sys.argv[1:], flush=True)
+    time.sleep(600)
 """
 
 
@@ -271,11 +278,22 @@ def worker(tmp_path):
     """Worker with a fake trainer: a function that runs a script of on_host/, and its home."""
     code = tmp_path / "home" / "rfxray" / "code"
     shutil.copytree(TPU / "on_host", code / "launch" / "tpu" / "on_host")
-    (code / "rfxray" / "runtime").mkdir(parents=True)
-    for module in ("__init__", "errors", "command_line", "version"):
-        shutil.copy(ROOT / "rfxray" / f"{module}.py", code / "rfxray")
-    for module in ("__init__", "supervise", "status"):
-        shutil.copy(ROOT / "rfxray" / "runtime" / f"{module}.py", code / "rfxray" / "runtime")
+    for module in (
+        "__init__",
+        "errors",
+        "command_line",
+        "stop_signals",
+        "version",
+        "outputs/__init__",
+        "outputs/lock",
+        "runtime/__init__",
+        "runtime/status",
+        "runtime/stop",
+        "runtime/supervise",
+    ):
+        copy = code / "rfxray" / f"{module}.py"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "rfxray" / f"{module}.py", copy)
     (code / "rfxray" / "train.py").write_text(TRAINER)
     curl = tmp_path / "bin" / "curl"
     curl.parent.mkdir()
@@ -285,9 +303,9 @@ def worker(tmp_path):
     )
     curl.chmod(0o755)
 
-    def run(script: str, *words: str) -> subprocess.CompletedProcess:
+    def run(script: str, *words: str, seconds: int = 60) -> subprocess.CompletedProcess:
         environment = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHON": sys.executable}
-        environment |= {"PATH": f"{curl.parent}:{os.environ['PATH']}", "STOP_SECONDS": "60"}
+        environment |= {"PATH": f"{curl.parent}:{os.environ['PATH']}", "STOP_SECONDS": str(seconds)}
         return subprocess.run(
             ["bash", str(code / "launch" / "tpu" / "on_host" / f"{script}.sh"), *words],
             env=environment,
@@ -297,7 +315,7 @@ def worker(tmp_path):
         )
 
     yield run, tmp_path / "home"
-    run("stop")
+    run("stop", str(tmp_path / "run"), seconds=1)
 
 
 def test_worker_starts_once_per_attempt_and_stops_on_request(worker, tmp_path):
@@ -314,8 +332,7 @@ def test_worker_starts_once_per_attempt_and_stops_on_request(worker, tmp_path):
         **{"host": 1, "hosts": 2, "attempt": "A1", "code": None, "ended": None},
         **{"step": None, "time": 0},
     }
-    while "trains" not in (home / "rfxray" / "supervisor.log").read_text():
-        time.sleep(0.1)
+    trains(home)
 
     # A new attempt stops the old one, which saves and reports before the new one starts.
     assert run("run", str(workdir), "A2", "--config", "c").returncode == 0
@@ -323,10 +340,49 @@ def test_worker_starts_once_per_attempt_and_stops_on_request(worker, tmp_path):
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid), 0)
     words = ["--config", "a  'b'", "--workdir", str(workdir)]
-    assert (workdir / "logs" / "A1" / "host-1.log").read_text() == f"trains {words}\n"
+    first, *_ = (workdir / "logs" / "A1" / "host-1.log").read_text().splitlines()
+    assert first == f"trains {words}"
 
-    assert run("stop").returncode == 0
+    assert run("stop", str(workdir)).returncode == 0
     assert json.loads(report.read_text())["code"] == 75
+
+
+def trains(home: Path) -> lock.Holder:
+    """Waits until the trainer of a worker has begun; returns it."""
+    while "trains" not in (home / "rfxray" / "supervisor.log").read_text():
+        time.sleep(0.1)
+    return lock.read(home.parent / "run" / lock.NAME)
+
+
+@pytest.mark.parametrize("flags", [(), ("--stubborn",)])
+def test_trainer_that_lost_its_supervisor_is_stopped_before_the_next_starts(
+    worker, tmp_path, flags
+):
+    run, home = worker
+    workdir = tmp_path / "run"
+    assert run("run", str(workdir), "A1", *flags).returncode == 0
+    orphan = trains(home)
+    supervisor = int((home / "rfxray" / "supervisor.pid").read_text())
+    os.kill(supervisor, signal.SIGKILL)
+    started = run("run", str(workdir), "A2", "--config", "c", seconds=2)
+    assert started.returncode == 0, started.stderr
+    assert orphan.gone()
+    assert (f"process {orphan.pid}: SIGKILL" in started.stdout) == bool(flags)
+    new = trains(home)
+    assert new.pid != orphan.pid
+    assert not new.gone()
+
+
+def test_trainer_of_another_machine_is_not_stopped(worker, tmp_path):
+    run, _ = worker
+    (tmp_path / "run").mkdir()
+    other = subprocess.Popen(["sleep", "30"])
+    holder = dataclasses.replace(lock.myself(), pid=other.pid, machine="elsewhere")
+    (tmp_path / "run" / lock.NAME).write_text(holder.line())
+    assert run("stop", str(tmp_path / "run"), seconds=1).stdout == ""
+    assert other.poll() is None
+    other.kill()
+    other.wait()
 
 
 def test_unwritable_workdir_is_reported_at_once(worker, tmp_path):
@@ -342,7 +398,7 @@ def test_process_that_reused_the_pid_is_not_killed(worker):
     run, home = worker
     other = subprocess.Popen(["sleep", "30"])
     (home / "rfxray" / "supervisor.pid").write_text(str(other.pid))
-    assert run("stop").returncode == 0
+    assert run("stop", str(home)).returncode == 0
     time.sleep(0.1)
     assert other.poll() is None
     other.send_signal(signal.SIGKILL)

@@ -11,6 +11,8 @@ import pytest
 
 from rfxray import train
 from rfxray.checkpoints import weights
+from rfxray.outputs import lock
+from rfxray.outputs.lock import locked
 
 
 def logged(workdir: Path) -> list[dict]:
@@ -98,6 +100,8 @@ def started(environment, tiny_arguments, tiny_data, tmp_path):
         keys = ("steps=1000000", "log_every=5", "checkpoint_every=0", f"data.workers={workers}")
         argv = tiny_arguments(workdir, f"data.dirs={tiny_data}", *keys)
         command = [sys.executable, "-m", "rfxray.train", *argv]
+        # The tests may run under nohup, and a process inherits what is ignored.
+        hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
         process = subprocess.Popen(
             command,
             cwd=Path(train.__file__).parents[1],
@@ -107,6 +111,7 @@ def started(environment, tiny_arguments, tiny_data, tmp_path):
             text=True,
             start_new_session=True,
         )
+        signal.signal(signal.SIGHUP, hangup)
         groups.append(process.pid)
         return process, command, workdir
 
@@ -118,6 +123,18 @@ def started(environment, tiny_arguments, tiny_data, tmp_path):
 
 def reach(process, text: str) -> None:
     assert any(text in line for line in process.stdout), process.stderr.read()
+
+
+def test_workdir_of_another_trainer_ends_with_78(refusal, tiny_arguments, tiny_data, trained):
+    before = {p: p.stat().st_mtime_ns for p in trained.rglob("*") if p.is_file()}
+    argv = tiny_arguments(trained, f"data.dirs={tiny_data}")
+    with locked(trained):
+        code, line = refusal(train.main, argv)
+        assert not lock.read(trained / lock.NAME).gone()
+    assert code == 78
+    assert f"another process is writing {trained}: " in line
+    assert f"process {os.getpid()}, since" in line
+    assert before == {p: p.stat().st_mtime_ns for p in trained.rglob("*") if p.is_file()}
 
 
 def test_worker_processes_end_with_a_killed_trainer(started):
@@ -135,11 +152,23 @@ def test_worker_processes_end_with_a_killed_trainer(started):
         pytest.fail("a worker process is still running")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_sigterm_to_all_processes_saves_and_the_same_command_resumes(started, environment, workers):
+def test_request_to_stop_during_compilation_ends_at_once_and_frees_the_workdir(started):
+    process, _, workdir = started(workers=0)
+    reach(process, "a new run")
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate(timeout=300)[1]
+    assert (process.returncode, error) == (
+        75,
+        "rfxray.train: stopped: asked to by SIGTERM; rerun the command to continue\n",
+    )
+    assert not (workdir / lock.NAME).exists()
+
+
+@pytest.mark.parametrize(("workers", "number"), [(0, signal.SIGHUP), (1, signal.SIGTERM)])
+def test_request_to_stop_saves_and_the_same_command_resumes(started, environment, workers, number):
     process, command, workdir = started(workers)
     reach(process, "step 5/")
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     error = process.communicate(timeout=300)[1]
     assert process.returncode == 75, error
     (stopped,) = [line for line in error.splitlines() if line.startswith("rfxray.train:")]

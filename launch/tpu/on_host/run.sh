@@ -4,7 +4,7 @@
 #   run.sh WORKDIR ATTEMPT FLAGS…     FLAGS of rfxray.train
 #
 # A supervisor of the same attempt keeps running, so that the call may be repeated; any other is
-# stopped first.
+# stopped first, and so is a trainer that has lost its supervisor.
 set -euo pipefail
 workdir=$1 attempt=$2
 shift 2
@@ -25,7 +25,7 @@ if grep -qs rfxray.runtime.supervise "/proc/$pid/cmdline" && [ "$(cat "$state/at
   echo "host $host of $hosts: attempt $attempt runs already"
   exit
 fi
-bash "$here/stop.sh"
+bash "$here/stop.sh" "$workdir"
 
 python=.venv/bin/python
 [ -x "$python" ] || python=${PYTHON:?no .venv: run setup.sh first}

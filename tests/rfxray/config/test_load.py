@@ -392,7 +392,7 @@ def test_key_missing_from_config_json_gets_its_default(written):
     del written["stop_seconds"]
     del written["model"]["remat"]
     config = from_json(written)
-    assert (config.stop_seconds, config.model.remat) == (60, "none")
+    assert (config.stop_seconds, config.model.remat) == (25, "none")
 
 
 @pytest.mark.parametrize("section", ["model", "objective", "evaluators", "parts"])

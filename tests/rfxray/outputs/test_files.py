@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from rfxray.errors import ConfigError, SaveFailed
+from rfxray.errors import SaveFailed
 from rfxray.outputs import files
 
 
@@ -55,16 +55,6 @@ def test_remove_temporary_keeps_all_other_files(tmp_path):
         (tmp_path / name).touch()
     files.remove_temporary(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted(mine)
-
-
-def test_second_lock_on_a_folder_is_rejected(tmp_path):
-    for _ in range(2):
-        with (
-            files.locked(tmp_path),
-            pytest.raises(ConfigError, match="another process is writing"),
-            files.locked(tmp_path),
-        ):
-            pass
 
 
 def test_failed_write_error_says_what_to_do(tmp_path):

@@ -211,6 +211,23 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
 
 
+def test_trainer_is_asked_to_stop_when_its_supervisor_is_killed(tmp_path):
+    trainer = f"""
+import os, pathlib, signal, sys, time
+def stop(*_):
+    pathlib.Path({str(tmp_path)!r}, "saved").touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+print("ready", flush=True)
+time.sleep(60)
+"""
+    process = start(tmp_path, trainer)
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.communicate(timeout=50)  # the trainer has the other end of the pipe until it ends
+    assert (tmp_path / "saved").exists()
+
+
 def test_trainer_is_restarted_while_it_makes_progress(tmp_path):
     # Reaches steps 1, 2, 3, then makes no progress.
     trainer = f"""
