@@ -29,6 +29,7 @@ import numpy as np
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import INDEX, Attributes
 from rfxray.causes import logistic
+from rfxray.causes.abduction import counterfactual
 from rfxray.command_line import (
     ArgumentParser,
     add_allow_kind,
@@ -227,7 +228,7 @@ def propagated(
     """
     do = {name: vocabulary.encode_value(name, value)[0] for name, value in request.change.items()}
     model = logistic.fit_dataset(logistic.read_graph(request.graph), dataset)
-    target, chances = logistic.counterfactual(model, source, do, request.settings.seed)
+    target, chances = counterfactual(model, source, do, request.settings.seed)
     follows = {
         name: {
             "probability": round(float(chance[0]), 3),

@@ -220,7 +220,7 @@ def decode_value(name: str, number: float, known: bool) -> str | float | None:
 def encode(values: Values) -> Attributes:
     """A mapping of attribute to value as `Attributes` of one example, [19].
 
-    What the mapping does not name is not known.
+    What the mapping does not name is not known, except what `settle` concludes.
 
     Raises:
       ConfigError: for a wrong name, a wrong value, or findings that contradict each other.
@@ -232,11 +232,11 @@ def encode(values: Values) -> Attributes:
         numbers[i], known[i] = encode_value(name, value)
     attributes = Attributes(numbers, known)
     _refuse_contradiction(attributes)
-    return attributes
+    return settle(attributes)
 
 
 def decode(attributes: Attributes) -> dict[str, str | float]:
-    """The inverse of `encode`: what is known of one example, [19]."""
+    """What is known of one example, [19]: what `encode` was given, and what it concluded."""
     triples = zip(NAMES, attributes.values, attributes.known, strict=True)
     decoded = ((name, decode_value(name, number, known)) for name, number, known in triples)
     return {name: value for name, value in decoded if value is not None}
@@ -276,6 +276,20 @@ def derive_no_finding(attributes: Attributes) -> Attributes:
     all_absent = (known[..., columns] & (values[..., columns] < 0.5)).all(-1)
     values[..., last] = np.where(any_present, 0.0, np.where(all_absent, 1.0, values[..., last]))
     known[..., last] |= any_present | all_absent
+    return Attributes(values, known)
+
+
+def settle(attributes: Attributes) -> Attributes:
+    """The attributes [..., 19] with all that No Finding and the 12 pathologies say of each other.
+
+    No Finding as `derive_no_finding` has it; and if it is present, every pathology is absent. Of
+    what is requested or assumed: a labeller who says No Finding may not have looked for all 12. The
+    given arrays are not changed.
+    """
+    values, known = derive_no_finding(attributes)
+    last = INDEX["no_finding"]
+    normal = known[..., last] & (values[..., last] > 0.5)
+    known[..., [INDEX[name] for name in PATHOLOGY_NAMES]] |= normal[..., None]
     return Attributes(values, known)
 
 

@@ -1,17 +1,14 @@
-"""What follows from an intervention: a structural causal model of the attributes.
+"""A structural causal model of the attributes: its graph and its mechanisms.
 
 The graph is data (`graph.json`, child → parents). Every finding with parents is present if
 u < p, u ~ U(0, 1) its own noise and p = sigmoid(b + Σ w·parent) fitted to a data set's table.
-Abduction is exact: given what was observed, u is uniform below p (present) or above it (absent),
-and nothing else is known of it. An intervention leaves every u as it is and changes the p of what
-descends from it, so a finding can only change in the direction in which its p moved. What was not
-known stays unknown, except if No Finding is present, which says that all 12 pathologies are absent.
 View, source and No Finding (which is derived) are the children of no attribute.
+`abduction.py` says what follows from an intervention.
 """
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +19,7 @@ from rfxray.attributes.vocabulary import (
     ATTRIBUTES,
     FINDING_NAMES,
     INDEX,
-    PATHOLOGY_NAMES,
     Attributes,
-    derive_no_finding,
     lookup,
 )
 from rfxray.data.dataset import Dataset, stored
@@ -32,6 +27,8 @@ from rfxray.errors import ConfigError, DataError
 
 GRAPH = Path(vocabulary.__file__).with_name("graph.json")
 
+
+POPULATION = 4096  # rows kept of a table, evenly spaced
 
 # Penalty that pulls the weights of the logits towards 0, like so many rows that show no effect. An
 # effect that a small table never contradicts would be infinite without it.
@@ -100,11 +97,13 @@ class StructuralModel:
       graph: Graph of the attributes.
       weights: For each child, weights of its `design` columns.
       rows: For each child, number of rows in which it was known.
+      population: Some rows of the table, [rows, 19], from which unknown causes are drawn.
     """
 
     graph: Graph
     weights: dict[str, np.ndarray]
     rows: dict[str, int]
+    population: Attributes
 
     def probability(self, child: str, attributes: Attributes) -> np.ndarray:
         """P(child present | its parents), [n] float64, from attributes [n, 19]."""
@@ -149,7 +148,8 @@ def fit(graph: Graph, attributes: Attributes) -> StructuralModel:
             raise DataError(f"the table cannot show what {child} depends on: it never varies there")
         weights[child] = _logistic(design(parents, known), present)
         rows[child] = len(present)
-    return StructuralModel(graph, weights, rows)
+    every = np.linspace(0, len(attributes.values) - 1, min(POPULATION, len(attributes.values)))
+    return StructuralModel(graph, weights, rows, attributes.rows(every.astype(int)))
 
 
 def fit_dataset(graph: Graph, dataset: Dataset, split: str = "train") -> StructuralModel:
@@ -165,61 +165,6 @@ def fit_dataset(graph: Graph, dataset: Dataset, split: str = "train") -> Structu
         for record in stored(dataset, split)
     ]
     return fit(graph, vocabulary.stack(records))
-
-
-def counterfactual(
-    model: StructuralModel, observed: Attributes, do: Mapping[str, float], seed: int = 0
-) -> tuple[Attributes, dict[str, np.ndarray]]:
-    """Abducts the noise of every finding, intervenes, and lets the descendants follow.
-
-    An intervention that sets what was observed changes nothing. No Finding is derived again if a
-    pathology changed, or became known, and is left as observed otherwise.
-
-    Args:
-      model: Model from `fit`.
-      observed: Observed attributes, [n, 19].
-      do: Interventions, attribute to encoded value.
-      seed: Seed of the draw of u from what the observation leaves open.
-
-    Returns:
-      Attributes [n, 19] after the intervention, and for each descendant the probability [n] that it
-      is then present, given all that was observed and the new value of every ancestor.
-
-    Raises:
-      ConfigError: for an intervention on No Finding, which is derived.
-    """
-    if "no_finding" in do:
-        raise ConfigError("no_finding follows from the 12 pathologies; set those and propagate")
-    pathologies, last = [INDEX[name] for name in PATHOLOGY_NAMES], INDEX["no_finding"]
-    before = Attributes(observed.values, observed.known.copy())
-    none_present = observed.known[:, last] & (observed.values[:, last] > 0.5)
-    before.known[:, pathologies] |= none_present[:, None]
-    after = Attributes(before.values.copy(), before.known.copy())
-    for name, value in do.items():
-        after.values[:, INDEX[name]], after.known[:, INDEX[name]] = value, True
-    rng = np.random.default_rng(seed)
-    # Drawn for every child in one order: the noise of a finding does not depend on what is done.
-    draws = {child: rng.random(len(observed.values)) for child in model.graph.parents}
-    chances = {}
-    for child in model.graph.descendants(do):
-        i = INDEX[child]
-        was, now = model.probability(child, before), model.probability(child, after)
-        present = before.values[:, i] > 0.5
-        # u | observed is uniform on [0, p) or [p, 1).
-        u = np.where(present, draws[child] * was, was + draws[child] * (1 - was))
-        after.values[:, i] = np.where(after.known[:, i], u < now, 0)
-        chances[child] = np.where(
-            present, np.minimum(now, was) / was, np.maximum(now - was, 0) / (1 - was)
-        )
-    moved = (after.known != before.known) | (after.known & (after.values != before.values))
-    rows = moved[:, pathologies].any(1)
-    after.known[rows, last], after.values[rows, last] = False, 0
-    after.values[rows], after.known[rows] = derive_no_finding(after.rows(rows))
-    for name in do:
-        moved[:, INDEX[name]] = True
-    # Hide again findings that were known only through No Finding, unless they changed.
-    after.known[:, pathologies] &= (observed.known | moved)[:, pathologies]
-    return after, chances
 
 
 def _logistic(columns: np.ndarray, present: np.ndarray) -> np.ndarray:

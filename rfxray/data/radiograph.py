@@ -32,7 +32,7 @@ from PIL import Image, ImageOps
 
 from rfxray.data import canonical, dicom_header, display, stored_values
 from rfxray.data import grey as greys
-from rfxray.data.canonical import square
+from rfxray.data.canonical import square, to_square
 from rfxray.data.decoded import Radiograph, Refused
 from rfxray.data.dicom import read_dicom
 from rfxray.errors import first_line
@@ -45,6 +45,7 @@ __all__ = [
     "ingest",
     "read",
     "square",
+    "to_square",
     "versions",
 ]
 

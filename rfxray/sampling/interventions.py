@@ -17,7 +17,9 @@ def changed(source: Attributes, target: Attributes) -> Bool[AnyArray, "... 19"]:
 def before_and_after(shown: Values, change: Values) -> tuple[Attributes, Attributes]:
     """The attributes [1, 19] of a radiograph, and those after a change.
 
-    No Finding follows from the other findings if they settle it.
+    What No Finding and the 12 pathologies say of each other holds before and after. A change of No
+    Finding changes the pathologies that `shown` does not name: if it becomes present, they are
+    absent; if it is no longer present, those that were absent because of it become unknown.
 
     Args:
       shown: What the radiograph shows, as far as it is known.
@@ -26,11 +28,24 @@ def before_and_after(shown: Values, change: Values) -> tuple[Attributes, Attribu
     Raises:
       ConfigError: for a wrong name or value, or findings that contradict each other.
     """
-    both = {**shown, **change}
-    if "no_finding" not in change and _unsettled(shown, change):
-        both.pop("no_finding", None)
-    target = vocabulary.derive_no_finding(vocabulary.encode(both))
-    return vocabulary.stack([vocabulary.encode(shown)]), vocabulary.stack([target])
+    source = vocabulary.encode(shown)
+    settled = vocabulary.decode(source)
+    change = {_name(given): value for given, value in change.items()}
+    target = {**settled, **change}
+    if "no_finding" not in change:
+        if _unsettled(settled, change):
+            target.pop("no_finding", None)
+    elif vocabulary.encode_value("no_finding", change["no_finding"]) == (1.0, True):
+        given = {*map(_name, shown), *change}
+        target |= {name: "absent" for name in PATHOLOGY_NAMES if name not in given}
+    else:
+        for name in set(PATHOLOGY_NAMES) - {*map(_name, shown), *change}:
+            target.pop(name, None)
+    return vocabulary.stack([source]), vocabulary.stack([vocabulary.encode(target)])
+
+
+def _name(given: str) -> str:
+    return vocabulary.lookup(given).name
 
 
 def _unsettled(shown: Values, change: Values) -> bool:

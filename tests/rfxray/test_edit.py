@@ -11,12 +11,13 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from rfxray import edit
 from rfxray.attributes import vocabulary
+from rfxray.attributes.vocabulary import NAMES, PATHOLOGY_NAMES
 from rfxray.data.pixels import to_float
 from rfxray.outputs import dicom
 from rfxray.outputs.files import read_png
 from rfxray.sampling import edits
 from rfxray.sampling.editing import EditSettings
-from rfxray.sampling.interventions import before_and_after
+from rfxray.sampling.interventions import before_and_after, changed
 
 FAST = ["--steps", "2"]
 INVERT = ["--solver", "euler", "--corrections", "1"]
@@ -193,6 +194,34 @@ def test_no_finding_follows_the_change_or_becomes_unknown(shown, change, no_find
     _, target = before_and_after(shown, change)
     decoded = vocabulary.decode(target.rows(0))
     assert decoded.get("no_finding") == no_finding
+
+
+def test_an_edit_that_asks_for_nothing_changes_nothing(trained, radiograph, tmp_path, refusal):
+    for value in ("edema=present", "no_finding=present", "no_finding=absent"):
+        source, target = before_and_after(*[dict([value.split("=")])] * 2)
+        assert not changed(source, target).any()
+    flags = ["--checkpoint", trained, "--image", radiograph, "--out", tmp_path / "out"]
+    flags += ["--from", "edema=present", "--set", "edema=present"]
+    code, line = refusal(edit.main, flags)
+    assert code == 78
+    assert "nothing would change" in line
+
+
+@pytest.mark.parametrize(
+    ("shown", "change", "differ"),
+    [
+        ({"no_finding": "absent"}, {"no_finding": "present"}, {*PATHOLOGY_NAMES, "no_finding"}),
+        ({"no_finding": "present"}, {"edema": "present"}, {"edema", "no_finding"}),
+        ({"no_finding": "present"}, {"no_finding": "absent"}, {*PATHOLOGY_NAMES, "no_finding"}),
+        ({"edema": "present", "view": "PA"}, {"edema": "absent"}, {"edema", "no_finding"}),
+        (dict.fromkeys(PATHOLOGY_NAMES, "absent"), {"no_finding": "present"}, set()),
+    ],
+)
+def test_what_no_finding_and_the_pathologies_say_of_each_other_holds_before_and_after(
+    shown, change, differ
+):
+    source, target = before_and_after(shown, change)
+    assert {NAMES[i] for i in np.flatnonzero(changed(source, target)[0])} == differ
 
 
 def test_difference_is_red_if_brighter_and_blue_if_darker():

@@ -31,6 +31,14 @@ def contradicts(values) -> bool:
     return values.get("no_finding") == "absent" and found == ["absent"] * 12
 
 
+def implied(values) -> dict[str, str]:
+    """What No Finding and the pathologies say of each other in values that do not contradict."""
+    found = [values.get(name) for name in vocabulary.PATHOLOGY_NAMES]
+    if values.get("no_finding") == "present" or found == ["absent"] * 12:
+        return {**ALL_ABSENT, "no_finding": "present"}
+    return {"no_finding": "absent"} if "present" in found else {}
+
+
 def test_vocabulary_has_the_documented_names_in_order():
     assert K == 19
     assert vocabulary.NAMES[:5] == ("view", "sex", "race", "age", "source")
@@ -51,7 +59,7 @@ def test_decode_inverts_encode_and_contradictions_are_rejected(values):
     attributes = vocabulary.encode(values)
     assert (attributes.values.dtype, attributes.known.dtype) == (np.float32, bool)
     assert attributes.values.shape == attributes.known.shape == (K,)
-    assert vocabulary.decode(attributes) == values
+    assert vocabulary.decode(attributes) == {**values, **implied(values)}
     assert not attributes.values[~attributes.known].any()
 
 
@@ -106,7 +114,9 @@ def test_wrong_assignment_is_rejected_in_one_line(texts, parts):
 @example(["absent"] * 11 + [None])
 def test_no_finding_is_derived_from_the_twelve_pathologies(found):
     values = dict(zip(vocabulary.PATHOLOGY_NAMES, found, strict=True))
-    attributes = vocabulary.stack([vocabulary.encode(values)] * 2)
+    numbers, known = vocabulary.stack([vocabulary.encode(values)] * 2)
+    known[:, vocabulary.INDEX["no_finding"]] = False
+    attributes = vocabulary.Attributes(numbers, known)
     before = attributes.values.copy(), attributes.known.copy()
     derived = vocabulary.derive_no_finding(attributes).rows(1)
     derived = vocabulary.decode(derived).get("no_finding")
@@ -149,6 +159,8 @@ def test_every_value_of_every_attribute_has_its_own_row():
             )
             rows[attribute.name, value] = int(known[i])
             others = np.arange(K) != i
+            for name in implied({attribute.name: value}):
+                others[vocabulary.INDEX[name]] = False
             np.testing.assert_array_equal(known[others], nothing[others])
     assert sorted(rows.values()) == list(range(conditioning.NUM_ROWS))
 

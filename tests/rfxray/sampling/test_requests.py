@@ -63,7 +63,8 @@ def test_csv_rows_are_requested_in_turn(tmp_path):
     table = requests.from_csv(file, {"sex": "M"})
     values, known = table.rows(np.array([0, 1, 2]))
     assert vocabulary.decode(table.rows(np.array([0])).rows(0)) == {
-        **{"view": "AP", "sex": "M", "age": 63.0, "pleural_effusion": "present"}
+        **{"view": "AP", "sex": "M", "age": 63.0, "pleural_effusion": "present"},
+        "no_finding": "absent",
     }
     assert not known[1, INDEX["age"]]
     np.testing.assert_array_equal(values[2], values[0])
