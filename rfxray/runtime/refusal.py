@@ -150,15 +150,15 @@ def _wait_for_others() -> None:
     """Returns when this host may exit: everybody has heard, and the first host is the last."""
     client, (me, hosts) = distributed.service(), distributed.place()
 
-    def meet(name: str, count: int, say: bool) -> None:
-        if say:
-            client.key_value_set(f"rfxray/{name}/{me}", "1")
-        _until(lambda: len(client.key_value_dir_get(f"rfxray/{name}")) >= count)
+    def count(name: str) -> int:
+        return len(client.key_value_dir_get(f"rfxray/{name}"))
 
     # An exit breaks the connections of a collective, which the others must not notice first.
-    meet("heard", hosts, say=True)
+    client.key_value_set(f"rfxray/heard/{me}", "1")
+    _until(lambda: count("heard") == hosts)
     if me == 0:
-        meet("gone", hosts - 1, say=False)
+        alive = count("heard")
+        _until(lambda: count("gone") >= alive - 1)
         time.sleep(0.2)  # from the word to the exit
     else:
         client.key_value_set(f"rfxray/gone/{me}", "1")
