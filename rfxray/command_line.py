@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from rfxray import version
-from rfxray.errors import ConfigError, Preempted, RfxrayError, first_line
+from rfxray.errors import ConfigError, Preempted, RfxrayError, first_line, refused_by_system
 
 
 def refuse_unread(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
@@ -140,18 +140,22 @@ class ArgumentParser(argparse.ArgumentParser):
 
 @contextlib.contextmanager
 def exit_on_error(command: str):
-    """Turns an `RfxrayError` into one line on stderr and its exit code.
+    """Turns an `RfxrayError`, or what the system refuses, into one line on stderr and an exit code.
 
     Args:
       command: Name that the line begins with, such as `rfxray.train`.
     """
     try:
         yield
-    except RfxrayError as error:
-        line = " ".join(str(error).split())
-        kind = "stopped" if isinstance(error, Preempted) else "error"
-        print(f"{command}: {kind}: {line}", file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
+    except Exception as error:
+        known = error if isinstance(error, RfxrayError) else refused_by_system(error)
+        if known is None:
+            raise
+        line = " ".join(str(known).split())
+        kind = "stopped" if isinstance(known, Preempted) else "error"
+        with contextlib.suppress(OSError):  # stderr may be a file on the disk that is full
+            print(f"{command}: {kind}: {line}", file=sys.stderr, flush=True)
+        sys.exit(known.exit_code)
 
 
 class Progress:

@@ -8,8 +8,9 @@ Exit codes:
      0  finished
     65  a data set or checkpoint is missing or damaged
     70  too many steps with a gradient that is not finite or explodes; the state is saved
-    75  stopped and saved, a host was lost, or a save failed: run the same command again
-    78  a wrong flag or config key, or a checkpoint of another run
+    75  stopped and saved, a host or a reader process was lost, a save failed, or no space or memory
+        is left: run the same command again
+    78  a wrong flag or config key, a checkpoint of another run, or a folder that cannot be written
 """
 
 import argparse
@@ -17,10 +18,8 @@ import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 
-import clu.metrics
 import jax
 import ml_collections
 import numpy as np
@@ -33,7 +32,7 @@ from rfxray.config.identity import identity_of
 from rfxray.config.load import load_config, overrides, to_json
 from rfxray.data import batches, dataset
 from rfxray.data.faults import Faults
-from rfxray.errors import ConfigError, Preempted
+from rfxray.errors import ConfigError, Preempted, SaveFailed, refused_by_system
 from rfxray.outputs.files import write_whole
 from rfxray.perf import chips
 from rfxray.runtime import agreement, distributed, refusal, sharding
@@ -49,29 +48,13 @@ from rfxray.training.metrics import accumulated, fresh, scalars
 from rfxray.training.profile import Trace
 from rfxray.training.rates import Goodput, Meter
 from rfxray.training.run_log import Writer, line
+from rfxray.training.saving import Current, report_skips, save
 from rfxray.training.skip_report import SkipReport
 from rfxray.training.step import abstract_batch, train_step
 
 # Steps the host may run ahead of the device: enough to keep it busy, few enough that batches do not
 # pile up in its memory. Waiting for a step this far back never leaves the device idle.
 RUN_AHEAD = 8
-
-
-@dataclasses.dataclass
-class Current:
-    """Where a run is.
-
-    Attributes:
-      step: Optimizer steps taken.
-      position: Examples seen: the place in the order of the data.
-      state: The train state.
-      metrics: What was accumulated since the last log step.
-    """
-
-    step: int
-    position: int
-    state: states.State
-    metrics: clu.metrics.Collection
 
 
 def train(
@@ -135,7 +118,7 @@ def run(
         current = Current(0, 0, states.init(recipe, mesh), no_metrics)
     else:
         step, (state, metrics, position), set_aside = resumed
-        current = Current(step, position, states.State(**state), metrics)
+        current = Current(step, position, states.State(**state), metrics, checkpoints.trained)
     saved = current.step
 
     # =============================================================================================
@@ -143,8 +126,9 @@ def run(
     # =============================================================================================
     if host == 0:
         write_whole(workdir / "config.json", to_json(config, version.versions()))
-    writer = Writer(workdir, current.step)
-    goodput = Goodput(workdir)  # from here on, so that compiling counts as lost
+    writer = held.enter_context(Writer(workdir, current.step))
+    # From here on, so that compiling counts as lost.
+    goodput = Goodput(workdir, current.trained, checkpoints.began)
     say = writer.say
     say(f"rfxray.train → {workdir}")
     say(version.line())
@@ -159,7 +143,7 @@ def run(
     for each in mixture.datasets:
         counts = ", ".join(f"{split} {n:,}" for split, n in each.examples.items())
         say(f"data {each.path}: images of {each.size}², {counts}")
-    for row in set_aside + checkpoints.changes:
+    for row in set_aside + checkpoints.notes + checkpoints.changes + goodput.notes:
         say(row)
     say("a new run" if resumed is None else f"resumed at step {current.step}")
     if resumed and due(config.ema_every, current.step, current.step == config.steps):
@@ -168,7 +152,6 @@ def run(
     if current.step >= config.steps:
         say(f"finished {current.step} steps: {workdir}")
         checkpoints.close()
-        writer.close()
         return
 
     # =============================================================================================
@@ -195,7 +178,9 @@ def run(
     # =============================================================================================
     # Data, evaluators, rates
     # =============================================================================================
-    faults = Faults(workdir / "data_faults.jsonl", config.data.tolerate)
+    faults = Faults(
+        workdir / f"data_faults-host-{host}.jsonl", config.data.tolerate, "data_faults-host-*.jsonl"
+    )
     mixture = dataclasses.replace(mixture, faults=faults)
     reading = batches.Reading(config.data.threads, config.data.workers, config.data.prefetch)
     loader = batches.train_batches(
@@ -258,6 +243,7 @@ def run(
             if text := trace.after(step, accumulated(current.metrics), last=last):
                 say(text)
             checkpoints.check()
+            writer.check()
 
             # ----- A line of metrics -------------------------------------------------------------
             overdue = False
@@ -269,6 +255,7 @@ def run(
                 values["save_wait"] = waited / (waited + meter.seconds)
                 waited = 0.0
                 values |= goodput.read(meter.seconds)
+                current.trained = goodput.trained
                 for row in faults.new():
                     say(row)
                 skipped = int(current.state["guard"]["skipped"])
@@ -277,7 +264,7 @@ def run(
                 values["learning_rate"] = float(rate)
                 writer.scalars(step, values)
                 say(line(step, config.steps, values))
-                report_skips(current, skips, checkpoints, say)
+                report_skips(current, skips, checkpoints, writer)
                 limit = 60 * config.checkpoint_minutes
                 overdue = bool(
                     limit and distributed.first_says(time.perf_counter() - saved_at > limit)
@@ -296,7 +283,8 @@ def run(
                     writer.findings(step, findings.scalars, findings.images)
             if last or overdue or due(config.checkpoint_every, step, last):
                 watch.doing("the checkpoint")
-                waited += save(current, skips, checkpoints, say)
+                current.trained = goodput.trained + meter.elapsed()
+                waited += save(current, skips, checkpoints, writer)
                 saved, saved_at = step, time.perf_counter()
                 say(f"step {step}: saving a checkpoint")
             if due(config.ema_every, step, last):
@@ -312,11 +300,11 @@ def run(
             say(text)
         watch.doing("the last checkpoint")
         if saved != current.step:  # asked to stop between two saves
-            save(current, skips, checkpoints, say)
+            current.trained = goodput.trained + meter.elapsed()
+            save(current, skips, checkpoints, writer)
         checkpoints.close()
     finished = current.step >= config.steps
     say(f"{'finished' if finished else 'stopped after'} {current.step} steps: {workdir}")
-    writer.close()
     if not finished:
         raise Preempted(f"saved at step {current.step}; rerun the command to resume")
 
@@ -353,35 +341,14 @@ def make_workdir(workdir: Path) -> None:
         for name in ("checkpoints", "samples"):
             (workdir / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if isinstance(refused_by_system(error), SaveFailed):
+            raise  # a full disk
         raise ConfigError(f"cannot create --workdir {workdir}: {error}") from error
 
 
 def due(every: int, step: int, last: bool) -> bool:
     """Whether something that happens every so many steps (0: never) happens at this one."""
     return bool(every) and (last or step % every == 0)
-
-
-def report_skips(
-    current: Current, skips: SkipReport, checkpoints: Checkpoints, say: Callable[[str], None]
-) -> None:
-    """Says which steps were skipped; a NonFiniteError, the state saved, if they are too many."""
-    guard = jax.device_get(current.state["guard"])
-    lines, too_many = skips.new(guard)
-    for text in lines:
-        say(text)
-    if too_many:
-        checkpoints.save(current.step, current.state, current.metrics, current.position)
-        before = checkpoints.before_skips()
-        checkpoints.close()
-        raise skips.too_many(guard, current.step, before)
-
-
-def save(
-    current: Current, skips: SkipReport, checkpoints: Checkpoints, say: Callable[[str], None]
-) -> float:
-    """Starts a checkpoint and returns the seconds that it made the loop wait."""
-    report_skips(current, skips, checkpoints, say)  # the log has every skip that is saved
-    return checkpoints.save(current.step, current.state, current.metrics, current.position)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,12 @@ position, and what store.py needs to verify the arrays.
 
 `workdir/checkpoints/` holds the newest checkpoints, from which a run resumes; `workdir/ema/` holds
 snapshots of the averages, never deleted, from which any other profile can be made after the run
-(Karras et al. 2024, arXiv 2312.02696, §3.2); `workdir/set_aside/` holds what `resume` moved away.
+(Karras et al. 2024, arXiv 2312.02696, §3.2); `workdir/set_aside/` holds what `resume` moved away;
+`workdir/run.json` remembers that a save was finished (record.py).
 """
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import time
@@ -24,6 +26,7 @@ import orbax.checkpoint as ocp
 from flax import serialization
 from jaxtyping import PyTree
 
+from rfxray.checkpoints import record
 from rfxray.checkpoints.store import Store
 from rfxray.checkpoints.weights import ema_item
 from rfxray.config.identity import decays_otherwise
@@ -56,6 +59,8 @@ class Checkpoints:
 
     Attributes:
       changes: Lines that say at which step which of these keys changed.
+      trained: Seconds of training up to the step that was restored.
+      notes: Log lines about what was found in the folders.
     """
 
     def __init__(
@@ -68,8 +73,9 @@ class Checkpoints:
         allow: Collection[str] = (),
     ):
         self._workdir, self._config, self._identity = workdir, config, identity
-        self._allow, self.changes = allow, []
+        self._allow, self.changes, self.trained, self.notes = allow, [], 0.0, []
         self._flagged: set[int] = set()  # skipped steps: see `_flag`
+        self._record = record.read(workdir)
         layout = _items(state, metrics)
         self._abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, layout)
         self._metrics = metrics
@@ -84,18 +90,36 @@ class Checkpoints:
         if config.ema_every or (workdir / "ema").is_dir():
             names = tuple(name for name in layout if name.startswith("ema_"))
             self._snapshots = Store(workdir / "ema", names, create=True)
+        self.notes += [
+            f"ignored in {store.folder}, since these are not names of steps: {', '.join(names)}"
+            for store in self._stores()
+            if (names := store.others())
+        ]
 
     def latest(self) -> int | None:
         """The newest complete step, or None."""
         return max(self._steps.steps(), default=None)
 
-    def save(self, step: int, state: Mapping[str, PyTree], metrics: PyTree, position: int) -> float:
+    @property
+    def began(self) -> float:
+        """Time of day at which the run began, seconds since 1970; now for a new run."""
+        return time.time() if self._record is None else self._record.began
+
+    def save(
+        self,
+        step: int,
+        state: Mapping[str, PyTree],
+        metrics: PyTree,
+        position: int,
+        trained: float = 0.0,
+    ) -> float:
         """Starts to save a step; returns when the arrays may be overwritten.
 
         Args:
           step: Number of steps taken.
           state, metrics: State and accumulators that the train step returned.
           position: Position in the data, examples.
+          trained: Seconds of training so far.
 
         Returns:
           Seconds that the caller waited, without the steps still running on the devices.
@@ -106,7 +130,9 @@ class Checkpoints:
         jax.block_until_ready(state)
         begin = time.perf_counter()
         self._flag(state)
-        self._steps.save(step, _items(state, metrics), self._meta(step, position))
+        meta = self._meta(step, position) | {"trained": trained}
+        self._steps.save(step, _items(state, metrics), meta)
+        self._remember(self._steps.saved)
         return time.perf_counter() - begin
 
     def _flag(self, state: Mapping[str, PyTree]) -> None:
@@ -162,7 +188,8 @@ class Checkpoints:
           (step, (state, metrics, position), log lines that say what was moved).
 
         Raises:
-          ConfigError: If a step was made by another run, with the keys that differ.
+          ConfigError: If a step or a snapshot was made by another run, with the keys that differ,
+            or the checkpoints of this run are gone.
           DataError: If every step is damaged, or all were moved to `set_aside/`. Nothing is moved.
         """
         damaged = []
@@ -172,17 +199,13 @@ class Checkpoints:
             except DataError as error:
                 damaged.append((step, error))
                 continue
-            folder = self._workdir / "set_aside"
+            self._refuse_foreign_snapshots()
             lines = []
             for number, error in damaged:
-                target = self._steps.set_aside(number, folder)
+                target = self._steps.set_aside(number, self._workdir / "set_aside")
                 lines.append(f"moved the damaged checkpoint to {target}: {error}")
-            if self._snapshots is not None:
-                for number in (n for n in self._snapshots.steps() if n > step):
-                    target = self._snapshots.set_aside(number, folder / "ema")
-                    lines.append(
-                        f"moved the snapshot of step {number} to {target}: it is taken again"
-                    )
+            lines += self._set_snapshots_aside(step)
+            self._remember(step)
             return step, restored, lines
         if damaged:
             raise DataError(
@@ -194,7 +217,52 @@ class Checkpoints:
                 f"all checkpoints of {self._workdir} are in set_aside/; move one back, or start "
                 "a new run in another --workdir"
             )
+        first = self._record and self._record.first_save
+        if not distributed.all_agree(first is None):
+            raise ConfigError(
+                f"{self._workdir / 'checkpoints'} has no checkpoint, but run.json says that this "
+                f"run finished its first save at step {first}; move its checkpoints back, or start "
+                "a new run in another --workdir"
+            )
+        self._refuse_foreign_snapshots()
+        self.notes += self._set_snapshots_aside(0)
+        if self._record is not None:
+            self.notes.append("an earlier start ended before its first checkpoint: begins again")
+        self._write(record.Record(self.began))
         return None
+
+    def _refuse_foreign_snapshots(self) -> None:
+        """Raises a ConfigError if a snapshot was made by another run."""
+        if self._snapshots is None:
+            return
+        # A key that was changed with --allow-change differs in the snapshots before the change.
+        changed = [key for key in self._identity if any(f" {key}: " in c for c in self.changes)]
+        for step in self._snapshots.steps():
+            there = self._snapshots.identity(step)
+            if there is not None:
+                where = f"{self._workdir} (snapshot ema/{step})"
+                allow, remedy = [*self._allow, *changed], "move ema/ to another folder, or "
+                refuse_difference(there, self._identity, where, allow, remedy)
+
+    def _set_snapshots_aside(self, step: int) -> list[str]:
+        """Moves the snapshots of later steps to `set_aside/`; returns log lines that say so."""
+        lines = []
+        if self._snapshots is not None:
+            for number in (n for n in self._snapshots.steps() if n > step):
+                target = self._snapshots.set_aside(number, self._workdir / "set_aside" / "ema")
+                lines.append(f"moved the snapshot of step {number} to {target}: it is taken again")
+        return lines
+
+    def _remember(self, step: int | None) -> None:
+        """Records that the save of a step was finished, once for a run."""
+        found = self._record or record.Record(self.began)
+        if step is not None and found.first_save is None:
+            self._write(dataclasses.replace(found, first_save=step))
+
+    def _write(self, new: record.Record) -> None:
+        self._record = new
+        if jax.process_index() == 0:
+            new.write(self._workdir)
 
     def restore(self, step: int) -> tuple[dict[str, PyTree], PyTree, int]:
         """The (state, metrics, position) of a step, with the shardings of this run.
@@ -218,6 +286,7 @@ class Checkpoints:
             there["steps"], here["steps"] = steps, self._config.steps
         changes = refuse_difference(there, here, where, self._allow)
         items = self._steps.restore(step, self._abstract, meta)
+        self.trained = meta["trained"]
         self.changes = meta["changes"] + [f"from step {step} on, {line}" for line in changes]
         moved = any("batch_size:" in line for line in self.changes)
         if not moved and meta["position"] != step * self._config.batch_size:
@@ -235,12 +304,14 @@ class Checkpoints:
         """Raises SaveFailed if a save in the background has failed."""
         for store in self._stores():
             store.check()
+        self._remember(self._steps.saved)
 
     def close(self) -> None:
         """Waits for the saves in the background; raises SaveFailed if one failed."""
         for store in self._stores():
             store.wait()
             store.close()
+        self._remember(self._steps.saved)
 
     def settle(self) -> None:
         """Waits for the saves in the background when something else has ended the run."""
@@ -253,7 +324,11 @@ class Checkpoints:
 
 
 def refuse_difference(
-    there: Mapping[str, object], here: Mapping[str, object], where: str, allow: Collection[str] = ()
+    there: Mapping[str, object],
+    here: Mapping[str, object],
+    where: str,
+    allow: Collection[str] = (),
+    remedy: str = "",
 ) -> list[str]:
     """Raises a ConfigError that lists the identity keys in which a checkpoint differs.
 
@@ -261,6 +336,7 @@ def refuse_difference(
       there, here: Identities of the checkpoint and of this run.
       where: Description of the checkpoint for the message.
       allow: Keys that may differ.
+      remedy: Text of what else may be done.
 
     Returns:
       Lines for the keys that differ and are allowed to.
@@ -270,7 +346,7 @@ def refuse_difference(
     refused = [line for key, line in lines.items() if key not in allow]
     if refused:
         raise ConfigError(
-            f"the checkpoint in {where} belongs to another run ({', '.join(refused)}); use another "
-            "--workdir, or the config that made it, or --allow-change KEY for each key"
+            f"the checkpoint in {where} belongs to another run ({', '.join(refused)}); {remedy}use "
+            "another --workdir, or the config that made it, or --allow-change KEY for each key"
         )
     return list(lines.values())

@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
+from orbax.checkpoint.path import step as step_names
 
-from rfxray.errors import ConfigError, DataError, SaveFailed, first_line
+from rfxray.errors import ConfigError, DataError, SaveFailed, first_line, refused_by_system
 from rfxray.runtime import distributed
 
 _SEAL = "seal.json"
@@ -81,6 +82,13 @@ class Store:
       keep: Number of newest steps to keep; None keeps all.
       keep_every: Interval of steps that are never deleted; 0 for none.
       create: Whether to create the folder and to delete what a killed save left behind.
+
+    Attributes:
+      saved: Step of the last save of this process that is known to be finished, or None.
+
+    Raises:
+      ConfigError: If the folder holds a name that is almost a step, such as `0006`, or it is to be
+        created and cannot be written.
     """
 
     def __init__(
@@ -92,7 +100,8 @@ class Store:
         create: bool = False,
     ):
         self.folder, self._items = folder, (*items, "meta")
-        self._saving = None
+        self._saving: int | None = None
+        self.saved: int | None = None
         policies: list[preservation_policy.PreservationPolicy] = []
         self._before = _BeforeSteps()
         if keep:
@@ -108,9 +117,11 @@ class Store:
             # Called after every file of a step is written and before the step is published.
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(), item_names=self._items, options=options
-        )
+        with self._saves() if create else contextlib.nullcontext():
+            self._manager = ocp.CheckpointManager(
+                folder.absolute(), item_names=self._items, options=options
+            )
+        _refuse_almost_steps(folder)
 
     def steps(self) -> list[int]:
         """The complete steps, in order."""
@@ -143,6 +154,20 @@ class Store:
         with self._saves():
             # Without `force` Orbax silently skips a step that is older than the newest one.
             self._manager.save(step, args=everything, force=True)
+
+    def others(self) -> list[str]:
+        """Names in the folder that are not steps, in order, without those of Orbax."""
+        steps = {str(step) for step in self.steps()}
+        names = sorted(path.name for path in self.folder.iterdir())
+        return [n for n in names if n not in steps and step_names.TMP_DIR_SUFFIX not in n]
+
+    def identity(self, step: int) -> dict | None:
+        """The `identity` in the meta of a step, unchecked; None if it cannot be read."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return json.loads((self.folder / str(step) / "meta" / "metadata").read_text())[
+                "identity"
+            ]
+        return None
 
     def meta(self, step: int) -> dict:
         """The meta of a step, after its files of these items are checked against its seal.
@@ -218,26 +243,29 @@ class Store:
         """Waits for the save in the background; raises SaveFailed if it failed."""
         with self._saves():
             self._manager.wait_until_finished()
-        self._saving = None
+        self.saved, self._saving = self._saving or self.saved, None
 
     def close(self) -> None:
         self._manager.close()
 
     @contextlib.contextmanager
     def _saves(self):
-        """Turns any exception of a save into SaveFailed."""
+        """Turns any exception of a save into SaveFailed, or ConfigError for a read-only folder."""
         try:
             yield
         except Exception as error:
-            raise SaveFailed(
-                f"the checkpoint {self.folder / str(self._saving)} could not be saved "
-                f"({type(error).__name__}: {first_line(error)}); check free space and permissions, "
-                "then rerun the command"
+            which = self.folder if self._saving is None else self.folder / str(self._saving)
+            kind = type(refused_by_system(error) or SaveFailed())
+            raise kind(
+                f"the checkpoint {which} could not be saved ({type(error).__name__}: "
+                f"{first_line(error)}); check free space and permissions, then rerun the command"
             ) from error
 
     def _seal(self) -> None:
-        (folder,) = (f for f in self.folder.iterdir() if f.name.split(".")[0] == str(self._saving))
-        seal(folder)
+        # The exact name, since a person may keep a folder `12.bak` beside. Orbax publishes a step
+        # by renaming, or, in a bucket, by a file in its folder.
+        names = (f"{self._saving}{step_names.TMP_DIR_SUFFIX}", str(self._saving))
+        seal(next(self.folder / name for name in names if (self.folder / name).is_dir()))
 
     def _check_seal(self, step: int) -> None:
         folder = self.folder / str(step)
@@ -258,6 +286,17 @@ class Store:
     def _damaged(self, step: int, reason) -> DataError:
         where = f"the checkpoint {self.folder / str(step)}"
         return DataError(f"{where} is damaged ({first_line(reason)})")
+
+
+def _refuse_almost_steps(folder: Path) -> None:
+    """Raises a ConfigError for names such as `0006`, which Orbax would silently ignore."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    for name in names:
+        if name.isdecimal() and name != str(int(name)):
+            raise ConfigError(
+                f"{folder / name} is not the name of a step; rename it to {int(name)} to use it, "
+                "or move it out of the folder"
+            )
 
 
 def _named(tree) -> dict:

@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from rfxray.errors import DataError, SaveFailed
+from rfxray.errors import DataError, SaveFailed, refused_by_system
 
 
 @contextlib.contextmanager
 def saving(out: str | Path):
-    """Turns the refusal of a disk into the error of a command that may be run again."""
+    """Turns the refusal of a disk into the error of a command that may be run again, or of one that
+    needs another folder (read-only, no permission)."""
     try:
         yield
     except OSError as error:
-        raise SaveFailed(
+        kind = type(refused_by_system(error) or SaveFailed())
+        raise kind(
             f"{out} cannot be written ({error.strerror or error}); check free space and "
             f"permissions, then rerun the command"
         ) from error
@@ -63,11 +65,67 @@ def whole_file(path: str | Path, durable: bool = True) -> Iterator[Path]:
         if durable:
             sync(temporary)
         os.replace(temporary, path)
-    except Exception:
-        temporary.unlink(missing_ok=True)
+    except Exception as error:
+        with contextlib.suppress(OSError):  # the disk may refuse that as well
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            # With the name that a person knows.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     if durable:
         sync(path.parent)
+
+
+def append(path: Path, content: bytes) -> None:
+    """Appends to a file and closes it; the content survives a power cut from here on.
+
+    On a mounted bucket a file is visible to others, and survives this machine, only once it is
+    closed; one that stays open is lost with the machine (gcsfuse documentation, "semantics").
+    """
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        # `write` and `fsync` do not name it.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def ends_a_line(path: Path) -> bool:
+    """Whether a file is absent, empty or ends with a newline."""
+    if not path.exists() or not path.stat().st_size:
+        return True
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
+def last_row(path: Path) -> dict:
+    """The last line of JSON in a file of such lines, without those that a kill tore; {} if none."""
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2**16))  # a line of metrics has about 600 bytes
+        for line in reversed(file.read().splitlines()):
+            with contextlib.suppress(ValueError):
+                if isinstance(row := json.loads(line), dict):
+                    return row
+    return {}
+
+
+def clock_of(folder: Path) -> float:
+    """The time by the clock that dates the files of a folder, seconds since 1970.
+
+    Ages of files are differences to this time: the clock of this machine may be another one (a file
+    server, another host's).
+    """
+    probe = folder / f".clock.{uuid.uuid4().hex}.tmp"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def is_temporary(path: Path) -> bool:

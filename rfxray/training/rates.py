@@ -3,7 +3,8 @@
 import time
 from pathlib import Path
 
-from rfxray.training.run_log import _rows
+from rfxray.command_line import duration
+from rfxray.outputs.files import last_row
 
 
 class Meter:
@@ -51,9 +52,13 @@ class Meter:
         """Excludes the time since `begin` from the rates: evaluators, a blocking save."""
         self._aside += time.perf_counter() - begin
 
+    def elapsed(self) -> float:
+        """Seconds of training since the last reading."""
+        return max(1e-9, time.perf_counter() - self._start - self._aside)
+
     def read(self, step: int) -> dict[str, float]:
         """The rates since the last reading."""
-        seconds = max(1e-9, time.perf_counter() - self._start - self._aside)
+        seconds = self.elapsed()
         images = (step - self._step) * self.batch_size
         rates = {
             "images_per_s": images / seconds,
@@ -70,28 +75,53 @@ class Meter:
         return rates
 
 
+# Seconds by which two clocks may differ unsaid. Clocks kept by NTP differ by far less than one.
+SKEW = 60.0
+
+
 class Goodput:
     """Hours of training relative to hours since the run began, over all restarts.
 
     Steps that were lost and taken again do not count, nor do start-up, compiling, evaluators and
-    blocking saves. The hours are kept in `metrics.jsonl`, so create it after the `Writer`, which
-    moves the lines of lost steps out of that file.
+    blocking saves. Within a process time is monotonic. Between two processes only the time of day
+    is known, which may be wrong: the hours never fall, and of several estimates the smallest counts
+    that is not below the last row, so that a clock that was once set back does no lasting harm.
+
+    Args:
+      workdir: Folder of the run. The `Writer` has moved the rows of lost steps out of its
+        `metrics.jsonl`.
+      trained: Seconds of training that the checkpoint records.
+      began: Time of day at which the run began, seconds since 1970; None if not recorded.
+
+    Attributes:
+      trained: Seconds of training up to the last reading.
+      notes: Log lines about clocks that disagree.
     """
 
-    def __init__(self, workdir: Path):
-        self._trained, self._began = 0.0, time.time()
-        for name in ("metrics.set_aside.jsonl", "metrics.jsonl"):
-            for row in _rows(workdir / name):
-                if "hours/trained" in row:
-                    self._began = min(self._began, row["time"] - 3600 * row["hours/since_start"])
-                    self._trained = 3600 * row["hours/trained"] * (name == "metrics.jsonl")
+    def __init__(self, workdir: Path, trained: float = 0.0, began: float | None = None):
+        now, self._start = time.time(), time.perf_counter()
+        rows = [last_row(workdir / f"metrics{kind}.jsonl") for kind in ("", ".set_aside")]
+        self.trained = max(trained, 3600 * rows[0].get("hours/trained", 0.0))
+        rows = [row for row in rows if "hours/since_start" in row]
+        least = max((3600 * row["hours/since_start"] for row in rows), default=0.0)
+        guesses = [3600 * row["hours/since_start"] + now - row["time"] for row in rows]
+        guesses += [] if began is None else [now - began]
+        self._before = min((guess for guess in guesses if guess >= least), default=least)
+        self.notes = []
+        if (wrong := max((abs(g - self._before) for g in guesses), default=0.0)) > SKEW:
+            self.notes = [
+                f"clock: the time of day of this and of earlier starts differs by "
+                f"{duration(wrong)}, so a clock was set or is wrong; hours/since_start goes on "
+                f"from {self._before / 3600:.2f}"
+            ]
 
     def read(self, seconds: float) -> dict[str, float]:
         """The hours so far and their ratio, after `seconds` more of training."""
-        self._trained += seconds
-        elapsed = max(1e-9, time.time() - self._began)
+        self.trained += seconds
+        elapsed = self._before + time.perf_counter() - self._start
+        elapsed = max(elapsed, self.trained, 1e-9)
         return {
-            "hours/trained": self._trained / 3600,
+            "hours/trained": self.trained / 3600,
             "hours/since_start": elapsed / 3600,
-            "goodput": self._trained / elapsed,
+            "goodput": self.trained / elapsed,
         }

@@ -8,37 +8,48 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from rfxray.command_line import duration
-from rfxray.outputs.files import save_png, write_whole
+from rfxray.outputs import journal
+from rfxray.outputs.files import append, ends_a_line, save_png, write_whole
+from rfxray.training import events
 
 
 class Writer:
     """Writes scalars and images to `metrics.jsonl`, TensorBoard events and the console.
 
-    Only the first host writes; on other hosts every method except `alarm` does nothing.
+    The files are closed every few seconds, see `Journal`. Only the first host writes; on other
+    hosts every method except `alarm` does nothing. A context manager.
     """
 
-    def __init__(self, workdir: Path, step: int = 0):
-        """Opens the files of a workdir.
+    def __init__(self, workdir: Path, step: int = 0, every: float | None = None):
+        """Starts the files of a workdir.
 
         Args:
           workdir: Folder of the run, which exists.
           step: Step at which the run resumes. Later lines of `metrics.jsonl` belong to steps that
             will be taken again: they are moved to `metrics.set_aside.jsonl`.
+          every: Seconds for which lines may be only in memory; see `Journal`.
         """
         self._active = jax.process_index() == 0
         if not self._active:
             return
         self._workdir = workdir
-        self._path = workdir / "metrics.jsonl"
-        _set_aside_after(self._path, step)
-        self._lines = self._path.open("a", buffering=1)
-        self._log = (workdir / "run.log").open("a", buffering=1)
-        self._board = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=True
-        )
+        self._metrics, self._log = workdir / "metrics.jsonl", workdir / "run.log"
+        _set_aside_after(self._metrics, step)
+        (workdir / "tensorboard").mkdir(exist_ok=True)
+        self._events = events.new_file(workdir / "tensorboard")
+        self._journal = journal.Journal(every)
+        if not ends_a_line(self._log):
+            self._journal.add(self._log, b"\n")  # a kill tore its last line
+        self._journal.add(self._events, events.beginning(step + 1))
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._active:
+            self._journal.__exit__(*error)
 
     def say(self, line: str) -> None:
         """Writes a line to the console and to `run.log`."""
@@ -46,14 +57,15 @@ class Writer:
             return
         stamp = time.strftime("%H:%M:%S")
         print(f"{stamp} {line}", flush=True)
-        self._log.write(f"{time.strftime('%Y-%m-%d')} {stamp} {line}\n")
+        self._journal.add(self._log, f"{time.strftime('%Y-%m-%d')} {stamp} {line}\n".encode())
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         if not self._active:
             return
-        self._lines.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
+        row = json.dumps({"step": step, "time": time.time(), **values}) + "\n"
+        self._journal.add(self._metrics, row.encode())
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            self._journal.add(self._events, events.scalar(step, name, value))
 
     def alarm(self, line: str) -> None:
         """Writes a line that matters on any host."""
@@ -78,30 +90,35 @@ class Writer:
             file = self._workdir / name / f"step_{step:08d}.png"
             file.parent.mkdir(exist_ok=True)
             save_png(file, image)
-            self._board.add_image(name, image[None], step)
+            self._journal.add(self._events, events.image(step, name, image))
             self.say(f"step {step}: {file}")
+
+    def flush(self) -> None:
+        """Writes what was logged so far.
+
+        A checkpoint follows it: what is logged of its steps is written before the checkpoint is
+        there, since a run that resumes from it does not log these steps again.
+
+        Raises:
+          SaveFailed, ConfigError: If that, or a write in the background, failed.
+        """
+        if self._active:
+            self._journal.flush()
+
+    def check(self) -> None:
+        """Raises a SaveFailed or ConfigError if a write in the background failed."""
+        if self._active:
+            self._journal.check()
 
     def close(self) -> None:
         if self._active:
-            for file in (self._lines, self._log, self._board):
-                file.close()
-
-
-def _rows(path: Path) -> list[dict]:
-    """The rows of a metrics file, without lines that are not JSON, since a kill may tear one."""
-    rows = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
+            self._journal.close()
 
 
 def _set_aside_after(path: Path, step: int) -> None:
     if not path.exists():
         return
-    text = path.read_text(errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     kept = []
     aside = []
     for line in text.splitlines():
@@ -110,8 +127,7 @@ def _set_aside_after(path: Path, step: int) -> None:
         except (ValueError, KeyError, TypeError):  # torn by a kill
             aside.append(line)
     if aside or not text.endswith("\n"):
-        with path.with_suffix(".set_aside.jsonl").open("a") as file:
-            file.writelines(line + "\n" for line in aside)
+        append(path.with_suffix(".set_aside.jsonl"), "".join(f"{x}\n" for x in aside).encode())
         write_whole(path, "".join(line + "\n" for line in kept))
 
 

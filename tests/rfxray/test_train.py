@@ -322,7 +322,9 @@ def test_damaged_record_ends_the_run_or_is_replaced_and_listed(
     workdir = run_training(make_config(*keys, "data.tolerate=1"), tmp_path / "tolerant")
     assert metrics(workdir)[-1]["replaced_records"] == 1
     assert "data: record 3 of" in (workdir / "run.log").read_text()
-    (row,) = [json.loads(x) for x in (workdir / "data_faults.jsonl").read_text().splitlines()]
+    (row,) = [
+        json.loads(x) for x in (workdir / "data_faults-host-0.jsonl").read_text().splitlines()
+    ]
     assert row["record"] == 3
 
 

@@ -264,11 +264,106 @@ def test_resume_moves_snapshots_of_steps_that_will_be_taken_again(
     again.close()
     assert steps_in(copy / "ema") == [9]
     assert steps_in(copy / "set_aside" / "ema") == [9, 12, 15]
-    # Moved snapshots are not checkpoints: a run without checkpoints starts from step 0.
-    shutil.rmtree(copy / "checkpoints" / "6")
-    fresh = checkpoints_of(copy, config)
+
+
+# ---------------------------------------------------------------------------------------------
+# A workdir whose checkpoints are gone, and what another run left
+
+
+def test_run_that_finished_a_save_and_has_no_checkpoint_is_refused(copy, config, checkpoints_of):
+    for step in ("6", "12"):
+        shutil.rmtree(copy / "checkpoints" / step)
+    reader = checkpoints_of(copy, config)
+    with pytest.raises(ConfigError, match=r"no checkpoint, but .* first save at step 6; move its"):
+        reader.resume()
+    reader.close()
+
+
+def test_run_killed_before_its_first_save_begins_again_and_says_so(
+    tmp_path, copy, config, checkpoints_of
+):
+    source = checkpoints_of(copy, config)
+    found, metrics, _ = source.restore(6)
+    source.close()
+    for starts in range(2):  # the second as if the first was killed
+        begun = checkpoints_of(tmp_path / "run", config)
+        assert begun.resume() is None
+        again = ["an earlier start ended before its first checkpoint: begins again"]
+        assert begun.notes == again * starts
+        begun.close()
+    writer = checkpoints_of(tmp_path / "run", config)
+    writer.save(3, found, metrics, position=24)
+    writer.close()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["first_save"] == 3
+
+
+def test_snapshots_of_another_run_are_refused_on_a_fresh_start_and_on_a_resume(
+    copy, make_config, tiny_data, checkpoints_of, tmp_path
+):
+    keys = (f"data.dirs={tiny_data}", "ema_every=3")
+    writer = checkpoints_of(copy, make_config(*keys))
+    found = writer.restore(12)[0]
+    writer.snapshot(3, found, position=24)
+    writer.close()
+    other = make_config(*keys, "optim.learning_rate=1e-3")
+    # A fresh run in a folder that holds only the snapshots of another one.
+    fresh = checkpoints_of(shutil.copytree(copy / "ema", tmp_path / "fresh/ema").parent, other)
+    with pytest.raises(ConfigError, match=r"ema/3\).*another run \(optim.learning_rate") as caught:
+        fresh.resume()
+    fresh.close()
+    assert "move ema/ to another folder" in str(caught.value)
+    # A run that is resumed, and into which somebody copied them.
+    (tmp_path / "resumed").mkdir()
+    shutil.copytree(copy / "ema", tmp_path / "resumed" / "ema")
+    shutil.copytree(copy / "checkpoints", tmp_path / "resumed" / "checkpoints")
+    meta = tmp_path / "resumed" / "ema" / "3" / "meta" / "metadata"
+    meta.write_text(meta.read_text().replace('"seed": 0', '"seed": 7'))
+    resumed = checkpoints_of(tmp_path / "resumed", make_config(*keys))
+    with pytest.raises(ConfigError, match=r"ema/3\).*another run \(seed: 7 there, 0 here"):
+        resumed.resume()
+    resumed.close()
+
+
+def test_snapshots_from_before_an_allowed_change_stay(copy, make_config, tiny_data, checkpoints_of):
+    keys = (f"data.dirs={tiny_data}", "ema_every=3")
+    writer = checkpoints_of(copy, make_config(*keys))
+    writer.snapshot(3, writer.restore(12)[0], position=24)
+    writer.close()
+    changed = make_config(*keys, "optim.learning_rate=1e-3")
+    writer = checkpoints_of(copy, changed, allow=("optim.learning_rate",))
+    _, (found, metrics, _), _ = writer.resume()
+    writer.save(13, found, metrics, position=104)
+    writer.close()
+    again = checkpoints_of(copy, changed)  # the change is recorded now, and needs no flag
+    assert again.resume()[0] == 13
+    again.close()
+    assert steps_in(copy / "ema") == [3]
+
+
+def test_snapshots_of_an_earlier_start_are_taken_again(
+    copy, make_config, tiny_data, checkpoints_of, tmp_path
+):
+    config = make_config(f"data.dirs={tiny_data}", "ema_every=3")
+    writer = checkpoints_of(copy, config)
+    writer.snapshot(3, writer.restore(12)[0], position=24)
+    writer.close()
+    fresh = checkpoints_of(shutil.copytree(copy / "ema", tmp_path / "fresh/ema").parent, config)
     assert fresh.resume() is None
     fresh.close()
+    (line,) = fresh.notes
+    assert line.startswith("moved the snapshot of step 3 to")
+    assert steps_in(tmp_path / "fresh" / "set_aside" / "ema") == [3]
+
+
+def test_trained_seconds_are_saved_with_a_step(copy, config, checkpoints_of):
+    writer = checkpoints_of(copy, config)
+    found, metrics, _ = writer.restore(12)
+    writer.save(18, found, metrics, position=144, trained=12.5)
+    writer.close()
+    reader = checkpoints_of(copy, config)
+    reader.resume()
+    reader.close()
+    assert reader.trained == 12.5
 
 
 def abstract_of(x):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -204,6 +205,40 @@ def test_a_killed_save_leaves_no_step(copy):
         steps.wait()
     assert not list(copy.glob("*tmp*"))
     read(copy, 18)
+
+
+def test_folder_beside_a_step_does_not_keep_the_step_from_being_saved(copy):
+    (copy / "18.bak").mkdir()
+    (copy / "18.bak" / "note").write_text("a copy that somebody made")
+    shutil.copytree(copy / "12", copy / "12 (copy)")
+    with opened(copy, create=True) as steps:
+        assert steps.others() == ["12 (copy)", "18.bak"]
+        steps.save(18, items_of(18), {"step": 18})
+        steps.wait()
+        assert (steps.steps(), steps.saved) == ([6, 12, 18], 18)
+    read(copy, 18)
+    assert (copy / "18.bak" / "note").is_file()
+
+
+@pytest.mark.parametrize("name", ["0018", "00", "١٨"])
+def test_name_that_is_almost_a_step_is_refused(copy, name):
+    (copy / "12").rename(copy / name)
+    with pytest.raises(ConfigError, match=rf"{name} is not the name of a step; rename it to \d+"):
+        Store(copy, ("state",))
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(28, SaveFailed), (27, SaveFailed), (30, ConfigError), (13, ConfigError)]
+)
+def test_reason_of_a_failed_save_decides_the_exit_code(copy, monkeypatch, number, kind):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(store, "seal", refuse)
+    with opened(copy, create=True) as steps:
+        steps.save(18, items_of(18), {"step": 18})
+        with pytest.raises(kind, match="steps/18 could not be saved"):
+            steps.wait()
 
 
 # ---------------------------------------------------------------------------------------------

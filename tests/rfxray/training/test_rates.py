@@ -82,6 +82,70 @@ def test_goodput_survives_restarts_and_does_not_count_lost_steps(clock, tmp_path
     assert values["goodput"] == pytest.approx(0.3)
 
 
+def test_goodput_counts_the_steps_between_the_last_log_line_and_the_checkpoint(clock, tmp_path):
+    goodput = Goodput(tmp_path, trained=90.0, began=clock[0] - 200.0)
+    clock[0] += 100.0
+    assert goodput.read(10.0)["hours/trained"] == pytest.approx(100 / 3600)
+    assert goodput.read(0.0)["goodput"] == pytest.approx(100 / 300)
+
+
+def written(path, **row):
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+@pytest.mark.parametrize("back", [3600.0, 400 * 86400.0])
+def test_clock_set_back_while_a_run_lives_changes_no_hours(monkeypatch, tmp_path, back):
+    now, ticks = [2e9], [50.0]
+    monkeypatch.setattr(run_log.time, "time", lambda: now[0])
+    monkeypatch.setattr(run_log.time, "perf_counter", lambda: ticks[0])
+    goodput = Goodput(tmp_path)
+    ticks[0] += 100.0
+    now[0] += 100.0 - back
+    values = goodput.read(60.0)
+    assert values["hours/since_start"] == pytest.approx(100 / 3600)
+    assert values["goodput"] == pytest.approx(0.6)
+
+
+def test_clock_set_back_between_two_starts_does_no_lasting_harm(monkeypatch, tmp_path):
+    """Three starts of an hour, an hour apart; the clock of the second is 400 days behind."""
+    truth, wrong = [2e9], [0.0]
+    monkeypatch.setattr(run_log.time, "time", lambda: truth[0] - wrong[0])
+    monkeypatch.setattr(run_log.time, "perf_counter", lambda: truth[0])
+    began, hours, notes = truth[0], [], []
+    for start in range(3):
+        wrong[0] = 400 * 86400.0 if start == 1 else 0.0
+        goodput = Goodput(tmp_path, began=began)
+        truth[0] += 3600.0
+        values = goodput.read(1800.0)
+        written(tmp_path / "metrics.jsonl", step=start, time=run_log.time.time(), **values)
+        hours.append(values["hours/since_start"])
+        notes.append(goodput.notes)
+        truth[0] += 3600.0
+    # The pause before the second start cannot be known there, and is known again at the third.
+    assert hours == pytest.approx([1, 2, 5])
+    assert values["hours/trained"] == pytest.approx(1.5)
+    assert values["goodput"] == pytest.approx(1.5 / 5)
+    assert [len(each) for each in notes] == [0, 1, 1]
+    assert "differs by 399d 23h" in notes[1][0]
+
+
+def test_clock_that_was_behind_at_the_first_start_does_no_lasting_harm(monkeypatch, tmp_path):
+    """As on a machine that starts before it knows the time; NTP corrects the clock later."""
+    truth, wrong = [2e9], [400 * 86400.0]
+    monkeypatch.setattr(run_log.time, "time", lambda: truth[0] - wrong[0])
+    monkeypatch.setattr(run_log.time, "perf_counter", lambda: truth[0])
+    began = run_log.time.time()
+    goodput = Goodput(tmp_path, began=began)
+    truth[0] += 60.0
+    wrong[0] = 0.0
+    truth[0] += 3540.0
+    values = goodput.read(1800.0)
+    written(tmp_path / "metrics.jsonl", step=1, time=run_log.time.time(), **values)
+    truth[0] += 3600.0
+    assert Goodput(tmp_path, began=began).read(0.0)["hours/since_start"] == pytest.approx(2)
+
+
 def test_run_resumed_inside_the_traced_steps_writes_no_trace(tmp_path):
     trace = profile.Trace(tmp_path, first=3, steps=3)
     for step in (4, 5, 6):

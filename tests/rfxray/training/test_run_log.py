@@ -118,3 +118,30 @@ def test_lines_and_findings_are_written_to_the_workdir(tmp_path, capsys):
     (row,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert (row["step"], row["loss"]) == (3, 0.5)
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_log_that_a_kill_tore_goes_on_in_a_new_line(tmp_path):
+    (tmp_path / "run.log").write_bytes(b"2026-01-01 00:00:00 step 3 lo")
+    with run_log.Writer(tmp_path) as writer:
+        writer.say("resumed")
+    torn, line = (tmp_path / "run.log").read_text().splitlines()
+    assert torn.endswith("step 3 lo")
+    assert line.endswith("resumed")
+
+
+def test_rows_are_written_by_the_time_a_checkpoint_follows(tmp_path):
+    writer = run_log.Writer(tmp_path, every=3600)
+    for step in (4, 8):
+        writer.scalars(step, {"loss": 1.0})
+    writer.flush()
+    assert [json.loads(row)["step"] for row in (tmp_path / "metrics.jsonl").open()] == [4, 8]
+    writer.close()
+
+
+def test_each_start_has_its_own_file_of_events(tmp_path):
+    for step in (0, 4):
+        with run_log.Writer(tmp_path, step) as writer:
+            writer.scalars(step + 1, {"loss": 1.0})
+    files = sorted((tmp_path / "tensorboard").iterdir())
+    assert len(files) == 2
+    assert all(file.stat().st_size > 100 for file in files)
