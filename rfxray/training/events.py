@@ -9,11 +9,15 @@ import socket
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tensorboardX import summary
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
+
+# Protocol buffers make their classes when they are imported, which a type checker does not see.
+Event, SessionLog = (getattr(event_pb2, name) for name in ("Event", "SessionLog"))
 
 
 def new_file(folder: Path) -> Path:
@@ -50,7 +54,7 @@ def image(step: int, name: str, pixels: np.ndarray) -> bytes:
     return _record(Event(wall_time=time.time(), step=step, summary=made))
 
 
-def _record(event: Event) -> bytes:
+def _record(event: Any) -> bytes:
     content = event.SerializeToString()
     length = struct.pack("<Q", len(content))
     checksums = (struct.pack("<I", masked_crc32c(part)) for part in (length, content))

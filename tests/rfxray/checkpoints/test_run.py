@@ -267,7 +267,7 @@ def test_resume_moves_snapshots_of_steps_that_will_be_taken_again(
 
 
 # ---------------------------------------------------------------------------------------------
-# A workdir whose checkpoints are gone, and what another run left
+# A workdir without its checkpoints, and what another run left
 
 
 def test_run_that_finished_a_save_and_has_no_checkpoint_is_refused(copy, config, checkpoints_of):
