@@ -164,6 +164,29 @@ def test_request_to_stop_during_compilation_ends_at_once_and_frees_the_workdir(s
     assert not (workdir / lock.NAME).exists()
 
 
+@pytest.mark.drill
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("moment", ["import", "load", "compile", "loop"])
+def test_request_to_stop_at_any_moment_ends_in_one_line(started, moment, number):
+    process, _, workdir = started(workers=0)
+    if moment == "import":
+        maps = Path(f"/proc/{process.pid}/maps")
+        while "libjax_common" not in maps.read_text():
+            time.sleep(0.01)
+    elif moment == "load":
+        while not (workdir / lock.NAME).exists():
+            time.sleep(0.01)
+    else:
+        reach(process, {"compile": "a new run", "loop": "step 5/"}[moment])
+    process.send_signal(number)
+    error = process.communicate(timeout=300)[1]
+    assert process.returncode == 75, error
+    (line,) = error.splitlines()
+    assert line.startswith("rfxray.train: stopped: ")
+    assert line.endswith("rerun the command to " + ("resume" if moment == "loop" else "continue"))
+    assert not (workdir / lock.NAME).exists()
+
+
 @pytest.mark.parametrize(("workers", "number"), [(0, signal.SIGHUP), (1, signal.SIGTERM)])
 def test_request_to_stop_saves_and_the_same_command_resumes(started, environment, workers, number):
     process, command, workdir = started(workers)
