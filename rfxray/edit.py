@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rfxray import stop_signals
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import INDEX, Attributes
 from rfxray.causes import logistic
@@ -436,6 +437,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(words)
     with exit_on_error("rfxray.edit"):
         distributed.start()
+        stop_signals.hear_again()  # on several hosts JAX takes SIGTERM, for what only training does
         run(request_of(arguments, words))
 
 

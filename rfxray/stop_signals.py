@@ -133,6 +133,9 @@ def _open() -> None:
         for end_ in _pipe:
             os.set_blocking(end_, False)
         threading.Thread(target=_read, name="stop signals", daemon=True).start()
+        # After such an end Python's tracker process removes the semaphores of worker processes, and
+        # would warn of each kind. It takes these options when it starts.
+        sys.warnoptions.append("ignore:resource_tracker:UserWarning")
         # A signal to a forked child must not reach this process through the pipe.
         os.register_at_fork(
             before=_hold, after_in_parent=_release, after_in_child=lambda: (_forget(), _release())

@@ -157,6 +157,28 @@ def test_signals_are_left_alone_outside_of_the_main_thread():
     assert [signal.getsignal(number) for number in ALL] == before
 
 
+def test_request_to_a_command_with_worker_processes_ends_them_in_one_line():
+    code = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+import multiprocessing
+from rfxray import stop_signals
+from rfxray.data.writing import _start_worker
+if __name__ == "__main__":
+    stop_signals.hear(stop_signals.ending("toy"))
+    spawn = multiprocessing.get_context("spawn")
+    count = spawn.Value("q", 0)
+    pool = ProcessPoolExecutor(1, spawn, initializer=_start_worker, initargs=(count,))
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 60).result()
+"""
+    process = start("-c", code)
+    assert process.stdout.readline().strip().isdigit()
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=50)  # the worker holds the pipe until it ends
+    assert (process.returncode, len(error.splitlines())) == (75, 1), error
+
+
 def test_packages_imported_by_other_programs_leave_signals_alone():
     code = "import signal, rfxray, data_prep; print(signal.getsignal(signal.SIGTERM))"
     output, _ = start("-c", code).communicate(timeout=60)
