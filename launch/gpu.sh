@@ -6,8 +6,10 @@
 # The flags are those of rfxray.train. First run `python3 -m venv .venv && .venv/bin/pip install -e
 # '.[cuda]'` (PYTHON selects another interpreter). SIGTERM and Ctrl-C save and end with 75; the same
 # command resumes. RESTARTS (default 3) is how many restarts in a row may bring no step forward.
+#
+# Paths are relative to where you stand.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+root=$(cd "$(dirname "$0")/.." && pwd)
 
 fail() {
   echo "gpu.sh: error: $*" >&2
@@ -16,7 +18,7 @@ fail() {
 
 dry_run=''
 if [ "${1-}" = --help ]; then
-  sed -n '2,/^[^#]/s/^# \{0,1\}//p' launch/gpu.sh
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
   exit
 elif [ "${1-}" = --dry-run ]; then
   dry_run=yes
@@ -30,7 +32,9 @@ for word in "$@"; do
 done
 [ -n "$workdir" ] || fail "no --workdir was given; add --workdir DIR (bash launch/gpu.sh --help)"
 
-python=${PYTHON:-.venv/bin/python}
+python=${PYTHON:-$root/.venv/bin/python}
+# Python finds this checkout also from another folder.
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 command=("$python" -m rfxray.runtime.supervise --workdir "$workdir" --restarts "${RESTARTS:-3}" --
   "$python" -m rfxray.train "$@")
 if [ -n "$dry_run" ]; then

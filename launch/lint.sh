@@ -2,6 +2,12 @@
 # Lint: style, format, words, imports between rooms, the pages, types. Called by test.sh; it takes
 # one to two minutes.
 set -euo pipefail
+case ${1-} in
+  -h | --help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit
+    ;;
+esac
 source "$(dirname "$0")/venv.sh"
 bin=$(dirname "$python")
 

@@ -6,6 +6,12 @@
 #   bash launch/test.sh -m drill          the drills
 #   bash launch/test.sh tests/rfxray -x   any pytest arguments
 set -euo pipefail
+case ${1-} in
+  -h | --help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit
+    ;;
+esac
 source "$(dirname "$0")/venv.sh"
 
 [ $# -gt 0 ] || forward bash launch/lint.sh

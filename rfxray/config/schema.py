@@ -167,7 +167,8 @@ MODELS: dict[str, dict[str, Key]] = {
         "rope_theta": Key(100.0, "Base of the axial rotary frequencies.", above=1),
         "dtype": Key(
             "bfloat16",
-            "Type of activations and matrix products; parameters stay float32.",
+            "Type of activations and matrix products in the blocks, float32 ones at the device's "
+            "default precision (TF32 on a GPU, bfloat16 on a TPU); parameters stay float32.",
             choices=("float32", "bfloat16"),
         ),
         "attention": _runtime(

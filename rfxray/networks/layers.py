@@ -24,6 +24,18 @@ def parameter(
     return nnx.Param(value, axes=axes)
 
 
+def exact(equation: str, *operands: Float[AnyArray, "..."]) -> Float[Array, "..."]:
+    """An einsum of float32 arrays in float32 on every device.
+
+    The default precision of an accelerator is lower: one pass in bfloat16 on a TPU, TF32 on a GPU,
+    with relative errors of 2⁻⁹ and 2⁻¹¹. The products outside of attention and SwiGLU are float32
+    for a reason: conditioning resolves steps of 1/1000 in t, and an error of an x-prediction is
+    divided by t, so multiplied by up to 20. Even in six passes they are 0.3% of the FLOPs of a step
+    of XL.
+    """
+    return jnp.einsum(equation, *operands, precision=jax.lax.Precision.HIGHEST)
+
+
 @jax.custom_vjp
 def gradients_once(*arrays: Float[Array, "..."]) -> tuple[Float[Array, "..."], ...]:
     """The arrays unchanged; keeps the compiler from recomputing their gradients at every use.
@@ -75,8 +87,8 @@ class Embedder(nnx.Module):
         self.outer = parameter(rngs, (width, width), ("embed", None), fan_in=width)
 
     def __call__(self, x: Float[AnyArray, " batch"]) -> Float[Array, "batch width"]:
-        h = sinusoid(x, self.FREQUENCIES, self.longest) @ self.inner[...]
-        return jax.nn.silu(h) @ self.outer[...]
+        h = exact("bf,fd->bd", sinusoid(x, self.FREQUENCIES, self.longest), self.inner[...])
+        return exact("bd,de->be", jax.nn.silu(h), self.outer[...])
 
 
 class Condition(nnx.Module):

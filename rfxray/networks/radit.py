@@ -24,7 +24,7 @@ from rfxray.arrays import AnyArray, Params
 from rfxray.attributes.vocabulary import Attributes
 from rfxray.errors import ConfigError
 from rfxray.networks import attention
-from rfxray.networks.layers import Condition, gradients_once, parameter, places
+from rfxray.networks.layers import Condition, exact, gradients_once, parameter, places
 from rfxray.networks.network import Apply, Network
 from rfxray.networks.rotary import axial_angles, norm_rotate, norm_rotate_kernel, rms_norm
 from rfxray.runtime.sharding import constrain
@@ -106,7 +106,8 @@ class Block(nnx.Module):
         how: Execution,
     ) -> Float[Array, "batch tokens width"]:
         """Maps x [batch, tokens, width], c [batch, width], shared [batch, 6, width] to x."""
-        own = jnp.einsum("br,rsd->bsd", c @ self.modulation_in[...], self.modulation_out[...])
+        own = exact("bd,dr->br", c, self.modulation_in[...])
+        own = exact("br,rsd->bsd", own, self.modulation_out[...])
         modulation = (shared + own + self.modulation_bias[...]).astype(self.dtype)[:, :, None]
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.unstack(modulation, axis=1)
 
@@ -189,7 +190,7 @@ class RadiT(nnx.Module):
         angles = axial_angles(side, side, config.head_dim, config.rope_theta)
 
         c = jax.nn.silu(self.condition(t, attributes))
-        shared = jnp.einsum("bd,dse->bse", c, self.modulation[...])
+        shared = exact("bd,dse->bse", c, self.modulation[...])
         h = rearrange(x, "b (r p) (s q) c -> b (r s) (p q c)", p=config.patch, q=config.patch)
         h = h.astype(dtype) @ self.embed[...].astype(dtype)
         h += places(side, config.width).astype(dtype)
@@ -204,10 +205,10 @@ class RadiT(nnx.Module):
             layer = jax.checkpoint(layer, policy=REMAT[how.remat], prevent_cse=False)
         h, _ = jax.lax.scan(layer, h, parameters, unroll=min(how.unroll, config.depth))
 
-        final = jnp.einsum("bd,dse->bse", c, self.final_modulation[...])[:, :, None]
+        final = exact("bd,dse->bse", c, self.final_modulation[...])[:, :, None]
         shift, scale = jnp.unstack(final, axis=1)
         h = rms_norm(h.astype(jnp.float32)) * (1 + scale) + shift
-        h = h @ self.head[...]
+        h = exact("bnd,dp->bnp", h, self.head[...])
         return rearrange(
             h, "b (r s) (p q c) -> b (r p) (s q) c", r=side, p=config.patch, q=config.patch
         )

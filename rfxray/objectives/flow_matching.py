@@ -44,7 +44,8 @@ class LossByTimestep(clu.metrics.Metric):
     ) -> "LossByTimestep":
         loss, t = loss_by_t
         within = jax.nn.one_hot(jnp.minimum((t * T_BINS).astype(jnp.int32), T_BINS - 1), T_BINS)
-        return cls(loss @ within, within.sum(0))
+        # Not a matrix product, which an accelerator would compute in bfloat16 or TF32.
+        return cls((loss[:, None] * within).sum(0), within.sum(0))
 
     def merge(  # pyright: ignore[reportIncompatibleMethodOverride]  clu means Self
         self, other: "LossByTimestep"

@@ -397,3 +397,38 @@ def test_xl_has_between_1_3_and_1_4_billion_parameters():
     count = sum(math.prod(shape.shape) for shape in jax.tree.leaves(shapes))
     assert 1.3e9 < count < 1.4e9
     assert (xl.tokens, xl.head_dim) == (1024, 128)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_products_of_float32_outside_of_the_blocks_are_exact_on_every_device(params, inputs, dtype):
+    """Accelerators compute a float32 product in bfloat16 or TF32 unless it asks for more."""
+    config = dataclasses.replace(CONFIG, dtype=dtype)
+    apply = radit.apply(config, Execution("xla"))
+
+    def loss(params):
+        return jnp.square(apply(params, *inputs)).sum()
+
+    found = list(products(jax.make_jaxpr(jax.grad(loss))(params).jaxpr))
+    assert len(found) > 30
+    exact = 0
+    for equation in found:
+        float32 = all(variable.aval.dtype == jnp.float32 for variable in equation.invars)
+        precision = equation.params["precision"]
+        highest = precision == (jax.lax.Precision.HIGHEST,) * 2
+        exact += highest
+        assert highest == float32 or dtype == "float32", equation
+    # Two embedders of two products, four of modulation and the head, and their gradients.
+    assert exact >= 2 * 9
+
+
+def products(jaxpr):
+    """Every `dot_general` of a program, also within scans and calls."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")
+        ):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from products(inner)

@@ -95,3 +95,19 @@ def test_velocity_of_bfloat16_outputs_is_float32():
     for prediction in ("v", "x"):
         output = jnp.asarray(x, jnp.bfloat16)
         assert flow.velocity(output, noise, jnp.ones(5), prediction).dtype == jnp.float32
+
+
+def test_clipped_x_prediction_is_compared_with_the_velocity_that_is_not_clipped():
+    """Below the floor the loss vanishes at x_t − 0.05·(ε − x), not at the data."""
+    x, noise = pair()
+    for t in (0.001, 0.02, 0.049):
+        at = jnp.full(5, t)
+        x_t = flow.interpolate(x, noise, at)
+        best = x_t - flow.T_FLOOR * (noise - x)
+        found = flow.loss(flow.velocity(best, x_t, at, "x"), x, noise)
+        np.testing.assert_allclose(found, 0, atol=1e-9)
+        found = flow.loss(flow.velocity(x, x_t, at, "x"), x, noise)
+        expected = (1 - t / flow.T_FLOOR) ** 2 * np.square(noise - x).mean((1, 2, 3))
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    below = scipy.stats.norm.cdf(logit(flow.T_FLOOR))
+    assert round(100 * below, 2) == 0.16  # the share in the docstring
