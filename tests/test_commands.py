@@ -40,7 +40,7 @@ SCRIPTS = [
     file
     for folder in ("benchmarks", "tests")
     for file in sorted((ROOT / folder).glob("*.py"))
-    if "\nif __name__ ==" in file.read_text()
+    if "\nif __name__ ==" in file.read_text() and "\ndef main(" in file.read_text()
 ]
 
 

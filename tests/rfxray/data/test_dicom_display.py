@@ -106,12 +106,13 @@ def rendered(path, view):
     return cv2.imread(str(out), cv2.IMREAD_UNCHANGED) / 65535
 
 
-def check(folder, combination):
+def check(folder, combination, beside_dcmtk=True):
     path, plain, shown = case(folder, *combination)
     found = radiograph.read(path)
     assert found.notes == ()
     np.testing.assert_allclose(found.pixels, shown, atol=1e-6)
-    if DCMTK and combination[-1] != "LINEAR_EXACT":  # which DCMTK 3.6 reads as LINEAR
+    # DCMTK 3.6 reads LINEAR_EXACT as LINEAR
+    if DCMTK and beside_dcmtk and combination[-1] != "LINEAR_EXACT":
         assert np.abs(found.pixels - rendered(plain, combination[-1])).max() <= WITHIN
 
 
@@ -129,4 +130,5 @@ def test_product_of_all_headers_is_shown_as_the_standard_and_dcmtk_show_it(
     tmp_path, encoding, bits
 ):
     for combination in itertools.product([encoding], [bits], *FACTORS[2:]):
-        check(tmp_path, combination)
+        # DCMTK renders the native file, which is the same for every encoding
+        check(tmp_path, combination, beside_dcmtk=encoding == "native")

@@ -93,12 +93,11 @@ def test_signed_codestream_with_its_sign_at_an_unknown_bit_is_refused(chest, tmp
         radiograph.read(edited(path, BitsStored=10, HighBit=9))
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+# The other encoders drop bits beyond BitsStored.
+@pytest.mark.parametrize("encoding", [e for e in ENCODINGS if e not in SYNTAXES[1:]])
 def test_overlay_in_unused_bits_is_not_a_value(chest, tmp_path, encoding):
     words = chest.copy()
     words[:1] |= 1 << 15
-    if encoding in SYNTAXES[1:]:
-        pytest.skip("the encoder drops bits beyond BitsStored")
     path = encode(tmp_path, words, encoding)
     np.testing.assert_array_equal(radiograph.read(path).pixels, chest)
 

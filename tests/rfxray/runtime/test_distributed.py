@@ -15,6 +15,13 @@ from rfxray.runtime import distributed
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.fixture(autouse=True)
+def no_host_has_been_joined(monkeypatch):
+    """A process that tried to join others must not end normally: not so the one of the tests."""
+    monkeypatch.setattr(distributed, "_tried", False)
+    monkeypatch.setattr(distributed, "_joined", False)
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("localhost", 0))

@@ -224,8 +224,11 @@ time.sleep(60)
     process = start(tmp_path, trainer)
     assert process.stdout.readline() == "ready\n"
     process.kill()
-    process.communicate(timeout=50)  # the trainer has the other end of the pipe until it ends
-    assert (tmp_path / "saved").exists()
+    process.communicate(timeout=50)
+    until = time.monotonic() + 50
+    while not (tmp_path / "saved").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_trainer_is_restarted_while_it_makes_progress(tmp_path):
