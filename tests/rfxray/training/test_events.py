@@ -6,9 +6,11 @@ import struct
 import numpy as np
 import pytest
 from tensorboardX.crc32c import crc32c
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 
 from rfxray.training import events
+
+Event, SessionLog = event_pb2.Event, event_pb2.SessionLog
 
 
 def read(content: bytes) -> list[Event]:
