@@ -89,9 +89,8 @@ def _unfit(rows: Sequence[Row], seen: Sequence[Path]) -> dict[str, Dropped]:
     return fates
 
 
-def flags(rows: Sequence[Row], seen: Sequence[Path]) -> list[tuple[str, ...]]:
+def flags(rows: Sequence[Row], scores: Sequence[Sequence[float] | None]) -> list[tuple[str, ...]]:
     """What is odd about the picture of each row, dropped or not; empty if it was not decoded."""
-    scores = survey.columns(seen, ("scores",))["scores"].to_pylist()
     return [
         quality.flags(quality.Scores(*judged), view_of(row)) if judged else ()
         for row, judged in zip(rows, scores, strict=True)

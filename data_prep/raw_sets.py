@@ -187,13 +187,13 @@ def _with_content(tables: Mapping[str, Table], seen: Sequence[Path]) -> dict[str
 def looks(rows: Sequence[Row], seen: Sequence[Path]) -> pa.Table:
     """What `table.parquet` says of the file of each row: its scores, null if it was refused, how it
     was read, and what is odd about it."""
-    texts = pa.list_(pa.string())
-    scores = survey.columns(seen, ("scores",))["scores"].to_pylist()
+    found = survey.columns(seen, ("scores", "notes"))
+    scores = found["scores"].to_pylist()
     names = [f"score_{name}" for name in quality.Scores._fields]
     unknown = [None] * len(names)
     columns = [pa.array(c, pa.float32()) for c in zip(*(s or unknown for s in scores), strict=True)]
-    columns.append(survey.columns(seen, ("notes",))["notes"].combine_chunks())
-    columns.append(pa.array(flags(rows, seen), texts))
+    columns.append(found["notes"].combine_chunks())
+    columns.append(pa.array(flags(rows, scores), pa.list_(pa.string())))
     return pa.table(columns, [*names, "notes", "flags"])
 
 

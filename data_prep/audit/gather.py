@@ -202,27 +202,27 @@ def _pictures(
         for name in ("source", "view")
     )
     of_set = {name: source == name for name in _counts(kept, "source")}
-    wanted: dict[tuple[str, str], np.ndarray] = {}  # (kind, title) → rows
+    wanted: dict[tuple[str, str], list[int]] = {}  # (kind, title) → rows
     for name, own in of_set.items():
-        wanted["intensity", name] = _spread(np.flatnonzero(own), SAMPLED)
+        wanted["intensity", name] = spread(np.flatnonzero(own), SAMPLED)
         for value in (*ATTRIBUTES[INDEX["view"]].values, "unknown"):
             rows = np.flatnonzero(own & (view == value))
-            wanted["view", f"{name}, {value}"] = _spread(rows, SHEET)
+            wanted["view", f"{name}, {value}"] = spread(rows, SHEET)
     for label in FINDING_NAMES:
         state = kept[f"{label}_state"].cast(pa.string()).to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(np.isin(state, PRESENT))
-        wanted["label", ATTRIBUTES[INDEX[label]].label] = _spread(rows, SHEET)
+        wanted["label", ATTRIBUTES[INDEX[label]].label] = spread(rows, SHEET)
     flagged = np.array([key in (text or ()) for key in keys])
     for name, own in of_set.items():
-        wanted["text", name] = _spread(np.flatnonzero(own & flagged), TEXT_SHEET)
-    records = _read(out, kept, {int(i) for rows in wanted.values() for i in rows})
+        wanted["text", name] = spread(np.flatnonzero(own & flagged), TEXT_SHEET)
+    records = _read(out, kept, {i for rows in wanted.values() for i in rows})
     for index, record in records.items():
         if record["key"] != keys[index]:
             raise DataError(f"{out}: table.parquet does not belong to the shards; harmonise again")
     sheets: dict[str, dict[str, list]] = {"view": {}, "label": {}, "text": {}}
     histograms = {}
     for (kind, title), rows in wanted.items():
-        shown = [records[int(i)] for i in rows]
+        shown = [records[i] for i in rows]
         if kind == "intensity":
             histograms[title] = _histogram(shown)
         elif kind == "text" and shown and text is not None:
@@ -244,11 +244,12 @@ def _cut_out(record: Mapping[str, Any], line: burned_text.Line) -> np.ndarray:
     return image[top : top + side, left : left + side] >> 8
 
 
-def _spread(indices: np.ndarray, count: int) -> np.ndarray:
+def spread(indices: Sequence[int] | np.ndarray, count: int) -> list[int]:
     """At most `count` of the indices, evenly spaced from first to last."""
-    if len(indices) <= count:
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, count).astype(int)]
+    chosen = range(len(indices))
+    if len(indices) > count:
+        chosen = np.linspace(0, len(indices) - 1, count).astype(int)
+    return [int(indices[i]) for i in chosen]
 
 
 def _read(out: Path, kept: pa.Table, rows: Set[int]) -> dict[int, dict]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.images import quality, survey
+from data_prep.audit.gather import spread
+from data_prep.images import survey
 from data_prep.tables import parquet
 from rfxray.data.manifest import read_ledger
 
@@ -58,9 +59,10 @@ def gather_looks(out: Path) -> Looks | None:
     paths = sorted((out / "survey").glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
     if not paths:
         return None
-    seen = survey.columns(paths, ("key", "scores", "notes")).to_pydict()
-    at = {key: number for number, key in enumerate(seen["key"])}
-    table = parquet.read(out / "table.parquet", ("key", "fate", "view")).to_pydict()
+    keys = survey.columns(paths, ("key",))["key"].to_pylist()
+    at = {key: number for number, key in enumerate(keys)}
+    names = ("key", "fate", "notes", "flags", "score_upright")
+    table = parquet.read(out / "table.parquet", names).to_pydict()
 
     dropped: dict[str, list[str]] = {}
     for drop in read_ledger(out):
@@ -68,25 +70,23 @@ def gather_looks(out: Path) -> Looks | None:
     flagged: dict[str, list[str]] = {}
     notes: Counter = Counter()
     upright: dict[str, list[float]] = {}
-    for key, fate, view in zip(table["key"], table["fate"], table["view"], strict=True):
-        number = at.get(key)
-        if number is None:
-            continue
+    decoded = set()
+    for key, fate, remarks, odd, score in zip(*(table[name] for name in names), strict=True):
         name = key.partition("/")[0]
-        for note in seen["notes"][number] or ():
+        for note in remarks or ():
             notes[name, note.partition(":")[0]] += 1
-        if seen["scores"][number] is None:
+        if score is None:
             continue
-        scores = quality.Scores(*seen["scores"][number])
-        upright.setdefault(name, []).append(scores.upright)
+        decoded.add(key)
+        upright.setdefault(name, []).append(score)
         if not fate:
-            for flag in quality.flags(scores, view or ""):
+            for flag in odd:
                 flagged.setdefault(f"{name}: {flag}", []).append(key)
 
     shown = {
-        (kind, title): _spread([at[key] for key in keys if _has_picture(seen, at.get(key))])
+        (kind, title): spread([at[key] for key in members if key in decoded and key in at], SHEET)
         for kind, titles in (("dropped", dropped), ("flagged", flagged))
-        for title, keys in titles.items()
+        for title, members in titles.items()
     }
     wanted = sorted({number for numbers in shown.values() for number in numbers})
     pictures = dict(zip(wanted, survey.thumbnails(paths, wanted) if wanted else (), strict=True))
@@ -103,17 +103,6 @@ def gather_looks(out: Path) -> Looks | None:
         notes=dict(sorted(notes.items(), key=lambda item: (item[0][0], -item[1], item[0][1]))),
         upright={name: _histogram(values) for name, values in sorted(upright.items())},
     )
-
-
-def _has_picture(seen: dict[str, list], number: int | None) -> bool:
-    return number is not None and seen["scores"][number] is not None
-
-
-def _spread(numbers: list[int]) -> list[int]:
-    """At most a sheet of them, evenly spaced from first to last."""
-    if len(numbers) <= SHEET:
-        return numbers
-    return [numbers[i] for i in np.linspace(0, len(numbers) - 1, SHEET).astype(int)]
 
 
 def _histogram(values: Iterable[float]) -> list[float]:

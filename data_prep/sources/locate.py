@@ -149,9 +149,8 @@ def _nothing_matches(name: str, files: FileIndex, ledger: Sequence[Dropped]) -> 
     if not ledger:
         return f"the table of {name} has no rows"
     first = max(ledger, key=lambda drop: drop.stage == "files")  # a row, if there is one
-    why = f"{first.reason}: {first.detail}" if first.detail else first.reason
     hint = f"; {packed(files.archives)}" if files.archives else ""
     return (
-        f"no row of {name} matches a file in {files.folder}: the table has {first.path!r} ({why}), "
-        f"the folder has {files.paths[0]!r}{hint}"
+        f"no row of {name} matches a file in {files.folder}: the table has {first.path!r} "
+        f"({first.why}), the folder has {files.paths[0]!r}{hint}"
     )

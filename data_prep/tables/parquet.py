@@ -84,7 +84,7 @@ def _batch(rows: Sequence[Row], origins: Sequence[str], splits, fates) -> pa.Tab
         "path": [row.path for row in rows],
         "split": _dictionary(splits.get(row.key, row.split) for row in rows),
         "stage": _dictionary(fates[row.key].stage if row.key in fates else "" for row in rows),
-        "fate": _dictionary(_text(fates.get(row.key)) for row in rows),
+        "fate": _dictionary(fates[row.key].why if row.key in fates else "" for row in rows),
     }
     numbers, states, codes = (
         np.frombuffer(b"".join(getattr(row, field) for row in rows), dtype).reshape(
@@ -107,12 +107,6 @@ def _batch(rows: Sequence[Row], origins: Sequence[str], splits, fates) -> pa.Tab
             pa.array(codes[:, i].astype(np.int32)), pa.array(origins)
         )
     return pa.table(columns)
-
-
-def _text(drop: Dropped | None) -> str:
-    if drop is None:
-        return ""
-    return f"{drop.reason}: {drop.detail}" if drop.detail else drop.reason
 
 
 def _dictionary(texts: Iterable[str]) -> pa.Array:

@@ -37,6 +37,11 @@ class Dropped:
     reason: str
     detail: str = ""
 
+    @property
+    def why(self) -> str:
+        """Reason and detail as one text."""
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
