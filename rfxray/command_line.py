@@ -15,8 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rfxray import version
 from rfxray.errors import ConfigError, Preempted, RfxrayError, first_line, refused_by_system
+from rfxray.printing_flags import add_version
 
 
 def refuse_unread(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
@@ -130,7 +130,7 @@ class ArgumentParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any):
         speak_utf8()
         super().__init__(*args, **kwargs)
-        version.add_flag(self)
+        add_version(self)
 
     def error(self, message):
         command = self.prog.removeprefix("python -m ")

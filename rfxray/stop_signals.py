@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rfxray.errors import Preempted
 
@@ -38,7 +38,7 @@ HANDLED = 1.0
 farewells: list[Callable[[], None]] = []
 
 _reaction: Reaction | None = None
-_before: dict[int, object] = {}  # handlers of the signals that are heard
+_before: dict[int, Any] = {}  # handlers of the signals that are heard
 _pipe: tuple[int, int] | None = None
 _mask: set[int] = set()  # signals that were blocked before a fork
 _busy = False  # the reader is reacting
@@ -149,7 +149,7 @@ def _forget() -> None:
     signal.set_wakeup_fd(-1)
     for number, handler in _before.items():
         # None: set by a library in C, so that Python does not know it.
-        signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
     _before.clear()
 
 

@@ -5,13 +5,10 @@ Standard library only, and nothing is run before it is asked for.
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import os
 import platform
 import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from rfxray import __version__
@@ -59,38 +56,18 @@ def commit(root: Path = ROOT, stamp: Path = STAMP) -> str:
 def versions() -> dict[str, str]:
     """Versions of rfxray, its commit, JAX, jaxlib and Python, by name."""
     found = {"rfxray": __version__, "commit": commit()}
-    for name in ("jax", "jaxlib"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
+    found |= {name: installed(name) for name in ("jax", "jaxlib")}
     return found | {"python": platform.python_version()}
+
+
+def installed(package: str) -> str:
+    """The version of a package, or `not installed`."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def line(found: dict[str, str] | None = None) -> str:
     """The same as one line."""
     return ", ".join(f"{name} {value}" for name, value in (found or versions()).items())
-
-
-def add_flag(parser: argparse.ArgumentParser) -> None:
-    """Adds `--version`, which prints that line."""
-    parser.add_argument(
-        "--version",
-        action=_Print,
-        nargs=0,
-        dest=argparse.SUPPRESS,
-        default=argparse.SUPPRESS,
-        help="print version, commit and those of JAX and Python",
-    )
-
-
-class _Print(argparse.Action):
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[object] | None,
-        option_string: str | None = None,
-    ) -> None:
-        print(line())
-        sys.exit(0)

@@ -7,18 +7,13 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from rfxray.data.special import SPECIAL
 from rfxray.errors import DataError
 
 ARCHIVE = re.compile(
     r"\.(zip|tar|tgz|tbz2?|txz|tzst|7z|rar|gz|bz2|xz|zst|z\d\d|(zip|7z|tar|rar)\.\d{3}|part\d\d+)$"
 )
 PACKED_TABLE = re.compile(r"\.(csv|tsv|json|jsonl|txt|md)\.\w+$")
-SPECIAL = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 def special(path: str | os.PathLike) -> str:

@@ -1,13 +1,10 @@
 """`--config.help`: every key of a config with its value, meaning and limits."""
 
 import argparse
-import os
-import sys
-from collections.abc import Sequence
 
 from rfxray.config.load import load_config
 from rfxray.config.schema import Key, Value, defaults, flatten, keys_of
-from rfxray.errors import ConfigError
+from rfxray.printing_flags import add_printing
 
 HELP = "--config.help"
 
@@ -51,27 +48,10 @@ def _limits(key: Key) -> str:
 
 def add_flag(parser: argparse.ArgumentParser) -> None:
     """Adds `--config.help` to a command that takes `--config`."""
-    parser.add_argument(
+    add_printing(
+        parser,
         HELP,
-        action=_Print,
-        nargs=0,
-        help="list every key with its value, meaning and limits, and exit; after --config FILE "
-        "those of that config",
+        lambda given: listing(getattr(given, "config", None)),
+        "list every key with its value, meaning and limits, and exit; after --config FILE those of "
+        "that config",
     )
-
-
-class _Print(argparse.Action):
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[object] | None,
-        option_string: str | None = None,
-    ) -> None:
-        try:
-            print(listing(getattr(namespace, "config", None)), flush=True)
-        except ConfigError as error:
-            parser.error(str(error))
-        except BrokenPipeError:  # `… | head`; Python would flush once more at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        parser.exit()

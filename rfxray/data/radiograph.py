@@ -35,6 +35,7 @@ from rfxray.data import grey as greys
 from rfxray.data.canonical import square, to_square
 from rfxray.data.decoded import Radiograph, Refused
 from rfxray.data.dicom import read_dicom
+from rfxray.data.special import SPECIAL
 from rfxray.errors import first_line
 
 __all__ = [
@@ -76,14 +77,6 @@ PREPROCESSING = {
         f"{greys.COLOURED_SHARE:g}",
         "beyond_bits_stored": f"in over {stored_values.BEYOND_SHARE:g}",
     },
-}
-
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
 }
 
 
@@ -130,7 +123,8 @@ def _content(path: str | os.PathLike) -> bytes:
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
         if kind != stat.S_IFREG:  # opening a FIFO would wait for its writer
-            raise Refused(f"not a regular file: {_KINDS.get(kind, 'a special file')}")
+            known = {**SPECIAL, stat.S_IFDIR: "a folder"}
+            raise Refused(f"not a regular file: {known.get(kind, 'a special file')}")
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             return file.read()

@@ -6,7 +6,6 @@ hash; only if the hashes differ, one host of each kind sends what it hashed.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ import jax
 import ml_collections
 
 import rfxray
+from rfxray import version
 from rfxray.config import kinds, schema
 from rfxray.errors import HostsDiffer
 from rfxray.runtime import distributed
@@ -98,7 +98,7 @@ def facts(
     for number, (path, fingerprint) in enumerate(data):
         # A path may differ: it is for the reader of the message, and not compared.
         found[f"config.data.dirs[{number}]"] = f"fingerprint {fingerprint[:16]}\0 ({path})"
-    found |= {f"version of {name}": _version(name) for name in PACKAGES}
+    found |= {f"version of {name}": version.installed(name) for name in PACKAGES}
     found["version of python"] = platform.python_version()
     found |= {
         name: str(value)
@@ -189,13 +189,6 @@ def difference(groups: list[tuple[list[int], Facts]]) -> str:
 def _hosts(numbers: list[int]) -> str:
     few = ", ".join(map(str, numbers[:8])) + (" …" if len(numbers) > 8 else "")
     return f"host{'s' * (len(numbers) > 1)} {few}"
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _source(place: Path) -> Facts:

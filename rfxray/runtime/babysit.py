@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rfxray import stop_signals, version
+from rfxray import stop_signals
+from rfxray.printing_flags import add_version
 from rfxray.runtime import status
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "launch" / "tpu"
@@ -219,7 +220,7 @@ def finish(plan: Plan, scripts: Scripts, end: End) -> int:
 
 def parse(argv: Sequence[str] | None = None) -> Plan:
     parser = argparse.ArgumentParser(prog="babysit.sh", description=__doc__)
-    version.add_flag(parser)
+    add_version(parser)
     parser.add_argument("--name", required=True)
     parser.add_argument("--run", required=True)
     for setting in ("poll", "stale", "grace", "futile"):

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterable
 
-from rfxray import version
+from rfxray.printing_flags import add_version
 
 # Codes that a person has to look at; they outweigh the 75 of other hosts, which are a consequence.
 STOPS = (78, 65, 70)
@@ -121,7 +121,7 @@ def judge(
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m rfxray.runtime.status", description=__doc__)
-    version.add_flag(parser)
+    add_version(parser)
     parser.add_argument("--attempt", default="", help="attempt to judge (default: the latest)")
     parser.add_argument("--stale", type=float, default=180, metavar="SECONDS")
     parser.add_argument("--grace", type=float, default=300, metavar="SECONDS")
