@@ -1,0 +1,360 @@
+"""Draws radiographs from a trained model: `python -m rfxray.sample --checkpoint WORKDIR --out DIR`.
+
+    --set view=PA --set age=63            requested of every image; the rest is unconditioned
+    --csv FILE                            … or of each a row of a table; its header names attributes
+    --like DATA                           … or what each radiograph of a data set (a folder) shows
+    --balance sex,race,view,age_decade    … or every combination of subgroups equally often
+    --grid cardiomegaly=absent,present    a table instead: the same noise under each value
+    --grid age=20,50,80                   … and columns by a second attribute
+    --nearest DATA                        beside each image the nearest one that it was trained on
+
+Attributes are view, sex, race, age, source and 14 findings (present or absent), all listed in
+rfxray/attributes/vocabulary.py. The command writes 16-bit PNG, DICOM Secondary Capture or
+ArrayRecord (--format), `grid.png` and `gallery.html` to look at, and `samples.json`, which names
+the `command` that draws them again. Memory does not grow with --n. To continue after an
+interruption, run the same command again: it keeps the checkpoint that it began with. A table
+(--grid) is held in memory and has no gallery; its folder must be empty, or hold what the same
+command wrote.
+"""
+
+import argparse
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rfxray.attributes import vocabulary
+from rfxray.command_line import ArgumentParser, add_allow_kind, refuse_unread, settings_given
+from rfxray.data.dataset import open_dataset
+from rfxray.errors import ConfigError
+from rfxray.sampling import requests, stream, tables
+from rfxray.sampling.pretrained import Model
+from rfxray.sampling.requests import Requests
+from rfxray.sampling.sampler import Settings
+from rfxray.sampling.solvers import SOLVERS, SPACINGS
+from rfxray.sampling.tables import Table
+
+GRID = ("steps", "shift", "spacing")  # unread if the times come from elsewhere
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleRequest:
+    """What the command was asked to draw.
+
+    Attributes:
+      checkpoint: Workdir of `rfxray.train`.
+      out: Directory that is written.
+      n: Number of images, or of images of each cell of a table.
+      first: Index of the first image among those of the seed.
+      format: One of `stream.FORMATS`.
+      settings: Settings that images are drawn with.
+      asked: Attributes requested of every image.
+      asks: Rows of attributes for the images, or a table.
+      ema: Relative width of the EMA profile.
+      step: Step of the checkpoint; the newest, or that which `out` began with, when None.
+      weak: Profile and step of the network of autoguidance.
+      nearest: Data set to compare the images with.
+      compile_only: Whether only to fill the compilation cache.
+      allow_kinds: Kinds outside of rfxray that may be run.
+      words: Words of the command line.
+    """
+
+    checkpoint: Path
+    out: Path
+    n: int
+    first: int
+    format: str
+    settings: Settings
+    asked: Mapping[str, str]
+    asks: Requests | Table
+    ema: float
+    step: int | None
+    weak: tuple[float, int | None] | None
+    nearest: str | None
+    compile_only: bool
+    allow_kinds: Sequence[str]
+    words: Sequence[str]
+
+    @property
+    def plan(self) -> stream.Plan:
+        """What the directory is to hold, unless it is a table."""
+        block = min(self.settings.batch_size, self.n)
+        return stream.Plan(self.n, self.first, block, self.format)
+
+    def command(self, model: Model) -> str:
+        """A command that draws the same when the run has continued: all steps are written out."""
+        words = ["python", "-m", "rfxray.sample", *self.words]
+        if self.step is None:
+            words += ["--step", str(model.source["step"])]
+        if self.weak and self.weak[1] is None:
+            # Without a step of its own it is of the step of the network that it guides.
+            words += ["--autoguide", f"{self.weak[0]}@{model.source['step']}"]
+        return shlex.join(words)
+
+
+def parse_weights(texts: Sequence[str]) -> tuple[tuple[tuple[str, ...], float], ...]:
+    """`["view+sex=1.5"]` as `((("view", "sex"), 1.5),)`.
+
+    Raises:
+      ConfigError: for what is not NAMES=WEIGHT, or a wrong name.
+    """
+    groups = []
+    for text in texts:
+        names, _, weight = text.partition("=")
+        try:
+            number = float(weight)
+        except ValueError:
+            raise ConfigError(f"--weight {text!r} is not NAMES=W, such as view+sex=2") from None
+        groups.append((tuple(vocabulary.lookup(name).name for name in names.split("+")), number))
+    return tuple(groups)
+
+
+def parse_numbers(flag: str, text: str) -> tuple[float, ...]:
+    """`"0.1,0.9"` as (0.1, 0.9).
+
+    Raises:
+      ConfigError: for anything except numbers between commas.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"{flag} must be numbers separated by commas, such as 1,0.5,0 (got {text!r})"
+        ) from None
+
+
+def parse_weak(text: str) -> tuple[float, int | None]:
+    """`"0.10@1000"` as the EMA profile and step (0.1, 1000), `"0.10"` as (0.1, None).
+
+    Raises:
+      ConfigError: for anything else.
+    """
+    profile, at, step = text.partition("@")
+    try:
+        return float(profile), int(step) if at else None
+    except ValueError:
+        raise ConfigError(
+            f"--autoguide {text!r} is not EMA or EMA@STEP, such as 0.10@1000"
+        ) from None
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """The settings that the flags give, if each of them is read."""
+    interval = parse_numbers("--interval", arguments.interval)
+    if len(interval) != 2:
+        raise ConfigError(f"--interval {arguments.interval!r} is not LOW,HIGH, such as 0.1,0.9")
+    if arguments.times is not None:
+        refuse_unread(arguments, GRID, "--times")
+    if arguments.solver == "adaptive":
+        refuse_unread(arguments, (*GRID, "times"), "--solver adaptive")
+    else:
+        refuse_unread(arguments, ["tolerance"], "a solver other than adaptive")
+    parsed = {
+        "times": () if arguments.times is None else parse_numbers("--times", arguments.times),
+        "weights": parse_weights(arguments.weight),
+        "interval": interval,
+    }
+    return Settings(**settings_given(arguments, Settings) | parsed)
+
+
+def asks_of(arguments: argparse.Namespace, asked: Mapping[str, str]) -> Requests | Table:
+    """What --grid, --csv, --like or --balance request, or only --set."""
+    given = [name for name in ("grid", "csv", "like", "balance") if getattr(arguments, name)]
+    if len(given) > 1:
+        raise ConfigError(f"--{given[0]} and --{given[1]} exclude each other; leave one out")
+    n, first = arguments.n, arguments.first_index
+    if arguments.grid:
+        if arguments.format != "png":
+            raise ConfigError("--grid is only written as png; leave --format out")
+        return Table(tables.parse_axes(arguments.grid, asked), asked, n, first)
+    if arguments.csv:
+        return requests.from_csv(arguments.csv, asked)
+    if arguments.like:
+        path, _, split = arguments.like.partition(":")
+        return requests.from_dataset(open_dataset(path), split or "train", asked, n, first)
+    if arguments.balance:
+        return requests.balanced(arguments.balance.split(","), asked, arguments.seed)
+    return requests.alike(asked)
+
+
+def request_of(arguments: argparse.Namespace, words: Sequence[str]) -> SampleRequest:
+    """The request that the parsed flags make.
+
+    Raises:
+      ConfigError, DataError: for flags that are wrong, do not go together or name no data.
+    """
+    asked, n, first = vocabulary.parse(arguments.set), arguments.n, arguments.first_index
+    if n < 1 or first < 0 or first + n > 2**32:
+        raise ConfigError(
+            "--n must be at least 1, --first-index at least 0, and their sum at most 2³² "
+            f"(got --n {n} and --first-index {first})"
+        )
+    if arguments.format not in stream.FORMATS:
+        raise ConfigError(f"no --format {arguments.format!r}, only {', '.join(stream.FORMATS)}")
+    return SampleRequest(
+        checkpoint=arguments.checkpoint,
+        out=arguments.out,
+        n=n,
+        first=first,
+        format=arguments.format,
+        settings=settings_of(arguments),
+        asked=asked,
+        asks=asks_of(arguments, asked),
+        ema=arguments.ema,
+        step=arguments.step,
+        weak=parse_weak(arguments.autoguide) if arguments.autoguide else None,
+        nearest=arguments.nearest,
+        compile_only=arguments.compile_only,
+        allow_kinds=arguments.allow_kind,
+        words=words,
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `rfxray sample`; its `--help` begins with this file's docstring."""
+    p = ArgumentParser(
+        prog="python -m rfxray.sample",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    d = Settings(guidance=2.0)
+    add = p.add_argument
+    add(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="WORKDIR",
+        help="--workdir of rfxray train",
+    )
+    add("--out", required=True, type=Path, metavar="DIR", help="folder to create, or to resume in")
+    add("--n", type=int, default=16, help="images, or images per cell of a --grid (default: 16)")
+    add = p.add_argument_group("what is requested").add_argument
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="attribute of each image, such as age=63 (years); repeatable (default: unconditioned)",
+    )
+    add(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE,…",
+        help="table with a row per value; given twice, rows and columns (default: no table)",
+    )
+    add(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="table with the attributes of one image per row, their names in the header; reused "
+        "from its first row if --n is larger (default: none)",
+    )
+    add(
+        "--like",
+        metavar="DATA[:SPLIT]",
+        help="data set folder; each image is requested with the attributes of one of its "
+        "radiographs, in order (default: none; SPLIT: train)",
+    )
+    add(
+        "--balance",
+        metavar="NAMES",
+        help="draw every combination of the values of these attributes equally often, such as "
+        "sex,race,view,age_decade (default: none)",
+    )
+    add = p.add_argument_group(
+        "how it is drawn (docs/sampling.md)", "Time 1 is pure noise, time 0 the finished image."
+    ).add_argument
+    add(
+        "--guidance",
+        type=float,
+        default=d.guidance,
+        help="weight of the requested attributes (classifier-free guidance): 1 is off, higher "
+        f"shows them more strongly (default: {d.guidance:g})",
+    )
+    add(
+        "--weight",
+        action="append",
+        default=[],
+        metavar="NAMES=W",
+        help="guidance weight of a group of attributes, such as view+sex=2, repeatable; all others "
+        "have --guidance (default: one group)",
+    )
+    add("--interval", default="0,1", metavar="LOW,HIGH", help="times with guidance (default: 0,1)")
+    add(
+        "--rescale",
+        type=float,
+        default=d.rescale,
+        help=f"share (0 to 1) of the contrast added by guidance to remove (default: {d.rescale:g})",
+    )
+    add(
+        "--optimised",
+        action="store_true",
+        help="CFG-Zero*: fit the scale of the unconditioned prediction to the conditioned one, and "
+        "skip the first step (default: off)",
+    )
+    add(
+        "--autoguide",
+        metavar="EMA[@STEP]",
+        help="guide away from a weaker network of this run instead of the unconditioned one: its "
+        "--ema and --step, such as 0.10@1000 (default: none; STEP: the same step)",
+    )
+    solvers = ", ".join((*SOLVERS, "adaptive"))
+    add("--solver", default=d.solver, help=f"{solvers} (default: {d.solver})")
+    add("--steps", type=int, help=f"solver steps from noise to image (default: {d.steps})")
+    add(
+        "--shift",
+        type=float,
+        help=f"above 1 takes more of the steps near noise, below 1 fewer (default: {d.shift:g})",
+    )
+    add("--spacing", help=f"{' or '.join(SPACINGS)} (more near the image) (default: {d.spacing})")
+    add("--times", metavar="1,…,0", help="all times (default: from --steps, --shift, --spacing)")
+    add(
+        "--tolerance",
+        type=float,
+        help=f"error allowed in a step of --solver adaptive (default: {d.tolerance:g})",
+    )
+    add(
+        "--churn",
+        type=float,
+        default=d.churn,
+        help="fresh noise added in each step, with --solver euler: 0 is none, 1 the amount in the "
+        f"SiT paper, 2 that in the SiT code (default: {d.churn:g})",
+    )
+    which = p.add_argument_group("which, and as what")
+    add = which.add_argument
+    add(
+        "--ema",
+        type=float,
+        default=0.05,
+        help="which average of the weights: its width as a fraction of the training so far "
+        "(default: 0.05)",
+    )
+    add(
+        "--step", type=int, help="training step of the checkpoint (default: newest, or as in --out)"
+    )
+    add(
+        "--seed",
+        type=int,
+        default=d.seed,
+        help=f"seed of the noise; image i of a seed always has the same noise (default: {d.seed})",
+    )
+    add("--first-index", type=int, default=0, help="number i of the first image (default: 0)")
+    add(
+        "--batch-size",
+        type=int,
+        default=d.batch_size,
+        help=f"images drawn at once; fewer need less memory (default: {d.batch_size})",
+    )
+    add("--format", default="png", help=f"{', '.join(stream.FORMATS)} (default: png)")
+    add(
+        "--nearest",
+        metavar="DATA",
+        help="data set folder of the training; nearest.png shows the most similar training image "
+        "beside each of the first images (default: none)",
+    )
+    add(
+        "--compile-only", action="store_true", help="only fill the compilation cache (default: off)"
+    )
+    add_allow_kind(which)
+    return p
