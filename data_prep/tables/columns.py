@@ -10,42 +10,20 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data_prep.tables.ages import likely_age, read_age
-from data_prep.tables.views import likely_view, read_view
+from rfxray.attributes import spellings
+from rfxray.attributes.ages import likely_age, read_age
 from rfxray.attributes.states import State
+from rfxray.attributes.views import likely_view
 from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, INDEX, NAMES, encode_value
 from rfxray.errors import ConfigError, DataError
 
 IDENTIFIERS = ("image", "patient", "study", "split")
 FINDINGS = "findings"  # a column that lists several in one cell; see sources/findings.py
-_BLANK = {"", "unknown", "unk", "none", "nan", "na", "n/a", "null", "?", "[]"}
 
-
-# By attribute: the code in a table, folded → the value of the attribute.
-_CODES: dict[str, dict[str, str]] = {
-    "sex": {
-        **dict.fromkeys(("female", "woman", "weiblich", "femenino", "feminino", "mujer"), "F"),
-        **dict.fromkeys(("male", "man", "männlich", "masculino", "hombre"), "M"),
-    },
-    "race": {
-        "caucasian": "White",
-        "white or caucasian": "White",
-        "black or african american": "Black",
-        "african american": "Black",
-    },
-}
-
-# A mark such as x says that a finding is present; a blank beside it says nothing. A lone minus is
-# not here: it negates in one table and means "no entry" in another.
-_FINDINGS = {
-    **dict.fromkeys(
-        ("1", "+1", "+", "present", "positive", "pos", "yes", "y", "true", "t", "x", "✓", "✔"),
-        (1.0, State.POSITIVE),
-    ),
-    **dict.fromkeys(
-        ("0", "-0", "absent", "negative", "neg", "no", "n", "false", "f"), (0.0, State.NEGATIVE)
-    ),
-    **dict.fromkeys(("-1", "uncertain"), (0.0, State.UNCERTAIN)),
+_STATES = {
+    "present": (1.0, State.POSITIVE),
+    "absent": (0.0, State.NEGATIVE),
+    spellings.UNCERTAIN: (0.0, State.UNCERTAIN),
 }
 # What to offer for cells that are close to one of these, but not certain enough to be read so
 _LIKELY_FINDINGS = {
@@ -67,20 +45,17 @@ _SPLITS = {
 def understand(name: str, text: str) -> tuple[float, State] | None:
     """A cell of the column of an attribute as (number, state); None where it is not understood.
 
-    Blank is `UNLABELLED`. A finding is 1 / 0 / -1, a mark or a word for it; views and ages are read
-    by `views` and `ages`; another category is its value or a common code for it.
+    Blank is `UNLABELLED`. Ages are read by `ages`, categories and findings by `spellings`.
     """
     cell = text.strip().lower()
-    if cell in _BLANK:
+    if cell in spellings.BLANK:
         return 0.0, State.UNLABELLED
     if name in FINDING_NAMES:
-        return _FINDINGS.get(re.sub(r"(?<=\d)[.,]0*$", "", cell))
-    if name == "view":
-        value = read_view(cell)
-    elif name == "age":
+        return _STATES.get(spellings.read(name, cell) or "")
+    if name == "age":
         value = read_age(cell)
     else:
-        value = _CODES.get(name, {}).get(_fold(cell), cell)
+        value = spellings.read(name, cell) or cell
     try:
         return (encode_value(name, value)[0], State.STATED) if value is not None else None
     except ConfigError:
@@ -101,13 +76,14 @@ def likely(name: str, text: str) -> str:
     if set(cell) <= set("-–—."):
         return "unknown"
     values = {value.lower(): value for value in ATTRIBUTES[INDEX[name]].values}
-    near = difflib.get_close_matches(cell, values | _CODES.get(name, {}), n=1, cutoff=0.75)
-    return (values | _CODES.get(name, {}))[near[0]] if near else ""
+    values |= spellings.CODES.get(name, {})
+    near = difflib.get_close_matches(cell, values, n=1, cutoff=0.75)
+    return values[near[0]] if near else ""
 
 
 def identifier(text: str) -> str:
     """The id of a patient or study as a table has it; empty where it says that there is none."""
-    return "" if text.strip().lower() in _BLANK else text.strip()
+    return "" if text.strip().lower() in spellings.BLANK else text.strip()
 
 
 def split_of(text: str) -> str | None:
@@ -125,10 +101,6 @@ def official_split(text: str, path: Path, line: int) -> str:
     if split is None and identifier(text):
         raise DataError(f"{path} line {line} has a split {text.strip()!r}, which we do not know")
     return split or ""
-
-
-def _fold(cell: str) -> str:
-    return re.sub(r"[\s_-]+", " ", cell).strip()
 
 
 # ---------------------------------------------------------------------------------------------

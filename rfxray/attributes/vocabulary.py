@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
+from rfxray.attributes import spellings
+from rfxray.attributes.ages import read_age
 from rfxray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -178,7 +181,9 @@ def lookup(name: str) -> Attribute:
 
 
 def encode_value(name: str, value: str | float | None) -> tuple[float, bool]:
-    """One value as (number, known); None and "unknown" are not known.
+    """One value as (number, known), in the spellings that tables have too (`Female`, `1`, `063Y`).
+
+    None, "unknown" and what a finding's −1 ("uncertain") says are not known.
 
     Raises:
       ConfigError: for a value outside the vocabulary or the range, with the nearest valid ones.
@@ -188,10 +193,7 @@ def encode_value(name: str, value: str | float | None) -> tuple[float, bool]:
     if text.lower() == UNKNOWN:
         return 0.0, False
     if attribute.continuous:
-        try:
-            number = float(text)
-        except ValueError:
-            number = float("nan")
+        number = _number(text)
         if not attribute.low <= number <= attribute.high:
             raise ConfigError(
                 f"{attribute.name}={text} is not a number of {attribute.unit} from "
@@ -199,14 +201,42 @@ def encode_value(name: str, value: str | float | None) -> tuple[float, bool]:
             )
         return number, True
     folded = [v.lower() for v in attribute.values]
-    if text.lower() in folded:
-        return float(folded.index(text.lower())), True
-    near = difflib.get_close_matches(text.lower(), folded, n=1, cutoff=0.5)
-    hint = f"; did you mean {attribute.values[folded.index(near[0])]}?" if near else ""
+    word = text.lower()
+    read = None if word in folded else spellings.read(attribute.name, word)
+    if read == spellings.UNCERTAIN:
+        return 0.0, False
+    word = (read or word).lower()
+    if word in folded:
+        return float(folded.index(word)), True
+    codes = spellings.CODES.get(attribute.name, {})
+    spelled = codes | dict(zip(folded, attribute.values, strict=True))
+    near = difflib.get_close_matches(word, spelled, n=1, cutoff=0.5)
+    hint = f"; did you mean {spelled[near[0]]}?" if near else ""
     raise ConfigError(
         f"{attribute.name} has no value {text!r}, only {', '.join(attribute.values)} "
         f"or {UNKNOWN}{hint}"
     )
+
+
+def _number(text: str) -> float:
+    """A number, or an age as tables have it (`063Y`); NaN for anything else."""
+    try:
+        return float(text)
+    except ValueError:
+        age = read_age(text.lower())
+        return math.nan if age is None else age
+
+
+def written(name: str, value: str | float | None) -> str:
+    """A value as we write it: `F` for `Female`, `63` for `063Y`, `unknown` for −1.
+
+    Raises:
+      ConfigError: see `encode_value`.
+    """
+    number = decode_value(name, *encode_value(name, value))
+    if number is None:
+        return UNKNOWN
+    return number if isinstance(number, str) else f"{np.float32(number):.9g}"
 
 
 def decode_value(name: str, number: float, known: bool) -> str | float | None:
@@ -255,10 +285,9 @@ def parse(assignments: Sequence[str]) -> dict[str, str]:
         if not separator or not value:
             raise ConfigError(f"{assignment!r} is not NAME=VALUE, such as view=PA")
         attribute = lookup(name)
-        encode_value(name, value)
         if attribute.name in values:
             raise ConfigError(f"{attribute.name} is given twice")
-        values[attribute.name] = value.strip()
+        values[attribute.name] = written(name, value)
     encode(values)
     return values
 

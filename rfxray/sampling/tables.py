@@ -130,7 +130,5 @@ def parse_axes(texts: Sequence[str], asked: Mapping[str, str]) -> dict[str, list
         name = vocabulary.lookup(name).name
         if name in axes or name in asked:
             raise ConfigError(f"--grid {name} is given twice, or by --set too")
-        axes[name] = [value.strip() for value in values.split(",")]
-        for value in axes[name]:
-            vocabulary.encode_value(name, value)
+        axes[name] = [vocabulary.written(name, value) for value in values.split(",")]
     return axes

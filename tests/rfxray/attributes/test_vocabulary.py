@@ -79,11 +79,51 @@ def test_unknown_encodes_like_a_missing_attribute(value):
 
 
 @pytest.mark.parametrize(
+    ("name", "spelled", "value"),
+    [
+        ("sex", ["Female", "FEMALE ", "woman", "f", "F"], "F"),
+        ("view", ["pa", "Postero-Anterior", "Chest PA erect"], "PA"),
+        ("race", ["Caucasian", "white_or_caucasian"], "White"),
+        ("source", ["NIH"], "nih"),
+        ("cardiomegaly", ["1", "1.0", "1,0", "+", "yes", "True", "x", 1, 1.0, True], "present"),
+        ("no_finding", ["0", "0.0", "no", "negative", 0, np.float32(0), np.False_], "absent"),
+        ("edema", ["-1", "-1.0", "−1.0", "uncertain", -1, -1.0], None),
+        ("age", ["63", "63.0", "63,0", "063Y", "63 years", 63, np.int64(63)], 63.0),
+        ("age", ["018M", "18 months", 1.5], pytest.approx(1.5, abs=1e-3)),
+        ("age", ["010W", "70 days", "070D"], pytest.approx(70 / 365.25)),
+    ],
+)
+def test_values_are_read_as_tables_spell_them(name, spelled, value):
+    for text in spelled:
+        assert vocabulary.decode_value(name, *vocabulary.encode_value(name, text)) == value, text
+
+
+def test_parsed_values_are_written_in_one_spelling():
+    asked = ["sex=Female", "age=063Y", "cardiomegaly=1.0", "edema=-1", "view=ap supine"]
+    assert vocabulary.parse(asked) == {
+        "sex": "F",
+        "age": "63",
+        "cardiomegaly": "present",
+        "edema": "unknown",
+        "view": "AP",
+    }
+
+
+@pytest.mark.parametrize(
     ("texts", "parts"),
     [
         (["veiw=PA"], ["veiw", "view"]),
         (["pleural_efusion=present"], ["pleural_effusion"]),
         (["sex=Z"], ["sex", "'Z'", "F, M"]),
+        (["sex=femal"], ["did you mean F?"]),
+        (["sex=1"], ["sex", "'1'"]),
+        (["view=uncertain"], ["view", "'uncertain'"]),
+        (["source=1"], ["source"]),
+        (["edema=2"], ["edema", "'2'"]),
+        (["edema=nan"], ["edema", "'nan'"]),
+        (["age=121Y"], ["age=121Y"]),
+        (["age=>89"], ["age=>89"]),
+        (["age=inf"], ["age=inf"]),
         (["view=latral"], ["lateral?"]),
         (["age=121"], ["age=121", "years", "120"]),
         (["age=-1"], ["age=-1"]),

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from data_prep.tables.views import read_view
+from rfxray.attributes.views import read_view
 
 FRAMES = ["{}", "{} view", "chest {}", "CXR-{}", "{}.", "{}, portable", "mobile_{}"]
 POSTURES = ["", "erect", "semi-erect", "semi erect", "Upright", "SUPINE", "sitting", "horizontal"]
