@@ -110,7 +110,8 @@ def speak_utf8() -> None:
 
     In a locale such as `de_DE` (Latin-1) Python would read and write our files in that encoding.
     Its UTF-8 mode can only be chosen at the start, so this process starts once more under the same
-    number. What a terminal's encoding lacks is shown as `\\u2192`.
+    number: for a command's process only, never within a notebook or another program. What a
+    terminal's encoding lacks is shown as `\\u2192`.
     """
     ours = locale.getencoding().replace("-", "").lower() == "utf8"
     if not (sys.flags.utf8_mode or ours or sys.flags.ignore_environment):
@@ -124,13 +125,18 @@ def speak_utf8() -> None:
 class ArgumentParser(argparse.ArgumentParser):
     """Answers a wrong flag in one line and with the exit code of a bad configuration.
 
-    Every parser has `--version`.
+    Every parser has `--version`. One that reads the words of its own process makes it speak UTF-8.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
-        speak_utf8()
         super().__init__(*args, **kwargs)
         add_version(self)
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        if (args[0] if args else kwargs.get("args")) is None:
+            # The process is the command: no other program has called it.
+            speak_utf8()
+        return super().parse_known_args(*args, **kwargs)
 
     def error(self, message):
         command = self.prog.removeprefix("python -m ")

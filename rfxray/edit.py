@@ -433,8 +433,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parser().parse_args(argv)
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser().parse_args(words)
     with exit_on_error("rfxray.edit"):
         distributed.start()
         stop_signals.hear_again()  # on several hosts JAX takes SIGTERM, for what only training does

@@ -71,8 +71,8 @@ def draw(model: Model, request: SampleRequest) -> np.ndarray:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parser().parse_args(argv)
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser().parse_args(words)
     with exit_on_error("rfxray.sample"):
         distributed.start()
         stop_signals.hear_again()  # on several hosts JAX takes SIGTERM, for what only training does

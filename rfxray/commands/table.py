@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from rfxray import stop_signals, version
-from rfxray.command_line import exit_on_error
+from rfxray.command_line import exit_on_error, speak_utf8
 from rfxray.errors import ConfigError
 
 COMMANDS = {
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
       SystemExit: with code 78 for a name that is not in the table, else as the command ends.
     """
+    if argv is None:
+        speak_utf8()
     name, *flags = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("--help", "-h"):
         print(listing())

@@ -15,7 +15,9 @@ SHOW = """
 import locale, sys
 from pathlib import Path
 from rfxray.command_line import ArgumentParser
-ArgumentParser(prog="show").parse_args([])
+parser = ArgumentParser(prog="show")
+parser.add_argument("file")
+parser.parse_args()
 print(sys.flags.utf8_mode, locale.getencoding(), "→ ä")
 Path(sys.argv[1]).write_text("→ ä")
 """
@@ -56,6 +58,38 @@ def test_files_are_utf8_in_every_locale(tmp_path, variables, shown):
     assert file.read_bytes().decode() == "→ ä"
     if shown is not None:
         assert done.stdout.decode().rstrip().endswith(shown)
+
+
+EMBEDDED = """
+import os, sys
+os.execv = lambda *_: os._exit(3)
+from rfxray import sample, edit
+from rfxray.commands import table
+sample.parser().parse_args(["--checkpoint", "run", "--out", "out"])
+for main in (sample.main, edit.main, lambda words: table.main(["sample", *words])):
+    try:
+        main(["--help"])
+    except SystemExit as stopped:
+        assert stopped.code == 0, stopped.code
+print(sys.flags.utf8_mode)
+"""
+
+
+def test_program_that_calls_a_command_is_not_started_again():
+    ascii_only = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    variables = {"PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "utf-8", **ascii_only}
+    done = run(["-c", EMBEDDED], variables)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert done.stdout.splitlines()[-1] == "0"
+
+
+@pytest.mark.parametrize("words", [["-m", "rfxray"], ["-m", "rfxray.sample"]])
+def test_command_speaks_utf8_in_an_ascii_locale(words):
+    variables = {"PATH": "/usr/bin:/bin", "LC_ALL": "POSIX", "PYTHONUTF8": "0"}
+    done = run([*words, "--help"], {**variables, "PYTHONCOERCECLOCALE": "0"})
+    assert done.returncode == 0, done.stderr[-500:]
+    assert "usage" in done.stdout
+    assert "\\u" not in done.stdout
 
 
 def test_platform_that_is_not_installed_is_refused_in_one_line(environment, tmp_path):
