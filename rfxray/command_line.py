@@ -28,7 +28,8 @@ def refuse_unread(arguments: argparse.Namespace, names: Iterable[str], why: str)
       why: Reason for it, such as `--times`.
     """
     if given := [name for name in names if getattr(arguments, name) is not None]:
-        raise ConfigError(f"{why} does not read --{given[0]}; leave it out")
+        flag = given[0].replace("_", "-")
+        raise ConfigError(f"{why} does not read --{flag}; leave it out")
 
 
 def settings_given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:

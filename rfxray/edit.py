@@ -28,6 +28,7 @@ import numpy as np
 
 from rfxray import stop_signals
 from rfxray.attributes import vocabulary
+from rfxray.attributes.listing import add_list
 from rfxray.attributes.vocabulary import INDEX, Attributes
 from rfxray.causes import logistic
 from rfxray.causes.abduction import counterfactual
@@ -294,6 +295,7 @@ def parser() -> argparse.ArgumentParser:
     )
     d = EditSettings()
     add = p.add_argument
+    add_list(p)
     add(
         "--checkpoint",
         required=True,

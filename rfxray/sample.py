@@ -29,7 +29,7 @@ def run(request: SampleRequest) -> None:
     """
     out, asks, settings = request.out, request.asks, request.settings
     samples.refuse_folder(out)
-    trained_on = open_dataset(request.nearest) if request.nearest else None
+    trained_on = open_dataset(request.nearest) if request.nearest is not None else None
     # Without --step the checkpoint is that which the folder was begun with, if it was: the training
     # run may have continued since.
     step = stream.begun_step(out, request.checkpoint) if request.step is None else request.step

@@ -8,8 +8,8 @@
     --grid age=20,50,80                   … and columns by a second attribute
     --nearest DATA                        beside each image the nearest one that it was trained on
 
-Attributes are view, sex, race, age, source and 14 findings (present or absent), all listed in
-rfxray/attributes/vocabulary.py. The command writes 16-bit PNG, DICOM Secondary Capture or
+Attributes are view, sex, race, age, source and 14 findings (present or absent); --list prints all
+with their values. The command writes 16-bit PNG, DICOM Secondary Capture or
 ArrayRecord (--format), `grid.png` and `gallery.html` to look at, and `samples.json`, which names
 the `command` that draws them again. Memory does not grow with --n. To continue after an
 interruption, run the same command again: it keeps the checkpoint that it began with. A table
@@ -24,7 +24,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rfxray.attributes import vocabulary
-from rfxray.command_line import ArgumentParser, add_allow_kind, refuse_unread, settings_given
+from rfxray.attributes.listing import add_list
+from rfxray.command_line import (
+    ArgumentParser,
+    add_allow_kind,
+    local_path,
+    refuse_unread,
+    settings_given,
+)
 from rfxray.data.dataset import open_dataset
 from rfxray.errors import ConfigError
 from rfxray.sampling import requests, stream, tables
@@ -56,6 +63,7 @@ class SampleRequest:
       nearest: Data set to compare the images with.
       compile_only: Whether only to fill the compilation cache.
       allow_kinds: Kinds outside of rfxray that may be run.
+      anonymous: Whether the record of the command leaves out the name of the table.
       words: Words of the command line.
     """
 
@@ -73,23 +81,40 @@ class SampleRequest:
     nearest: str | None
     compile_only: bool
     allow_kinds: Sequence[str]
+    anonymous: bool
     words: Sequence[str]
 
     @property
     def plan(self) -> stream.Plan:
         """What the directory is to hold, unless it is a table."""
         block = min(self.settings.batch_size, self.n)
-        return stream.Plan(self.n, self.first, block, self.format)
+        names: tuple[str, ...] = ()
+        if isinstance(self.asks, Requests) and self.asks.names:
+            names = tuple(map(self.asks.name, range(self.first, self.first + self.n)))
+        return stream.Plan(self.n, self.first, block, self.format, names)
 
     def command(self, model: Model) -> str:
         """A command that draws the same when the run has continued: all steps are written out."""
         words = ["python", "-m", "rfxray.sample", *self.words]
+        if self.anonymous:
+            words = _without_table(words)
         if self.step is None:
             words += ["--step", str(model.source["step"])]
         if self.weak and self.weak[1] is None:
             # Without a step of its own it is of the step of the network that it guides.
             words += ["--autoguide", f"{self.weak[0]}@{model.source['step']}"]
         return shlex.join(words)
+
+
+def _without_table(words: Sequence[str]) -> list[str]:
+    """The words of a command, TABLE for the file of --csv: its name may be that of a patient."""
+    hidden, after = [], False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        is_csv = flag.startswith("--cs") and "--csv".startswith(flag)
+        hidden.append("TABLE" if after else "--csv=TABLE" if is_csv and equals else word)
+        after = is_csv and not equals
+    return hidden
 
 
 def parse_weights(texts: Sequence[str]) -> tuple[tuple[tuple[str, ...], float], ...]:
@@ -157,22 +182,36 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     return Settings(**settings_given(arguments, Settings) | parsed)
 
 
-def asks_of(arguments: argparse.Namespace, asked: Mapping[str, str]) -> Requests | Table:
-    """What --grid, --csv, --like or --balance request, or only --set."""
-    given = [name for name in ("grid", "csv", "like", "balance") if getattr(arguments, name)]
+def asks_of(arguments: argparse.Namespace, asked: Mapping[str, str], n: int) -> Requests | Table:
+    """What --grid, --csv, --like or --balance request of n images, or only --set."""
+    ways = ("grid", "csv", "like", "balance")
+    given = [name for name in ways if getattr(arguments, name) is not None]
     if len(given) > 1:
         raise ConfigError(f"--{given[0]} and --{given[1]} exclude each other; leave one out")
-    n, first = arguments.n, arguments.first_index
-    if arguments.grid:
+    first = arguments.first_index
+    if arguments.csv is None:
+        refuse_unread(arguments, ("per_row", "file_names"), "a command without --csv")
+        if arguments.anonymous:
+            raise ConfigError("a command without --csv does not read --anonymous; leave it out")
+    if arguments.grid is not None:
         if arguments.format != "png":
             raise ConfigError("--grid is only written as png; leave --format out")
         return Table(tables.parse_axes(arguments.grid, asked), asked, n, first)
-    if arguments.csv:
-        return requests.from_csv(arguments.csv, asked)
-    if arguments.like:
+    if arguments.csv is not None:
+        if arguments.anonymous and arguments.file_names is not None:
+            raise ConfigError(
+                "--anonymous numbers the files, --file-names names them; leave one out"
+            )
+        per_row = 1 if arguments.per_row is None else arguments.per_row
+        if not 1 <= per_row < 2**32:
+            raise ConfigError(f"--per-row must be at least 1 and below 2³² (got {per_row})")
+        return requests.from_csv(
+            arguments.csv, asked, per_row, arguments.file_names, arguments.anonymous
+        )
+    if arguments.like is not None:
         path, _, split = arguments.like.partition(":")
         return requests.from_dataset(open_dataset(path), split or "train", asked, n, first)
-    if arguments.balance:
+    if arguments.balance is not None:
         return requests.balanced(arguments.balance.split(","), asked, arguments.seed)
     return requests.alike(asked)
 
@@ -183,12 +222,19 @@ def request_of(arguments: argparse.Namespace, words: Sequence[str]) -> SampleReq
     Raises:
       ConfigError, DataError: for flags that are wrong, do not go together or name no data.
     """
-    asked, n, first = vocabulary.parse(arguments.set), arguments.n, arguments.first_index
-    if n < 1 or first < 0 or first + n > 2**32:
-        raise ConfigError(
-            "--n must be at least 1, --first-index at least 0, and their sum at most 2³² "
-            f"(got --n {n} and --first-index {first})"
-        )
+    asked, first = vocabulary.parse(arguments.set), arguments.first_index
+    n = 16 if arguments.n is None else arguments.n
+    _refuse_range(n, first)
+    asks = asks_of(arguments, asked, n)
+    if isinstance(asks, Requests) and arguments.csv is not None:
+        if arguments.n is None:
+            n = max(1, asks.images - first)
+            _refuse_range(n, first)
+        if asks.names and first + n > asks.images:
+            raise ConfigError(
+                f"--file-names names {asks.images} images, not image {first} to {first + n - 1}; "
+                "lower --n, or leave it out"
+            )
     if arguments.format not in stream.FORMATS:
         raise ConfigError(f"no --format {arguments.format!r}, only {', '.join(stream.FORMATS)}")
     return SampleRequest(
@@ -199,15 +245,24 @@ def request_of(arguments: argparse.Namespace, words: Sequence[str]) -> SampleReq
         format=arguments.format,
         settings=settings_of(arguments),
         asked=asked,
-        asks=asks_of(arguments, asked),
+        asks=asks,
         ema=arguments.ema,
         step=arguments.step,
-        weak=parse_weak(arguments.autoguide) if arguments.autoguide else None,
+        weak=parse_weak(arguments.autoguide) if arguments.autoguide is not None else None,
         nearest=arguments.nearest,
         compile_only=arguments.compile_only,
         allow_kinds=arguments.allow_kind,
+        anonymous=arguments.anonymous,
         words=words,
     )
+
+
+def _refuse_range(n: int, first: int) -> None:
+    if n < 1 or first < 0 or first + n > 2**32:
+        raise ConfigError(
+            "--n must be at least 1, --first-index at least 0, and their sum at most 2³² "
+            f"(got --n {n} and --first-index {first})"
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -222,12 +277,23 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--checkpoint",
         required=True,
-        type=Path,
+        type=local_path,
         metavar="WORKDIR",
         help="--workdir of rfxray train",
     )
-    add("--out", required=True, type=Path, metavar="DIR", help="folder to create, or to resume in")
-    add("--n", type=int, default=16, help="images, or images per cell of a --grid (default: 16)")
+    add(
+        "--out",
+        required=True,
+        type=local_path,
+        metavar="DIR",
+        help="folder to create, or to resume in",
+    )
+    add(
+        "--n",
+        type=int,
+        help="images, or images per cell of a --grid (default: 16, or all that --csv requests)",
+    )
+    add_list(p)
     add = p.add_argument_group("what is requested").add_argument
     add(
         "--set",
@@ -239,16 +305,34 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--grid",
         action="append",
-        default=[],
         metavar="NAME=VALUE,…",
         help="table with a row per value; given twice, rows and columns (default: no table)",
     )
     add(
         "--csv",
-        type=Path,
+        type=local_path,
         metavar="FILE",
         help="table with the attributes of one image per row, their names in the header; reused "
-        "from its first row if --n is larger (default: none)",
+        "from its first row if --n is larger; columns image_id and path go into samples.json only "
+        "(default: none)",
+    )
+    add(
+        "--per-row",
+        type=int,
+        metavar="K",
+        help="images of each row of --csv, each with a noise of its own (default: 1)",
+    )
+    add(
+        "--file-names",
+        metavar="COLUMN",
+        help="column of --csv that names the files; _0, _1, … follow if --per-row is above 1 "
+        "(default: sample_00000, …)",
+    )
+    add(
+        "--anonymous",
+        action="store_true",
+        help="carry nothing of --csv except attributes: no image_id, path or file name (default: "
+        "off)",
     )
     add(
         "--like",

@@ -3,19 +3,22 @@
 import csv
 import dataclasses
 import hashlib
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from rfxray.attributes import vocabulary
+from rfxray.attributes import spellings, vocabulary
 from rfxray.attributes.states import known_from_states
 from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX, Attributes, Values
 from rfxray.data.dataset import Dataset, Records
 from rfxray.errors import ConfigError, DataError
+from rfxray.sampling.file_names import file_stem, refuse_alike
 
+NOTED = ("image_id", "path")  # columns of a table for the sidecar only
 DECADES = tuple(range(20, 90, 10))  # of `age_decade`: adults, to where the sets are dense
 
 
@@ -27,15 +30,26 @@ class Requests:
       attributes: The rows, [rows, 19].
       first: Index of the image that is requested with the first row.
       ages: Seed of the years, 0 to 9, that are added to the age of each image; None adds none.
+      per_row: Number of images of each row, one after another, each with a noise of its own.
+      notes: Further entries of `samples.json` only, for the images of each row; empty for nothing.
+      names: Name of the file of each row, without its ending; empty for numbers.
     """
 
     attributes: Attributes
     first: int = 0
     ages: int | None = None
+    per_row: int = 1
+    notes: tuple[Mapping[str, str], ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> int:
+        """Number of images until the first row is requested again."""
+        return len(self.attributes.values) * self.per_row
 
     def rows(self, numbers: np.ndarray) -> Attributes:
         """The attributes of these images, [n, 19], from their indices [n]."""
-        places = (np.asarray(numbers) - self.first) % len(self.attributes.values)
+        places = self._place(np.asarray(numbers))
         values, known = map(np.asarray, self.attributes.rows(places))
         if self.ages is not None:
             # By a counter, so that no image needs those before it.
@@ -45,13 +59,28 @@ class Requests:
             ]
         return Attributes(values, known)
 
+    def note(self, number: int) -> Mapping[str, str]:
+        """The note of an image, from its index; empty if there is none."""
+        return self.notes[self._place(number)] if self.notes else {}
+
+    def name(self, number: int) -> str:
+        """The name of the file of an image, if the rows have names."""
+        name = self.names[self._place(number)]
+        return name if self.per_row == 1 else f"{name}_{(number - self.first) % self.per_row}"
+
     def fingerprint(self) -> str:
         """sha256 of all that decides what is requested, hex."""
         digest = hashlib.sha256(np.asarray(self.attributes.values, "<f4").tobytes())
         digest.update(np.asarray(self.attributes.known).tobytes())
         if self.ages is not None:
             digest.update(str(self.ages).encode())
+        further = (self.per_row, [dict(note) for note in self.notes], self.names)
+        digest.update(json.dumps(further).encode())
         return digest.hexdigest()
+
+    def _place(self, numbers):
+        """The row of each image."""
+        return (numbers - self.first) // self.per_row % len(self.attributes.values)
 
 
 def alike(asked: Values) -> Requests:
@@ -59,42 +88,95 @@ def alike(asked: Values) -> Requests:
     return _encoded([asked])
 
 
-def from_csv(path: str | Path, asked: Values) -> Requests:
+def from_csv(
+    path: str | Path,
+    asked: Values,
+    per_row: int = 1,
+    name_column: str | None = None,
+    anonymous: bool = False,
+) -> Requests:
     """A row of a CSV file for each image; the header names attributes, an empty cell requests none.
+
+    Columns `image_id` and `path` are noted for the sidecar, which names the row of each image.
 
     Args:
       path: Path of the file.
       asked: Further attributes, the same for every image.
+      per_row: Number of images of each row.
+      name_column: Column that names the files; they are numbered when None.
+      anonymous: Whether to note nothing of `image_id` and `path`.
 
     Raises:
       DataError: if the file cannot be read or has no row.
-      ConfigError: for a column that is not an attribute or is also in `asked`, a wrong value, or
-        findings that contradict each other, with the line.
+      ConfigError: for a column that is not an attribute or is also in `asked`, a wrong value, a
+        name that cannot be that of a file, or findings that contradict each other, with the line.
     """
+    header, lines = _read_csv(path)
+    columns = _attribute_columns(path, header, name_column)
+    if both := [name for name in columns.values() if name in asked]:
+        raise ConfigError(f"{path} has a column {both[0]}, which --set gives too; leave one out")
+    noted = [] if anonymous else [c for c in header if _folded(c) in NOTED]
+    rows, stems = [], []
+    for number, line in lines:
+        values = dict(asked)
+        try:
+            for column, name in columns.items():
+                if line[column].strip().lower() not in spellings.BLANK:
+                    where = f"line {number}, column {column}"
+                    values[name] = vocabulary.written(name, line[column])
+            where = f"line {number}"
+            rows.append(vocabulary.encode(values))
+            if name_column is not None:
+                where = f"line {number}, column {name_column}"
+                stems.append(file_stem(line[name_column]))
+        except ConfigError as error:
+            raise ConfigError(f"{path}, {where}: {error}") from None
+    notes = tuple({_folded(c): line[c] for c in noted} for _, line in lines) if noted else ()
+    try:
+        refuse_alike(stems, [f"line {number}" for number, _ in lines])
+    except ConfigError as error:
+        raise ConfigError(f"{path}, {error}") from None
+    return Requests(vocabulary.stack(rows), per_row=per_row, notes=notes, names=tuple(stems))
+
+
+def _read_csv(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Header and rows, each with the line that it ends on."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             lines = [(reader.line_num, row) for row in reader]
-            header = reader.fieldnames or ()
+            header = list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a table: {error}") from error
     if not lines:
         raise DataError(f"{path} has no row below its header")
-    names = {column: vocabulary.lookup(column).name for column in header}
-    if len(set(names.values())) < len(header):
-        raise ConfigError(f"{path}: two columns of the header name one attribute: {list(header)}")
-    if both := [name for name in names.values() if name in asked]:
-        raise ConfigError(f"{path} has a column {both[0]}, which --set gives too; leave one out")
-    rows = []
     for number, line in lines:
         if None in line or None in line.values():
             raise ConfigError(f"{path}, line {number}: not the {len(header)} cells of the header")
-        cells = {names[column]: cell for column, cell in line.items() if cell.strip()}
+    return header, lines
+
+
+def _attribute_columns(path: str | Path, header: list[str], further: str | None) -> dict[str, str]:
+    """The columns of attributes, with the name of each."""
+    if further is not None and further not in header:
+        raise ConfigError(f"{path} has no column {further!r} for --file-names, only {header}")
+    columns: dict[str, str] = {}
+    for place, column in enumerate(header, 1):
+        if _folded(column) in NOTED or column == further:
+            continue
         try:
-            rows.append(vocabulary.encode({**asked, **cells}))
+            columns[column] = vocabulary.lookup(column).name
         except ConfigError as error:
-            raise ConfigError(f"{path}, line {number}: {error}") from None
-    return Requests(vocabulary.stack(rows))
+            also = "image_id, path and the column of --file-names are read too"
+            raise ConfigError(f"{path}, line 1, column {place}: {error} ({also})") from None
+    # Two equal headers are one key, and two spellings of a name are one attribute.
+    if len({_folded(column) for column in header}) < len(header):
+        raise ConfigError(f"{path}: two columns of the header name one attribute: {header}")
+    return columns
+
+
+def _folded(column: str) -> str:
+    return column.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def from_dataset(

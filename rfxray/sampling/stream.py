@@ -52,16 +52,20 @@ class Plan:
       block: Number of images drawn at once; a directory that was begun keeps its own number if the
         devices divide it.
       format: One of `FORMATS`.
+      names: Names of the files, without their ending; they are numbered if empty.
     """
 
     n: int
     first: int
     block: int
     format: str
+    names: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.format not in FORMATS:
             raise ConfigError(f"no format {self.format!r}, only {', '.join(FORMATS)}")
+        if self.names and self.format == "array_record":
+            raise ConfigError("--file-names is for files, and array_record has none of an image")
         if self.n < 1 or self.first < 0 or self.first + self.n > 2**32:
             raise ConfigError(
                 "--n must be at least 1, --first-index at least 0, and their sum at most 2³² "
@@ -134,10 +138,11 @@ def _write_parts(
         of_part = itertools.islice(blocks, -(-len(part) // plan.block))
         entries = []
         if plan.format == "array_record":
-            write_shard(shards[number], out, draw.model.size, _records(of_part, entries, progress))
+            records = _records(requests, of_part, entries, progress)
+            write_shard(shards[number], out, draw.model.size, records)
         else:
             for drawn in of_part:
-                entries += _save(drawn, plan, out)
+                entries += _save(drawn, requests, plan, out)
                 progress(len(drawn.images))
         files.write_whole(_fragment(out, number), json.dumps(entries))
 
@@ -173,7 +178,7 @@ def _drawn(
 # Parts
 
 
-def _save(drawn: Pictures, plan: Plan, out: Path) -> list[dict]:
+def _save(drawn: Pictures, requests: Requests, plan: Plan, out: Path) -> list[dict]:
     """Writes the images of a block to files of their own; returns the entries of
     `samples.json`."""
 
@@ -183,7 +188,7 @@ def _save(drawn: Pictures, plan: Plan, out: Path) -> list[dict]:
             dicom.save(file, image, entry)
         else:
             files.save_png(file, image, {**SAYS, "rfxray": entry})
-        return {"file": file.name, **entry}
+        return {"file": file.name, **entry, **_note(requests, entry["index"])}
 
     entries = [describe(drawn, k) for k in range(len(drawn.images))]
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -191,15 +196,24 @@ def _save(drawn: Pictures, plan: Plan, out: Path) -> list[dict]:
 
 
 def _records(
-    blocks: Iterable[Pictures], entries: list[dict], progress: Callable[[int], None]
+    requests: Requests,
+    blocks: Iterable[Pictures],
+    entries: list[dict],
+    progress: Callable[[int], None],
 ) -> Iterator[dict]:
     """The records of some blocks, in order; the entries of `samples.json` go to `entries`."""
     for drawn in blocks:
         for k, image in enumerate(to_uint16(drawn.images)):
             made = _record(image, drawn, k)
-            entries.append({"key": made["key"], **describe(drawn, k)})
+            entry = describe(drawn, k)
+            entries.append({"key": made["key"], **entry, **_note(requests, entry["index"])})
             yield made
         progress(len(drawn.images))
+
+
+def _note(requests: Requests, index: int) -> dict[str, Mapping[str, str]]:
+    """What the table says of the image of an index, for `samples.json` and nothing else."""
+    return {"row": note} if (note := requests.note(index)) else {}
 
 
 def _record(image: np.ndarray, drawn: Pictures, k: int) -> dict:
@@ -291,8 +305,10 @@ def _claim(out: Path, plan: Plan, model: Model, settings: Settings, requests: Re
 
 def _options(plan: Plan, settings: Settings, requests: Requests) -> dict[str, object]:
     """What decides the images of a model, as JSON values."""
+    of_plan = dataclasses.asdict(plan)
+    del of_plan["names"]  # the fingerprint covers them
     asked = {"requests": requests.fingerprint()}
-    return {**dataclasses.asdict(plan), **dataclasses.asdict(settings), **asked}
+    return {**of_plan, **dataclasses.asdict(settings), **asked}
 
 
 def _data_plan(plan: Plan, model: Model, options: Mapping[str, object] | None = None) -> DataPlan:
@@ -368,4 +384,5 @@ def save_first(out: Path, plan: Plan, heading: str) -> np.ndarray:
 
 
 def _file_name(plan: Plan, number: int) -> str:
-    return f"sample_{number:05d}.{'dcm' if plan.format == 'dicom' else 'png'}"
+    stem = plan.names[number] if plan.names else f"sample_{number:05d}"
+    return f"{stem}.{'dcm' if plan.format == 'dicom' else 'png'}"

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from rfxray import edit, sample, sampling
+from rfxray.attributes import vocabulary
 from rfxray.outputs import files
 from rfxray.sampling.requests import Requests
 from rfxray.sampling.sampler import Settings
@@ -49,7 +50,8 @@ def test_autoguide_and_allow_kind_are_parsed():
 @pytest.mark.parametrize("command", [sample, edit])
 def test_every_flag_states_its_meaning_and_default(command):
     for action in command.parser()._actions:
-        if action.option_strings in (["-h", "--help"], ["--version"]):
+        if action.option_strings in (["-h", "--help"], ["--version"], ["--list"]):
+            assert action.help
             continue
         assert action.help, action.option_strings
         assert action.required or "default" in action.help, action.option_strings
@@ -113,6 +115,96 @@ def test_command_in_the_sidecar_names_the_weak_network(trained, tmp_path):
     sample.main([str(a) for a in [*argv, "--solver", "euler", "--steps", 2]])
     command = shlex.split(json.loads((tmp_path / "out" / "samples.json").read_text())["command"])
     assert command[-4:] == ["--step", "12", "--autoguide", "0.1@12"]
+
+
+TABLE = """view,Sex,image_id,path,name
+PA,Female,DOE-JOHN-1,ward/DOE/1.dcm,chest DOE
+lateral,male,DOE-JOHN-2,ward/DOE/2.dcm,second_DOE.png
+"""
+
+
+def of_table(trained, folder: Path, out: Path, *flags: str) -> list[dict]:
+    (folder / "DOE.csv").write_text(TABLE)
+    argv = ["--checkpoint", trained, "--out", out, "--csv", folder / "DOE.csv"]
+    argv += ["--solver", "euler", "--steps", 3, "--batch-size", 2, *flags]
+    sample.main([str(a) for a in argv])
+    return json.loads((out / "samples.json").read_text())["pictures"]
+
+
+@pytest.mark.parametrize(("form", "ending"), [("png", "png"), ("dicom", "dcm")])
+def test_table_names_files_and_its_rows_stand_in_the_sidecar_only(trained, tmp_path, form, ending):
+    out = tmp_path / "out"
+    flags = ["--file-names", "name", "--per-row", "2", "--format", form]
+    entries = of_table(trained, tmp_path, out, *flags)
+    stems = ["chest DOE_0", "chest DOE_1", "second_DOE_0", "second_DOE_1"]
+    assert [entry["file"] for entry in entries] == [f"{stem}.{ending}" for stem in stems]
+    assert [entry["index"] for entry in entries] == [0, 1, 2, 3]
+    assert [entry["attributes"]["sex"] for entry in entries] == ["F", "F", "M", "M"]
+    assert entries[3]["row"] == {"image_id": "DOE-JOHN-2", "path": "ward/DOE/2.dcm"}
+    assert len({(out / entry["file"]).read_bytes() for entry in entries}) == 4
+    for file in out.iterdir():
+        if file.name != "samples.json":
+            assert b"DOE" not in file.read_bytes(), file
+
+
+def test_anonymous_carries_nothing_of_a_table_except_attributes(trained, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "without.csv").write_text(TABLE)
+    with pytest.raises(SystemExit) as stopped:  # the column of names is no attribute
+        of_table(trained, tmp_path, out, "--anonymous")
+    assert stopped.value.code == 78
+    table = TABLE.replace(",name\n", "\n").replace(",chest DOE", "").replace(",second_DOE.png", "")
+    (tmp_path / "DOE.csv").write_text(table)
+    argv = ["--checkpoint", trained, "--out", out, f"--csv={tmp_path / 'DOE.csv'}", "--anonymous"]
+    sample.main([str(a) for a in [*argv, "--solver", "euler", "--steps", 3, "--batch-size", 2]])
+    assert sorted(file.name for file in out.glob("*.png")) == [
+        "grid.png",
+        "sample_00000.png",
+        "sample_00001.png",
+    ]
+    for file in out.iterdir():
+        assert b"DOE" not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--anonymous", "--file-names", "name"], ["--anonymous", "--file-names"]),
+        (["--file-names", "title"], ["DOE.csv", "'title'", "'name'"]),
+        (["--file-names", "path"], ["DOE.csv, line 1, column 5", "no attribute 'name'"]),
+        (["--file-names", "name", "--n", "3"], ["--file-names", "2 images", "--n"]),
+        (["--file-names", "name", "--format", "array_record"], ["--file-names", "array_record"]),
+        (["--per-row", "0"], ["--per-row", "at least 1"]),
+        (["--set", "sex=F", "--file-names", "name"], ["column sex", "--set"]),
+    ],
+)
+def test_wrong_use_of_a_table_is_refused_in_one_line(trained, tmp_path, refusal, flags, parts):
+    (tmp_path / "DOE.csv").write_text(TABLE)
+    out = tmp_path / "out"
+    argv = ["--checkpoint", trained, "--out", out, "--csv", tmp_path / "DOE.csv", *flags]
+    code, line = refusal(sample.main, argv)
+    assert code == 78
+    for part in parts:
+        assert part in line
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("flags", [["--per-row", "2"], ["--file-names", "a"], ["--anonymous"]])
+def test_flags_of_a_table_need_one(refusal, flags):
+    code, line = refusal(sample.main, [*NEEDED, *flags])
+    assert code == 78
+    assert f"without --csv does not read {flags[0]}" in line
+
+
+@pytest.mark.parametrize("command", [sample, edit])
+def test_list_prints_every_attribute_and_value(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--list"])
+    assert stopped.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:19]] == list(vocabulary.NAMES)
+    for line, attribute in zip(lines, vocabulary.ATTRIBUTES, strict=False):
+        assert all(value in line for value in attribute.values or ("0 to 120 years",))
 
 
 def test_grid_varies_attributes_over_the_same_noise(trained, tmp_path):

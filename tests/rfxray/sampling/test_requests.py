@@ -9,6 +9,7 @@ from rfxray.attributes.vocabulary import INDEX
 from rfxray.data.dataset import open_dataset
 from rfxray.errors import ConfigError, DataError
 from rfxray.sampling import Settings, requests
+from rfxray.sampling.file_names import file_stem
 
 ROOT = Path(__file__).resolve().parents[3]
 FAST = Settings(steps=2, solver="euler", batch_size=4)
@@ -70,6 +71,70 @@ def test_csv_rows_are_requested_in_turn(tmp_path):
     np.testing.assert_array_equal(values[2], values[0])
 
 
+def test_csv_cells_are_read_as_tables_spell_them(tmp_path):
+    file = tmp_path / "asks.csv"
+    text = 'Sex,"Age",cardiomegaly,edema,image_id,Path\r\n'
+    text += "Female,063Y,1.0,-1.0,a,p/a.png\r\n\r\nMale,n/a,0.0,,b,\r\n"
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    table = requests.from_csv(file, {})
+    shown = [vocabulary.decode(table.attributes.rows(i)) for i in range(2)]
+    first = {"sex": "F", "age": 63.0, "cardiomegaly": "present", "no_finding": "absent"}
+    assert shown == [first, {"sex": "M", "cardiomegaly": "absent"}]
+    assert table.notes == ({"image_id": "a", "path": "p/a.png"}, {"image_id": "b", "path": ""})
+    nothing = requests.from_csv(file, {}, anonymous=True)
+    assert nothing.notes == ()
+    assert nothing.fingerprint() != table.fingerprint()
+
+
+def test_several_images_of_a_row_follow_each_other(tmp_path):
+    file = tmp_path / "asks.csv"
+    file.write_text("view,file\nPA,a.png\nAP,é b\n")
+    table = requests.from_csv(file, {}, per_row=3, name_column="file")
+    assert table.images == 6
+    views = table.rows(np.arange(9)).values[:, INDEX["view"]]
+    assert views.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0]
+    assert [table.name(i) for i in range(6)] == ["a_0", "a_1", "a_2", "é b_0", "é b_1", "é b_2"]
+    single = requests.from_csv(file, {}, name_column="file")
+    assert [single.name(i) for i in range(2)] == ["a", "é b"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", " ", "a/b", "a\\b", "/etc/passwd", "..", "../a", ".hidden", "a\tb", "a\0b", "a:b"),
+        *("a*", "a?", '"a"', "a|b", "<a>", "-rf", "a.", "x" * 181, "é" * 91, "CON", "con.txt"),
+        *("grid", "Nearest.png", "samples.json", "plan", ".png", "~a", "$a", "a\u202eb", "\ud83d"),
+    ],
+)
+def test_unsafe_name_of_a_file_is_refused(name):
+    with pytest.raises(ConfigError):
+        file_stem(name)
+
+
+def test_column_of_paths_names_no_files(tmp_path):
+    file = tmp_path / "asks.csv"
+    file.write_text("path,view\nward/1.png,PA\n")
+    with pytest.raises(ConfigError, match=r"line 2, column path: .*path separator"):
+        requests.from_csv(file, {}, name_column="path")
+
+
+@pytest.mark.parametrize(
+    ("names", "part"),
+    [
+        (["a", "a"], "line 3.*line 2"),
+        (["Chest", "chEST.png"], "line 3.*line 2"),
+        (["\u00e9", "e\u0301"], "line 3.*line 2"),
+        (["a.png", "b/c.png"], "line 3, column file.*path separator"),
+        (["a", ""], "line 3, column file.*empty"),
+    ],
+)
+def test_names_that_collide_or_leave_the_folder_are_refused(tmp_path, names, part):
+    file = tmp_path / "asks.csv"
+    file.write_text("file,view\n" + "".join(f"{name},PA\n" for name in names))
+    with pytest.raises(ConfigError, match=part):
+        requests.from_csv(file, {}, name_column="file")
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "part"),
     [
@@ -78,6 +143,13 @@ def test_csv_rows_are_requested_in_turn(tmp_path):
         ("viev\nPA\n", ConfigError, "viev"),
         ("view\nPA\nupside\n", ConfigError, "line 3.*upside"),
         ("no_finding,edema\npresent,present\n", ConfigError, "line 2.*contradicts"),
+        ("view,sex\nPA,F\nPA,Z\n", ConfigError, "asks.csv, line 3, column sex: .*'Z'"),
+        ("view,age\nPA,-inf\n", ConfigError, "line 2, column age: .*-inf"),
+        ("view,patient\nPA,DOE\n", ConfigError, "line 1, column 2: .*no attribute 'patient'"),
+        ("view,\nPA,\n", ConfigError, "line 1, column 2: .*no attribute ''"),
+        ("image_id,Image ID\na,b\n", ConfigError, "two columns"),
+        ("view,view\nPA,AP\n", ConfigError, "two columns"),
+        ('view\n"PA\n', DataError, "cannot be read as a table"),
         ("view,age\nPA\n", ConfigError, "line 2: not the 2 cells"),
         ("age,Age\n30,40\n", ConfigError, "two columns"),
     ],
