@@ -118,7 +118,7 @@ def from_csv(
     noted = [] if anonymous else [c for c in header if _folded(c) in NOTED]
     rows, stems = [], []
     for number, line in lines:
-        values = dict(asked)
+        values, where = dict(asked), f"line {number}"
         try:
             for column, name in columns.items():
                 if line[column].strip().lower() not in spellings.BLANK:

@@ -206,7 +206,7 @@ def _records(
         for k, image in enumerate(to_uint16(drawn.images)):
             made = _record(image, drawn, k)
             entry = describe(drawn, k)
-            entries.append({"key": made["key"], **entry, **_note(requests, entry["index"])})
+            entries.append({"key": made["key"], **entry, **_note(requests, int(drawn.indices[k]))})
             yield made
         progress(len(drawn.images))
 
