@@ -34,7 +34,7 @@ FAREWELL = 2.0
 # Seconds that the main thread may wait for a reaction to a signal.
 HANDLED = 1.0
 
-# Functions that `leave` calls, such as one that frees a lock. They run in a thread.
+# Functions that `leave` calls, the last first, such as one that frees a lock. They run in a thread.
 farewells: list[Callable[[], None]] = []
 
 _reaction: Reaction | None = None
@@ -118,7 +118,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _say_farewell() -> None:
-    for function in farewells:
+    for function in reversed(farewells):  # the logs are written before the lock is free
         with contextlib.suppress(Exception):
             function()
     with contextlib.suppress(Exception):

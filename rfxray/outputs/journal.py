@@ -5,6 +5,7 @@ import threading
 import time
 from pathlib import Path
 
+from rfxray import stop_signals
 from rfxray.errors import RfxrayError, SaveFailed, first_line, refused_by_system
 from rfxray.outputs.files import append
 
@@ -18,7 +19,8 @@ class Journal:
 
     A file that is open from start to end is invisible on a mounted bucket while the run lives, and
     lost with the machine. Here at most the content of the last `every` seconds is lost, and nothing
-    of what was added before a `flush`. A context manager.
+    of what was added before a `flush`, nor when a request to stop ends the process. A context
+    manager.
 
     Args:
       every: Seconds between two appends to a file, 10 when None; a large file is appended to every
@@ -32,6 +34,7 @@ class Journal:
         self._adding, self._writing = threading.Lock(), threading.Lock()
         self._failure: RfxrayError | None = None
         self._over = threading.Event()
+        stop_signals.farewells.append(self.flush)
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -79,6 +82,8 @@ class Journal:
         """Writes what is left and ends the thread; see `flush`."""
         self._over.set()
         self._thread.join()
+        with contextlib.suppress(ValueError):  # closed before
+            stop_signals.farewells.remove(self.flush)
         self.flush()
 
     def _run(self) -> None:

@@ -243,6 +243,11 @@ class Lock:
         self._thread = threading.Thread(target=self._renew, name="lock", daemon=True)
         self._thread.start()
 
+    @property
+    def token(self) -> str:
+        """Random name of this holding, which the file has as well."""
+        return self._holder.token
+
     def stopping(self) -> None:
         """Lets others know that this process is saving and will be gone; returns at once."""
         self._stopping = True
@@ -277,6 +282,7 @@ class Lock:
     def _end_if_lost(self) -> None:
         there = read(self._file)
         if there is not None and there.pid and there.token != self._holder.token:
+            stop_signals.farewells.clear()  # nothing more may be written here
             stop_signals.end(
                 f"rfxray: stopped: {self._file.parent} was taken over by {there}; rerun the "
                 "command when that process has ended"

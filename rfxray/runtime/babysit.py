@@ -127,6 +127,7 @@ def babysit(
     scripts: Scripts,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
+    day: Callable[[], float] = time.time,
 ) -> None:
     """Creates the slice, installs and starts the run, and resumes it after every interruption.
 
@@ -135,6 +136,7 @@ def babysit(
       scripts: Scripts that act on the cloud.
       sleep: Function that waits for some seconds.
       clock: Function that returns monotonic seconds.
+      day: Function that returns the time of day; it names attempts, and measures nothing.
 
     Raises:
       End: Always; this is the only way that it returns.
@@ -142,6 +144,8 @@ def babysit(
     verdict = NO_REPORTS
     ours = ""  # the attempt being watched
     fresh = False  # the slice is new or the attempt did not start, so there are no reports of it
+    latest = ""  # of all attempts that reports name
+    changes = status.Changes()
     began, furthest = 0.0, -1
     stuck = failed = starts = 0
     while True:
@@ -149,7 +153,11 @@ def babysit(
             verdict = dataclasses.replace(verdict, word="none")
         else:
             reports = read_reports(scripts, plan.run)
-            verdict = status.judge(reports, time.time(), plan.stale, plan.grace, ours or None)
+            latest = max((report.attempt for report in reports), default=latest)
+            reports = changes.dated(reports, clock(), day())
+            while changes.notes:
+                say(changes.notes.pop())
+            verdict = status.judge(reports, clock(), plan.stale, plan.grace, ours or None)
         if ours and verdict.word == "stop":
             raise End(verdict.code, f"stopped at step {verdict.step}: {verdict.why}")
         if ours and verdict.word == "finished":
@@ -197,7 +205,7 @@ def babysit(
                 "the messages above",
             )
         starts += 1
-        ours = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.{starts:04d}"
+        ours = attempt_after(max(latest, ours), day(), starts)
         if scripts.call("setup") and scripts.call("run", "--", *plan.flags, ATTEMPT=ours):
             began, fresh, failed = clock(), False, 0
         else:
@@ -205,6 +213,15 @@ def babysit(
             failed, fresh = failed + 1, True
             say(f"attempt {ours} could not be started; checking {plan.name} again")
             sleep(plan.poll)
+
+
+def attempt_after(latest: str, day: float, starts: int) -> str:
+    """The name of a new attempt, which sorts after the latest one whatever the clock says."""
+    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(day))}.{starts:04d}"
+    if name > latest:
+        return name
+    stem, _, number = latest.rpartition(".")
+    return f"{stem}.{int(number) + 1:04d}" if stem and number.isdecimal() else f"{latest}.0001"
 
 
 def finish(plan: Plan, scripts: Scripts, end: End) -> int:

@@ -3,7 +3,13 @@
 A report is one line of JSON in `workdir/status/host-i.json`. This module needs only the standard
 library, because launch/tpu/babysit.sh runs it on a machine on which nothing is installed.
 
+    python3 -m rfxray.runtime.status --attempt A WORKDIR/status/host-*.json
     gcloud storage cat …/status/host-*.json | python3 -m rfxray.runtime.status --attempt A
+
+Clocks of machines differ, so the time that a host writes into its report gives no age. The age of a
+file is taken by the clock of its file system; the babysitter, which looks again and again, counts
+from the moment that it saw the report change (`Changes`). Only for reports on stdin is the clock of
+this machine compared with those of the hosts.
 """
 
 from __future__ import annotations
@@ -11,11 +17,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rfxray.printing_flags import add_version
+
+# Seconds by which two clocks may differ unsaid. Clocks kept by NTP differ by far less than one.
+SKEW = 60.0
 
 # Codes that a person has to look at; they outweigh the 75 of other hosts, which are a consequence.
 STOPS = (78, 65, 70)
@@ -88,7 +99,7 @@ def judge(
 
     Args:
       statuses: Reports of any attempts.
-      now: Current time, seconds since 1970.
+      now: Current time, by the clock that the times of the reports are of.
       stale: Seconds after which the report of a running host is ignored.
       grace: Seconds that hosts may continue after the first has ended.
       attempt: Attempt to judge; None for the latest.
@@ -119,16 +130,95 @@ def judge(
     return verdict("lost", 75, f"no host has reported for {stale:.0f} s")
 
 
+class Changes:
+    """When this process saw each report change, by its own monotonic clock.
+
+    Attributes:
+      notes: Lines about clocks that differ, which the caller takes out.
+    """
+
+    def __init__(self):
+        self._known: dict[int, Status] = {}
+        self._changed: dict[int, float] = {}
+        self._looked: float | None = None
+        self._said = 0.0
+        self.notes: list[str] = []
+
+    def dated(self, statuses: Iterable[Status], now: float, day: float) -> list[Status]:
+        """The reports with the monotonic time of their last change in place of their own time.
+
+        A report that is seen for the first time counts as new: its age is not known.
+
+        Args:
+          statuses: Reports of all hosts.
+          now: Monotonic seconds.
+          day: Time of day, seconds since 1970; only to say that a clock differs.
+        """
+        found = list(statuses)
+        for report in found:
+            if self._known.get(report.host) != report:
+                # It was written since the last look, if there was one.
+                since = self._looked if report.host in self._known else None
+                self._compare(report, report.time if since is None else since, day)
+                self._changed[report.host] = now
+        self._known = {report.host: report for report in found}
+        self._looked = day
+        return [dataclasses.replace(r, time=self._changed[r.host]) for r in found]
+
+    def _compare(self, report: Status, earliest: float, day: float) -> None:
+        skew = report.time - min(max(report.time, earliest), day)
+        if abs(skew) > SKEW and abs(skew - self._said) > SKEW:
+            self._said = skew
+            self.notes.append(skewed(report, skew))
+
+
+def skewed(report: Status, skew: float) -> str:
+    """The line about a host with a clock that is ahead of this machine's by `skew` seconds."""
+    return (
+        f"clock: that of host {report.host} is at least {abs(skew):.0f} s "
+        f"{'ahead of' if skew > 0 else 'behind'} the clock of this machine; correct whichever is "
+        "wrong (NTP)"
+    )
+
+
+def read(files: Sequence[str]) -> tuple[list[Status], float]:
+    """Reports of files, dated by the clock of their file system, and the time by that clock.
+
+    Raises:
+      OSError: If a file cannot be read.
+    """
+    found = []
+    for name in files:
+        with open(name, encoding="utf-8") as file:
+            changed = os.fstat(file.fileno()).st_mtime
+            found += [dataclasses.replace(each, time=changed) for each in parse(file)]
+    try:
+        with tempfile.TemporaryFile(dir=os.path.dirname(files[0]) or ".") as probe:
+            return found, os.fstat(probe.fileno()).st_mtime
+    except OSError:  # a folder that this user only reads
+        return found, time.time()
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m rfxray.runtime.status", description=__doc__)
     add_version(parser)
     parser.add_argument("--attempt", default="", help="attempt to judge (default: the latest)")
     parser.add_argument("--stale", type=float, default=180, metavar="SECONDS")
     parser.add_argument("--grace", type=float, default=300, metavar="SECONDS")
+    parser.add_argument("files", nargs="*", help="reports (default: those on stdin)")
     arguments = parser.parse_args(argv)
-    verdict = judge(
-        parse(sys.stdin), time.time(), arguments.stale, arguments.grace, arguments.attempt or None
-    )
+    if arguments.files:
+        try:
+            reports, now = read(arguments.files)
+        except OSError as error:
+            parser.exit(78, f"rfxray.runtime.status: error: {error}; give the files of W/status\n")
+    else:
+        reports, now = parse(sys.stdin), time.time()
+        for report in reports:
+            if report.time - now > SKEW:
+                skew = report.time - now
+                print(f"rfxray.runtime.status: {skewed(report, skew)}", file=sys.stderr)
+    verdict = judge(reports, now, arguments.stale, arguments.grace, arguments.attempt or None)
     print(verdict.word, verdict.code, verdict.step, verdict.attempt, verdict.why)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rfxray.errors import Preempted
-from rfxray.outputs.files import write_whole
+from rfxray.outputs.files import clock_of, write_whole
 from rfxray.runtime import refusal
 
 # Seconds between two heartbeats; an object of a bucket should not be written much more often.
@@ -138,15 +138,20 @@ class Watchdog:
             print(f"no heartbeat: {error}", file=sys.stderr, flush=True)
 
     def _behind(self) -> str:
-        """Text that names the hosts that are a step behind or silent, by their heartbeats."""
+        """Text that names the hosts that are a step behind or silent, by their heartbeats.
+
+        How long a host was silent is measured by the clock of the file system: the clocks of hosts
+        differ.
+        """
         late = []
         for host in range(self._hosts):
+            file = self._folder / f"heartbeat-host-{host}.json"
             try:
-                beat = json.loads((self._folder / f"heartbeat-host-{host}.json").read_text())
+                beat = json.loads(file.read_text())
+                silent = clock_of(self._folder) - file.stat().st_mtime
             except (OSError, ValueError):
                 late.append(f"host {host} has no heartbeat")
                 continue
-            silent = time.time() - beat["time"]
             if beat["step"] < self._step or silent > 6 * BEAT:
                 late.append(
                     f"host {host} is at step {beat['step']} ({beat['doing']}), "

@@ -56,8 +56,8 @@ class Writer:
         if not self._active:
             return
         stamp = time.strftime("%H:%M:%S")
-        print(f"{stamp} {line}", flush=True)
         self._journal.add(self._log, f"{time.strftime('%Y-%m-%d')} {stamp} {line}\n".encode())
+        print(f"{stamp} {line}", flush=True)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         if not self._active:

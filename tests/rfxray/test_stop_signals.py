@@ -190,7 +190,7 @@ def test_farewells_run_once_and_cannot_keep_the_process():
 import threading
 from rfxray import stop_signals
 stop_signals.FAREWELL = 0.2
-stop_signals.farewells += [lambda: print("freed"), lambda: 1 / 0, threading.Event().wait]
+stop_signals.farewells += [threading.Event().wait, lambda: 1 / 0, lambda: print("freed")]
 stop_signals.end("toy: stopped")
 """
     process = start("-u", "-c", code)

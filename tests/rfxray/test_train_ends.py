@@ -161,6 +161,7 @@ def test_request_to_stop_during_compilation_ends_at_once_and_frees_the_workdir(s
         75,
         "rfxray.train: stopped: asked to by SIGTERM; rerun the command to continue\n",
     )
+    assert (workdir / "run.log").read_text().endswith(" a new run\n")
     assert not (workdir / lock.NAME).exists()
 
 

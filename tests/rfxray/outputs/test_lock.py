@@ -22,13 +22,14 @@ ROOT = Path(__file__).resolve().parents[3]
 ELSEWHERE = """
 import errno, fcntl, sys, time
 from pathlib import Path
-from rfxray.outputs import lock
+from rfxray.outputs import journal, lock
 def no_flock(*_):
     raise OSError(errno.ENOLCK, "none here")
 fcntl.flock = no_flock
 lock.machine = lambda: sys.argv[2]
 lock.BEAT, lock.PATIENCE = 0.2, float(sys.argv[3])
 with lock.locked(Path(sys.argv[1])):
+    journal.Journal(every=3600).add(Path(sys.argv[1]) / "log", b"a line in memory")
     print("holds", flush=True)
     time.sleep(float(sys.argv[4]))
 """
@@ -180,6 +181,7 @@ def test_holder_that_wakes_after_its_lock_was_taken_over_ends_with_75(tmp_path, 
         assert holder.returncode == 75
         assert f"{tmp_path} was taken over by {os.uname().nodename}, process" in error
         assert lock.read(tmp_path / lock.NAME).pid == os.getpid()
+        assert not (tmp_path / "log").exists()  # the folder is another's
 
 
 def test_of_two_starts_at_once_one_goes_on_even_without_flock(tmp_path):

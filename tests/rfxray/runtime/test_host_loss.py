@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rfxray.runtime import supervise
+from rfxray.runtime import status
 
 ROOT = Path(__file__).resolve().parents[3]
 # Seconds to wait for anything: on a loaded machine compiling takes minutes.
@@ -20,11 +20,11 @@ PATIENCE = 900
 
 
 class Host:
-    """One process of a run and its output so far."""
+    """One process of a run, or its supervisor, and its output so far."""
 
-    def __init__(self, environment: dict, arguments: list[str]):
+    def __init__(self, environment: dict, command: list[str]):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rfxray.train", *arguments],
+            command,
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -59,10 +59,14 @@ class Host:
 
 @pytest.fixture
 def start_hosts(environment):
-    """`start_hosts(arguments, n, devices)`: processes of a run, which are killed after the test."""
+    """`start_hosts(arguments, n, devices, *what, workdir)`: processes of a run, which are killed
+    after the test. With a workdir each has a supervisor."""
     started = []
 
-    def start(arguments, n, devices, *what):
+    def start(arguments, n, devices, *what, workdir=None):
+        train = [sys.executable, "-m", "rfxray.train", *arguments]
+        supervise = [sys.executable, "-m", "rfxray.runtime.supervise", "--interval", "1"]
+        supervise += ["--workdir", str(workdir), "--hosts", str(n), "--attempt", "1"]
         with socket.socket() as s:
             s.bind(("localhost", 0))
             port = s.getsockname()[1]
@@ -74,7 +78,7 @@ def start_hosts(environment):
         hosts = [
             Host(
                 {**environment(devices), **(address if n > 1 else {}), "JAX_PROCESS_ID": str(i)},
-                arguments,
+                train if workdir is None else [*supervise, "--host", str(i), "--", *train],
             )
             for i in range(n)
         ]
@@ -126,11 +130,19 @@ def test_run_resumes_on_other_hosts_and_meshes_after_a_host_died(
         assert host.end() == 0, host.lines[-5:]
 
     # It would run for ever and is killed well before step 40.
-    broken = start_hosts(arguments("broken", 1_000_000), 2, 4, "step 14/")
+    workdir = tmp_path / "broken"
+    broken = start_hosts(arguments("broken", 1_000_000), 2, 4, "step 14/", workdir=workdir)
     broken[0].reaches("step 14/")
-    broken[dead].process.kill()
-    code = broken[1 - dead].end()
-    assert supervise.outcome(code)[0] == 75, broken[1 - dead].lines[-5:]
+    beat = json.loads((workdir / "status" / f"heartbeat-host-{dead}.json").read_text())
+    os.kill(beat["pid"], signal.SIGKILL)
+    # Whatever ends the other one (75, or SIGABRT if the coordination service was quicker), the
+    # supervisors and the verdict say 75.
+    assert [host.end() for host in broken] == [75, 75], [host.lines[-5:] for host in broken]
+    assert "ended at step" in broken[dead].lines[-1]
+    assert broken[dead].lines[-1].endswith("with SIGKILL; exit code 75")
+    files = [str(workdir / "status" / f"host-{host}.json") for host in range(2)]
+    verdict = status.judge(*status.read(files), stale=180, grace=300)
+    assert (verdict.word, verdict.code) == ("resume", 75)
     for host in start_hosts(arguments("broken", 40), 2, 4):
         assert host.end() == 0, host.lines[-5:]
     # The steps after the last complete checkpoint were taken again.
