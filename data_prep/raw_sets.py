@@ -25,7 +25,7 @@ from data_prep.sources.sets import SETS, raw_set
 from data_prep.tables import parquet
 from data_prep.tables.description import Description
 from data_prep.tables.splits import SPLITS, check_fractions
-from data_prep.tables.table import Row, Table
+from data_prep.tables.table import NO_FINDING_RULE, Row, Table
 from rfxray.data import radiograph, writing
 from rfxray.data.manifest import read_ledger, reasons, summary
 from rfxray.data.plan import OF_ITEMS, Dropped, Plan, make_plan
@@ -167,6 +167,10 @@ def _found(table: Table, own: bool) -> Iterator[str]:
     yield from not_understood(notes["not_understood"], own)
     if count := notes["no_finding"]["contradicted"]:
         yield f"no_finding contradicted the pathologies in {count:,} rows; the pathologies won"
+    if count := notes["no_finding"]["doubted"]:
+        yield f"no_finding is uncertain in {count:,} rows, because a pathology is uncertain there"
+    if count := notes["no_finding"]["implied"]:
+        yield f"no_finding says that the pathologies are absent in {count:,} rows"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -272,7 +276,7 @@ def describe(tables: Iterable[str], options: Options) -> dict:
             "quality": quality.THRESHOLDS,
             "duplicates": duplicates.THRESHOLDS,
         },
-        "preprocessing": {**radiograph.PREPROCESSING, **LIMITS},
+        "preprocessing": {**radiograph.PREPROCESSING, **LIMITS, "no_finding": NO_FINDING_RULE},
         "versions": radiograph.versions(),
     }
 

@@ -14,12 +14,13 @@ THUMBNAIL = 112  # pixels: ten to a row of a window that is 1280 wide
 PAIRS = 20  # duplicates that are listed
 
 # State → colour: warm for positive, cool for negative, darker if it follows from a closed
-# vocabulary.
+# vocabulary, paler if it follows from No Finding.
 _STATES = {
     "positive": "#e4604c",
     "positive_closed_vocabulary": "#8f4a43",
     "uncertain": "#e0a63c",
     "negative": "#4a93c8",
+    "negative_no_finding": "#9cc4e0",
     "negative_closed_vocabulary": "#2f5674",
     "unlabelled": "#3a3f48",
 }

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import expit
 
 from data_prep.phantom.noise import Noise
+from data_prep.tables.table import settle_no_finding
 from rfxray.attributes.states import State, known_from_states
 from rfxray.attributes.vocabulary import (
     ATTRIBUTES,
@@ -192,7 +193,9 @@ def draw_states(seed: int, indices: np.ndarray, attributes: np.ndarray) -> np.nd
         )
         closed = np.where(present, State.POSITIVE, State.NEGATIVE_CLOSED_VOCABULARY)
         states[:, INDEX[name]] = np.where(from_report, report, closed)
-    return states
+    # Reports and closed lists of phantoms are by labellers of all 12 pathologies.
+    everyone = np.ones(len(states), bool)
+    return settle_no_finding(observe(attributes, states), states, everyone)[1]
 
 
 def observe(attributes: np.ndarray, states: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from data_prep.phantom.causes import draw_attributes, draw_states, observe
 from data_prep.phantom.draw import SIZES, draw_images
 from data_prep.tables.splits import check_fractions, hashed_split
+from data_prep.tables.table import NO_FINDING_RULE
 from rfxray.data.plan import make_plan
 from rfxray.data.writing import write_dataset
 from rfxray.errors import ConfigError
@@ -100,6 +101,7 @@ def write(options: Options) -> dict:
         description="Procedural chest radiographs; synthetic, drawn from attributes that follow a "
         "known causal graph (data_prep/phantom).",
         options={"n": n, "size": size, "seed": seed, "validation": validation},
+        preprocessing={"no_finding": NO_FINDING_RULE},
         versions={"numpy": np.__version__},
     )
     make = functools.partial(records, seed=seed, size=size)

@@ -12,7 +12,7 @@ from data_prep.tables.columns import FINDINGS, split_of
 from data_prep.tables.csv_table import MISFIT, rows
 from data_prep.tables.description import Description
 from data_prep.tables.table import Table, TableBuilder
-from rfxray.attributes.vocabulary import INDEX
+from rfxray.attributes.vocabulary import FINDING_NAMES, INDEX
 from rfxray.errors import ConfigError
 
 
@@ -44,7 +44,10 @@ def read_folder(images: str | os.PathLike, described: Description, name: str) ->
             continue
         values = told_source | (listed.values(cells[FINDINGS]) if listed else {})
         for attribute in given:
-            values |= builder.cell(attribute, cells[attribute], f"column {columns[attribute]}")
+            # A blank does not replace what the list of findings says.
+            labelled = attribute in FINDING_NAMES and attribute not in values
+            interpret = builder.finding if labelled else builder.cell
+            values |= interpret(attribute, cells[attribute], f"column {columns[attribute]}")
         builder.add(
             image,
             values,

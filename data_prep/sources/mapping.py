@@ -103,14 +103,17 @@ def chexpert_labels(
 ) -> dict[str, Value]:
     """The 14 labels of CheXpert, CheXbert or NegBio (1, 0, -1, blank) as {attribute: value}.
 
+    These labellers look for all 14, so a blank beside No Finding is unlabelled by one who looked;
+    a row of blanks was not labelled.
+
     Args:
       cells: by attribute name; text, numbers or None.
     """
     values = {}
     for name in FINDING_NAMES:
         cell = cells.get(name)
-        values |= builder.cell(name, "" if cell is None else str(cell), origin)
-    return values
+        values |= builder.finding(name, "" if cell is None else str(cell), origin)
+    return values if any(v.state != State.UNLABELLED for v in values.values()) else {}
 
 
 def race(builder: TableBuilder, text: str, origin: str) -> dict[str, Value]:

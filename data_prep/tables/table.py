@@ -24,6 +24,13 @@ from rfxray.data.plan import Dropped
 
 LISTED_CELLS = 1000  # of an attribute, in the manifest; a column of free text has no end of them
 UNTOLD, DERIVED = "", "derived from the 12 pathologies"
+# In the plan of a data set: one that was made by another rule is refused.
+NO_FINDING_RULE = (
+    "absent beside a present pathology, uncertain beside an uncertain one, present if all 12 are "
+    "absent; present from a labeller of all 12 makes those it left blank absent"
+)
+
+_PATHOLOGIES = [INDEX[name] for name in PATHOLOGY_NAMES]
 
 
 class Row(NamedTuple):
@@ -51,7 +58,10 @@ class Row(NamedTuple):
 
 
 class Value(NamedTuple):
-    """What a source tells of one attribute: a number, how it is known, and where it was read."""
+    """What a source tells of one attribute: a number, how it is known, and where it was read.
+
+    An unlabelled value says that the labeller looked for the finding and wrote nothing of it.
+    """
 
     number: float
     state: State
@@ -119,6 +129,13 @@ class TableBuilder:
         number, state = understood
         return {} if state == State.UNLABELLED else {attribute: Value(number, state, origin)}
 
+    def finding(self, attribute: str, text: str, origin: str) -> dict[str, Value]:
+        """As `cell`, of a labeller who looked for the finding: a blank is unlabelled."""
+        understood = self._read(attribute, text)
+        if understood is not None and understood[1] == State.UNLABELLED:
+            return {attribute: Value(*understood, origin)}
+        return self.cell(attribute, text, origin)
+
     def count_strange(self, attribute: str, text: str) -> None:
         """Notes that a cell was not understood and taken as unknown."""
         self._strange.setdefault(attribute, Counter())[text.strip()] += 1
@@ -159,9 +176,14 @@ class TableBuilder:
     def table(self, *, carved: bool = False, **notes: Any) -> Table:
         numbers = np.frombuffer(self._numbers, np.float32).reshape(-1, NUM_ATTRIBUTES)
         states = np.frombuffer(self._states, np.int8).reshape(-1, NUM_ATTRIBUTES)
-        origins = np.frombuffer(self._origin_codes, np.uint8).reshape(-1, NUM_ATTRIBUTES).copy()
-        numbers, settled, no_finding = settle_no_finding(numbers, states)
-        origins[settled != states] = self._origins[DERIVED]
+        origins = np.frombuffer(self._origin_codes, np.uint8).reshape(-1, NUM_ATTRIBUTES)
+        looked = (origins[:, _PATHOLOGIES] != self._origins[UNTOLD]).all(axis=1)
+        numbers, settled, no_finding = settle_no_finding(numbers, states, looked)
+        implied = settled == State.NEGATIVE_NO_FINDING
+        labeller = origins[:, [INDEX["no_finding"]]]
+        origins = np.where(settled != states, self._origins[DERIVED], origins)
+        origins = np.where(implied, labeller, origins).astype(np.uint8)
+        origins[settled == State.UNLABELLED] = self._origins[UNTOLD]
         same: dict[bytes, bytes] = {}  # states and origins repeat: a million rows have few
         rows = [
             Row(*named, n.tobytes(), same.setdefault(s, s), same.setdefault(o, o))
@@ -207,31 +229,48 @@ def make_key(source: str, patient: str, study: str, image: str) -> tuple[str, st
 
 
 def settle_no_finding(
-    attributes: np.ndarray, states: np.ndarray
+    attributes: np.ndarray, states: np.ndarray, looked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """No Finding as the pathologies imply it, on float32 and int8 [rows, 19].
+    """No Finding and the pathologies as they imply each other, on float32 and int8 [rows, 19].
 
-    Where nothing is given it is derived; where something else is given, the pathologies win. What
-    rests on the silence of a closed list says so by its state.
+    If nothing is given, No Finding is derived; if something else is given, the pathologies win:
+    beside an uncertain one it is uncertain. What depends on the silence of a closed list says so by
+    its state. If No Finding was labelled by someone who looked for all 12 pathologies, those
+    left blank are absent; a closed list without Fracture does not say so.
+
+    Args:
+      attributes, states: Values and states.
+      looked: Whether the labeller of a row looked for all 12 pathologies, bool [rows].
 
     Returns:
-      New arrays, and how many were `derived` and how many `contradicted`.
+      New arrays, and the number of rows in which No Finding was `derived`, `contradicted` or
+      `doubted`, or says (`implied`) that pathologies are absent.
     """
     column = INDEX["no_finding"]
     known = known_from_states(states)
-    implied, settled_known = derive_no_finding(Attributes(attributes, known))
-    value, was_known = implied[:, column], known[:, column]
+    derived, settled_known = derive_no_finding(Attributes(attributes, known))
+    values, was_known = np.array(derived), known[:, column]
+    value = values[:, column]
     changed = settled_known[:, column] & (~was_known | (value != attributes[:, column]))
     states = states.copy()
-    pathologies = states[:, [INDEX[name] for name in PATHOLOGY_NAMES]]
+    pathologies = states[:, _PATHOLOGIES]
     silent = (pathologies == State.NEGATIVE_CLOSED_VOCABULARY).any(axis=1)
     present = np.where(silent, State.POSITIVE_CLOSED_VOCABULARY, State.POSITIVE)
     states[changed, column] = np.where(value > 0.5, present, State.NEGATIVE)[changed]
+
+    normal = was_known & (value > 0.5)
+    doubted = normal & (pathologies == State.UNCERTAIN).any(axis=1)
+    values[doubted, column], states[doubted, column] = 0.0, State.UNCERTAIN
+    unnamed = (State.UNLABELLED, State.NEGATIVE_CLOSED_VOCABULARY)
+    absent = (normal & ~doubted & looked)[:, None] & np.isin(pathologies, unnamed)
+    states[:, _PATHOLOGIES] = np.where(absent, State.NEGATIVE_NO_FINDING, pathologies)
     counts = {
         "derived": int((changed & ~was_known).sum()),
         "contradicted": int((changed & was_known).sum()),
+        "doubted": int(doubted.sum()),
+        "implied": int(absent.any(axis=1).sum()),
     }
-    return np.asarray(implied), states, counts
+    return values, states, counts
 
 
 def _listed(cells: Counter) -> dict[str, int]:

@@ -1,6 +1,10 @@
 """What harmonise must make of the trees of `raw_trees.py` with --validation 0 --test 0."""
 
+from rfxray.attributes.vocabulary import PATHOLOGY_NAMES
 from tests.data_prep.raw_trees import HEX, LONG
+
+# What No Finding says of a labeller who looked for all 12 pathologies.
+NORMAL = " ".join(["no_finding=present", *(f"{name}=absent" for name in PATHOLOGY_NAMES)])
 
 # Split and known attributes of each kept row, without the source and closed-vocabulary negatives.
 KEPT = {
@@ -14,15 +18,15 @@ KEPT = {
     ),
     "mimic/10000980/50985099/2a2277a9-b0ded155": (
         "validation",
-        "sex=M age=91 no_finding=present",
+        f"sex=M age=91 {NORMAL}",
     ),
     "rexgradient/GRDN1/pGRDN1_aGRDN1ABC/1.4.png": (
         "train",
-        "view=PA sex=M age=7 cardiomegaly=absent no_finding=present",
+        f"view=PA sex=M age=7 {NORMAL}",
     ),
     "rexgradient/GRDN1/pGRDN1_aGRDN1ABC/1.5.png": (
         "train",
-        "sex=M age=7 cardiomegaly=absent no_finding=present",
+        f"sex=M age=7 {NORMAL}",
     ),
     "rexgradient/GRDN2/pGRDN2_aGRDN2ABC/1.7.png": ("validation", "age=0.005476"),
     "chexpert/patient00001/study1/view1_frontal.jpg": (
@@ -32,9 +36,9 @@ KEPT = {
     ),
     "chexpert/patient64541/study1/view1_frontal.jpg": (
         "validation",
-        "view=AP age=30 race=Asian no_finding=present",
+        f"view=AP age=30 race=Asian {NORMAL}",
     ),
-    f"padchest/{LONG}1/{LONG}/{LONG}_a.png": ("train", "view=PA sex=F age=84 no_finding=present"),
+    f"padchest/{LONG}1/{LONG}/{LONG}_a.png": ("train", f"view=PA sex=F age=84 {NORMAL}"),
     f"padchest/{LONG}2/{LONG}/{LONG}_b.png": (
         "train",
         "view=AP sex=M age=85 cardiomegaly=present pleural_effusion=present no_finding=absent",
@@ -45,7 +49,7 @@ KEPT = {
         "view=PA sex=M age=58 lung_opacity=present lung_lesion=present no_finding=absent",
     ),
     "nih/2/0/00000002_000.png": ("train", "view=AP sex=F no_finding=present"),
-    "brax/id_0/7/image-0.png": ("train", "view=PA sex=F age=45 no_finding=present"),
+    "brax/id_0/7/image-0.png": ("train", f"view=PA sex=F age=45 {NORMAL}"),
     "brax/id_1/7/image-1.png": ("train", "sex=M age=85 fracture=present no_finding=absent"),
     f"vindr/{HEX[0]}//{HEX[0]}": (
         "train",
@@ -74,30 +78,30 @@ LEDGER = {
 }
 
 # States of the 14 labels of each row that has a file: `.` unlabelled, `+` positive, `-` negative,
-# `c` negative by closed vocabulary, `?` uncertain. The order is that of FINDING_NAMES: enlarged
-# cardiomediastinum, cardiomegaly, opacity, lesion, edema, consolidation, pneumonia, atelectasis,
-# pneumothorax, effusion, pleural other, fracture, devices, no finding.
+# `c` negative by closed vocabulary, `n` by No Finding, `?` uncertain. The order is that of
+# FINDING_NAMES: enlarged cardiomediastinum, cardiomegaly, opacity, lesion, edema, consolidation,
+# pneumonia, atelectasis, pneumothorax, effusion, pleural other, fracture, devices, no finding.
 STATES = {
     "mimic/10000032/50414267/02aa804e-bde0afdd": "....-.?+.....-",
     "mimic/10000032/50414267/174413ec-4ec4c1f7": "....-.?+.....-",
-    "mimic/10000980/50985099/2a2277a9-b0ded155": ".............+",
+    "mimic/10000980/50985099/2a2277a9-b0ded155": "nnnnnnnnnnnn.+",
     "mimic/10001000/51112222/68b5c4b1-227d0485": "..............",
-    "rexgradient/GRDN1/pGRDN1_aGRDN1ABC/1.4.png": ".-...........+",
-    "rexgradient/GRDN1/pGRDN1_aGRDN1ABC/1.5.png": ".-...........+",
+    "rexgradient/GRDN1/pGRDN1_aGRDN1ABC/1.4.png": "n-nnnnnnnnnn.+",
+    "rexgradient/GRDN1/pGRDN1_aGRDN1ABC/1.5.png": "n-nnnnnnnnnn.+",
     "rexgradient/GRDN2/pGRDN2_aGRDN2ABC/1.6.png": "..............",
     "rexgradient/GRDN2/pGRDN2_aGRDN2ABC/1.7.png": "..............",
     "chexpert/patient00001/study1/view1_frontal.jpg": ".+......-....-",
     "chexpert/patient00003/study1/view1_frontal.jpg": "..............",
     "chexpert/patient00003/study2/view1_lateral.jpg": "..............",
-    "chexpert/patient64541/study1/view1_frontal.jpg": ".............+",
-    f"padchest/{LONG}1/{LONG}/{LONG}_a.png": "ccccccccccccc+",
+    "chexpert/patient64541/study1/view1_frontal.jpg": "nnnnnnnnnnnn.+",
+    f"padchest/{LONG}1/{LONG}/{LONG}_a.png": "nnnnnnnnnnnnc+",
     f"padchest/{LONG}2/{LONG}/{LONG}_b.png": "?+.......+...-",
     f"padchest/{LONG}2/{LONG}/{LONG}_c.png": "..............",
     f"padchest/{LONG}4/{LONG}/{LONG}_e.png": "..............",
     "nih/1/0/00000001_000.png": ".c++c??cccc..-",
     "nih/2/0/00000002_000.png": ".cccccccccc..+",
     "nih/3/1/00000003_000.png": ".cccccccccc...",
-    "brax/id_0/7/image-0.png": ".............+",
+    "brax/id_0/7/image-0.png": "nnnnnnnnnnnn.+",
     "brax/id_1/7/image-1.png": "....?......+.-",
     "brax/id_2/7/image-2.png": "....?......+.-",
     "brax/id_3/7/image-3.png": "....?......+.-",

@@ -165,7 +165,7 @@ def test_manifest_counts_each_set(harmonised):
 def test_table_has_fate_and_origin_of_every_row(harmonised):
     table = pq.read_table(harmonised / "table.parquet").to_pylist()
     rows = {row["key"]: row for row in table}
-    signs = dict(zip(State, ".+-c?", strict=False))
+    signs = dict(zip(State, ".+-c?", strict=False)) | {State.NEGATIVE_NO_FINDING: "n"}
     states = {
         key: "".join(signs[State[row[f"{name}_state"].upper()]] for name in FINDING_NAMES)
         for key, row in rows.items()

@@ -1,5 +1,7 @@
 """The phantom: its population follows the documented graph, and images show their attributes."""
 
+import json
+
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
@@ -134,13 +136,20 @@ def test_states_have_the_missingness_of_the_real_sets():
     assert 0.02 < unknown["view"] < 0.06
     assert unknown["source"] == 0
     for name in FINDING_NAMES:
-        assert 0.07 < unknown[name] < 0.16, name
+        # No Finding is derived again where the pathologies say it.
+        assert (0.02 if name == "no_finding" else 0.07) < unknown[name] < 0.16, name
         occurring = set(np.unique(column(states, name)).tolist())
         # Phantom findings are labelled directly: only negatives may come from a closed vocabulary.
-        assert occurring == set(State) - {State.STATED, State.POSITIVE_CLOSED_VOCABULARY}, name
+        never = {State.STATED, State.POSITIVE_CLOSED_VOCABULARY}
+        if name not in PATHOLOGY_NAMES:
+            never.add(State.NEGATIVE_NO_FINDING)
+        assert occurring == set(State) - never, name
         recorded = column(known, name)
         positive = column(states, name) == State.POSITIVE
         np.testing.assert_array_equal(positive[recorded], column(attributes, name)[recorded] > 0.5)
+    pathologies = [INDEX[name] for name in PATHOLOGY_NAMES]
+    normal = (column(attributes, "no_finding") == 1) & column(known, "no_finding")
+    assert known[normal][:, pathologies].all()
     observed = phantom.observe(attributes, states)
     assert (observed[~known] == 0).all()
     np.testing.assert_array_equal(observed[known], attributes[known])
@@ -295,6 +304,16 @@ def test_command_writes_a_data_set(tmp_path, capsys):
     np.testing.assert_array_equal(record["states"], states[0])
     np.testing.assert_array_equal(record["attributes"], phantom.observe(attributes, states)[0])
     assert record["patient"] == "phantom/p0000012"
+
+    # As a version with another labeller would have left it.
+    planned = tmp_path / "one" / "plan.json"
+    plan = json.loads(planned.read_text())
+    assert plan["preprocessing"].pop("no_finding")
+    planned.write_text(json.dumps(plan))
+    with pytest.raises(SystemExit) as stopped:
+        main(["--out", str(tmp_path / "one"), "--n", "70", "--size", "32", "--validation", "0.2"])
+    assert stopped.value.code == 78
+    assert "no_finding" in capsys.readouterr().err
 
 
 def test_command_writes_a_contact_sheet(tmp_path):

@@ -10,7 +10,7 @@ from data_prep.tables.csv_table import MISFIT
 from data_prep.tables.description import Description
 from data_prep.tables.table import make_key
 from rfxray.attributes.states import State, known_from_states
-from rfxray.attributes.vocabulary import INDEX, PATHOLOGY_NAMES, Attributes, decode
+from rfxray.attributes.vocabulary import INDEX, PATHOLOGY_NAMES, Attributes, decode, encode
 from rfxray.errors import ConfigError, DataError
 
 
@@ -163,7 +163,8 @@ def test_cells_become_attributes_and_states(images):
         "age": {"414": 1},
         "cardiomegaly": {"maybe": 1},
     }
-    assert table.notes["no_finding"] == {"derived": 2, "contradicted": 0}
+    counts = {"derived": 2, "contradicted": 0, "doubted": 0, "implied": 0}
+    assert table.notes["no_finding"] == counts
 
 
 def test_no_finding_is_derived_from_the_pathologies(images):
@@ -180,7 +181,57 @@ def test_no_finding_is_derived_from_the_pathologies(images):
         ["image=image", *(f"{name}={name}" for name in names)],
     )
     assert [attributes(row)["no_finding"] for row in table.rows] == ["present", "absent", "present"]
-    assert table.notes["no_finding"] == {"derived": 1, "contradicted": 1}
+    counts = {"derived": 1, "contradicted": 1, "doubted": 0, "implied": 1}
+    assert table.notes["no_finding"] == counts
+
+
+NF, BLANK, OFF = State.NEGATIVE_NO_FINDING, State.UNLABELLED, State.NEGATIVE
+
+
+@pytest.mark.parametrize(
+    ("cells", "of_pathologies", "of_no_finding"),
+    [
+        ([""] * 12, [NF] * 12, State.POSITIVE),
+        (["0", *[""] * 11], [OFF, *[NF] * 11], State.POSITIVE),
+        (["-1", "0", *[""] * 10], [State.UNCERTAIN, OFF, *[BLANK] * 10], State.UNCERTAIN),
+        (["1", "-1", *[""] * 10], [State.POSITIVE, State.UNCERTAIN, *[BLANK] * 10], OFF),
+        (["perhaps", *[""] * 11], [BLANK] * 12, State.POSITIVE),  # not understood: not blank
+        ([""] * 11, [BLANK] * 12, State.POSITIVE),  # a table without Fracture
+    ],
+)
+def test_labelled_no_finding_makes_pathologies_absent_if_the_table_has_all_twelve(
+    images, cells, of_pathologies, of_no_finding
+):
+    names = [*PATHOLOGY_NAMES[: len(cells)], "no_finding"]
+    text = f"image,{','.join(names)}\na,{','.join([*cells, '1'])}\n"
+    table = read(images, text, ["image=image", *(f"{name}={name}" for name in names)])
+    states, origins, values = (
+        np.frombuffer(getattr(table.rows[0], field), dtype)
+        for field, dtype in (("states", np.int8), ("origins", np.uint8), ("attributes", "<f4"))
+    )
+    columns = [INDEX[name] for name in PATHOLOGY_NAMES]
+    assert states[columns].tolist() == of_pathologies
+    assert states[INDEX["no_finding"]] == of_no_finding
+    assert values[INDEX["no_finding"]] == (of_no_finding == State.POSITIVE)
+    assert {table.origins[i] for i in origins[states == NF]} <= {"column no_finding"}
+    assert (origins[states == BLANK] == 0).all()
+    # What is known of a finding agrees with what a request for it would conclude.
+    shown = attributes(table.rows[0])
+    concluded = decode(encode(shown))
+    if of_pathologies != [BLANK] * 12:
+        assert concluded == shown
+
+
+def test_closed_list_of_all_twelve_with_no_finding_in_it_makes_them_absent(images):
+    metadata = images.parent / "table.csv"
+    metadata.write_text("image,found\na,No Finding\nb,Edema\n")
+    columns = {"image": "image", "findings": "found"}
+    described = Description(metadata, columns, closed=PATHOLOGY_NAMES)
+    table = read_folder(images, described, "set")
+    states = np.stack([np.frombuffer(row.states, np.int8) for row in table.rows])
+    columns = [INDEX[name] for name in PATHOLOGY_NAMES]
+    assert states[0, columns].tolist() == [NF] * 12
+    assert NF not in states[1]
 
 
 def test_source_comes_from_a_column_or_the_default(images):

@@ -131,7 +131,7 @@ def test_malformed_record_raises_data_error_of_one_line(tiny_records):
     [
         ({"attributes": np.zeros(18)}, r"attributes has shape \(18,\)"),
         ({"content_box": [0, 0]}, "content_box"),
-        ({"states": np.full(19, 7, np.int8)}, "states are 0 to 6"),
+        ({"states": np.full(19, 8, np.int8)}, "states are 0 to 7"),
         ({"extra": 1}, "exactly the fields"),
     ],
 )
@@ -145,7 +145,8 @@ def test_known_states_follow_the_closed_vocabulary_option():
     states = np.array(list(State), np.int8)
     known = {State(s) for s in states[known_from_states(states)]}
     closed = {State.NEGATIVE_CLOSED_VOCABULARY, State.POSITIVE_CLOSED_VOCABULARY}
-    assert known == {State.POSITIVE, State.NEGATIVE, State.STATED, *closed}
+    stated = {State.POSITIVE, State.NEGATIVE, State.STATED, State.NEGATIVE_NO_FINDING}
+    assert known == {*stated, *closed}
     strict = {State(s) for s in states[known_from_states(states, False)]}
     assert strict == known - closed
 

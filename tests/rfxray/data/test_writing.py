@@ -23,7 +23,7 @@ from rfxray.data.writing import write_dataset
 from rfxray.errors import ConfigError, DataError
 
 SIZE = 16
-FINGERPRINT = "db41330ec1ad91fd1d7a882a7fab671273725067ac3fa7cf8ae104182fe5babd"
+FINGERPRINT = "12bcf99db9f3d6fb00b3abb9b3612728975f92ffed61caa30f5a31db3db79a38"
 ROOT = Path(data_prep.__file__).parents[1]
 
 
