@@ -100,7 +100,7 @@ def guidance(model, reader, n: int) -> dict:
     found = {"phantoms": classifier.scores(reader, draw(asked.values, indices), asked)}
     found["chance"] = classifier.chance(asked)
     findings = tuple(vocabulary.FINDING_NAMES)
-    plain = sampling.Settings(seed=SEED, steps=12, solver="heun", batch_size=64)
+    plain = sampling.Settings(seed=SEED, steps=12, solver="heun", guidance=1.0, batch_size=64)
     ways = {f"plain {w:g}": dataclasses.replace(plain, guidance=w) for w in WEIGHTS}
     # Two groups: patient and acquisition, and findings.
     ways["factored 3"] = dataclasses.replace(plain, guidance=3.0, weights=((findings, 3.0),))

@@ -351,7 +351,7 @@ def compile_command(command: Command) -> dict:
     pod = describe(command.topology, command.slices)
     options = options_for(pod.devices[0].device_kind) | command.options
     if command.sampler:
-        settings = Settings(guidance=2.0, batch_size=command.samples * len(pod.devices))
+        settings = Settings(batch_size=command.samples * len(pod.devices))
         return compile_sampler(config, pod, options, settings, command.hlo)
     if command.sweep:
         return compile_best(config, pod, options, command.price)

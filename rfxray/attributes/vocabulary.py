@@ -123,6 +123,9 @@ class Attributes(NamedTuple):
     values: Array
     known: Array
 
+    def __repr__(self) -> str:
+        return f"Attributes({' × '.join(map(str, np.shape(self.values)))})"
+
     def rows(self, index: int | slice | Array) -> Attributes:
         """The examples that an index selects from the first dimension."""
         return Attributes(self.values[index], self.known[index])

@@ -46,6 +46,10 @@ class Dataset:
     examples: dict[str, int]
     fingerprint: str
 
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{split} {count:,}" for split, count in self.examples.items())
+        return f"Dataset({str(self.path)!r}, {self.size} × {self.size}, {splits})"
+
     def paths(self, split: str) -> list[str]:
         """The shard files of a split, in order."""
         return [str(self.path / shard.file) for shard in self.shards[split]]

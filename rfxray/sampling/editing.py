@@ -38,9 +38,11 @@ from rfxray.objectives.objective import Velocity as ParametricVelocity
 from rfxray.runtime import sharding
 from rfxray.sampling import guidance as guide
 from rfxray.sampling import solvers
+from rfxray.sampling.given import Asked, Given, images_of, pair_of
 from rfxray.sampling.interventions import changed
 from rfxray.sampling.pretrained import Model
 from rfxray.sampling.sampler import Shape, blocks, finite, keys_of, noise
+from rfxray.sampling.shown import settings_repr
 
 METHODS = ("invert", "noise", "flow")
 GUIDES = ("contrast", "factored", "plain")
@@ -97,6 +99,9 @@ class EditSettings:
             raise ConfigError(
                 f"{self.solver} is a multistep solver and cannot be inverted; use heun"
             )
+
+    def __repr__(self) -> str:
+        return settings_repr(self)
 
     @property
     def low(self) -> float:
@@ -195,22 +200,30 @@ def predict(
 
 def edit(
     model: Model,
-    images: Float[np.ndarray, "n height width"],
-    source: Attributes,
-    target: Attributes,
+    images: Given,
+    source: Asked,
+    target: Asked,
     settings: EditSettings = EditSettings(),
     mask: Shaped[np.ndarray, "..."] | None = None,
     keep: Shaped[np.ndarray, "..."] | None = None,
     progress: Progress | None = None,
+    guidance: float | None = None,
+    seed: int | None = None,
 ) -> Float[np.ndarray, "n height width"]:
     """Images as they would look under other attributes: `abduct` and `predict`, or FlowEdit.
 
-    Arguments, result and errors are those of the two.
+    Arguments, result and errors are those of the two; guidance and seed replace those of the
+    settings. Images may be as `given.images_of` reads them (of Pillow, or of integers), and
+    attributes as `given.pair_of` does: a mapping says what is shown, or what is to change.
     """
+    changes = {"guidance": guidance, "seed": seed}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    settings = dataclasses.replace(settings, **changes)
+    images = images_of(images, model.size)
+    source, target = pair_of(source, target, len(images))
     if settings.method != "flow":
         path = abduct(model, images, source, settings)
         return predict(model, path, source, target, settings, mask, keep, progress)
-    _refuse_size(model, images=images)
     run = _walk(model.velocity, settings.program())
     masks = _masks(model, len(images), mask, keep)
 

@@ -272,7 +272,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    d = Settings(guidance=2.0)
+    d = Settings()
     add = p.add_argument
     add(
         "--checkpoint",

@@ -26,7 +26,7 @@ def log_likelihood(
     diagonal. It is a density of the continuous pixels in [−1, 1], not a probability of 16-bit ones.
 
     Args:
-      velocity: Function of (x [batch, ...], t scalar); differentiated forwards in x.
+      velocity: Function of (x [batch, ...], t scalar); differentiated backwards in x.
       x: Data, [batch, ...].
       times: Times [steps + 1], rising to 1 from 0, or from a small time for a network that was not
         trained at 0 (then it is the density at that time).
@@ -45,8 +45,9 @@ def log_likelihood(
         pixels = state[:, :-1].reshape(batch, *shape)
 
         def along(z):
-            value, tangent = jax.jvp(lambda p: velocity(p, t), (pixels,), (z,))
-            return value, (z * tangent).reshape(batch, -1).sum(-1)
+            # Backwards, zᵀ(∂v/∂x): an attention kernel has no forward derivative.
+            value, pull = jax.vjp(lambda p: velocity(p, t), pixels)
+            return value, (z * pull(z)[0]).reshape(batch, -1).sum(-1)
 
         values, divergence = jax.lax.map(along, signs)
         flat = values[0].reshape(batch, -1)

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from jaxtyping import PyTree
 
 from rfxray.checkpoints import weights
@@ -17,6 +19,8 @@ from rfxray.objectives import kinds as objectives
 from rfxray.objectives.objective import Objective, Parts
 from rfxray.objectives.objective import Velocity as ParametricVelocity
 from rfxray.runtime import sharding
+from rfxray.sampling.given import Asked, rows_of
+from rfxray.sampling.solvers import Velocity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,25 @@ class Model:
     def size(self) -> int:
         """Side of the square images, pixels."""
         return self.shape[0]
+
+    def __repr__(self) -> str:
+        count = sum(np.size(leaf) for leaf in jax.tree.leaves(self.params))
+        height, width, _ = self.shape
+        made = ", ".join(f"{name} {value}" for name, value in self.source.items())
+        return f"Model({height} × {width}, {count:,} parameters, {made})"
+
+    def under(self, attributes: Asked) -> Velocity:
+        """The velocity under attributes, without guidance, as (x [n, h, w, 1], t scalar) → dx/dt.
+
+        Args:
+          attributes: Mapping for every image, a list of one for each, or rows [n, 19].
+        """
+
+        def velocity(x, t):
+            rows = rows_of(attributes, len(x))
+            return self.velocity(self.params, x, jnp.full(len(x), t), rows)
+
+        return velocity
 
 
 def load(

@@ -9,16 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, Key
+from PIL import Image
 
 from rfxray.arrays import AnyArray
 from rfxray.attributes import vocabulary
-from rfxray.attributes.vocabulary import Attributes, Values
+from rfxray.attributes.vocabulary import Attributes
 from rfxray.errors import ConfigError, NonFiniteError
 from rfxray.objectives.objective import Parts
 from rfxray.objectives.objective import Velocity as ParametricVelocity
 from rfxray.runtime import compiler_options, sharding
-from rfxray.sampling import adaptive, solvers, stochastic
+from rfxray.sampling import adaptive, shown, solvers, stochastic
 from rfxray.sampling import guidance as guide
+from rfxray.sampling.given import Asked, rows_of, to_pil
 from rfxray.sampling.pretrained import Model
 
 Shape: TypeAlias = tuple[int, int, int]  # height, width and channels of one example
@@ -45,7 +47,7 @@ class Settings:
       steps: Number of intervals of the time grid.
       solver: Key of `solvers.SOLVERS`, or `adaptive`, which chooses its steps by `tolerance`. The
         default has the least error on a uniform grid (docs/sampling.md).
-      guidance: Classifier-free weight w; 1 is none.
+      guidance: Classifier-free weight w; 1 is none. The default is that of the command too.
       shift: Shift of the time grid, see `flow.shift_timestep`.
       batch_size: Images per call of the network (times the branches of guidance).
       spacing: Spacing of the time grid, one of `solvers.SPACINGS`.
@@ -63,7 +65,7 @@ class Settings:
     seed: int = 0
     steps: int = 50
     solver: str = "ab2"
-    guidance: float = 1.0
+    guidance: float = 2.0
     shift: float = 1.0
     batch_size: int = 64
     spacing: str = "uniform"
@@ -102,6 +104,9 @@ class Settings:
         guide.group_masks([names for names, _ in self.weights])
         if len(self.grid()) < 3 and self.optimised:
             raise ConfigError("optimised skips the first step, so it needs at least 2")
+
+    def __repr__(self) -> str:
+        return shown.settings_repr(self)
 
     def grid(self) -> Float[np.ndarray, " times"]:
         """The times, [steps + 1] float32 from 1 to 0."""
@@ -149,6 +154,18 @@ class Pictures:
     indices: Integer[np.ndarray, " n"]
     settings: Settings
     source: Mapping[str, object]
+
+    def __repr__(self) -> str:
+        sizes = " × ".join(map(str, np.shape(self.images)))
+        return f"Pictures({sizes}, {self.settings!r}, {dict(self.source)})"
+
+    def _repr_html_(self) -> str:
+        made = f"{len(self.images)} images, {self.settings!r}, {self.source.get('checkpoint', '')}"
+        return shown.figure(self.images, made)
+
+    def pil(self) -> list[Image.Image]:
+        """The images as 8-bit grey images of Pillow, see `to_pil`."""
+        return to_pil(self.images)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -326,25 +343,36 @@ def blocks(n: int, size: int) -> Iterator[tuple[Integer[np.ndarray, " {size}"], 
         yield np.arange(start, start + size) % n, min(size, n - start)
 
 
+def with_changes(settings: Settings, guidance: float | None, seed: int | None) -> Settings:
+    """The settings with another guidance or seed, unless these are None."""
+    changes = {"guidance": guidance, "seed": seed}
+    return dataclasses.replace(settings, **{k: v for k, v in changes.items() if v is not None})
+
+
 def generate(
     model: Model,
-    attributes: Values | Attributes,
+    attributes: Asked,
     n: int | None = None,
     indices: Sequence[int] | Integer[np.ndarray, " n"] | None = None,
     settings: Settings = Settings(),
     progress: Callable[[int], None] | None = None,
+    guidance: float | None = None,
+    seed: int | None = None,
 ) -> Pictures:
     """Draws images.
 
     Args:
       model: Model from `load`.
-      attributes: Mapping such as `{"view": "PA", "age": 63}`, the same for every image, or
-        `Attributes` [n, 19], one row for each image; what is not requested is unconditioned.
+      attributes: Mapping such as `{"view": "PA", "age": 63}`, the same for every image, or a list
+        of one mapping for each image, or `Attributes` [n, 19]; what is not requested is
+        unconditioned.
       n: Number of images; may be left out if `attributes` has rows or `indices` are given.
       indices: Which images of the seed; 0 … n − 1 when None. The same index under other attributes
         starts from the same noise.
       settings: Seed, solver and guidance.
       progress: Function called with the number of images that each batch added.
+      guidance: Guidance in place of that of the settings.
+      seed: Seed in place of that of the settings.
 
     Returns:
       `Pictures` in the order requested.
@@ -353,15 +381,11 @@ def generate(
       ConfigError: for a wrong attribute, or numbers that do not fit each other.
       NonFiniteError: if a generated image is not finite.
     """
-    if isinstance(attributes, Mapping):
-        if n is None:
-            n = 1 if indices is None else len(indices)
-        attributes = vocabulary.stack([vocabulary.encode(attributes)]).rows(
-            np.zeros(max(0, n), int)
-        )
-    else:
-        attributes = Attributes(*map(np.asarray, attributes))
-        n = len(attributes.values) if n is None else n
+    settings = with_changes(settings, guidance, seed)
+    if isinstance(attributes, Mapping) and n is None:
+        n = 1 if indices is None else len(indices)
+    attributes = rows_of(attributes, n)
+    n = len(attributes.values) if n is None else n
     places = np.arange(n) if indices is None else np.asarray(indices)
     rows = len(attributes.values)
     if not rows == len(attributes.known) == len(places) == n or n < 1:

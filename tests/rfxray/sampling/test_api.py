@@ -43,6 +43,12 @@ def test_public_names_load_on_first_use(environment):
     assert "orbax" in loaded("from rfxray import sampling; sampling.load", environment)
 
 
+def test_likelihood_loads_neither_orbax_nor_grain(environment):
+    names = loaded("from rfxray import sampling; sampling.log_likelihood", environment)
+    assert "jax" in names
+    assert not names & {"orbax", "grain", "array_record"}
+
+
 def test_every_public_name_exists_and_others_raise():
     for name in sampling.__all__:
         assert getattr(sampling, name) is not None
@@ -62,6 +68,26 @@ def test_no_function_or_class_shares_the_name_of_a_sibling_module(package):
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
     }
     assert not defined & modules
+
+
+@pytest.mark.parametrize("top", ["rfxray", "data_prep", "benchmarks"])
+def test_nothing_hides_a_module_of_the_same_name(top):
+    """Neither a name of a package, nor a definition or argument of a file that imports it."""
+    for file in sorted((ROOT.parent / top).rglob("*.py")):
+        tree, imported = ast.parse(file.read_text()), set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                folder = ROOT.parent.joinpath(*node.module.split("."))
+                names = [a for a in node.names if (folder / f"{a.name}.py").exists()]
+                imported |= {a.asname or a.name for a in names}
+        if file.name == "__init__.py":
+            imported |= {path.stem for path in file.parent.iterdir()} - {"__init__"}
+            public = vars(sampling)["__all__"] if file.parent == ROOT / "sampling" else []
+            assert not imported & set(public), file
+        kinds = ast.FunctionDef | ast.ClassDef
+        named = {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
+        named |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        assert not named & imported, file
 
 
 @pytest.mark.parametrize("package", ["sampling", "attributes", "causes", "evaluate"])

@@ -12,7 +12,7 @@ from rfxray.sampling import Settings, requests
 from rfxray.sampling.file_names import file_stem
 
 ROOT = Path(__file__).resolve().parents[3]
-FAST = Settings(steps=2, solver="euler", batch_size=4)
+FAST = Settings(steps=2, solver="euler", guidance=1.0, batch_size=4)
 ASKED = {"view": "PA", "sex": "F", "age": 40, "edema": "present"}
 
 

@@ -20,7 +20,7 @@ from rfxray.sampling import pretrained
 from rfxray.sampling.pretrained import Model
 from rfxray.sampling.sampler import Batches, _programs
 
-FAST = sampling.Settings(steps=3, solver="euler", batch_size=2)
+FAST = sampling.Settings(steps=3, solver="euler", guidance=1.0, batch_size=2)
 ASKED = {"view": "lateral", "age": 40, "cardiomegaly": "present"}
 
 

@@ -31,7 +31,7 @@ from rfxray.sampling.pretrained import Model
 from rfxray.sampling.stream import Plan
 
 ROOT = Path(__file__).resolve().parents[3]
-FAST = Settings(steps=2, solver="euler", batch_size=4)
+FAST = Settings(steps=2, solver="euler", guidance=1.0, batch_size=4)
 ASKED = {"view": "PA", "sex": "F", "age": 40, "edema": "present"}
 
 
