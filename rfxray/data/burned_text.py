@@ -24,6 +24,7 @@ from rfxray.outputs.files import remove_temporary, write_whole
 
 # Thresholds for images of 512²; lengths scale with the size. 7 of 151 real radiographs are flagged:
 # 6 show a word, 1 a hatched plate.
+SIDE = 512  # pixels, of the images that these thresholds are for
 STROKE = 9  # pixels, largest width of a stroke
 CONTRAST = 70  # of 255, between a stroke and its surroundings
 SATURATED = 225  # of 255, least peak of a stroke of overlaid text
@@ -111,7 +112,7 @@ def read(out: Path) -> dict[str, list[Line]] | None:
 
 
 def _bright_lines(image: np.ndarray) -> list[Line]:
-    scale = len(image) / 512
+    scale = len(image) / SIDE
     side = max(3, round(STROKE * scale)) | 1
     strokes = cv2.morphologyEx(image, cv2.MORPH_TOPHAT, np.ones((side, side), np.uint8))
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(

@@ -23,7 +23,13 @@ _PATIENT = ("checkpoint", "step", "ema", "seed", "index", "attributes", "image_s
 _WORDING = ("command", "edit_of")
 
 
-def save(path: Path, image: np.ndarray, entry: Mapping[str, Any], derived: str = "") -> None:
+def save(
+    path: Path,
+    image: np.ndarray,
+    entry: Mapping[str, Any],
+    derived: str = "",
+    burned_in: bool | None = None,
+) -> None:
     """Writes a 16-bit MONOCHROME2 Secondary Capture, whole or not at all.
 
     The UIDs are derived only from `entry` (2.25 and a hash), so the same image generated again is
@@ -39,6 +45,8 @@ def save(path: Path, image: np.ndarray, entry: Mapping[str, Any], derived: str =
       entry: JSON values that reproduce the image, with `attributes` as `vocabulary.decode` returns
         them; sex, age and view become the tags of these names.
       derived: What was done to which image, for an edit.
+      burned_in: Whether the image shows lines of text, as a search of its pixels found; None if
+        nobody looked or none was found, and Burned In Annotation is absent from an edit.
 
     Raises:
       ConfigError: if pydicom is not installed.
@@ -76,7 +84,8 @@ def save(path: Path, image: np.ndarray, entry: Mapping[str, Any], derived: str =
     file.DerivationDescription = f"{derived or 'generated'} by rfxray {__version__}: {note}"
     file.ImageComments = json.dumps(dict(entry))[:10240]  # the longest value of this type (LT)
     file.Manufacturer, file.ManufacturerModelName = "rfxray", __version__
-    file.BurnedInAnnotation = "NO"
+    if burned_in is not None or not derived:
+        file.BurnedInAnnotation = "YES" if burned_in else "NO"
 
     file.PatientBirthDate = file.StudyDate = file.StudyTime = ""
     file.AccessionNumber = file.ReferringPhysicianName = file.StudyID = file.Laterality = ""

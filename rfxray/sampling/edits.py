@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from rfxray.data import pixels
 from rfxray.data.pixels import to_uint16
@@ -13,25 +14,37 @@ from rfxray.outputs import contact_sheet, dicom, files
 
 SAYS = {"Software": "rfxray", "Description": dicom.EDITED}
 
+FULL = 0.5  # difference, of a range of 2, that is drawn in full colour: a quarter
+LEAST = 256  # pixels, width of a difference that has a legend
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Edit:
     """An edited radiograph.
 
     Attributes:
       original: Image before, [height, width] float32 in [−1, 1].
       edited: Image after, likewise.
-      variants: Edits of other guidance or strength, by their label.
+      variants: Edits of other guidance or strength, by their label; empty if none are requested.
+      content_box: Top, left, height and width of the radiograph within its padding, pixels.
     """
 
     original: np.ndarray
     edited: np.ndarray
     variants: Mapping[str, np.ndarray]
+    content_box: tuple[int, int, int, int]
 
     @property
     def mean_absolute_change(self) -> float:
-        """Mean absolute difference of the pixels, in levels of 8 bits."""
-        return round(float(np.abs(self.edited - self.original).mean() * 127.5), 3)
+        """Mean absolute difference of the pixels of the radiograph, in levels of 8 bits."""
+        top, left, height, width = self.content_box
+        change = np.abs(self.edited - self.original)[top : top + height, left : left + width]
+        return round(float(change.mean() * 127.5), 3)
+
+    @property
+    def changed(self) -> np.ndarray:
+        """Where the 16-bit images before and after differ, [height, width] bool."""
+        return to_uint16(self.edited) != to_uint16(self.original)
 
 
 def difference(edited: np.ndarray, original: np.ndarray) -> np.ndarray:
@@ -39,10 +52,32 @@ def difference(edited: np.ndarray, original: np.ndarray) -> np.ndarray:
 
     Red if it became brighter, blue if darker, full at a quarter of the range.
     """
-    amount = np.clip((edited - original) / 0.5, -1, 1)
+    amount = np.clip((edited - original) / FULL, -1, 1)
     fade = 255 * (1 - np.abs(amount))
     red, blue = (np.where(side, 255, fade) for side in (amount >= 0, amount <= 0))
     return np.round(np.stack([red, fade, blue], axis=-1)).astype(np.uint8)
+
+
+def with_legend(picture: np.ndarray) -> np.ndarray:
+    """A difference [height, width, 3] uint8, enlarged if small, above a scale in grey levels."""
+    factor = max(1, round(LEAST / picture.shape[1]))
+    picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    height, width, _ = picture.shape
+    sheet = Image.new("RGB", (width, height + 44), "white")
+    sheet.paste(Image.fromarray(picture), (0, 0))
+    scale = difference(np.linspace(-FULL, FULL, width - 16)[None].repeat(12, 0), np.zeros(1))
+    sheet.paste(Image.fromarray(scale), (8, height + 6))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw.line((0, height, width, height), "grey")
+    draw.rectangle((7, height + 5, width - 8, height + 18), outline="grey")
+    full = f"{FULL * 127.5:.0f}"
+    for text, x, anchor in (
+        (f"darker −{full}", 6, "la"),
+        ("0", width / 2, "ma"),
+        (f"+{full} brighter", width - 6, "ra"),
+    ):
+        draw.text((x, height + 23), text, "black", font, anchor=anchor)
+    return np.asarray(sheet)
 
 
 def strip(original: np.ndarray, edits: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -54,21 +89,43 @@ def strip(original: np.ndarray, edits: Mapping[str, np.ndarray]) -> np.ndarray:
     )
 
 
-def save_edit(edit: Edit, entry: Mapping[str, object], out: Path, as_dicom: bool = False) -> None:
-    """Writes `original.png`, `edited.png`, `difference.png`, `strip.png` and `edit.json`.
+def save_edit(
+    edit: Edit,
+    entry: Mapping[str, object],
+    record: Mapping[str, object],
+    folder: Path,
+    as_dicom: bool = False,
+    burned_in: bool = False,
+) -> None:
+    """Writes the images of an edit, and `edit.json` with their digests last.
 
     Args:
       edit: Images to write.
-      entry: JSON values that reproduce the edit, with `edit_of`, the name of the radiograph's file.
-      out: Directory, made if absent.
+      entry: JSON values that reproduce the edit, for every file; none is the name of a file.
+      record: Further values, for `edit.json` only.
+      folder: Existing directory.
       as_dicom: Whether to write `edited.dcm` too.
+      burned_in: Whether the radiograph seems to show text.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    edited = to_uint16(edit.edited)
-    files.save_png(out / "original.png", to_uint16(edit.original), {"Software": "rfxray"})
-    files.save_png(out / "edited.png", edited, {**SAYS, "rfxray": dict(entry)})
-    files.save_png(out / "difference.png", difference(edit.edited, edit.original), SAYS)
-    files.save_png(out / "strip.png", strip(edit.original, edit.variants), SAYS)
+    (folder / "edit.json").unlink(missing_ok=True)  # until all files are new
+    edited, said = to_uint16(edit.edited), {**SAYS, "rfxray": dict(entry)}
+    pictures = {
+        "original": (to_uint16(edit.original), {"Software": "rfxray"}),
+        "edited": (edited, said),
+        "difference": (with_legend(difference(edit.edited, edit.original)), SAYS),
+        "mask": (edit.changed.astype(np.uint8) * 255, SAYS),
+    }
+    if edit.variants:
+        pictures["strip"] = (strip(edit.original, edit.variants), SAYS)
+    names = []
+    for name, (image, says) in pictures.items():
+        names.append(f"{name}.png")
+        files.save_png(folder / names[-1], image, says)
     if as_dicom:
-        dicom.save(out / "edited.dcm", edited, entry, f"edited from {entry['edit_of']}")
-    files.write_whole(out / "edit.json", json.dumps(entry, indent=1) + "\n")
+        names.append("edited.dcm")
+        derived = f"edited from the image of sha256 {entry['image_sha256']}"
+        # That none was found does not say that there is none.
+        dicom.save(folder / names[-1], edited, entry, derived, burned_in=burned_in or None)
+    digests = {name: files.file_sha256(folder / name) for name in names}
+    content = {**entry, **record, "files": digests}
+    files.write_whole(folder / "edit.json", json.dumps(content, indent=1) + "\n")

@@ -1,37 +1,66 @@
 """A given radiograph and its masks, as squares of the model's size."""
 
+import dataclasses
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
 from rfxray.command_line import require
+from rfxray.data.decoded import Radiograph
 from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs import files
 
 
-def read_square(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Given:
+    """A radiograph that was given.
+
+    Attributes:
+      decoded: Its pixels as the file is displayed.
+      image: Image [size, size] float32 in [−1, 1].
+      content_box: Top, left, height and width of the radiograph in the image; the rest is padding.
+      text: Number of likely lines of text in it (`rfxray.data.burned_text`).
+    """
+
+    decoded: Radiograph
+    image: np.ndarray
+    content_box: tuple[int, int, int, int]
+    text: int
+
+    @property
+    def outside(self) -> np.ndarray:
+        """Where the image is padding, [size, size] bool."""
+        top, left, height, width = self.content_box
+        outside = np.ones(self.image.shape, bool)
+        outside[top : top + height, left : left + width] = False
+        return outside
+
+
+def read_given(path: Path, size: int) -> Given:
     """A radiograph file as the model's square.
 
     Args:
       path: Path of a PNG, JPEG or DICOM file.
       size: Side of the square, pixels.
 
-    Returns:
-      Image [size, size] float32 in [−1, 1], and height and width of the radiograph in the file.
-
     Raises:
       DataError: if the file is damaged or not a grey radiograph of one frame, with the reason.
       ConfigError: if the decoders are not installed.
     """
     reader = _reader()
+    from rfxray.data import burned_text
+
     try:
         found = reader.read(path)
-        image = reader.square(found, size)["image"]
+        square = reader.square(found, size)
+        searched = reader.square(found, burned_text.SIDE)["image"]
     except reader.Refused as refusal:
         raise DataError(f"{path}: {refusal}") from None
-    return to_float(image), found.pixels.shape
+    return Given(
+        found, to_float(square["image"]), square["content_box"], len(burned_text.lines(searched))
+    )
 
 
 def read_mask(path: Path, original: tuple[int, int], size: int) -> np.ndarray:
