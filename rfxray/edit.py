@@ -3,6 +3,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def run(request: EditRequest) -> None:
     print(f"rfxray.edit: edited.png, difference.png, mask.png and edit.json in {where}")
 
 
-def plan_of(request: EditRequest, causes: Causes | None) -> dict[str, object]:
+def plan_of(request: EditRequest, causes: Causes | None) -> dict[str, Any]:
     """What decides the edits, except for the network, as JSON values; no name of a file."""
     return {
         "edits": [
@@ -96,7 +97,7 @@ def plan_of(request: EditRequest, causes: Causes | None) -> dict[str, object]:
     }
 
 
-def of_image(plan: Mapping[str, object], change: Change) -> dict[str, object]:
+def of_image(plan: Mapping[str, Any], change: Change) -> dict[str, Any]:
     """The part of a plan that decides one edit."""
     rest = {key: value for key, value in plan.items() if key != "edits"}
     (own,) = (each for each in plan["edits"] if each["folder"] == change.folder)
@@ -121,7 +122,7 @@ def edit_one(
     model: Model,
     request: EditRequest,
     change: Change,
-    plan: Mapping[str, object],
+    plan: Mapping[str, Any],
     causes: Causes | None,
 ) -> None:
     """Reads a radiograph, edits it and writes its folder."""
@@ -134,8 +135,8 @@ def edit_one(
     given = read_given(change.image, model.size)
     if given.text:
         print(
-            f"rfxray.edit: the radiograph may show text ({given.text} lines), which an edit carries "
-            "on; look at edited.png before you pass it on"
+            f"rfxray.edit: the radiograph may show text ({given.text} lines), which an edit "
+            "carries on; look at edited.png before you pass it on"
         )
     mask, keep = places(model, request, given)
     made = variants(model, given, source, target, request, mask, keep)

@@ -13,10 +13,10 @@ Attributes are view, sex, race, age, source and 14 findings (present or absent);
 with their values. The radiograph is read as data_prep reads it: made square and 16-bit grey, at the
 size of the model's images. What pads it to the square never changes.
 
-Writes `original.png`, `edited.png` (and .dcm with --dicom), `mask.png` (white where pixels changed),
-`difference.png` (red is brighter, blue darker), and `edit.json`, which names the `command` that
-makes them again. With --csv each row has a folder of its own in --out: by its name, or numbered. To
-continue after an interruption, run the same command again.
+Writes `original.png`, `edited.png` (and .dcm with --dicom), `mask.png` (white where pixels
+changed), `difference.png` (red is brighter, blue darker), and `edit.json`, which names the
+`command` that makes them again. With --csv each row has a folder of its own in --out: by its name,
+or numbered. To continue after an interruption, run the same command again.
 """
 
 import argparse
@@ -107,7 +107,7 @@ class EditRequest:
     allow_kinds: Sequence[str]
     words: Sequence[str]
 
-    def command(self, step: int) -> str:
+    def command(self, step: object) -> str:
         """A command that makes the same edits when the run has continued, from the step used."""
         words = ["python", "-m", "rfxray.edit", *self.words]
         if self.step is None:
@@ -409,8 +409,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--strip",
         choices=STRIPS,
-        help=f"write strip.png, the edit at five values of this setting ({ranges}); costs up to five "
-        "more edits (default: no strip)",
+        help=f"write strip.png, the edit at five values of this setting ({ranges}); costs up to "
+        "five more edits (default: no strip)",
     )
     add(
         "--ema",
@@ -428,8 +428,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--anonymous",
         action="store_true",
-        help="leave the names of the given files out of edit.json too; no other file that is written "
-        "has them (default: off)",
+        help="leave the names of the given files out of edit.json too; no other file that is "
+        "written has them (default: off)",
     )
     add_allow_kind(how)
     return p
