@@ -23,7 +23,7 @@ from rfxray.sampling.edit_flags import STRIPS, Change, EditRequest
 from rfxray.sampling.editing import EditSettings
 from rfxray.sampling.interventions import before_and_after
 from rfxray.sampling.pretrained import Model, load
-from rfxray.sampling.radiographs import Given, read_given, read_mask
+from rfxray.sampling.radiographs import Given, read_square, read_mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ def run(request: EditRequest) -> None:
     """Loads the model; reads, edits and writes each radiograph.
 
     Raises:
-      ConfigError, DataError: for what cannot be edited, see `read_given` and `editing`.
+      ConfigError, DataError: for what cannot be edited, see `read_square` and `editing`.
       NonFiniteError, SaveFailed: if an edit is not finite, or cannot be written.
     """
     out, settings, count = request.out, request.settings, len(request.changes)
@@ -114,7 +114,7 @@ def fitted(request: EditRequest) -> Causes:
 
 def check(model: Model, request: EditRequest, change: Change) -> None:
     """Raises what reading a radiograph and its masks raises."""
-    given = read_given(change.image, model.size)
+    given = read_square(change.image, model.size)
     places(model, request, given)
 
 
@@ -132,7 +132,7 @@ def edit_one(
         target, follows = propagated(source, change, causes, request.settings.seed)
     for name, what in follows.items():
         print(f"rfxray.edit: follows: {name}={what['now']} (probability {what['probability']})")
-    given = read_given(change.image, model.size)
+    given = read_square(change.image, model.size)
     if given.text:
         print(
             f"rfxray.edit: the radiograph may show text ({given.text} lines), which an edit "

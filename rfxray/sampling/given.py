@@ -99,7 +99,7 @@ def images_of(images: Given, size: int) -> Float[np.ndarray, "n size size"]:
             found = " × ".join(map(str, array.shape))
             raise ConfigError(
                 f"an image of {found} pixels for a model of {size} × {size}; "
-                "sampling.read_square(file, model.size) makes one of a radiograph"
+                "sampling.read_square(file, model.size).image is one of a radiograph"
             )
     if not arrays:
         raise ConfigError("no images: give an array, an image of Pillow, or a list of them")

@@ -38,7 +38,7 @@ class Given:
         return outside
 
 
-def read_given(path: Path, size: int) -> Given:
+def read_square(path: Path, size: int) -> Given:
     """A radiograph file as the model's square.
 
     Args:
