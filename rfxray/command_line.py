@@ -18,6 +18,8 @@ from tqdm import tqdm
 from rfxray.errors import ConfigError, Preempted, RfxrayError, first_line, refused_by_system
 from rfxray.printing_flags import add_version
 
+LONGEST_WORD = 300  # characters: a typed number of more would fill the screen
+
 
 def refuse_unread(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
     """Raises a ConfigError if one of these flags is given, though nothing would read it.
@@ -57,6 +59,16 @@ def local_path(text: str) -> Path:
             f"{text} is not a path; mount the bucket (gcsfuse) and give the folder it is mounted at"
         )
     return at_home(text)
+
+
+def data_folder(text: str) -> str:
+    """A data set folder, and perhaps `:SPLIT`, as the type of a flag: as it is, if it is a path.
+
+    Raises:
+      ArgumentTypeError: see `local_path`.
+    """
+    local_path(text)
+    return text
 
 
 def at_home(path: str | Path) -> Path:
@@ -141,8 +153,15 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message):
         command = self.prog.removeprefix("python -m ")
+        message = one_line(message)
         print(f"{command}: error: {message} (--help lists the flags)", file=sys.stderr)
         raise SystemExit(ConfigError.exit_code) from ConfigError(message)
+
+
+def one_line(text: str) -> str:
+    """A text as one line; of a word longer than any path, only the beginning."""
+    words = (word if len(word) <= LONGEST_WORD else f"{word[:40]}…" for word in text.split())
+    return " ".join(words)
 
 
 @contextlib.contextmanager
@@ -158,7 +177,7 @@ def exit_on_error(command: str):
         known = error if isinstance(error, RfxrayError) else refused_by_system(error)
         if known is None:
             raise
-        line = " ".join(str(known).split())
+        line = one_line(str(known))
         kind = "stopped" if isinstance(known, Preempted) else "error"
         with contextlib.suppress(OSError):  # stderr may be a file on the disk that is full
             print(f"{command}: {kind}: {line}", file=sys.stderr, flush=True)

@@ -179,8 +179,9 @@ def lookup(name: str) -> Attribute:
     key = name.strip().lower().replace(" ", "_").replace("-", "_")
     if key in INDEX:
         return ATTRIBUTES[INDEX[key]]
-    near = difflib.get_close_matches(key, NAMES, n=3, cutoff=0.5) or NAMES
-    raise ConfigError(f"no attribute {name!r}; did you mean {', '.join(near)}?")
+    near = difflib.get_close_matches(key, NAMES, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else "rfxray sample --list prints all"
+    raise ConfigError(f"no attribute {name!r}; {hint}")
 
 
 def encode_value(name: str, value: str | float | None) -> tuple[float, bool]:

@@ -91,8 +91,13 @@ class EditSettings:
             raise ConfigError(
                 f"strength={self.strength} must lie above floor={self.low} and up to 1"
             )
-        if min(self.steps, self.batch_size) < 1 or self.corrections < 0:
-            raise ConfigError("steps and batch_size are at least 1, corrections at least 0")
+        most = solvers.MOST_STEPS
+        if not (1 <= self.steps <= most and self.batch_size >= 1 and 0 <= self.corrections <= most):
+            raise ConfigError(
+                "steps and batch_size are at least 1, corrections at least 0, steps and "
+                f"corrections at most {most:,} (got {self.steps}, {self.batch_size} and "
+                f"{self.corrections})"
+            )
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed={self.seed} must lie in [0, 2³²)")
         if solvers.find(self.solver).memory and self.method == "invert":

@@ -28,6 +28,7 @@ from rfxray.attributes.listing import add_list
 from rfxray.command_line import (
     ArgumentParser,
     add_allow_kind,
+    data_folder,
     local_path,
     refuse_unread,
     settings_given,
@@ -336,6 +337,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--like",
+        type=data_folder,
         metavar="DATA[:SPLIT]",
         help="data set folder; each image is requested with the attributes of one of its "
         "radiographs, in order (default: none; SPLIT: train)",
@@ -433,6 +435,7 @@ def parser() -> argparse.ArgumentParser:
     add("--format", default="png", help=f"{', '.join(stream.FORMATS)} (default: png)")
     add(
         "--nearest",
+        type=data_folder,
         metavar="DATA",
         help="data set folder of the training; nearest.png shows the most similar training image "
         "beside each of the first images (default: none)",

@@ -109,11 +109,14 @@ def group_masks(groups: Sequence[Sequence[str]]) -> Bool[np.ndarray, "groups 19"
     """Groups of attribute names as bool [groups + 1, 19]; the last group is all the others.
 
     Raises:
-      ConfigError: for an unknown attribute, or one in two groups.
+      ConfigError: for an unknown attribute, or one that is named twice.
     """
     masks = np.zeros((len(groups) + 1, NUM_ATTRIBUTES), bool)
     for mask, names in zip(masks, groups, strict=False):
-        mask[[INDEX[lookup(name).name] for name in names]] = True
+        places = [INDEX[lookup(name).name] for name in names]
+        if len({*places}) < len(places):
+            raise ConfigError(f"--weight {'+'.join(names)} names an attribute twice; name it once")
+        mask[places] = True
     twice = np.flatnonzero(masks.sum(0) > 1)
     if twice.size:
         raise ConfigError(f"{NAMES[twice[0]]} is in two groups of --weight; list it in one")

@@ -84,8 +84,11 @@ class Settings:
         for weight in (self.guidance, *(weight for _, weight in self.weights)):
             if not 0 <= weight < float("inf"):
                 raise ConfigError(f"guidance={weight} must be a number of at least 0")
-        if self.steps < 1 or self.batch_size < 1:
-            raise ConfigError(f"steps={self.steps}, batch_size={self.batch_size}: at least 1 each")
+        if not 1 <= self.steps <= solvers.MOST_STEPS or self.batch_size < 1:
+            raise ConfigError(
+                f"steps={self.steps}, batch_size={self.batch_size}: at least 1 each, and steps at "
+                f"most {solvers.MOST_STEPS:,}"
+            )
         if not 0 < self.shift < float("inf"):
             raise ConfigError(f"shift={self.shift} must be a number above 0")
         if not 0 <= self.seed < 2**32:

@@ -145,6 +145,7 @@ def find(name: str) -> Solver:
 # Grids of times
 
 SPACINGS = ("uniform", "quadratic")
+MOST_STEPS = 10_000  # 200 times the default; a typing error would ask for days, or for no memory
 
 
 def time_grid(

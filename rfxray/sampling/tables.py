@@ -19,6 +19,8 @@ from rfxray.sampling.pretrained import Model
 from rfxray.sampling.sampler import Pictures, Settings, generate
 from rfxray.sampling.samples import save, save_sheet, title
 
+MOST = 10_000  # images of a table: 10 GB at 512²
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -42,6 +44,11 @@ class Table:
     def __post_init__(self):
         if len(self.axes) not in (1, 2):
             raise ConfigError(f"--grid takes rows and columns, not {len(self.axes)} attributes")
+        if self.images > MOST:
+            raise ConfigError(
+                f"a --grid of {self.images:,} images; it is held in memory, so {MOST:,} at most: "
+                "lower --n, or use --csv"
+            )
 
     @property
     def images(self) -> int:
@@ -131,4 +138,6 @@ def parse_axes(texts: Sequence[str], asked: Mapping[str, str]) -> dict[str, list
         if name in axes or name in asked:
             raise ConfigError(f"--grid {name} is given twice, or by --set too")
         axes[name] = [vocabulary.written(name, value) for value in values.split(",")]
+        if len({*axes[name]}) < len(axes[name]):
+            raise ConfigError(f"--grid {text!r} has a value twice; give each once")
     return axes

@@ -299,6 +299,25 @@ def test_full_disk_exits_with_one_line(trained, tmp_path, refusal, monkeypatch, 
         (["--interval", "0.5"], 78, ["--interval", "LOW,HIGH"]),
         (["--weight", "view"], 78, ["--weight", "NAMES=W"]),
         (["--weight", "viev=2"], 78, ["viev", "view"]),
+        (["--weight", "view+sex+view=2"], 78, ["view+sex+view", "twice"]),
+        (["--steps", "10001"], 78, ["steps=10001", "10,000"]),
+        (["--steps", "9" * 400], 78, ["steps=9999", "…"]),
+        (["--seed", "9" * 400], 78, ["seed=9999", "…"]),
+        (["--n", "9" * 5000], 78, ["--n"]),
+        (["--grid", "view=PA,AP", "--n", "4000000000"], 78, ["8,000,000,000", "10,000"]),
+        (["--grid", "sex=F,Female"], 78, ["sex=F,Female", "twice"]),
+        (["--grid", "view=PA,,AP"], 78, ["view", "''"]),
+        (["--like", ""], 78, ["--like", "empty"]),
+        (["--nearest", ""], 78, ["--nearest", "empty"]),
+        (["--nearest", "gs://bucket/data"], 78, ["--nearest", "gs://bucket/data"]),
+        (["--csv", ""], 78, ["--csv", "empty"]),
+        (["--checkpoint", ""], 78, ["--checkpoint", "empty"]),
+        (["--balance", ""], 78, ["no attribute ''"]),
+        (["--autoguide", ""], 78, ["--autoguide"]),
+        (["--set", "возраст=63"], 78, ["no attribute 'возраст'", "--list"]),
+        (["--shift", "nan"], 78, ["shift=nan"]),
+        (["--guidance", "inf"], 78, ["guidance=inf"]),
+        (["--ema", "nan"], 78, ["nan", "0.050, 0.100"]),
         (["--weight", "view=-2"], 78, ["guidance=-2"]),
         (["--autoguide", "weak"], 78, ["--autoguide"]),
         (["--autoguide", "0.05@newest"], 78, ["--autoguide", "EMA@STEP"]),
@@ -318,6 +337,7 @@ def test_bad_flag_exits_with_one_line_and_a_code(trained, tmp_path, refusal, fla
     found, line = refusal(sample.main, ["--checkpoint", trained, "--out", out, *flags])
     assert found == code
     assert line.startswith("rfxray.sample: error: ")
+    assert len(line) < 400
     for part in parts:
         assert part in line
     assert not out.exists()
