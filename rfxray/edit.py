@@ -23,7 +23,7 @@ from rfxray.sampling.edit_flags import STRIPS, Change, EditRequest
 from rfxray.sampling.editing import EditSettings
 from rfxray.sampling.interventions import before_and_after
 from rfxray.sampling.pretrained import Model, load
-from rfxray.sampling.radiographs import Given, read_square, read_mask
+from rfxray.sampling.radiographs import Given, read_mask, read_square
 
 
 @dataclasses.dataclass(frozen=True)
