@@ -30,10 +30,12 @@ from rfxray.runtime import distributed
 SEED = 777  # of phantoms that neither the model nor the oracle was trained on
 REQUESTS = 512
 PAIRS = 256
+NORMALS = 256
 SETTINGS = sampling.Settings(seed=SEED, steps=16, solver="heun", guidance=3.0, batch_size=128)
 
 VIEW_SHARE = 0.97  # of the oracle's accuracy on phantoms
 RATIO_RANGE = (0.8, 1.2)  # of the true difference in cardiothoracic ratio
+NORMAL = 0.95  # of the samples of no_finding=present, guidance 2
 REACHED = 0.8  # of the ceiling's distance above chance, for these attributes
 REQUIRED = ("pleural_effusion", "pneumothorax", "consolidation", "support_devices", "sex", "age")
 
@@ -58,20 +60,21 @@ def measure(reader: classifier.Oracle, model: sampling.Model) -> tuple[dict, dic
     indices = np.arange(REQUESTS)
     asked = phantom.draw_attributes(SEED, indices)
     frontal = np.flatnonzero(asked[:, INDEX["view"]] < 2)[:PAIRS]
-    total = REQUESTS + 2 * PAIRS
+    total = REQUESTS + 2 * PAIRS + NORMALS
     with tqdm(total=total, unit="image", disable=not sys.stderr.isatty()) as bar:
 
-        def sample(attributes, indices):
+        def draw_samples(requests, indices, settings=SETTINGS):
             drawn = sampling.generate(
-                model,
-                all_known(attributes),
-                indices=indices,
-                settings=SETTINGS,
-                progress=bar.update,
+                model, requests, indices=indices, settings=settings, progress=bar.update
             )
             return drawn.images
 
+        def sample(attributes, indices):
+            return draw_samples(all_known(attributes), indices)
+
         samples = sample(asked, indices)
+        mild = dataclasses.replace(SETTINGS, guidance=2.0)
+        normals = draw_samples({"no_finding": "present"}, indices[:NORMALS], mild)
         phantoms = draw(asked, indices)
         pairs = [with_cardiomegaly(asked[frontal], present) for present in (False, True)]
         moved = {
@@ -101,7 +104,8 @@ def measure(reader: classifier.Oracle, model: sampling.Model) -> tuple[dict, dic
     }
     ratio = {k: float(v) for k, v in moved.items()} | {"n": PAIRS}
     ratio["share"] = ratio["samples"] / ratio["phantoms"]
-    return {"attributes": table, "cardiothoracic_ratio": ratio}, {
+    normal = {"share": float((reader.predict(normals)["no_finding"] == 1).mean()), "n": NORMALS}
+    return {"attributes": table, "cardiothoracic_ratio": ratio, "normal": normal}, {
         "phantoms": phantoms[:36],
         "samples": samples[:36],
     }
@@ -116,6 +120,8 @@ def shortfalls(figures: dict) -> list[str]:
         missed.append(f"view {view:.2f} of the ceiling, not {VIEW_SHARE}")
     if not RATIO_RANGE[0] <= ratio["share"] <= RATIO_RANGE[1]:
         missed.append(f"cardiothoracic ratio moves by {ratio['share']:.2f} of the truth")
+    if figures["normal"]["share"] < NORMAL:
+        missed.append(f"no_finding=present is normal in {figures['normal']['share']:.2f}")
     for name in REQUIRED:
         reached = table[name]["reached"]
         if reached is None:
@@ -209,6 +215,7 @@ def render(figures: dict, about: str, loss: dict, **images: np.ndarray) -> str:
         attributes=sorted(rows, key=lambda row: -(row[1]["reached"] or 0)),
         mark=REACHED,
         ratio=figures["cardiothoracic_ratio"],
+        normal=figures["normal"],
         **{name: page.data_uri(image) for name, image in images.items()},
     )
 
@@ -244,6 +251,7 @@ def summary(figures: dict) -> str:
     return (
         f"view {table['view']['samples'] / table['view']['ceiling']:.3f} of the ceiling, "
         f"cardiothoracic ratio {figures['cardiothoracic_ratio']['share']:.2f} of the truth, "
+        f"no_finding=present normal in {figures['normal']['share']:.2f}, "
         f"{len(good)} of {len(table)} attributes at {REACHED} or more ({', '.join(good)})"
     )
 

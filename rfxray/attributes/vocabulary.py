@@ -269,6 +269,27 @@ def encode(values: Values) -> Attributes:
     return settle(attributes)
 
 
+def requested(attributes: Attributes) -> Attributes:
+    """Encoded values [n, 19] from any program as a request, as `encode` makes it of one in words.
+
+    Raises:
+      ConfigError: for arrays of another shape, a value outside of the vocabulary, or findings that
+        contradict each other.
+    """
+    values, known = np.asarray(attributes.values), np.asarray(attributes.known)
+    if values.shape != known.shape or values.ndim != 2 or values.shape[1] != NUM_ATTRIBUTES:
+        raise ConfigError(
+            f"values {values.shape} and known {known.shape} of attributes must both be "
+            f"[n, {NUM_ATTRIBUTES}]"
+        )
+    if known.dtype != bool:
+        raise ConfigError(f"known of attributes must be bool (got {known.dtype})")
+    attributes = Attributes(np.where(known, values, 0).astype(np.float32), known)
+    refuse_outside(attributes)
+    _refuse_contradiction(attributes)
+    return settle(attributes)
+
+
 def decode(attributes: Attributes) -> dict[str, str | float]:
     """What is known of one example, [19]: what `encode` was given, and what it concluded."""
     triples = zip(NAMES, attributes.values, attributes.known, strict=True)
@@ -327,11 +348,14 @@ def settle(attributes: Attributes) -> Attributes:
 
 
 def _refuse_contradiction(attributes: Attributes) -> None:
-    last, (values, known) = INDEX["no_finding"], attributes
-    if not known[last]:
+    """Raises ConfigError for the first of the examples [..., 19] that contradicts itself."""
+    last = INDEX["no_finding"]
+    derived = derive_no_finding(attributes).values
+    wrong = attributes.known[..., last] & (derived[..., last] != attributes.values[..., last])
+    if not np.any(wrong):
         return
-    if derive_no_finding(attributes).values[last] == values[last]:
-        return
+    place = tuple(np.argwhere(wrong)[0])
+    values, known = attributes.values[place], attributes.known[place]
     if values[last]:
         present = [n for n in PATHOLOGY_NAMES if known[INDEX[n]] and values[INDEX[n]]]
         raise ConfigError(f"no_finding=present contradicts {present[0]}=present; leave one out")

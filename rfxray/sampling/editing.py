@@ -31,7 +31,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, Shaped
 
 from rfxray.arrays import AnyArray
-from rfxray.attributes.vocabulary import Attributes
+from rfxray.attributes.vocabulary import Attributes, requested
 from rfxray.errors import ConfigError
 from rfxray.objectives import flow
 from rfxray.objectives.objective import Velocity as ParametricVelocity
@@ -145,6 +145,7 @@ def abduct(
     if settings.method == "flow":
         raise ConfigError("FlowEdit has no path to abduct; use invert or noise")
     _refuse_size(model, images=images)
+    source = requested(source)
     run = _ascent(model.velocity, model.shape, settings.program())
 
     def one(rows):
@@ -184,6 +185,7 @@ def predict(
       NonFiniteError: if an edited image is not finite.
     """
     refuse_masks(settings, mask is not None, keep is not None)
+    source, target = requested(source), requested(target)
     run = _descent(model.velocity, settings.program(), mask is not None, keep is not None)
     masks = _masks(model, len(path), mask, keep)
     if keep is None:

@@ -28,10 +28,11 @@ def rows_of(attributes: Asked, n: int | None = None) -> Attributes:
       n: Number of images that a single mapping is for; one when None.
 
     Raises:
-      ConfigError: for a wrong name or value, with the number of its mapping.
+      ConfigError: for a wrong name or value, with the number of its mapping, or findings that
+        contradict each other.
     """
     if isinstance(attributes, Attributes):  # a tuple, so a sequence too
-        return Attributes(*map(np.asarray, attributes))
+        return vocabulary.requested(attributes)
     if isinstance(attributes, Mapping):
         row = vocabulary.stack([vocabulary.encode(attributes)])
         return row.rows(np.zeros(1 if n is None else max(0, n), int))
@@ -64,7 +65,8 @@ def pair_of(source: Asked, target: Asked, n: int) -> tuple[Attributes, Attribute
     else:
         changes = [target] * n if isinstance(target, Mapping) else list(target)
         if isinstance(source, Attributes):
-            shown = [vocabulary.decode(before.rows(i)) for i in range(len(before.values))]
+            # As given: what No Finding says of a pathology may be changed with it.
+            shown = [vocabulary.decode(source.rows(i)) for i in range(len(before.values))]
         else:
             shown = [source] * n if isinstance(source, Mapping) else list(source)
         _refuse_count(n, shown, changes)

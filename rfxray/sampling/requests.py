@@ -42,6 +42,9 @@ class Requests:
     notes: tuple[Mapping[str, str], ...] = ()
     names: tuple[str, ...] = ()
 
+    def __post_init__(self):
+        object.__setattr__(self, "attributes", vocabulary.requested(self.attributes))
+
     @property
     def images(self) -> int:
         """Number of images until the first row is requested again."""

@@ -16,7 +16,8 @@ def figures():
     table = {name: dict(good) for name in names}
     table["race"]["reached"] = None
     ratio = {"share": 1.0, "phantoms": 0.1, "samples": 0.1, "n": 256}
-    return {"attributes": table, "cardiothoracic_ratio": ratio}
+    normal = {"share": 0.95, "n": 256}
+    return {"attributes": table, "cardiothoracic_ratio": ratio, "normal": normal}
 
 
 def test_good_run_has_no_shortfalls(figures):
@@ -29,9 +30,11 @@ def test_every_shortfall_is_named(figures):
     figures["attributes"]["sex"]["reached"] = 0.5
     figures["attributes"]["consolidation"]["reached"] = None  # its ceiling is near chance
     figures["cardiothoracic_ratio"]["share"] = 0.5
-    view, ratio, consolidation, sex = smoke_report.shortfalls(figures)
+    figures["normal"]["share"] = 0.94
+    view, ratio, normal, consolidation, sex = smoke_report.shortfalls(figures)
     assert view.startswith("view 0.89 of the ceiling")
     assert ratio == "cardiothoracic ratio moves by 0.50 of the truth"
+    assert normal == "no_finding=present is normal in 0.94"
     assert consolidation == "consolidation is not read from phantoms either"
     assert sex == "sex reaches 0.50, not 0.8"
 
@@ -69,6 +72,7 @@ def test_page_shows_every_figure_and_escapes_text(figures, loss):
     for name in figures["attributes"]:
         assert f"<td>{name}</td>" in html
     assert "phantoms +0.100, samples +0.100,\n1.00 of the truth" in html
+    assert "0.95 of 256 samples normal" in html
     figures["attributes"]["sex"]["reached"] = 0.5
     assert "Fell short: sex reaches 0.50, not 0.8" in smoke_report.render(
         figures, "", loss, **pictures

@@ -5,7 +5,7 @@ import ml_collections
 import numpy as np
 from einops import rearrange
 
-from rfxray.attributes.vocabulary import Attributes
+from rfxray.attributes.vocabulary import Attributes, settle
 from rfxray.checkpoints.weights import ema_name
 from rfxray.data.pixels import to_uint8
 from rfxray.errors import ConfigError
@@ -37,7 +37,7 @@ def build(section: ml_collections.ConfigDict, context: Context) -> Evaluator:
         sampler = make_sampler(objective.velocity, recipe.model.input_shape, settings)
         draw = jax.jit(sampler, out_shardings=whole)
         indices = np.arange(n, dtype=np.uint32)
-        attributes = Attributes(examples["attributes"], examples["known"])
+        attributes = settle(Attributes(examples["attributes"], examples["known"]))
         seed, weight = np.uint32(recipe.seed), np.float32(section.guidance)
 
         def evaluate(state: State) -> Findings:

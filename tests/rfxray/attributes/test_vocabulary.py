@@ -168,6 +168,48 @@ def test_no_finding_is_derived_from_the_twelve_pathologies(found):
     np.testing.assert_array_equal(attributes.known, before[1])
 
 
+def test_arrays_are_requested_as_words_are():
+    rows = [{"no_finding": "present", "view": "PA"}, {"edema": "present"}, ALL_ABSENT, {"age": 63}]
+    worded = vocabulary.stack([vocabulary.encode(row) for row in rows])
+    numbers, known = np.full((4, K), 1.0, np.float32), np.zeros((4, K), bool)  # unknown: no 0
+    for i, row in enumerate(rows):
+        for name, value in row.items():
+            at = i, vocabulary.INDEX[name]
+            numbers[at], known[at] = vocabulary.encode_value(name, value)
+    found = vocabulary.requested(vocabulary.Attributes(numbers, known))
+    np.testing.assert_array_equal(found.values, worded.values)
+    np.testing.assert_array_equal(found.known, worded.known)
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        ({"view": 7}, ["view is 7", "2 (lateral)"]),
+        ({"view": 0.5}, ["view is 0.5"]),
+        ({"age": np.nan}, ["age is nan", "120 years"]),
+        ({"no_finding": 1, "fracture": 1}, ["no_finding=present", "fracture=present"]),
+        ({"no_finding": 0} | dict.fromkeys(vocabulary.PATHOLOGY_NAMES, 0), ["contradicts"]),
+    ],
+)
+def test_arrays_that_say_nothing_or_two_things_are_refused(row, parts):
+    numbers, known = np.zeros((3, K), np.float32), np.zeros((3, K), bool)
+    for name, number in row.items():
+        numbers[2, vocabulary.INDEX[name]], known[2, vocabulary.INDEX[name]] = number, True
+    with pytest.raises(ConfigError) as caught:
+        vocabulary.requested(vocabulary.Attributes(numbers, known))
+    assert "\n" not in str(caught.value)
+    assert all(part in str(caught.value) for part in parts)
+
+
+def test_arrays_of_another_shape_or_type_are_refused():
+    numbers, known = np.zeros((3, K), np.float32), np.zeros((3, K), bool)
+    for values, which in ((numbers[0], known[0]), (numbers, known[:2]), (numbers[:, 1:],) * 2):
+        with pytest.raises(ConfigError, match=r"\[n, 19\]"):
+            vocabulary.requested(vocabulary.Attributes(values, which))
+    with pytest.raises(ConfigError, match="must be bool"):
+        vocabulary.requested(vocabulary.Attributes(numbers, known.astype(int)))
+
+
 def test_rows_selects_examples_of_a_stack():
     asked = [{"view": "PA"}, {}, {"age": 63}]
     table = vocabulary.stack(list(map(vocabulary.encode, asked)))

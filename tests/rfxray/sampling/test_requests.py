@@ -39,6 +39,33 @@ def test_balanced_requests_cover_subgroups_equally():
     assert (again.rows(np.arange(400))[0] != attributes).any(1).mean() > 0.8
 
 
+def test_no_finding_means_that_all_twelve_are_absent_by_every_door(tmp_path):
+    """By --set, a table, --balance, a mapping, and arrays that leave the pathologies out."""
+    normal = {"no_finding": "present"}
+    (tmp_path / "asked.csv").write_text("no_finding\n1\n")
+    last = INDEX["no_finding"]
+    only = vocabulary.Attributes(*(np.zeros((1, 19), kind) for kind in (np.float32, bool)))
+    only.values[:, last], only.known[:, last] = 1, True
+    doors = {
+        "set": requests.alike(vocabulary.parse(["no_finding=present"])),
+        "csv": requests.from_csv(tmp_path / "asked.csv", {}),
+        "mapping": requests.alike(normal),
+        "arrays": requests.Requests(only),
+    }
+    pathologies = [INDEX[name] for name in vocabulary.PATHOLOGY_NAMES]
+    for door, table in doors.items():
+        values, known = table.rows(np.arange(2))
+        assert known[:, [*pathologies, last]].all(), door
+        assert known.sum() == 2 * 13, door
+        assert values.sum() == values[:, last].sum() == 2, door
+        assert table.fingerprint() == doors["set"].fingerprint(), door
+    balanced = requests.balanced(("no_finding",), {}).rows(np.arange(2))
+    assert balanced.known[balanced.values[:, last] == 1][:, pathologies].all()
+    for wrong in ({"edema": "present"}, {"fracture": 1}):
+        with pytest.raises(ConfigError, match="contradicts"):
+            requests.alike(normal | wrong)
+
+
 @pytest.mark.parametrize(
     "sizes", [(2,), (2, 4), (4, 2), (2, 2, 2), (2, 4, 3, 7), (3, 9, 2, 6), (7, 2, 9, 4, 2)]
 )

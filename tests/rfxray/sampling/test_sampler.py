@@ -71,6 +71,19 @@ def test_each_row_follows_its_own_attributes(network):
     assert np.abs(mixed.images[1] - mixed.images[2]).max() > 1e-3
 
 
+def test_arrays_are_checked_and_say_what_words_say(network):
+    said = vocabulary.stack([vocabulary.encode({"no_finding": "present"})])
+    last = vocabulary.INDEX["no_finding"]
+    only = Attributes(np.zeros((1, 19), np.float32), np.arange(19)[None] == last)
+    only.values[0, last] = 1
+    by_arrays, by_words = (sampling.generate(network, rows, settings=FAST) for rows in (only, said))
+    np.testing.assert_array_equal(by_arrays.images, by_words.images)
+    np.testing.assert_array_equal(by_arrays.attributes.known, said.known)
+    only.values[0, 0], only.known[0, 0] = 7, True  # which would be the row of another attribute
+    with pytest.raises(ConfigError, match="view is 7"):
+        sampling.generate(network, only, settings=FAST)
+
+
 def test_guidance_approaching_one_equals_no_guidance(network):
     plain = sampling.generate(network, ASKED, n=2, settings=FAST)
     near, far = (
