@@ -150,7 +150,7 @@ def edit_one(
         "content_box": list(given.content_box),
         "lines_of_text": given.text,
     }
-    record = {"command": request.command(model.source["step"]), "versions": version.versions()}
+    record = {"command": request.command(model), "versions": version.versions()}
     if not request.anonymous:
         record["path"] = str(change.image)
     folder = request.out / change.folder

@@ -40,6 +40,7 @@ from rfxray.sampling import editing
 from rfxray.sampling.editing import EditSettings
 from rfxray.sampling.file_names import file_stem, refuse_alike
 from rfxray.sampling.interventions import before_and_after, changed
+from rfxray.sampling.pretrained import Model
 from rfxray.sampling.solvers import SOLVERS
 
 STRIPS = {"guidance": (1.0, 2.0, 3.0, 4.0, 5.0), "strength": (0.3, 0.5, 0.7, 0.9, 1.0)}
@@ -107,11 +108,11 @@ class EditRequest:
     allow_kinds: Sequence[str]
     words: Sequence[str]
 
-    def command(self, step: object) -> str:
+    def command(self, model: Model) -> str:
         """A command that makes the same edits when the run has continued, from the step used."""
         words = ["python", "-m", "rfxray.edit", *self.words]
         if self.step is None:
-            words += ["--step", str(step)]
+            words += ["--step", str(model.source["step"])]
         return shlex.join(words)
 
 

@@ -38,7 +38,7 @@ from rfxray.objectives.objective import Velocity as ParametricVelocity
 from rfxray.runtime import sharding
 from rfxray.sampling import guidance as guide
 from rfxray.sampling import solvers
-from rfxray.sampling.given import Asked, Given, images_of, pair_of
+from rfxray.sampling.given import AnyImages, Asked, images_of, pair_of
 from rfxray.sampling.interventions import changed
 from rfxray.sampling.pretrained import Model
 from rfxray.sampling.sampler import Shape, blocks, finite, keys_of, noise
@@ -207,7 +207,7 @@ def predict(
 
 def edit(
     model: Model,
-    images: Given,
+    images: AnyImages,
     source: Asked,
     target: Asked,
     settings: EditSettings = EditSettings(),

@@ -17,7 +17,7 @@ from rfxray.sampling.interventions import before_and_after
 Asked: TypeAlias = Values | Sequence[Values] | Attributes
 
 # One image or several
-Given: TypeAlias = np.ndarray | Image.Image | Sequence[np.ndarray | Image.Image]
+AnyImages: TypeAlias = np.ndarray | Image.Image | Sequence[np.ndarray | Image.Image]
 
 
 def rows_of(attributes: Asked, n: int | None = None) -> Attributes:
@@ -82,7 +82,7 @@ def _refuse_count(n: int, *rows: Sized) -> None:
             raise ConfigError(f"{len(each)} rows of attributes for {n} images; give one for each")
 
 
-def images_of(images: Given, size: int) -> Float[np.ndarray, "n size size"]:
+def images_of(images: AnyImages, size: int) -> Float[np.ndarray, "n size size"]:
     """Images [n, size, size] float32 in [−1, 1].
 
     Args:

@@ -24,8 +24,8 @@ class Given:
       text: Number of likely lines of text in it (`rfxray.data.burned_text`).
     """
 
-    decoded: Radiograph
-    image: np.ndarray
+    decoded: Radiograph = dataclasses.field(repr=False)
+    image: np.ndarray = dataclasses.field(repr=False)
     content_box: tuple[int, int, int, int]
     text: int
 
@@ -38,7 +38,7 @@ class Given:
         return outside
 
 
-def read_square(path: Path, size: int) -> Given:
+def read_square(path: str | Path, size: int) -> Given:
     """A radiograph file as the model's square.
 
     Args:
@@ -53,7 +53,7 @@ def read_square(path: Path, size: int) -> Given:
     from rfxray.data import burned_text
 
     try:
-        found = reader.read(path)
+        found = reader.read(Path(path))
         square = reader.square(found, size)
         searched = reader.square(found, burned_text.SIDE)["image"]
     except reader.Refused as refusal:
