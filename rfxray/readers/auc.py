@@ -99,10 +99,14 @@ def jackknife(scores: np.ndarray, truth: np.ndarray, cluster: np.ndarray) -> np.
       cluster: `[cases] int`.
     """
     pairs = kernel(scores, truth)
+    rows, columns, total = pairs.sum(2), pairs.sum(1), pairs.sum((1, 2))
     without = []
     for name in np.unique(cluster):
-        synthetic, real = cluster[truth] != name, cluster[~truth] != name
-        without.append(pairs[:, synthetic][:, :, real].mean((1, 2)))
+        synthetic = np.flatnonzero(cluster[truth] == name)
+        real = np.flatnonzero(cluster[~truth] == name)
+        twice = pairs[:, synthetic][:, :, real].sum((1, 2))
+        left = total - rows[:, synthetic].sum(1) - columns[:, real].sum(1) + twice
+        without.append(left / (rows.shape[1] - len(synthetic)) / (columns.shape[1] - len(real)))
     count = len(without)
     rest = np.stack(without, -1)
     rest = rest - rest.mean(-1, keepdims=True)

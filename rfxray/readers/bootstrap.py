@@ -2,7 +2,7 @@
 
 import numpy as np
 
-REPLICATES = 2000
+REPLICATES = 1000
 ROWS = 100  # replicates at once: 100 × 400 images in products with the kernel of a reader
 
 

@@ -195,3 +195,35 @@ def from_pilot(merit: np.ndarray, covariance: np.ndarray, synthetic: int, real: 
     if case_gap(0.0) < 0:
         case = optimize.root_scalar(case_gap, bracket=(0.0, 0.99)).root
     return model(float(reader), float(case))
+
+
+MOST_CASES = 5000
+
+
+def smallest(model: RoeMetz, area: float, readers: int, margin: float, power: float) -> int | None:
+    """The smallest even number of cases, half synthetic, that reaches a power by formula.
+
+    Args:
+      model: Variances.
+      area: True AUC; within the margin the power is that of equivalence, outside that of the test
+        against .5.
+      readers: Number of readers.
+      margin: Margin of equivalence.
+      power: Wanted power.
+
+    Returns:
+      Number of cases, at least 10; None if `MOST_CASES` do not reach it.
+    """
+
+    def reached(half: int) -> bool:
+        plan = planned(components(model, area, half, half), readers, 2 * half, margin)
+        wanted = plan.equivalence if abs(area - CHANCE) < margin else plan.difference
+        return wanted >= power
+
+    low, high = 4, MOST_CASES // 2  # it grows with the number of cases
+    if not reached(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(middle) else (middle, high)
+    return 2 * high
