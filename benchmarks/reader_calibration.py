@@ -140,8 +140,11 @@ def main() -> None:
     with exit_on_error("benchmarks.reader_calibration"):
         arguments.out.mkdir(parents=True, exist_ok=True)
         log: Path = arguments.out / "cells.jsonl"
-        lines = log.read_text().splitlines() if files.ends_a_line(log) and log.exists() else []
-        rows = [json.loads(line) for line in lines]
+        text = log.read_text() if log.exists() else ""
+        if not files.ends_a_line(log):  # a kill tore the last line
+            text = text[: text.rfind("\n") + 1]
+            files.write_whole(log, text)
+        rows = [json.loads(line) for line in text.splitlines()]
         planned = cells()
         with Progress("benchmarks.reader_calibration", len(planned), unit="cell") as progress:
             for cell in planned:

@@ -1,4 +1,4 @@
-"""A reader study: `rfxray readers design|analyse|power|simulate`.
+"""A study of human readers: can they tell synthetic radiographs from real ones?
 
 Each action has flags of its own: `rfxray readers ACTION --help` lists them. An action's module is
 imported when it is called.

@@ -15,6 +15,7 @@ from rfxray.command_line import ArgumentParser, Progress, exit_on_error, local_p
 from rfxray.commands.readers_analyse import add_reading
 from rfxray.commands.readers_simulate import add_variances, numbers, variances
 from rfxray.errors import ConfigError, DataError
+from rfxray.outputs import files
 from rfxray.readers import plan, power, reading
 from rfxray.readers.panel import panel, why_not_estimable
 from rfxray.readers.roe_metz import RoeMetz
@@ -112,7 +113,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _check_folder(out: Path) -> None:
     known = {plan.PAGE, plan.NUMBERS}
-    if out.exists() and (not out.is_dir() or any(p.name not in known for p in out.iterdir())):
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; give a folder by --out")
+    others = [] if not out.exists() else [p for p in out.iterdir() if p.name not in known]
+    if any(not files.is_temporary(path) for path in others):
         raise ConfigError(
             f"{out} is not empty and was not written by this command; choose another --out"
         )

@@ -105,7 +105,8 @@ def trend(study: Study, panel: Panel, modality: int) -> Trend:
         areas = []
         for half, cases in enumerate((panel.cases[~late], panel.cases[late])):
             part = subset(study, (j,), {}, cases)
-            if study.pairs or (part.truth.any() and not part.truth.all()):
+            one = (part.scores[modality] == part.scores[modality, :, :1]).all()
+            if study.pairs or (part.truth.any() and not part.truth.all() and not one):
                 areas.append(float(part.merit()[modality, 0]))
             seconds = study.seconds[modality, j][cases]
             times[half].extend(seconds[~np.isnan(seconds)])

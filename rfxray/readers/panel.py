@@ -121,4 +121,7 @@ def why_not_estimable(panel: Panel) -> str | None:
     synthetic, real = panel.patients()
     if min(synthetic, real) < 2:
         return f"{synthetic} patients with synthetic and {real} with real images; 2 are needed"
+    # For pairs it is a reader who was always right or wrong, which is a finding.
+    if not panel.pairs and (panel.scores == panel.scores[..., :1]).all(-1).any():
+        return "a reader gave one answer to all of these cases"
     return None

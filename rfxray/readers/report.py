@@ -25,7 +25,8 @@ def check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; give a folder by --out")
     known = {PAGE, NUMBERS, TABLE, IMRMC}
-    if out.exists() and any(path.name not in known for path in out.iterdir()):
+    others = [] if not out.exists() else [p for p in out.iterdir() if p.name not in known]
+    if any(not files.is_temporary(path) for path in others):
         raise ConfigError(
             f"{out} is not empty and was not written by this command; choose another --out"
         )

@@ -25,6 +25,16 @@ def test_actions_are_listed_and_a_wrong_one_is_refused(refusal, capsys):
     assert line.startswith("rfxray readers: error: argument action: invalid choice: 'anlyse'")
 
 
+@pytest.mark.parametrize("action", list(readers.ACTIONS))
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_every_action_has_help_and_version(capsys, action, flag):
+    with pytest.raises(SystemExit) as ended:
+        readers.main([action, flag])
+    assert not ended.value.code
+    begins = f"usage: rfxray readers {action} " if flag == "--help" else "rfxray "
+    assert capsys.readouterr().out.startswith(begins)
+
+
 @pytest.mark.parametrize("pairs", [[], ["--pairs"]])
 def test_simulated_study_is_analysed_to_a_page(tmp_path, capsys, pairs):
     study, out = tmp_path / "study", tmp_path / "out"

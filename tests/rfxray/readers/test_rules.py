@@ -147,6 +147,17 @@ def test_one_case_of_a_kind_gives_no_verdict(table, ratings):
     assert verdict(table(ratings, truth)).verdict == NOT_ESTIMABLE
 
 
+def test_stratum_in_which_a_reader_gave_one_answer_has_no_mean(table, ratings):
+    study = table(ratings, TRUTH)
+    values = np.where(np.arange(60) < 20, "a", "b")
+    study.scores[0, 1, :20] = 4
+    study = dataclasses.replace(study, strata={"view": tuple(values)})
+    first, second = analyse(study, 0.1).parts["m"]
+    assert (first.value, first.mean) == ("a", None)
+    assert first.why == "a reader gave one answer to all of these cases"
+    assert second.mean is not None
+
+
 def test_order_of_readers_and_cases_does_not_matter(table, ratings):
     rng = np.random.default_rng(3)
     cases = rng.permutation(60)
