@@ -155,7 +155,8 @@ def cells(design: Design) -> list[str]:
 
 def sentences(wanted: Wanted, least: dict[int, int | None]) -> list[str]:
     """What the smallest designs are, a line each."""
-    what = f"power {wanted.power:.0%} of {wanted.goal} at AUC {wanted.area:g}"
+    test = "TOST" if wanted.goal == "equivalence" else "the test against .5"
+    what = f"{test} with power {wanted.power:.0%} at AUC {wanted.area:g}"
     found = []
     for readers, cases in least.items():
         need = f"{cases} cases" if cases else f"not reached with {power.MOST_CASES:,} cases"

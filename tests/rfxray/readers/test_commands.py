@@ -89,7 +89,7 @@ def test_power_prints_designs_and_writes_a_page(tmp_path, capsys):
     RUN["power"]([*words, "--out", str(out)])
     said = capsys.readouterr().out
     assert "| 3 × 40 |" in said
-    assert "5 readers: 130 cases for power 80% of equivalence at AUC 0.5, margin ±0.1" in said
+    assert "5 readers: 130 cases for TOST with power 80% at AUC 0.5, margin ±0.1" in said
     numbers = json.loads((out / "power.json").read_text())
     assert len(numbers["designs"]) == 4
     assert numbers["smallest"]["3"] == 424
