@@ -10,6 +10,7 @@ only arrays, which the fingerprints cover.
 import contextlib
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Collection
 from pathlib import Path
@@ -61,6 +62,11 @@ def seal(folder: Path) -> None:
     (folder / _SEAL).write_text(json.dumps(about, indent=0) + "\n")
 
 
+def _not_ours(record: logging.LogRecord) -> bool:
+    """Drops the tracebacks that Orbax logs of a failed save; `SaveFailed` is its one line."""
+    return "_SignalingThread.run()" not in str(record.msg)
+
+
 class _BeforeSteps(preservation_policy.PreservationPolicy):
     """Keeps the newest step from before each of some steps."""
 
@@ -102,6 +108,7 @@ class Store:
         self.folder, self._items = folder, (*items, "meta")
         self._saving: int | None = None
         self.saved: int | None = None
+        logging.getLogger("absl").addFilter(_not_ours)
         policies: list[preservation_policy.PreservationPolicy] = []
         self._before = _BeforeSteps()
         if keep:
@@ -114,8 +121,12 @@ class Store:
             else None,
             create=create,
             cleanup_tmp_directories=create,
-            # Called after every file of a step is written and before the step is published.
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            async_options=ocp.AsyncOptions(
+                # Called after every file of a step is written and before the step is published.
+                post_finalization_callback=self._seal,
+                # If a folder cannot be made in the background, Orbax waits minutes for it.
+                create_directories_asynchronously=False,
+            ),
         )
         with self._saves() if create else contextlib.nullcontext():
             self._manager = ocp.CheckpointManager(

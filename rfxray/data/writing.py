@@ -39,7 +39,7 @@ from rfxray.command_line import Progress
 from rfxray.data.manifest import publish, read_json, read_manifest
 from rfxray.data.plan import Dropped, Plan
 from rfxray.data.shards import is_written, make_shard
-from rfxray.errors import ConfigError, Preempted
+from rfxray.errors import ConfigError, Preempted, SaveFailed, refused_by_system
 from rfxray.outputs.files import is_temporary, remove_temporary, saving, write_whole
 from rfxray.outputs.lock import is_lock, locked
 
@@ -228,6 +228,8 @@ def claimed(out: Path, beside: Collection[str] = ()):
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if isinstance(refused_by_system(error), SaveFailed):
+            raise  # a full disk
         raise ConfigError(f"cannot create --out {out}: {error.strerror}") from None
     with locked(out):
         there = [path for path in out.iterdir() if not (is_temporary(path) or is_lock(path))]
