@@ -1,5 +1,6 @@
 """`rfxray NAME …`: the table of commands and its lookup."""
 
+import argparse
 import importlib
 import subprocess
 import sys
@@ -34,6 +35,28 @@ def test_all_commands_are_listed_when_none_is_given(argv, capsys):
 def test_version_flag_prints_the_package_version(capsys):
     table.main(["--version"])
     assert capsys.readouterr().out.startswith(f"rfxray {rfxray.__version__}, commit ")
+
+
+class Parsed(Exception):
+    """Carries a parser out of a command."""
+
+
+@pytest.mark.parametrize("name", table.COMMANDS)
+def test_every_flag_of_a_command_states_its_meaning_and_default(name, monkeypatch):
+    def stop(self, *_, **__):
+        raise Parsed(self)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
+    with pytest.raises(Parsed) as caught:
+        table.main([name])
+    parser = caught.value.args[0]
+    grouped = {a for group in parser._mutually_exclusive_groups for a in group._group_actions}
+    for action in parser._actions:
+        assert action.help, action.option_strings
+        prints = action.default == argparse.SUPPRESS  # and sets nothing
+        if prints or action.required or not action.option_strings or action in grouped:
+            continue
+        assert "default" in action.help, action.option_strings
 
 
 SCRIPTS = [

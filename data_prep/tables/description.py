@@ -96,7 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
         read=local_path,
         required=required,
         metavar="FILE.csv",
-        help="CSV table of your images, one row per image; may be gzipped (.csv.gz)",
+        help="CSV table of your images, one row per image; may be gzipped (.csv.gz)"
+        + ("" if required else " (default: none; each --folder needs one)"),
     )
     add(
         "column",

@@ -203,8 +203,20 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m rfxray.runtime.status", description=__doc__)
     add_version(parser)
     parser.add_argument("--attempt", default="", help="attempt to judge (default: the latest)")
-    parser.add_argument("--stale", type=float, default=180, metavar="SECONDS")
-    parser.add_argument("--grace", type=float, default=300, metavar="SECONDS")
+    parser.add_argument(
+        "--stale",
+        type=float,
+        default=180,
+        metavar="SECONDS",
+        help="age from which the report of a running host is ignored (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="time that hosts may continue after the first has ended (default: %(default)s)",
+    )
     parser.add_argument("files", nargs="*", help="reports (default: those on stdin)")
     arguments = parser.parse_args(argv)
     if arguments.files:

@@ -31,6 +31,7 @@ from rfxray.attributes.listing import add_list
 from rfxray.command_line import (
     ArgumentParser,
     add_allow_kind,
+    data_folder,
     local_path,
     refuse_unread,
     settings_given,
@@ -335,6 +336,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--propagate",
+        type=data_folder,
         metavar="DATA",
         help="data set folder to fit a causal model of the attributes to; findings that the change "
         "causes then follow it (default: nothing follows)",
