@@ -23,7 +23,7 @@ from rfxray.sampling.edit_flags import STRIPS, Change, EditRequest
 from rfxray.sampling.editing import EditSettings
 from rfxray.sampling.interventions import before_and_after
 from rfxray.sampling.pretrained import Model, load
-from rfxray.sampling.radiographs import Given, read_mask, read_square
+from rfxray.sampling.radiographs import Given, carried_back, read_mask, read_square
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +92,7 @@ def plan_of(request: EditRequest, causes: Causes | None) -> dict[str, Any]:
         "propagate": dict(causes.record) if causes else None,
         "strip": request.strip,
         "dicom": request.dicom,
+        "native": request.native,
         "anonymous": request.anonymous,
         **dataclasses.asdict(request.settings),
     }
@@ -116,6 +117,8 @@ def check(model: Model, request: EditRequest, change: Change) -> None:
     """Raises what reading a radiograph and its masks raises."""
     given = read_square(change.image, model.size)
     places(model, request, given)
+    if request.native:
+        carried_back(change.image, given, given.image, given.outside, request.masks)
 
 
 def edit_one(
@@ -150,12 +153,16 @@ def edit_one(
         "content_box": list(given.content_box),
         "lines_of_text": given.text,
     }
+    native = None
+    if request.native:
+        kept = np.zeros(given.image.shape, bool) if keep is None else keep
+        native = carried_back(change.image, given, made.edited, kept, request.masks)
     record = {"command": request.command(model), "versions": version.versions()}
     if not request.anonymous:
         record["path"] = str(change.image)
     folder = request.out / change.folder
     folder.mkdir(exist_ok=True)
-    edits.save_edit(made, entry, record, folder, request.dicom, burned_in=given.text > 0)
+    edits.save_edit(made, entry, record, folder, request.dicom, given.text > 0, native)
 
 
 def propagated(

@@ -69,6 +69,12 @@ def normalise(pixels: np.ndarray) -> np.ndarray:
     Raises:
       Refused: If there are fewer than three greys.
     """
+    dark, bright = contrast(pixels)
+    return np.clip((pixels - dark) / (bright - dark), 0, 1).astype(np.float32)
+
+
+def contrast(pixels: np.ndarray) -> tuple[np.floating, np.floating]:
+    """The values of [height, width] float32 that become black and white; errors of `normalise`."""
     low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite([low, high]).all():
         raise Refused("not finite: NaN or infinite pixels")
@@ -81,7 +87,7 @@ def normalise(pixels: np.ndarray) -> np.ndarray:
     dark, bright = np.percentile(middle, PERCENTILES, method="lower")
     if dark == bright:
         raise Refused("blank: one grey value except for the darkest and brightest pixels")
-    return np.clip((pixels - dark) / (bright - dark), 0, 1).astype(np.float32)
+    return dark, bright
 
 
 def exposed(pixels: np.ndarray) -> np.ndarray:

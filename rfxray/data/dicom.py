@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -23,10 +25,18 @@ def read_dicom(data: bytes) -> Radiograph:
     Raises:
       Refused: With the reason.
     """
+    return reading(data, _radiograph)
+
+
+T = TypeVar("T")
+
+
+def reading(data: bytes, read: Callable[[pydicom.Dataset], T]) -> T:
+    """What a function reads from the content of a file; any damage is Refused."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about tags that are not used here
         try:
-            return _radiograph(pydicom.dcmread(io.BytesIO(data), force=True))
+            return read(pydicom.dcmread(io.BytesIO(data), force=True))
         except (Refused, MemoryError):
             raise
         except Exception as error:  # pydicom and its decoders raise any type for damage
@@ -54,14 +64,9 @@ def _radiograph(dataset: pydicom.Dataset) -> Radiograph:
 
 def _displayed(stored: np.ndarray, dataset: pydicom.Dataset) -> tuple[np.ndarray, list[str]]:
     """Stored values [height, width] as float32, bright is dense; notes on what was left out."""
-    if table := dicom_header.modality_table(dataset, stored):
-        values = table.look_up(stored)
-    else:
-        slope, intercept = dicom_header.slope_and_intercept(dataset)
-        is_identity = (slope, intercept) == (1, 0)
-        values = stored if is_identity else display.rescale(stored, slope, intercept)
-    padding = _padding(stored, dataset)
-    view, notes = _view(values, padding, dataset)
+    values = modality(stored, dataset)(stored)
+    padding = padding_of(stored, dataset)
+    view, notes = view_of(values, padding, dataset)
     pixels = (view(values) if view else values).astype(np.float32)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         ends = (0.0, 1.0) if view else (pixels.min(), pixels.max())
@@ -71,7 +76,17 @@ def _displayed(stored: np.ndarray, dataset: pydicom.Dataset) -> tuple[np.ndarray
     return pixels, notes
 
 
-def _view(
+def modality(stored: np.ndarray, dataset: pydicom.Dataset) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes modality values of stored values: the table of the file, or its rescale."""
+    if table := dicom_header.modality_table(dataset, stored):
+        return table.look_up
+    slope, intercept = dicom_header.slope_and_intercept(dataset)
+    if (slope, intercept) == (1, 0):
+        return lambda values: values
+    return lambda values: display.rescale(values, slope, intercept)
+
+
+def view_of(
     values: np.ndarray, padding: np.ndarray | None, dataset: pydicom.Dataset
 ) -> tuple[display.Window | display.Table | None, list[str]]:
     """The first VOI LUT or window of the file that shows the radiograph, or None; notes."""
@@ -95,10 +110,21 @@ def _view(
     return None, notes
 
 
-def _padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray | None:
+def padding_of(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray | None:
     """The padding, [height, width] bool, if there is some: pixels with the declared value that are
     connected to the edge, since saturated tissue may have this value too (PS3.3 C.7.5.1.1.2).
     """
+    if (ends := padding_values(stored, dataset)) is None:
+        return None
+    low, high = ends
+    _, areas = cv2.connectedComponents(((stored >= low) & (stored <= high)).astype(np.uint8))
+    edges = np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]])
+    padding = (areas > 0) & np.isin(areas, np.unique(edges))
+    return padding if padding.any() and not padding.all() else None
+
+
+def padding_values(stored: np.ndarray, dataset: pydicom.Dataset) -> tuple[int, int] | None:
+    """The lowest and the highest stored value that is declared as padding, if one is."""
     value = dataset.get("PixelPaddingValue")
     if not isinstance(value, int):
         return None
@@ -106,7 +132,4 @@ def _padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray | None:
     ends = np.array([value, limit if isinstance(limit, int) else value], np.int64)
     # Some files store the value of signed pixels as unsigned
     low, high = sorted(ends.astype(stored.dtype).tolist())
-    _, areas = cv2.connectedComponents(((stored >= low) & (stored <= high)).astype(np.uint8))
-    edges = np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]])
-    padding = (areas > 0) & np.isin(areas, np.unique(edges))
-    return padding if padding.any() and not padding.all() else None
+    return low, high

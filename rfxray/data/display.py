@@ -49,14 +49,25 @@ class Window:
         if self.function == "SIGMOID":
             with np.errstate(over="ignore"):  # exp of a large number: black
                 return 1 / (1 + np.exp(-4 * (values - self.centre) / self.width))
-        exact = self.function == "LINEAR_EXACT"
-        centre, width = (self.centre, self.width) if exact else (self.centre - 0.5, self.width - 1)
+        centre, width = self._line
         if width == 0:
             return (values > centre).astype(np.float64)
         values -= centre
         values /= width
         values += 0.5
         return np.clip(values, 0, 1, out=values)
+
+    def extended(self, values: np.ndarray) -> np.ndarray:
+        """The same, but a line goes on beyond black and white."""
+        centre, width = self._line
+        if self.function == "SIGMOID" or width == 0:
+            return self(values)
+        return (values.astype(np.float64) - centre) / width + 0.5
+
+    @property
+    def _line(self) -> tuple[float, float]:
+        exact = self.function == "LINEAR_EXACT"
+        return (self.centre, self.width) if exact else (self.centre - 0.5, self.width - 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,6 +109,10 @@ class Table:
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Maps modality values of any shape to float64 in [0, 1], by the bits of the entries."""
         return self.look_up(values) / self._full
+
+    def extended(self, values: np.ndarray) -> np.ndarray:
+        """The same: beyond the table its ends go on."""
+        return self(values)
 
 
 def rescale(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:

@@ -36,6 +36,7 @@ from rfxray.data.canonical import square, to_square
 from rfxray.data.decoded import Radiograph, Refused
 from rfxray.data.dicom import read_dicom
 from rfxray.data.special import SPECIAL
+from rfxray.data.stored import Stored, read_stored_dicom
 from rfxray.errors import first_line
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Refused",
     "ingest",
     "read",
+    "read_stored",
     "square",
     "to_square",
     "versions",
@@ -117,6 +119,22 @@ def read(path: str | os.PathLike) -> Radiograph:
     if data[128:132] == b"DICM" or Path(path).suffix.lower() in (".dcm", ".dicom"):
         return read_dicom(data)
     raise Refused("neither PNG, JPEG nor DICOM")
+
+
+def read_stored(path: str | os.PathLike) -> Stored:
+    """Decodes the stored values of a file, without changing any.
+
+    Raises:
+      Refused: As `read`, and if its values are not grey of 8 or 16 bits (DICOM: up to 16).
+    """
+    data = _content(path)
+    if not data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
+        return read_stored_dicom(data)
+    found = read(path)
+    values = found.pixels.astype(np.uint8 if found.bits == 8 else np.uint16)
+    if found.bits not in (8, 16) or (values != found.pixels).any():
+        raise Refused(f"not grey values of 8 or 16 bits: {found.bits} bits, or colours not grey")
+    return Stored(values, found.bits, np.arange(1 << found.bits, dtype=np.float64))
 
 
 def _content(path: str | os.PathLike) -> bytes:

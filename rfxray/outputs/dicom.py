@@ -29,6 +29,7 @@ def save(
     entry: Mapping[str, Any],
     derived: str = "",
     burned_in: bool | None = None,
+    carried: Mapping[str, object] | None = None,
 ) -> None:
     """Writes a 16-bit MONOCHROME2 Secondary Capture, whole or not at all.
 
@@ -47,6 +48,8 @@ def save(
       derived: What was done to which image, for an edit.
       burned_in: Whether the image shows lines of text, as a search of its pixels found; None if
         nobody looked or none was found, and Burned In Annotation is absent from an edit.
+      carried: Tags that replace those of the image, by keyword (None: no such tag), for an edit at
+        the size of its radiograph (`rfxray.data.passing_tags`).
 
     Raises:
       ConfigError: if pydicom is not installed.
@@ -104,6 +107,11 @@ def save(
     file.HighBit, file.PixelRepresentation = 15, 0
     file.WindowCenter, file.WindowWidth = 32768, 65536
     file.PixelData = np.ascontiguousarray(image, "<u2").tobytes()
+    for tag, value in (carried or {}).items():
+        if value is None:
+            delattr(file, tag)
+        else:
+            setattr(file, tag, value)
 
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, file, enforce_file_format=True)

@@ -15,8 +15,9 @@ size of the model's images. What pads it to the square never changes.
 
 Writes `original.png`, `edited.png` (and .dcm with --dicom), `mask.png` (white where pixels
 changed), `difference.png` (red is brighter, blue darker), and `edit.json`, which names the
-`command` that makes them again. With --csv each row has a folder of its own in --out: by its name,
-or numbered. To continue after an interruption, run the same command again.
+`command` that makes them again; with --native also the same change in the file's own pixels. With
+--csv each row has a folder of its own in --out: by its name, or numbered. To continue after an
+interruption, run the same command again.
 """
 
 import argparse
@@ -89,6 +90,7 @@ class EditRequest:
       ema: Relative width of the EMA profile.
       step: Step of the checkpoint; the newest, or that which `out` began with, when None.
       dicom: Whether to write a DICOM file too.
+      native: Whether to carry the change back to the pixels of the file.
       anonymous: Whether the records leave out the names of files that were given.
       allow_kinds: Kinds outside of rfxray that may be run.
       words: Words of the command line, for the record.
@@ -105,6 +107,7 @@ class EditRequest:
     ema: float
     step: int | None
     dicom: bool
+    native: bool
     anonymous: bool
     allow_kinds: Sequence[str]
     words: Sequence[str]
@@ -236,6 +239,7 @@ def request_of(arguments: argparse.Namespace) -> EditRequest:
         ema=arguments.ema,
         step=arguments.step,
         dicom=arguments.dicom,
+        native=arguments.native,
         anonymous=arguments.anonymous,
         allow_kinds=arguments.allow_kind,
         words=words_of(arguments),
@@ -428,6 +432,12 @@ def parser() -> argparse.ArgumentParser:
         help="training step of the checkpoint (default: the newest, or as in --out)",
     )
     add("--dicom", action="store_true", help="write edited.dcm too (default: off)")
+    add(
+        "--native",
+        action="store_true",
+        help="write native.png or native.dcm too: the change in the pixels of the file, at their "
+        "size and bits; all other pixels are the same (default: off)",
+    )
     add(
         "--anonymous",
         action="store_true",

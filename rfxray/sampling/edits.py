@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -91,11 +92,12 @@ def strip(original: np.ndarray, edits: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def save_edit(
     edit: Edit,
-    entry: Mapping[str, object],
+    entry: Mapping[str, Any],
     record: Mapping[str, object],
     folder: Path,
     as_dicom: bool = False,
     burned_in: bool = False,
+    native: tuple[Any, np.ndarray] | None = None,
 ) -> None:
     """Writes the images of an edit, and `edit.json` with their digests last.
 
@@ -106,6 +108,8 @@ def save_edit(
       folder: Existing directory.
       as_dicom: Whether to write `edited.dcm` too.
       burned_in: Whether the radiograph seems to show text.
+      native: Stored values of the radiograph's file (`data.stored.Stored`) and these after the
+        edit, for `native.png` or `native.dcm` and `native_mask.png`.
     """
     (folder / "edit.json").unlink(missing_ok=True)  # until all files are new
     edited, said = to_uint16(edit.edited), {**SAYS, "rfxray": dict(entry)}
@@ -115,17 +119,28 @@ def save_edit(
         "difference": (with_legend(difference(edit.edited, edit.original)), SAYS),
         "mask": (edit.changed.astype(np.uint8) * 255, SAYS),
     }
+    if native is not None:
+        stored, values = native
+        pictures["native_mask"] = ((values != stored.values).astype(np.uint8) * 255, SAYS)
+        if stored.dataset is None:
+            pictures["native"] = (values, said)
     if edit.variants:
         pictures["strip"] = (strip(edit.original, edit.variants), SAYS)
     names = []
     for name, (image, says) in pictures.items():
         names.append(f"{name}.png")
         files.save_png(folder / names[-1], image, says)
+    derived = f"edited from the image of sha256 {entry['image_sha256']}"
+    text = burned_in or None  # that none was found does not say that there is none
     if as_dicom:
         names.append("edited.dcm")
-        derived = f"edited from the image of sha256 {entry['image_sha256']}"
-        # That none was found does not say that there is none.
-        dicom.save(folder / names[-1], edited, entry, derived, burned_in=burned_in or None)
+        dicom.save(folder / names[-1], edited, entry, derived, text)
+    if native is not None and native[0].dataset is not None:
+        from rfxray.data.passing_tags import passing  # needs the extra `prep`
+
+        names.append("native.dcm")
+        tags = passing(*native, view_is_known="view" in entry["attributes"])
+        dicom.save(folder / names[-1], edited, {**entry, "at": "native"}, derived, text, tags)
     digests = {name: files.file_sha256(folder / name) for name in names}
     content = {**entry, **record, "files": digests}
     files.write_whole(folder / "edit.json", json.dumps(content, indent=1) + "\n")

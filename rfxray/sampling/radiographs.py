@@ -1,14 +1,16 @@
 """A given radiograph and its masks, as squares of the model's size."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from rfxray.command_line import require
 from rfxray.data.decoded import Radiograph
-from rfxray.data.pixels import to_float
+from rfxray.data.pixels import to_float, to_uint16
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs import files
 
@@ -91,6 +93,61 @@ def read_mask(path: Path, original: tuple[int, int], size: int) -> np.ndarray:
             f"or the model ({size} × {size})"
         )
     return _reader().to_square(mask, size)[0]
+
+
+def carried_back(
+    path: Path,
+    given: Given,
+    edited: np.ndarray,
+    keep: np.ndarray,
+    masks: Mapping[str, Path],
+) -> tuple[Any, np.ndarray]:
+    """The stored values of a radiograph's file (`data.stored.Stored`), and these after an edit of its square.
+
+    A value changes if the change, rounded to 16 bits and interpolated to the size of the file, is
+    not 0 there, and masks permit it: each at its own size, and of an edit mask all that is black is
+    kept.
+
+    Args:
+      path: Path of the radiograph.
+      given: What `read_square` read from it.
+      edited: Edited image, [size, size] float32 in [−1, 1].
+      keep: Pixels of the image that are kept, [size, size] bool.
+      masks: Files of the masks, by `mask`, `keep` and `inpaint`.
+
+    Raises:
+      DataError: if the values of the file are in colour, or have other than 8 or 16 bits (DICOM: up
+        to 16).
+    """
+    reader = _reader()
+    from rfxray.data import canonical, stored
+
+    try:
+        values = reader.read_stored(path)
+    except reader.Refused as refusal:
+        raise DataError(f"{path}: --native: {refusal}") from None
+    top, left, height, width = given.content_box
+    inside = slice(top, top + height), slice(left, left + width)
+    after, before = (to_uint16(image)[inside].astype(np.int32) for image in (edited, given.image))
+    shape = values.values.shape
+    free = _enlarged(~keep[inside], shape)
+    for name, mask in masks.items():
+        levels = files.read_png(mask)
+        if levels.shape != shape:
+            levels = _enlarged(levels[inside], shape)
+        free &= (levels > 0) != (name == "keep")
+    change = ((after - before) / 65535).astype(np.float32)
+    contrast = canonical.contrast(given.decoded.pixels)
+    return values, stored.carry_back(values, change, free, contrast)
+
+
+def _enlarged(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The nearest pixels of an image [rows, columns] at another size."""
+    rows, columns = (
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
+        for old, new in zip(image.shape, shape, strict=True)
+    )
+    return image[np.ix_(rows, columns)]
 
 
 def _reader() -> ModuleType:
