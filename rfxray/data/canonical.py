@@ -16,6 +16,8 @@ field is a guess on many films, and a cut would lose a costophrenic angle for go
 keep them from deciding the contrast.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -73,8 +75,9 @@ def normalise(pixels: np.ndarray) -> np.ndarray:
     return np.clip((pixels - dark) / (bright - dark), 0, 1).astype(np.float32)
 
 
-def contrast(pixels: np.ndarray) -> tuple[np.floating, np.floating]:
-    """The values of [height, width] float32 that become black and white; errors of `normalise`."""
+def contrast(pixels: np.ndarray) -> tuple[Any, Any]:
+    """The values of [height, width] float32, as such, that `normalise` makes black and white; its
+    errors."""
     low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite([low, high]).all():
         raise Refused("not finite: NaN or infinite pixels")

@@ -134,7 +134,7 @@ def _item(table: Table, **further: str) -> Dataset:
     return item
 
 
-def _decimal(number: float) -> DSfloat:
+def _decimal(number: float) -> object:
     return DSfloat(number, auto_format=True)
 
 

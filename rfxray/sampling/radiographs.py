@@ -102,7 +102,7 @@ def carried_back(
     keep: np.ndarray,
     masks: Mapping[str, Path],
 ) -> tuple[Any, np.ndarray]:
-    """The stored values of a radiograph's file (`data.stored.Stored`), and these after an edit of its square.
+    """The stored values of a file (`data.stored.Stored`), and these after an edit of its square.
 
     A value changes if the change, rounded to 16 bits and interpolated to the size of the file, is
     not 0 there, and masks permit it: each at its own size, and of an edit mask all that is black is
