@@ -54,7 +54,7 @@ def run(request: EditRequest) -> None:
     if step is None:
         step = edit_folder.begun_step(out, plan)
     model = load(request.checkpoint, request.ema, step, allow_kinds=request.allow_kinds)
-    plan |= model.source
+    plan |= samples.by_content(model.source)
     edit_folder.refuse_other(out, plan)
     if count == 1:  # bad input is refused before a folder is made; of a list, when its turn comes
         check(model, request, request.changes[0])
@@ -158,6 +158,7 @@ def edit_one(
         kept = np.zeros(given.image.shape, bool) if keep is None else keep
         native = carried_back(change.image, given, made.edited, kept, request.masks)
     record = {"command": request.command(model), "versions": version.versions()}
+    record["checkpoint"] = model.source["checkpoint"]
     if not request.anonymous:
         record["path"] = str(change.image)
     folder = request.out / change.folder

@@ -1,6 +1,8 @@
 """The weights of a run without its optimizer: one EMA profile."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from rfxray.checkpoints.store import Store
@@ -10,6 +12,38 @@ from rfxray.errors import ConfigError, DataError
 def ema_name(sigma: float) -> str:
     """The name of an EMA profile in files and flags: 0.05 → "0.050"."""
     return f"{sigma:.3f}"
+
+
+def exact_ema_name(sigma: float) -> str:
+    """The name of the EMA profile of a request.
+
+    Raises:
+      ConfigError: If it has more than three decimals: the name would be that of another profile.
+    """
+    name = ema_name(sigma)
+    if abs(float(name) - sigma) > 1e-9:
+        raise ConfigError(
+            f"no EMA profile {sigma:g}: profiles have three decimals; the nearest name is {name}"
+        )
+    return name
+
+
+def digest(meta: Mapping, item: str) -> str:
+    """sha256 of the arrays of an item, hex: the same for the same arrays in any folder.
+
+    It is made of the name, dtype and fingerprint of every array, which `Store.restore` compared
+    with the arrays, so it costs nothing at any size.
+
+    Args:
+      meta: Meta of the step, from `Store.meta`.
+      item: Name of the item, such as `ema_0.050`; it is not part of the digest.
+    """
+    arrays = [
+        (name.removeprefix(item), meta["dtypes"][name], meta["fingerprints"][name])
+        for name in sorted(meta["dtypes"])
+        if name.split("/")[0] == item
+    ]
+    return hashlib.sha256(json.dumps(arrays).encode()).hexdigest()
 
 
 def ema_item(name: str) -> str:
@@ -33,7 +67,7 @@ def read_config(workdir: Path) -> dict:
 
 
 def restore_ema(workdir: Path, abstract: dict, name: str, step: int | None = None):
-    """The averaged parts of one EMA profile: (params by part, step).
+    """The averaged parts of one EMA profile: (params by part, step, `digest` of the params).
 
     Args:
       workdir: Folder of the run.
@@ -67,7 +101,8 @@ def restore_ema(workdir: Path, abstract: dict, name: str, step: int | None = Non
                 f"{workdir} has no EMA profile {name}, only {', '.join(profiles)}; "
                 "rfxray.posthoc_ema makes others from snapshots"
             )
-        return held[step].restore(step, {item: abstract}, meta)[item], step
+        params = held[step].restore(step, {item: abstract}, meta)[item]
+        return params, step, digest(meta, item)
     finally:
         for store in stores:
             store.close()

@@ -157,6 +157,13 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def pixels_sha256(image: np.ndarray) -> str:
+    """SHA-256 of the pixels of an image [height, width] uint16, hex, whatever file holds them."""
+    return hashlib.sha256(
+        f"{image.shape}".encode() + np.ascontiguousarray(image, "<u2").tobytes()
+    ).hexdigest()
+
+
 # ---------------------------------------------------------------------------------------------
 # PNG
 

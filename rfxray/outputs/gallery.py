@@ -1,6 +1,7 @@
-"""A page of generated pictures, in one file, that is filtered by attribute."""
+"""A page of generated pictures that is filtered by attribute, with links to their files."""
 
 import json
+import urllib.parse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,18 @@ _FOLDER = Path(__file__).parent
 
 
 def write(
-    path: Path, shown: Iterable[tuple[np.ndarray, Mapping[str, Any]]], title: str, note: str
+    path: Path, shown: Iterable[tuple[np.ndarray, Mapping[str, Any], str | None]], title: str
 ) -> None:
     """Writes the page. It has a filter for every attribute that differs between the pictures.
 
     Args:
       path: Path of the page.
-      shown: Pairs of an image, [height, width] uint8, and the attributes requested for it.
+      shown: Images, [height, width] uint8, each with the attributes requested for it and the name
+        of its file beside the page, which its thumbnail is a link to; None for no link.
       title: Title of the page.
-      note: Sentence below the title, such as how many pictures there are in all.
     """
-    entries = [(page.data_uri(image, SIDE), attributes) for image, attributes in shown]
-    groups = [{name: _group(name, v) for name, v in a.items()} for _, a in entries]
+    entries = [(page.data_uri(image, SIDE), asked, file) for image, asked, file in shown]
+    groups = [{name: _group(name, v) for name, v in a.items()} for _, a, _ in entries]
     filters = {}
     for name in dict.fromkeys(name for requested in groups for name in requested):
         options = sorted({requested.get(name, "not requested") for requested in groups})
@@ -35,17 +36,17 @@ def write(
     pictures = [
         {
             "uri": uri,
+            "link": None if file is None else urllib.parse.quote(file),
             "requested": json.dumps(requested),
             "all": _words(attributes),
             "varying": _words({k: v for k, v in attributes.items() if k in filters}),
         }
-        for (uri, attributes), requested in zip(entries, groups, strict=True)
+        for (uri, attributes, file), requested in zip(entries, groups, strict=True)
     ]
     html = page.render(
         _FOLDER / "gallery.html",
         title=title,
         script=(_FOLDER / "gallery.js").read_text(encoding="utf-8"),
-        note=note,
         side=SIDE,
         filters=filters,
         pictures=pictures,

@@ -12,9 +12,8 @@ Attributes are view, sex, race, age, source and 14 findings (present or absent);
 with their values. The command writes 16-bit PNG, DICOM Secondary Capture or
 ArrayRecord (--format), `grid.png` and `gallery.html` to look at, and `samples.json`, which names
 the `command` that draws them again. Memory does not grow with --n. To continue after an
-interruption, run the same command again: it keeps the checkpoint that it began with. A table
-(--grid) is held in memory and has no gallery; its folder must be empty, or hold what the same
-command wrote.
+interruption, run the same command again: it keeps the checkpoint that it began with. A larger --n
+adds images to those that are there.
 """
 
 import argparse
@@ -87,10 +86,14 @@ class SampleRequest:
 
     @property
     def plan(self) -> stream.Plan:
-        """What the directory is to hold, unless it is a table."""
+        """What the directory is to hold."""
+        if isinstance(self.asks, Table):
+            n, cells = self.asks.images, self.asks.cells
+            block = min(self.settings.batch_size, n)
+            return stream.Plan(n, self.first, block, self.format, cells=cells)
         block = min(self.settings.batch_size, self.n)
         names: tuple[str, ...] = ()
-        if isinstance(self.asks, Requests) and self.asks.names:
+        if self.asks.names:
             names = tuple(map(self.asks.name, range(self.first, self.first + self.n)))
         return stream.Plan(self.n, self.first, block, self.format, names)
 

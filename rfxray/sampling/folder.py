@@ -30,7 +30,7 @@ def generate_to(
     The folder is that of `rfxray sample`: the images, `grid.png`, `gallery.html`, `samples.json`.
 
     Args:
-      out: Folder that is absent, empty, or was begun by the same call.
+      out: Folder that is absent, empty, or was begun by the same call, or one of smaller n.
       model: Model from `load`.
       attributes: Mapping such as `{"view": "PA"}` for every image, or a list of them or rows, used
         in turn.
@@ -56,7 +56,4 @@ def generate_to(
     plan = stream.Plan(count, first, min(settings.batch_size, max(1, count)), format)
     samples.refuse_folder(out)
     stream.write(model, settings, Requests(rows), plan, out, progress=progress)
-    alike = len(rows.values) == 1
-    asked = vocabulary.decode(rows.rows(0)) if alike else {}
-    stream.save_first(out, plan, samples.title(asked, settings.guidance))
     return out

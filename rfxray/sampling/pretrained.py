@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from jaxtyping import PyTree
 
 from rfxray.checkpoints import weights
 from rfxray.config import load as configuration
+from rfxray.config.schema import flatten, keys_of
 from rfxray.errors import ConfigError
 from rfxray.networks import kinds as networks
 from rfxray.objectives import kinds as objectives
@@ -33,7 +36,8 @@ class Model:
         are cached by this function: equal configs have the same one.
       shape: Height, width and channels of one example.
       mesh: Devices over which a batch is split.
-      source: Where the parameters come from: `checkpoint`, `step` and `ema`, and `weak`, if any.
+      source: Where the parameters come from: `checkpoint`, `step` and `ema`, `weights`, which
+        identifies the network by content (see `identity`), and `weak`, if any.
       weak: Parameters of a lesser network of the same run, for autoguidance.
     """
 
@@ -105,10 +109,13 @@ def load(
     )
 
     def restore(ema, step):
-        return weights.restore_ema(workdir, shapes, weights.ema_name(ema), step)
+        name = weights.exact_ema_name(ema)
+        params, step, digest = weights.restore_ema(workdir, shapes, name, step)
+        about = {"step": step, "ema": float(name), "weights": identity(config, digest)}
+        return params, step, about
 
-    params, step = restore(ema, step)
-    source = {"checkpoint": str(workdir), "step": step, "ema": ema}
+    params, step, about = restore(ema, step)
+    source: dict[str, object] = {"checkpoint": str(workdir), **about}
     lesser = None
     if weak is not None:
         weak_ema, weak_step = weak[0], step if weak[1] is None else weak[1]
@@ -116,9 +123,25 @@ def load(
             raise ConfigError("autoguidance needs another network than the one it guides")
         if weak_step > step:
             raise ConfigError(f"autoguidance of step {step} by step {weak_step}, which is later")
-        source["weak"] = {"step": weak_step, "ema": weak_ema}
-        lesser, _ = restore(weak_ema, weak_step)
+        lesser, _, source["weak"] = restore(weak_ema, weak_step)
     return Model(params, velocity(config), shape(config), mesh, source, lesser)
+
+
+def identity(config: ml_collections.FrozenConfigDict, digest: str) -> str:
+    """sha256 of all that decides the velocity of a network, hex; no path is part of it.
+
+    Args:
+      config: Config of the run: the network and the objective count, without runtime keys.
+      digest: Digest of the parameters, from `weights.restore_ema`.
+    """
+    keys = keys_of(config)
+    decides = {
+        key: value
+        for key, value in flatten(config).items()
+        if key.split(".")[0] in ("model", "objective", "parts") and not keys[key].runtime
+    }
+    text = json.dumps([digest, decides], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def shape(config: ml_collections.FrozenConfigDict) -> tuple[int, int, int]:

@@ -1,31 +1,48 @@
 """Generated images as files that say that they are synthetic, and how they were made."""
 
 import dataclasses
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rfxray.attributes import vocabulary
-from rfxray.attributes.vocabulary import Values
 from rfxray.data.pixels import to_uint16
 from rfxray.errors import ConfigError
 from rfxray.outputs import dicom, files
-from rfxray.sampling.sampler import Pictures
+from rfxray.sampling import claims
+from rfxray.sampling.sampler import Pictures, Settings
 
 SAYS = {"Software": "rfxray", "Description": dicom.NOTE}
 
 
+def identity(settings: Settings, source: Mapping[str, object]) -> dict[str, object]:
+    """What decides the images of a request, as JSON values: not how many are drawn at once."""
+    said = dataclasses.asdict(settings)
+    del said["batch_size"]
+    return {**said, **by_content(source)}
+
+
+def by_content(source: Mapping[str, object]) -> dict[str, object]:
+    """The source of a model without where its checkpoint lay."""
+    return {key: value for key, value in source.items() if key != "checkpoint"}
+
+
 def describe(drawn: Pictures, i: int) -> dict[str, object]:
-    """Everything that reproduces image i, as JSON values."""
+    """What the file of image i says: all that reproduces it, as JSON values.
+
+    It names neither a path nor a command, so that the same image is the same file wherever its
+    checkpoint lay; those are in `samples.json`.
+    """
     return {
         "synthetic": True,
         "index": int(drawn.indices[i]),
         "attributes": vocabulary.decode(drawn.attributes.rows(i)),
-        **dataclasses.asdict(drawn.settings),
-        **drawn.source,
+        **identity(drawn.settings, drawn.source),
+        "pixels_sha256": files.pixels_sha256(to_uint16(drawn.images[i])),
     }
 
 
@@ -36,29 +53,77 @@ def save(drawn: Pictures, out: str | Path, extra: Mapping[str, object] | None = 
 
     Args:
       drawn: Images from `generate`.
-      out: Directory, made if absent.
+      out: Folder that is absent, empty, or was written by `save` from the same images.
       extra: Further entries of `samples.json`.
 
     Returns:
       Paths of the PNGs.
+
+    Raises:
+      ConfigError: If the folder holds something else, or another process writes there.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    paths, entries = [], []
-    for i, image in enumerate(drawn.images):
-        entry = describe(drawn, i)
-        paths.append(out / f"sample_{i:05d}.png")
-        files.save_png(paths[-1], to_uint16(image), {**SAYS, "rfxray": entry})
-        entries.append({"file": paths[-1].name, **entry})
-    sidecar = {**(extra or {}), "pictures": entries}
-    files.write_whole(out / "samples.json", json.dumps(sidecar, indent=1) + "\n")
+    entries = [describe(drawn, i) for i in range(len(drawn.images))]
+    digest = hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+    plan = {
+        "kind": "rfxray.sampling.save",
+        "n": len(entries),
+        **identity(drawn.settings, drawn.source),
+        "images_sha256": digest,
+        **_record(drawn.source),
+    }
+    paths = [out / f"sample_{i:05d}.png" for i in range(len(entries))]
+    with claims.held(out):
+        if there := claims.read(out):
+            claims.compare(out, there, plan)
+        claims.begin(out, plan)
+        for path, image, entry in zip(paths, drawn.images, entries, strict=True):
+            files.save_png(path, to_uint16(image), {**SAYS, "rfxray": entry})
+        listed = (
+            {"file": path.name, "sha256": files.file_sha256(path), **entry}
+            for path, entry in zip(paths, entries, strict=True)
+        )
+        write_index(out, {**(extra or {}), "plan": plan}, listed)
     return paths
 
 
-def title(asked: Values, guidance: float) -> str:
-    """Title of a contact sheet: what was requested of all its images, and the guidance."""
-    values = ", ".join(f"{name}={value}" for name, value in asked.items())
-    return f"synthetic: {values or 'nothing else requested'}, guidance {guidance:g}"
+def _record(source: Mapping[str, object]) -> dict[str, object]:
+    """Entries of a plan for people."""
+    return {"checkpoint": source.get("checkpoint"), "written_by": claims.written_by()}
+
+
+def write_index(
+    out: Path, head: Mapping[str, object], entries: Iterator[Mapping[str, object]]
+) -> None:
+    """Writes `samples.json` entry by entry, whole or not at all."""
+    with files.whole_file(out / claims.INDEX) as temporary, temporary.open("w") as file:
+        file.write(json.dumps({**head, "pictures": None}, indent=1).removesuffix("null\n}") + "[")
+        for number, entry in enumerate(entries):
+            file.write(("," if number else "") + "\n  " + json.dumps(entry))
+        file.write("\n ]\n}\n")
+
+
+def title(requested: Sequence[Mapping[str, object]], settings: Settings) -> str:
+    """Title of a contact sheet: what all its images share, what differs between them, the guidance.
+
+    Args:
+      requested: Attributes requested of each image, as `vocabulary.decode` gives them.
+      settings: Settings that the images were drawn with.
+    """
+    names = dict.fromkeys(name for attributes in requested for name in attributes)
+    first = requested[0]
+    same = [n for n in names if all(n in a and a[n] == first.get(n) for a in requested)]
+    said = [", ".join(f"{name}={_value(first[name])}" for name in same)] if same else []
+    if varying := [name for name in names if name not in same]:
+        said.append(f"different {', '.join(varying)}")
+    guidance = f"guidance {settings.guidance:g}"
+    for group, weight in settings.weights:
+        guidance += f", {'+'.join(group)} {weight:g}"
+    return f"synthetic: {'; '.join(said) or 'nothing requested'}; {guidance}"
+
+
+def _value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def save_sheet(out: Path, sheet: np.ndarray) -> None:

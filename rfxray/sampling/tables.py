@@ -1,11 +1,10 @@
 """A table of images: the same noise under each value of one attribute, or of two."""
 
 import dataclasses
+import functools
 import itertools
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from einops import rearrange
@@ -15,9 +14,6 @@ from rfxray.attributes.vocabulary import Attributes, Values
 from rfxray.data import pixels
 from rfxray.errors import ConfigError
 from rfxray.outputs import contact_sheet
-from rfxray.sampling.pretrained import Model
-from rfxray.sampling.sampler import Pictures, Settings, generate
-from rfxray.sampling.samples import save, save_sheet, title
 
 MOST = 10_000  # images of a table: 10 GB at 512²
 
@@ -53,17 +49,28 @@ class Table:
     @property
     def images(self) -> int:
         """Number of images of the whole table."""
-        return self.n * math.prod(map(len, self.axes.values()))
+        return self.n * self.cells
 
+    @property
+    def cells(self) -> int:
+        """Number of cells."""
+        return math.prod(map(len, self.axes.values()))
+
+    @functools.cached_property
     def attributes(self) -> Attributes:
-        """Attributes of each image, [images, 19]; columns vary fastest, then rows, then noise."""
+        """Attributes of each cell, [cells, 19]; columns vary fastest, then rows."""
         cells = itertools.product(*self.axes.values())
         asked = [{**self.asked, **dict(zip(self.axes, cell, strict=True))} for cell in cells]
-        return vocabulary.stack([vocabulary.encode(cell) for cell in asked] * self.n)
+        return vocabulary.stack([vocabulary.encode(cell) for cell in asked])
 
-    def indices(self) -> np.ndarray:
-        """Index of the noise of each image, [images] int."""
-        return np.repeat(np.arange(self.first, self.first + self.n), self.images // self.n)
+    def rows(self, numbers: np.ndarray) -> Attributes:
+        """The attributes of images, [n, 19], from their places [n]: cell after cell under the
+        noise of index 0, then of index 1, …"""
+        return self.attributes.rows(np.asarray(numbers) % self.cells)
+
+    def note(self, number: int) -> Mapping[str, str]:
+        """Nothing: a table has no notes."""
+        return {}
 
     def sheet(self, images: np.ndarray, heading: str) -> np.ndarray:
         """The images [images, height, width], in [−1, 1], as one labelled [height, width] uint8."""
@@ -78,49 +85,6 @@ class Table:
         )
         rows = [f"{name}={value}" for value in values] * self.n
         return contact_sheet.table(cells, rows, columns, heading)
-
-
-def write(
-    model: Model,
-    settings: Settings,
-    table: Table,
-    out: Path,
-    command: str,
-    progress: Callable[[int], None] | None = None,
-) -> Pictures:
-    """Draws a table and writes its images, `samples.json` and `grid.png`.
-
-    Args:
-      model: Model from `load`.
-      settings: Settings that images are drawn with.
-      table: What to draw; it is held in memory.
-      out: Directory that is absent, empty, or was written by the same command.
-      command: Command that draws the table again, an entry of `samples.json`.
-      progress: Function called with the number of images that each batch added.
-
-    Raises:
-      ConfigError: if `out` holds something else.
-      NonFiniteError: if a generated image is not finite.
-    """
-    _refuse_others(out, command)
-    drawn = generate(
-        model, table.attributes(), indices=table.indices(), settings=settings, progress=progress
-    )
-    save(drawn, out, {"command": command})
-    save_sheet(out, table.sheet(drawn.images, title(table.asked, settings.guidance)))
-    return drawn
-
-
-def _refuse_others(out: Path, command: str) -> None:
-    """Raises a ConfigError if a directory is not empty and was not written by the same command."""
-    try:
-        same = json.loads((out / "samples.json").read_text())["command"] == command
-    except (OSError, ValueError, LookupError, TypeError):
-        same = False
-    if out.is_dir() and any(out.iterdir()) and not same:
-        raise ConfigError(
-            f"{out} is not empty and was not written by this command; choose another --out"
-        )
 
 
 def parse_axes(texts: Sequence[str], asked: Mapping[str, str]) -> dict[str, list[str]]:

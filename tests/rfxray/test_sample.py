@@ -1,7 +1,9 @@
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 from rfxray import edit, sample, sampling
 from rfxray.attributes import vocabulary
 from rfxray.outputs import files
+from rfxray.sampling import edit_flags, flags
 from rfxray.sampling.requests import Requests
 from rfxray.sampling.sampler import Settings
 from rfxray.sampling.tables import Table
@@ -37,7 +40,7 @@ def test_grid_becomes_a_table_of_every_cell():
     asked = request("--grid", "sex=F,M", "--grid", "age=20,50,80", "--n", "2")
     assert isinstance(asked.asks, Table)
     assert asked.asks.images == 12
-    assert asked.asks.indices().tolist() == [0] * 6 + [1] * 6
+    assert asked.plan.indices(np.arange(12)).tolist() == [0] * 6 + [1] * 6
 
 
 def test_autoguide_and_allow_kind_are_parsed():
@@ -47,7 +50,7 @@ def test_autoguide_and_allow_kind_are_parsed():
     assert request("--autoguide", "0.10").weak == (0.1, None)
 
 
-@pytest.mark.parametrize("command", [sample, edit])
+@pytest.mark.parametrize("command", [flags, edit_flags])
 def test_every_flag_states_its_meaning_and_default(command):
     for action in command.parser()._actions:
         if action.option_strings in (["-h", "--help"], ["--version"], ["--list"]):
@@ -57,7 +60,7 @@ def test_every_flag_states_its_meaning_and_default(command):
         assert action.required or "default" in action.help, action.option_strings
 
 
-@pytest.mark.parametrize("command", [sample, edit])
+@pytest.mark.parametrize("command", [flags, edit_flags])
 def test_help_is_printed(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         command.parser().parse_args(["--help"])
@@ -90,12 +93,13 @@ def test_command_writes_samples_marked_synthetic(drawn, trained):
             assert (picture.mode, picture.size) == ("I;16", (32, 32))
             assert "synthetic" in picture.text["Description"]
             text = json.loads(picture.text["rfxray"])
-        assert text == {key: value for key, value in entry.items() if key != "file"}
+        assert text == {k: v for k, v in entry.items() if k not in ("file", "sha256")}
         assert text["synthetic"] is True
         assert text["attributes"] == {"view": "PA", "age": 63.0}
         assert (text["step"], text["ema"], text["seed"]) == (12, 0.05, 5)
         assert (text["solver"], text["steps"], text["guidance"]) == ("euler", 3, 2.0)
-        assert text["checkpoint"] == str(trained)
+        assert str(trained) not in json.dumps(entry)
+    assert sidecar["plan"]["checkpoint"] == str(trained)
     with Image.open(drawn / "grid.png") as grid:
         assert "synthetic" in grid.text["Description"]
         assert min(grid.size) > 2 * 128
@@ -143,7 +147,11 @@ def test_table_names_files_and_its_rows_stand_in_the_sidecar_only(trained, tmp_p
     assert entries[3]["row"] == {"image_id": "DOE-JOHN-2", "path": "ward/DOE/2.dcm"}
     assert len({(out / entry["file"]).read_bytes() for entry in entries}) == 4
     for file in out.iterdir():
-        if file.name != "samples.json":
+        if file.name == "gallery.html":  # its links name the files, and nothing else does
+            assert re.findall(r'[^ ]*DOE[^ ]*"', file.read_text()) == [
+                f'href="{quote(entry["file"])}"' for entry in entries if "DOE" in entry["file"]
+            ]
+        elif file.name != "samples.json":
             assert b"DOE" not in file.read_bytes(), file
 
 
@@ -236,7 +244,7 @@ def test_grid_rejects_a_folder_with_other_files(trained, tmp_path, refusal):
         before = {path: path.read_bytes() for path in out.iterdir()}
         code, line = refusal(sample.main, [*argv, "--out", out, "--grid", grid])
         assert (code, before) == (78, {path: path.read_bytes() for path in out.iterdir()})
-        assert f"{out} is not empty" in line
+        assert str(out) in line
 
 
 @pytest.mark.parametrize("grid", [[], ["--grid", "sex=F,M"]])

@@ -31,7 +31,7 @@ def test_each_profile_is_restored_without_the_state(copy, abstract):
     shutil.rmtree(copy / "checkpoints" / "12" / "state")
     found = {}
     for name in ("0.050", "0.100"):
-        found[name], step = weights.restore_ema(copy, abstract, name)
+        found[name], step, _ = weights.restore_ema(copy, abstract, name)
         assert step == 12
         assert jax.tree.structure(found[name]) == jax.tree.structure(abstract)
     assert any(

@@ -26,10 +26,10 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def written(tmp_path):
-    def write(*attributes, title="a title", note="a note"):
+    def write(*attributes, title="a title", file=None):
         image = np.zeros((4, 4), np.uint8)
         path = tmp_path / "gallery.html"
-        gallery.write(path, [(image, each) for each in attributes], title, note)
+        gallery.write(path, [(image, each, file) for each in attributes], title)
         return path.read_text(encoding="utf-8")
 
     return write
@@ -69,7 +69,7 @@ def test_images_without_attributes_have_no_filters(written):
 
 
 def test_values_are_escaped(written):
-    text = written({ATTACK: ATTACK}, {"view": ATTACK}, title=ATTACK, note=ATTACK)
+    text = written({ATTACK: ATTACK}, {"view": ATTACK}, title=ATTACK, file=ATTACK)
     page = Page(text)
     assert len(page.named("script")) == 1  # the script of the gallery
     assert [attrs["name"] for attrs in page.named("select")] == [ATTACK, "view"]
