@@ -66,7 +66,7 @@ class Verdict:
 
 
 def _estimate(method: str, pooled: Pooled) -> Estimate:
-    if not np.isfinite(pooled.se) or pooled.se <= 0:
+    if not np.isfinite(pooled.se) or pooled.se <= 0 or np.isnan(pooled.df):
         return Estimate(method, why="fewer than two readers with an AUC that varies over cases")
     low, high = pooled.interval()
     df = float(pooled.df) if np.isfinite(pooled.df) else None

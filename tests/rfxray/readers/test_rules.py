@@ -158,6 +158,14 @@ def test_stratum_in_which_a_reader_gave_one_answer_has_no_mean(table, ratings):
     assert second.mean is not None
 
 
+def test_estimate_without_degrees_of_freedom_is_not_estimable(table):
+    scores = [[3, 2, 1, 4, 3, 4], [4, 4, 4, 3, 1, 3]]  # one unbiased variance is negative
+    found = verdict(table(scores, [1, 1, 1, 0, 1, 0]))
+    (gallas,) = [row for row in found.others if row.method.startswith("Gallas")]
+    assert gallas.interval is None
+    assert gallas.why
+
+
 def test_order_of_readers_and_cases_does_not_matter(table, ratings):
     rng = np.random.default_rng(3)
     cases = rng.permutation(60)
