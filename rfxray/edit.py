@@ -3,8 +3,10 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from rfxray import stop_signals, version
@@ -18,7 +20,7 @@ from rfxray.errors import ConfigError
 from rfxray.outputs import lock
 from rfxray.outputs.files import file_sha256, saving
 from rfxray.runtime import distributed
-from rfxray.sampling import edit_flags, edit_folder, editing, edits, samples
+from rfxray.sampling import distance, edit_flags, edit_folder, editing, edits, samples
 from rfxray.sampling.edit_flags import STRIPS, Change, EditRequest
 from rfxray.sampling.editing import EditSettings
 from rfxray.sampling.interventions import before_and_after
@@ -159,11 +161,35 @@ def edit_one(
         native = carried_back(change.image, given, made.edited, kept, request.masks)
     record = {"command": request.command(model), "versions": version.versions()}
     record["checkpoint"] = model.source["checkpoint"]
+    record |= warn_if_far(model, given)
     if not request.anonymous:
         record["path"] = str(change.image)
     folder = request.out / change.folder
     folder.mkdir(exist_ok=True)
     edits.save_edit(made, entry, record, folder, request.dicom, given.text > 0, native)
+
+
+def warn_if_far(model: Model, given: Given) -> dict[str, float | None]:
+    """Warns of a radiograph unlike the training data; returns its loss and the limit."""
+    loss = jax.jit(distance.losses(model.velocity))(model.params, given.image[None, ..., None])
+    found = {
+        "flow_loss": round(float(loss[0]), 5),
+        "flow_loss_limit": distance.limit(
+            Path(str(model.source["checkpoint"])), int(str(model.source["step"]))
+        ),
+    }
+    if found["flow_loss_limit"] is None:
+        print(
+            "rfxray.edit: the run logged no flow loss of held-out images (an older run, or without "
+            "evaluators.validation_loss), so nobody knows whether the radiograph is like its data"
+        )
+    elif found["flow_loss"] > found["flow_loss_limit"]:
+        print(
+            f"rfxray.edit: warning: the radiograph is far from the training data (flow loss "
+            f"{found['flow_loss']:.3f}; of held-out images {distance.SHARE:.1%} are below "
+            f"{found['flow_loss_limit']:.3f}); the edit may replace it by what the model knows"
+        )
+    return found
 
 
 def propagated(

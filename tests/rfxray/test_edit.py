@@ -20,7 +20,8 @@ from rfxray.sampling.editing import EditSettings
 from rfxray.sampling.interventions import before_and_after, changed
 
 FAST = ["--steps", "2"]
-RECORD_ONLY = ("checkpoint", "command", "versions", "path", "files")
+RECORD_ONLY = ("checkpoint", "command", "versions", "path", "files", "flow_loss")
+RECORD_ONLY += ("flow_loss_limit",)
 INVERT = ["--solver", "euler", "--corrections", "1"]
 
 
