@@ -8,6 +8,7 @@ not compared. A folder with anything in it and no plan is somebody else's.
 import contextlib
 import functools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,19 @@ NAME, INDEX = "plan.json", "samples.json"
 RECORDS = ("checkpoint", "written_by", "n", "block", "earlier", "requests")
 
 
+def refuse_address(out: Path) -> None:
+    """Raises a ConfigError for `gs://…` and the like, which would become a local folder `gs:`."""
+    if re.fullmatch(r"[a-z][a-z0-9+.-]+:", out.parts[0] if out.parts else ""):
+        raise ConfigError(
+            f"{out} is the address of a bucket and not a folder; mount the bucket (gcsfuse) and "
+            "give the folder it is mounted at"
+        )
+
+
 @contextlib.contextmanager
 def held(out: Path) -> Iterator[None]:
     """Makes a folder if there is none, and keeps other processes from writing there."""
+    refuse_address(out)
     out.mkdir(parents=True, exist_ok=True)
     with lock.locked(out):
         yield

@@ -2,8 +2,6 @@
 
 import csv
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,16 +68,6 @@ class Requests:
         """The name of the file of an image, if the rows have names."""
         name = self.names[self._place(number)]
         return name if self.per_row == 1 else f"{name}_{(number - self.first) % self.per_row}"
-
-    def fingerprint(self) -> str:
-        """sha256 of all that decides what is requested, hex."""
-        digest = hashlib.sha256(np.asarray(self.attributes.values, "<f4").tobytes())
-        digest.update(np.asarray(self.attributes.known).tobytes())
-        if self.ages is not None:
-            digest.update(str(self.ages).encode())
-        further = (self.per_row, [dict(note) for note in self.notes], self.names)
-        digest.update(json.dumps(further).encode())
-        return digest.hexdigest()
 
     def _place(self, numbers):
         """The row of each image."""

@@ -14,7 +14,7 @@ from PIL import Image
 from rfxray import sample, sampling
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs.files import pixels_sha256, read_png
-from rfxray.sampling import requests, stream
+from rfxray.sampling import claims, requests, stream
 from rfxray.sampling.stream import Plan
 from rfxray.sampling.tables import Table
 
@@ -190,6 +190,36 @@ def test_save_and_stream_refuse_each_others_folders(analytic, tmp_path):
         with pytest.raises(ConfigError, match="choose another"):
             act()
     assert before == {p: p.read_bytes() for p in tmp_path.glob("*/*")}
+
+
+def test_folder_that_another_process_writes_is_refused(analytic, tmp_path):
+    drawn = sampling.generate(analytic, {"age": 40}, n=2, settings=FAST)
+    table = Table({"sex": ["F", "M"]}, {}, 1)
+    with claims.held(tmp_path):
+        for act in (
+            lambda: stream.write(analytic, FAST, ASKS, Plan(2, 0, 2, "png"), tmp_path),
+            lambda: stream.write(analytic, FAST, table, Plan(2, 0, 2, "png", cells=2), tmp_path),
+            lambda: sampling.save(drawn, tmp_path),
+        ):
+            with pytest.raises(ConfigError, match="another process is writing"):
+                act()
+        assert not list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/out", "s3://bucket/out"])
+def test_address_of_a_bucket_is_refused_and_makes_no_folder(
+    analytic, tmp_path, monkeypatch, address
+):
+    monkeypatch.chdir(tmp_path)
+    drawn = sampling.generate(analytic, {"age": 40}, n=1, settings=FAST)
+    for act in (
+        lambda: sampling.save(drawn, address),
+        lambda: sampling.generate_to(address, analytic, {"age": 40}, settings=FAST),
+        lambda: stream.write(analytic, FAST, ASKS, Plan(1, 0, 1, "png"), Path(address)),
+    ):
+        with pytest.raises(ConfigError, match="mount the bucket"):
+            act()
+    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------------------------------------

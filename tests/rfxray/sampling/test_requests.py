@@ -35,7 +35,6 @@ def test_balanced_requests_cover_subgroups_equally():
     np.testing.assert_array_equal(table.rows(far)[0][0], attributes[7])
     assert len(table.attributes.values) == 2 * 4 * 3 * 7
     again = requests.balanced(("sex", "race", "view", "age_decade"), {"edema": "present"}, seed=1)
-    assert again.fingerprint() != table.fingerprint()
     assert (again.rows(np.arange(400))[0] != attributes).any(1).mean() > 0.8
 
 
@@ -58,7 +57,6 @@ def test_no_finding_means_that_all_twelve_are_absent_by_every_door(tmp_path):
         assert known[:, [*pathologies, last]].all(), door
         assert known.sum() == 2 * 13, door
         assert values.sum() == values[:, last].sum() == 2, door
-        assert table.fingerprint() == doors["set"].fingerprint(), door
     balanced = requests.balanced(("no_finding",), {}).rows(np.arange(2))
     assert balanced.known[balanced.values[:, last] == 1][:, pathologies].all()
     for wrong in ({"edema": "present"}, {"fracture": 1}):
@@ -110,7 +108,6 @@ def test_csv_cells_are_read_as_tables_spell_them(tmp_path):
     assert table.notes == ({"image_id": "a", "path": "p/a.png"}, {"image_id": "b", "path": ""})
     nothing = requests.from_csv(file, {}, anonymous=True)
     assert nothing.notes == ()
-    assert nothing.fingerprint() != table.fingerprint()
 
 
 def test_several_images_of_a_row_follow_each_other(tmp_path):
