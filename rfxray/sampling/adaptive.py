@@ -21,8 +21,7 @@ def integrate(
 ) -> tuple[Float[Array, " batch *shape"], Int[Array, ""]]:
     """x at time `end`, from x at time `start`, for dx/dt = velocity(x, t).
 
-    One length of step serves the whole batch, so an image depends on the others in its batch by as
-    much as the tolerance allows.
+    One length of step serves the whole batch; the sampler therefore maps over single images.
 
     Args:
       velocity: Function of (x [batch, ...] float32, t scalar float32).

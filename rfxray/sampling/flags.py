@@ -37,7 +37,7 @@ from rfxray.errors import ConfigError
 from rfxray.sampling import requests, stream, tables
 from rfxray.sampling.pretrained import Model
 from rfxray.sampling.requests import Requests
-from rfxray.sampling.sampler import Settings
+from rfxray.sampling.sampler import LAST, Settings
 from rfxray.sampling.solvers import SOLVERS, SPACINGS
 from rfxray.sampling.tables import Table
 
@@ -183,7 +183,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         "weights": parse_weights(arguments.weight),
         "interval": interval,
     }
-    return Settings(**settings_given(arguments, Settings) | parsed)
+    return Settings(**settings_given(arguments, Settings) | parsed).refuse_idle()
 
 
 def asks_of(arguments: argparse.Namespace, asked: Mapping[str, str], n: int) -> Requests | Table:
@@ -388,8 +388,7 @@ def parser() -> argparse.ArgumentParser:
         help="guide away from a weaker network of this run instead of the unconditioned one: its "
         "--ema and --step, such as 0.10@1000 (default: none; STEP: the same step)",
     )
-    solvers = ", ".join((*SOLVERS, "adaptive"))
-    add("--solver", default=d.solver, help=f"{solvers} (default: {d.solver})")
+    add("--solver", default=d.solver, help=f"{', '.join(SOLVERS)}, adaptive (default: {d.solver})")
     add("--steps", type=int, help=f"solver steps from noise to image (default: {d.steps})")
     add(
         "--shift",
@@ -398,6 +397,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--spacing", help=f"{' or '.join(SPACINGS)} (more near the image) (default: {d.spacing})")
     add("--times", metavar="1,…,0", help="all times (default: from --steps, --shift, --spacing)")
+    add("--last", default=d.last, help=f"last step: {' or '.join(LAST)} (default: {d.last})")
     add(
         "--tolerance",
         type=float,

@@ -215,8 +215,39 @@ def evaluate_branches(
     return jnp.split(network(rows, jnp.full(len(rows), t), conditions), len(x))
 
 
-def guided(network: Network, branches: Branches, rule: Rule = affine) -> Velocity:
-    """The combined velocity as a function of (x [batch, ...], t scalar)."""
+def guided(
+    network: Network,
+    branches: Branches,
+    rule: Rule = affine,
+    interval: tuple[float, float] = (0.0, 1.0),
+    plain: Network | None = None,
+) -> Velocity:
+    """The combined velocity as a function of (x [batch, ...], t scalar).
+
+    Args:
+      network: Function as for `evaluate_branches`.
+      branches: Conditions and weights.
+      rule: How the branches are combined within the interval.
+      interval: Times within which there is guidance; outside of it every weight is 1, see `within`.
+        With one branch beside the base that is the velocity of the branch, and the base is not
+        evaluated there.
+      plain: Network that serves the branch there, if `network` needs both; `network` when None.
+    """
+    if interval != (0.0, 1.0) and len(branches.weights) == 1:
+        both = guided(network, branches, rule)
+        conditional = jax.tree.map(lambda a: a[:1], branches.attributes)
+        low, high = interval
+
+        def velocity_within(x, t):
+            def outside():
+                return evaluate_branches(plain or network, x[None], t, conditional)[0]
+
+            return jax.lax.cond((t >= low) & (t <= high), lambda: both(x, t), outside)
+
+        return velocity_within
+
+    if interval != (0.0, 1.0):
+        rule = within(rule, *interval)
 
     def velocity(x, t):
         copies = jnp.stack([x] * len(branches.attributes.known))

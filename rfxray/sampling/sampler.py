@@ -23,6 +23,8 @@ from rfxray.sampling import guidance as guide
 from rfxray.sampling.given import Asked, rows_of, to_pil
 from rfxray.sampling.pretrained import Model
 
+LAST = ("velocity", "data")
+
 Shape: TypeAlias = tuple[int, int, int]  # height, width and channels of one example
 
 Seed: TypeAlias = Integer[AnyArray, ""]
@@ -59,7 +61,10 @@ class Settings:
       optimised: Whether to scale the base and skip the first interval of the grid, as CFG-Zero*.
       churn: Strength of the stochastic sampler, 0 is the ODE, see `stochastic.integrate`; 1 is
         w = σ_t of SiT's equation, 2 the default of its public code.
-      tolerance: Error tolerance of the adaptive solver.
+      tolerance: Error tolerance of the adaptive solver; the default keeps every image within a
+        grey level of 8 bits (docs/sampling.md).
+      last: How the image is reached: `velocity` follows the ODE to t = 0; `data` ends at the last
+        time of the grid from `flow.T_FLOOR` on, with the network's estimate of the data there.
     """
 
     seed: int = 0
@@ -75,7 +80,8 @@ class Settings:
     rescale: float = 0.0
     optimised: bool = False
     churn: float = 0.0
-    tolerance: float = 1e-3
+    tolerance: float = 1e-4
+    last: str = "velocity"
 
     def __post_init__(self):
         if self.solver != "adaptive" and self.solver not in solvers.SOLVERS:
@@ -104,6 +110,10 @@ class Settings:
             )
         if self.churn and self.solver != "euler":
             raise ConfigError(f"churn={self.churn} is for the euler solver, not {self.solver}")
+        if self.last not in LAST:
+            raise ConfigError(f"no last={self.last!r}; choose one of {', '.join(LAST)}")
+        if self.last == "data" and self.solver == "adaptive":
+            raise ConfigError("last=data is for a grid of times; the adaptive solver has none")
         guide.group_masks([names for names, _ in self.weights])
         if len(self.grid()) < 3 and self.optimised:
             raise ConfigError("optimised skips the first step, so it needs at least 2")
@@ -120,8 +130,20 @@ class Settings:
     def rule(self) -> guide.Rule:
         """How the branches of guidance are combined."""
         rule = guide.optimised(guide.affine) if self.optimised else guide.affine
-        rule = guide.rescaled(rule, self.rescale) if self.rescale else rule
-        return guide.within(rule, *self.interval) if self.interval != (0.0, 1.0) else rule
+        return guide.rescaled(rule, self.rescale) if self.rescale else rule
+
+    def refuse_idle(self) -> "Settings":
+        """These settings; a ConfigError for one that changes guidance, if every weight is 1."""
+        if any(weight != 1 for weight in (self.guidance, *(w for _, w in self.weights))):
+            return self
+        plain = {"rescale": 0.0, "interval": (0.0, 1.0), "optimised": False}
+        for name, default in plain.items():
+            if getattr(self, name) != default:
+                raise ConfigError(
+                    f"{name} changes guidance, and guidance of 1 is none; set guidance to another "
+                    f"weight, or leave {name} out"
+                )
+        return self
 
     def traced_weights(self) -> np.ndarray:
         """What a sweep over weights changes without compiling again: a scalar, or [groups]."""
@@ -208,9 +230,11 @@ def flow_to_data(velocity: ParametricVelocity, settings: Settings) -> Integratio
     times = settings.grid()
     if settings.optimised:
         times = times[1:]  # skipping the first interval is the same for every solver
+    if settings.last == "data" and settings.solver != "adaptive":
+        times = solvers.above_floor(times)
 
-    def integrate(params, weak, x, seed, weights, indices, attributes):
-        network = functools.partial(velocity, params)
+    def guided(params, weak, weights, attributes):
+        plain = network = functools.partial(velocity, params)
         if weak is not None:
             network = guide.autoguided(velocity, params, weak)
             branches = guide.alike(attributes, weights)
@@ -221,12 +245,27 @@ def flow_to_data(velocity: ParametricVelocity, settings: Settings) -> Integratio
             branches = guide.unguided(attributes)
         else:
             branches = guide.classifier_free(attributes, weights)
-        dx_dt = guide.guided(network, branches, settings.rule())
-        if settings.churn:
-            return stochastic.integrate(dx_dt, x, times, keys_of(seed, indices), settings.churn)
+        return guide.guided(network, branches, settings.rule(), settings.interval, plain)
+
+    def adaptively(params, weak, x, weights, attributes):
+        # One by one: the length of a step would otherwise depend on the other images of a batch.
+        def one(x, *row):
+            single = jax.tree.map(lambda a: a[None], Attributes(*row))
+            dx_dt = guided(params, weak, weights, single)
+            start, end = float(times[0]), float(times[-1])
+            return adaptive.integrate(dx_dt, x[None], start, end, settings.tolerance)[0][0]
+
+        return jax.vmap(one)(x, *attributes)
+
+    def integrate(params, weak, x, seed, weights, indices, attributes):
         if settings.solver == "adaptive":
-            return adaptive.integrate(dx_dt, x, float(times[0]), 0.0, settings.tolerance)[0]
-        return solvers.integrate(dx_dt, x, times, settings.solver)
+            return adaptively(params, weak, x, weights, attributes)
+        dx_dt = guided(params, weak, weights, attributes)
+        if settings.churn:
+            x = stochastic.integrate(dx_dt, x, times, keys_of(seed, indices), settings.churn)
+        else:
+            x = solvers.integrate(dx_dt, x, times, settings.solver)
+        return solvers.data_estimate(dx_dt, x, float(times[-1])) if settings.last == "data" else x
 
     return integrate
 
@@ -272,6 +311,7 @@ class Batches:
     def __init__(self, model: Model, settings: Settings, size: int):
         if model.weak is not None and settings.weights:
             raise ConfigError("autoguidance takes one weight, not one for each group of attributes")
+        settings.refuse_idle()
         self.model, self.settings = model, settings
         self.size = size + -size % model.mesh.size
         self._start, self._integrate = _programs(

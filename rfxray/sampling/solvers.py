@@ -194,6 +194,21 @@ def _falls(grid: np.ndarray) -> bool:
     return (grid[0], grid[-1]) == (1, 0) and bool((np.diff(grid) < 0).all())
 
 
+def above_floor(times: Float[np.ndarray, " times"]) -> Float[np.ndarray, " from_floor"]:
+    """The times of a falling grid from `flow.T_FLOOR` on, at least the first."""
+    # Not below it by a rounding: 0.05 of a uniform grid is 0.049999997 in float32.
+    return times[: max(1, int((times > flow.T_FLOOR - 1e-6).sum()))]
+
+
+def data_estimate(velocity: Velocity, x: State, t: float) -> State:
+    """x̂ = x − t·v, an Euler step from t to 0: the network's estimate of the data.
+
+    From t = `flow.T_FLOOR` on it is the output of an x-prediction itself. Below, where the velocity
+    is (x − x̂)/T_FLOOR, a step along it keeps a part of the noise.
+    """
+    return x - t * velocity(x, jnp.float32(t)).astype(jnp.float32)
+
+
 # ---------------------------------------------------------------------------------------------
 # Integration
 

@@ -84,6 +84,46 @@ def test_weights_are_one_outside_the_interval(t, inside):
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("t", [0.05, 0.1, 0.5, 0.9, 0.95])
+def test_outside_the_interval_only_the_condition_is_evaluated(t):
+    calls = []
+
+    def counting(x, t, attributes):
+        calls.append(len(x))
+        return network(x, t, attributes)
+
+    branches = guide.classifier_free(ASKED, 3.0)
+    with jax.disable_jit():  # a `cond` then runs the one branch that it takes
+        found = guide.guided(counting, branches, interval=(0.1, 0.9))(X, jnp.float32(t))
+    inside = 0.1 <= np.float32(t) <= np.float32(0.9)
+    assert calls == [2 * 3 if inside else 3]
+    exact = combined(branches, guide.within(guide.affine, 0.1, 0.9), np.float32(t))
+    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
+
+
+def test_outside_the_interval_autoguidance_is_the_network_itself():
+    def scaled(params, x, t, attributes):
+        return params["model"] * network(x, t, attributes)
+
+    strong, weak = ({"model": jnp.float32(scale)} for scale in (2.0, 1.0))
+    both = guide.autoguided(scaled, strong, weak)
+    branches = guide.alike(ASKED, 3.0)
+    velocity = guide.guided(
+        both, branches, interval=(0.5, 0.9), plain=lambda *given: scaled(strong, *given)
+    )
+    np.testing.assert_allclose(velocity(X, jnp.float32(T)), 2 * plain(KNOWN), rtol=1e-5)
+    np.testing.assert_allclose(
+        velocity(X, jnp.float32(0.6)), guide.guided(both, branches)(X, jnp.float32(0.6)), rtol=1e-5
+    )
+
+
+def test_factored_weights_are_one_outside_the_interval():
+    branches = guide.factored(ASKED, guide.group_masks([["view"]]), [3.0, 2.0])
+    found = guide.guided(network, branches, interval=(0.5, 0.9))(X, jnp.float32(T))
+    plain_weights = guide.factored(ASKED, guide.group_masks([["view"]]), [1.0, 1.0])
+    np.testing.assert_allclose(found, combined(plain_weights), rtol=1e-5, atol=1e-6)
+
+
 def test_rescaled_guidance_restores_the_conditional_std():
     branches = guide.classifier_free(ASKED, 4.0)
     full = combined(guide.classifier_free(ASKED, 1.0))
