@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rfxray import stop_signals, version
+from rfxray import version
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import INDEX, Attributes
 from rfxray.causes import logistic
@@ -281,8 +281,7 @@ def variants(
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = edit_flags.parser().parse_args(argv)
     with exit_on_error("rfxray.edit"):
-        distributed.start()
-        stop_signals.hear_again()  # on several hosts JAX takes SIGTERM, for what only training does
+        distributed.start_one("rfxray.edit")
         run(edit_flags.request_of(arguments))
 
 

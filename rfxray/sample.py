@@ -1,5 +1,6 @@
 """Draws radiographs from a trained model: `python -m rfxray.sample --help`."""
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from rfxray.data.pixels import to_float
 from rfxray.errors import Preempted
 from rfxray.evaluate import memorisation
 from rfxray.outputs.files import saving
-from rfxray.runtime import distributed
+from rfxray.runtime import distributed, refusal
 from rfxray.sampling import samples, stream
 from rfxray.sampling.flags import SampleRequest, parser, request_of
 from rfxray.sampling.pretrained import Model, load
@@ -34,6 +35,7 @@ def run(request: SampleRequest) -> None:
     model = load(request.checkpoint, request.ema, step, request.weak, request.allow_kinds)
     if trained_on is not None:
         memorisation.check(trained_on, model.size)
+    first = distributed.place()[0] == 0
     source = model.source
     print(f"rfxray.sample: {source['checkpoint']} at step {source['step']}, EMA {source['ema']}")
     count = request.plan.n
@@ -45,18 +47,20 @@ def run(request: SampleRequest) -> None:
         return
     with saving(out):
         draw(model, request)
-        if trained_on is not None:
+        if trained_on is not None and first:
             shown = to_float(stream.first_pictures(out, request.plan))
             line = memorisation.save_nearest(shown, trained_on, out, of=count)
             print(f"rfxray.sample: {line}")
-    print(f"rfxray.sample: {count:,} images, grid.png and samples.json in {out}")
+    if first:
+        print(f"rfxray.sample: {count:,} images, grid.png and samples.json in {out}")
 
 
 def draw(model: Model, request: SampleRequest) -> None:
     """Draws to disk."""
     plan, extra = request.plan, {"command": request.command(model)}
     done = stream.finished(request.out, plan)
-    with Progress("rfxray.sample", plan.n, done) as progress:
+    host, hosts = distributed.place()
+    with Progress("rfxray.sample", plan.n // hosts, done // hosts, shown=host == 0) as progress:
         try:
             stream.write(
                 *(model, request.settings, request.asks, plan, request.out, extra),
@@ -67,12 +71,23 @@ def draw(model: Model, request: SampleRequest) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    arguments = parser().parse_args(argv)
     words = list(sys.argv[1:] if argv is None else argv)
-    with exit_on_error("rfxray.sample"):
-        distributed.start()
-        stop_signals.hear_again()  # on several hosts JAX takes SIGTERM, for what only training does
+    with exit_on_error("rfxray.sample"), refusal.travels("rfxray.sample"):
+        arguments = parser().parse_args(argv)
+        distributed.start(refusal.listen)
+        if distributed.joined():
+            stop_signals.hear(_end_all)  # JAX took SIGTERM, for what only training does
+        else:
+            stop_signals.hear_again()
         run(request_of(arguments, words))
+
+
+def _end_all(number: int) -> None:
+    """Ends all hosts at a request to stop this one, which would leave them waiting."""
+    name = signal.Signals(number).name
+    refusal.leave(
+        Preempted.exit_code, f"stopped: asked to by {name}; rerun the command to continue"
+    )
 
 
 if __name__ == "__main__":

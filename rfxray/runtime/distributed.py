@@ -53,6 +53,23 @@ def start(on_join: Callable[[], None] = lambda: None) -> None:
         ) from error
 
 
+def start_one(command: str) -> None:
+    """Like `start`, for a command that works in one process.
+
+    Raises:
+      ConfigError: If there are other hosts; see also `start`.
+    """
+    which = described()
+    several = bool(which) and which["num_processes"] > 1
+    if not several:
+        start()
+    if several or joined():  # a slice knows its hosts only now
+        raise ConfigError(
+            f"{command} works in one process, and this is one of several hosts; run it on one "
+            "host, without JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+        )
+
+
 def join() -> None:
     """Initializes `jax.distributed` on a TPU slice, or on the hosts that the environment describes.
 

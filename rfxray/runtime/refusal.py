@@ -25,8 +25,6 @@ from rfxray import stop_signals
 from rfxray.errors import ConfigError, HostMissing, HostsDiffer, Preempted, RfxrayError, first_line
 from rfxray.runtime import distributed
 
-COMMAND = "rfxray.train"
-
 # Seconds between two looks for a refusal: 256 hosts then ask the first one 256 times a second.
 LOOK = 1.0
 
@@ -34,6 +32,7 @@ LOOK = 1.0
 PATIENCE = 20.0
 
 _FIRST = "rfxray/refusal/first"
+_command = "rfxray.train"  # what its lines begin with
 _ending = threading.Lock()  # held by the thread that ends this process
 _listening = threading.Event()
 
@@ -46,12 +45,17 @@ _GONE = re.compile(
 
 
 @contextlib.contextmanager
-def travels():
+def travels(command: str = "rfxray.train"):
     """Ends all hosts of the run if this one fails; on one host it does nothing.
 
     A host that fails before it has joined the others joins them to say so. What all hosts do
     together (to finish, to stop when asked) passes through: their normal exits wait for each other.
+
+    Args:
+      command: Name that the line of an error begins with.
     """
+    global _command
+    _command = command
     try:
         yield
     except BaseException as error:
@@ -125,7 +129,7 @@ def leave(code: int = 0, line: str = "", everywhere: bool = False, shown: bool =
         with contextlib.suppress(Exception):  # the service is gone, and nobody hears anything
             first.update(_first(first))
         if not shown or first["line"] != line:
-            print(f"{COMMAND}: error: {first['line']}", file=sys.stderr, flush=True)
+            print(f"{_command}: error: {first['line']}", file=sys.stderr, flush=True)
         with contextlib.suppress(Exception):
             _wait_for_others()
 
@@ -134,7 +138,7 @@ def leave(code: int = 0, line: str = "", everywhere: bool = False, shown: bool =
         talking.start()
         talking.join(4 * PATIENCE)  # a call may hang if the network does
     elif not shown:
-        print(f"{COMMAND}: error: {line}", file=sys.stderr, flush=True)
+        print(f"{_command}: error: {line}", file=sys.stderr, flush=True)
     _exit(first["code"])
 
 
@@ -199,7 +203,7 @@ def _show(error: BaseException, code: int, line: str) -> None:
     if code == 1:
         traceback.print_exc()
     elif not isinstance(error, SystemExit):
-        print(f"{COMMAND}: error: {line}", file=sys.stderr, flush=True)
+        print(f"{_command}: error: {line}", file=sys.stderr, flush=True)
 
 
 def _exit(code: int) -> NoReturn:

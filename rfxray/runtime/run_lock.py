@@ -17,8 +17,8 @@ SEEN = 60.0
 
 
 @contextlib.contextmanager
-def locked_run(workdir: Path, host: int) -> Iterator[Lock]:
-    """Keeps other runs out of an existing workdir; all hosts must call it.
+def locked_run(workdir: Path, host: int, flag: str = "--workdir") -> Iterator[Lock]:
+    """Keeps other runs out of an existing folder; all hosts must call it.
 
     Host 0 takes the lock. The others wait until it has it, or are ended by its refusal (see
     refusal.py), look for it, and note themselves beside it. So a path that is a folder of its own
@@ -27,18 +27,23 @@ def locked_run(workdir: Path, host: int) -> Iterator[Lock]:
     Args:
       workdir: Folder of the run.
       host: Number of this host.
+      flag: Name of the folder in an error.
 
     Raises:
       ConfigError: If another run holds it, or this host sees another folder than host 0.
     """
     with contextlib.ExitStack() as held:
-        lock = held.enter_context(locked(workdir)) if host == 0 else None
+        lock = None
+        if host == 0:
+            lock = held.enter_context(locked(workdir))
+            for left in workdir.glob(f"{locks.NAME}-host-*"):  # of killed hosts
+                left.unlink(missing_ok=True)
         if distributed.joined():
-            _require_same_folder(workdir, lock)
+            _require_same_folder(workdir, lock, flag)
         yield lock or held.enter_context(noted(workdir, host))
 
 
-def _require_same_folder(workdir: Path, lock: Lock | None) -> None:
+def _require_same_folder(workdir: Path, lock: Lock | None, flag: str) -> None:
     """Raises a ConfigError on a host that does not see the lock of host 0."""
     key, client = "rfxray/lock", distributed.service()
     if lock is not None:
@@ -49,7 +54,7 @@ def _require_same_folder(workdir: Path, lock: Lock | None) -> None:
     while not _sees(workdir, token):
         if time.monotonic() > end:
             raise ConfigError(
-                f"--workdir {workdir} on {socket.gethostname()} is not the folder of that path on "
+                f"{flag} {workdir} on {socket.gethostname()} is not the folder of that path on "
                 f"host 0 ({first}): its lock is not seen here; give a folder that all hosts share"
             )
         time.sleep(0.2)

@@ -18,6 +18,7 @@ import jax
 from rfxray import version
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs import files, lock
+from rfxray.runtime import distributed, run_lock
 
 NAME, INDEX = "plan.json", "samples.json"
 
@@ -36,10 +37,11 @@ def refuse_address(out: Path) -> None:
 
 @contextlib.contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Makes a folder if there is none, and keeps other processes from writing there."""
+    """Makes a folder if there is none, and keeps other processes from writing there; the hosts of
+    a run are one holder."""
     refuse_address(out)
     out.mkdir(parents=True, exist_ok=True)
-    with lock.locked(out):
+    with run_lock.locked_run(out, distributed.place()[0], "--out"):
         yield
 
 

@@ -35,7 +35,7 @@ class Model:
       velocity: `(params, x, t [n], attributes [n, 19]) → dx/dt`, shaped like x. Compiled programs
         are cached by this function: equal configs have the same one.
       shape: Height, width and channels of one example.
-      mesh: Devices over which a batch is split.
+      mesh: Devices of this process, over which a batch is split.
       source: Where the parameters come from: `checkpoint`, `step` and `ema`, `weights`, which
         identifies the network by content (see `identity`), and `weak`, if any.
       weak: Parameters of a lesser network of the same run, for autoguidance.
@@ -102,7 +102,7 @@ def load(
     if "attention" in config.model:
         # The attention kernel that a run was trained with may not exist on this machine.
         config = configuration.override(config, {"model.attention": "auto"})
-    mesh = sharding.make_mesh(-1, 1, 1)
+    mesh = sharding.make_mesh(-1, 1, 1, jax.local_devices())
     whole = sharding.replicated(mesh)
     shapes = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), averaged(config)

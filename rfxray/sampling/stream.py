@@ -7,6 +7,9 @@ same rows of the same program: on the same devices the images are equal to the l
 within a level of 16 bits. While a block is written the next is being drawn. `plan.json` says what
 the directory holds, and refuses another plan (`claims`). A finished folder is believed only if its
 index, its files and the plan agree: an image that is missing or damaged is drawn again.
+
+Several hosts share the parts: each draws every N-th of them on its own devices, and the first one
+begins the folder and publishes it.
 """
 
 import dataclasses
@@ -23,6 +26,7 @@ from jaxtyping import Int
 
 from rfxray.data.shards import write_shard
 from rfxray.outputs import files
+from rfxray.runtime import distributed
 from rfxray.sampling import claims, parts, publishing, samples
 from rfxray.sampling.plan import FORMATS, Asks, Part, Plan
 from rfxray.sampling.pretrained import Model
@@ -32,6 +36,10 @@ from rfxray.sampling.sampler import Batches, Pictures, Settings, finite
 __all__ = ["FORMATS", "Plan", "begun_step", "finished", "first_pictures", "write"]
 
 CHUNK = 4096  # requests that are hashed at once
+
+# Seconds that hosts wait for each other's parts: one may have far more left of a run that was
+# killed. A host that dies ends the others within RFXRAY_HEARTBEAT_TIMEOUT.
+PATIENCE = 7 * 86400.0
 
 
 def write(
@@ -60,37 +68,75 @@ def write(
       DataError: if the index of `out` is not that of its plan, or a data set is damaged.
       NonFiniteError: if a generated image is not finite.
     """
-    rounded = plan.block + -plan.block % model.mesh.size
+    plan = dataclasses.replace(plan, block=plan.block + -plan.block % model.mesh.size)
+    host, _ = distributed.place()
     with claims.held(out):
-        there = claims.read(out)
-        if there:
-            claims.compare(out, there, _claimed(plan, settings, model))
-        plan = dataclasses.replace(plan, block=rounded).begun(there, out)
-        if there and there["requests"] != requested(asks, plan, there["n"]):
-            claims.refuse(out, ["requests"])
-        entries = claims.read_index(out, there) if there else None
-        if entries is not None and len(entries) == plan.n and parts.are_intact(out, plan, entries):
-            publishing.refresh(out, plan, settings, asks, entries)
-            shutil.rmtree(out / "parts", ignore_errors=True)
-            return
-        if entries is not None:
-            parts.unfold(out, plan, entries)
-        if there.get("n") != plan.n:
-            growing = {"n": plan.n, "block": plan.block, "earlier": plan.earlier}
-            growing["requests"] = requested(asks, plan, plan.n)
-            records = {name: there[name] for name in ("checkpoint", "written_by") if there}
-            records = records or {
-                "checkpoint": model.source.get("checkpoint"),
-                "written_by": claims.written_by(),
-            }
-            there = {**_claimed(plan, settings, model), **growing, **records}
-            claims.begin(out, there)
-        (out / claims.INDEX).unlink(missing_ok=True)
-        files.remove_temporary(out)
-        _write_parts(model, settings, asks, plan, out, progress)
-        head = {**(extra or {}), "plan": there, "written_by": claims.written_by()}
-        publishing.publish(out, plan, model, settings, asks, head)
-        shutil.rmtree(out / "parts")
+        begun = _begin(model, settings, asks, plan, out) if host == 0 else None
+        distributed.barrier("the plan of the samples", PATIENCE)
+        if host:
+            begun = _begun(model, settings, asks, plan, out)
+        if begun is not None:
+            plan, there = begun
+            _write_parts(model, settings, asks, plan, out, progress)
+            distributed.barrier("the parts of the samples", PATIENCE)
+            if host == 0:
+                head = {**(extra or {}), "plan": there, "written_by": claims.written_by()}
+                publishing.publish(out, plan, model, settings, asks, head)
+                shutil.rmtree(out / "parts")
+        distributed.barrier("the end of the samples", PATIENCE)
+
+
+def _begin(
+    model: Model, settings: Settings, asks: Asks, plan: Plan, out: Path
+) -> tuple[Plan, dict] | None:
+    """Begins or continues a folder: its plan, and what `plan.json` says; None if it is finished."""
+    there = claims.read(out)
+    if there:
+        claims.compare(out, there, _claimed(plan, settings, model))
+    plan = plan.begun(there, out)
+    if there and there["requests"] != requested(asks, plan, there["n"]):
+        claims.refuse(out, ["requests"])
+    entries = claims.read_index(out, there) if there else None
+    if entries is not None and len(entries) == plan.n and parts.are_intact(out, plan, entries):
+        publishing.refresh(out, plan, settings, asks, entries)
+        shutil.rmtree(out / "parts", ignore_errors=True)
+        return None
+    if entries is not None:
+        parts.unfold(out, plan, entries)
+    if there.get("n") != plan.n:
+        growing = {"n": plan.n, "block": plan.block, "earlier": plan.earlier}
+        growing["requests"] = requested(asks, plan, plan.n)
+        records = {name: there[name] for name in ("checkpoint", "written_by") if there}
+        records = records or {
+            "checkpoint": model.source.get("checkpoint"),
+            "written_by": claims.written_by(),
+        }
+        there = {**_claimed(plan, settings, model), **growing, **records}
+        claims.begin(out, there)
+    (out / claims.INDEX).unlink(missing_ok=True)
+    files.remove_temporary(out)
+    for folder in ("parts", "partial") if plan.format == "array_record" else ("parts",):
+        (out / folder).mkdir(exist_ok=True)
+        files.remove_temporary(out / folder)
+    return plan, there
+
+
+def _begun(
+    model: Model, settings: Settings, asks: Asks, plan: Plan, out: Path
+) -> tuple[Plan, dict] | None:
+    """What `_begin` of the first host returned, on another host.
+
+    Raises:
+      ConfigError: If this host was asked for something else.
+    """
+    there = claims.read(out)
+    claims.compare(out, there, _claimed(plan, settings, model))
+    if plan.n != there["n"]:
+        claims.refuse(out, ["n"])
+    plan = plan.begun(there, out)
+    if there["requests"] != requested(asks, plan, plan.n):
+        claims.refuse(out, ["requests"])
+    return None if (out / claims.INDEX).exists() else (plan, there)
 
 
 def _claimed(plan: Plan, settings: Settings, model: Model) -> dict[str, object]:
@@ -170,12 +216,10 @@ def _write_parts(
     progress: Callable[[int], None],
 ) -> None:
     """Draws and writes what no fragment lists, or the disk does not have as it is listed."""
-    folders = ("parts", "partial") if plan.format == "array_record" else ("parts",)
-    for folder in folders:
-        (out / folder).mkdir(exist_ok=True)
-        files.remove_temporary(out / folder)
-    pending = []
+    pending, (host, hosts) = [], distributed.place()
     for number, part in enumerate(plan.parts):
+        if number % hosts != host:
+            continue
         kept = parts.kept(out, plan, number, part.numbers)
         if missing := [k for k in part.numbers if k not in kept]:
             pending.append((number, kept, _blocks(part, missing)))

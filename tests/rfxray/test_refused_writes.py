@@ -76,6 +76,7 @@ COMMANDS = {
     "png": (sample.main, DRAW),
     "dicom": (sample.main, (*DRAW, "--format", "dicom")),
     "array_record": (sample.main, (*DRAW, "--format", "array_record")),
+    "grid": (sample.main, ("--grid", "sex=F,M", "--n", "2", *DRAW[2:])),
     "edit": (edit.main, EDIT),
     "phantom": (phantom.main, PHANTOM),
 }

@@ -30,6 +30,7 @@ def barriers(monkeypatch):
 
 
 def test_host_that_sees_the_lock_of_host_0_goes_on_and_notes_itself(tmp_path, barriers):
+    (tmp_path / f"{lock.NAME}-host-7").write_text("left by a killed run of more hosts")
     with run_lock.locked_run(tmp_path, 0), run_lock.locked_run(tmp_path, 1):
         assert lock.read(tmp_path / f"{lock.NAME}-host-1").gone() is False
     assert len(barriers) == 4

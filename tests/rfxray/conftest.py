@@ -1,32 +1,39 @@
 """Several processes of this machine as the hosts of one run."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def end_of_hosts(environment):
-    """`end_of_hosts(arguments, devices, variables, folders)`: how the hosts of a run end.
+    """`end_of_hosts(arguments, devices, variables, folders, command, killed)`: how the hosts of a
+    run end.
 
     `arguments` are the flags of each host; `variables` and `folders` change the environment and
-    the working folder of some hosts, by number. Returns the exit code of each host and its lines
-    that begin with `rfxray.train:`.
+    the working folder of some hosts, by number; host 1 is killed when `killed()` is true. Returns
+    the exit code of each host and its lines that begin with `COMMAND:`.
     """
     started = []
 
-    def run(arguments, devices=1, variables=None, folders=None):
+    def run(
+        arguments, devices=1, variables=None, folders=None, command="rfxray.train", killed=None
+    ):
+        processes = []
         with socket.socket() as s:
             s.bind(("localhost", 0))
             port = s.getsockname()[1]
         for host, flags in enumerate(arguments):
             process = subprocess.Popen(
-                [sys.executable, "-m", "rfxray.train", *flags],
+                [sys.executable, "-m", command, *flags],
                 cwd=(folders or {}).get(host, ROOT),
                 env={
                     **environment(devices),
@@ -40,10 +47,16 @@ def end_of_hosts(environment):
                 text=True,
             )
             started.append(process)
-        errors = [process.communicate(timeout=900)[1] for process in started]
+            processes.append(process)
+        if killed:
+            while not killed():
+                assert processes[1].poll() is None, processes[1].communicate()
+                time.sleep(0.02)
+            os.kill(processes[1].pid, signal.SIGKILL)
+        errors = [process.communicate(timeout=900)[1] for process in processes]
         assert not any("Traceback" in error for error in errors), errors
-        return [process.returncode for process in started], [
-            [line for line in error.splitlines() if line.startswith("rfxray.train:")]
+        return [process.returncode for process in processes], [
+            [line for line in error.splitlines() if line.startswith(f"{command}:")]
             for error in errors
         ]
 
