@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from rfxray.command_line import ArgumentParser
 
 ACTIONS = {
+    "design": ("rfxray.commands.readers_design", "a page for each reader, and the sealed key"),
     "analyse": ("rfxray.commands.readers_analyse", "turn answers and the key into a verdict"),
     "power": ("rfxray.commands.readers_power", "readers and cases for a margin and a power"),
     "simulate": ("rfxray.commands.readers_simulate", "answers of readers of known ability"),

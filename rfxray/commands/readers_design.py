@@ -1,0 +1,133 @@
+"""A page for each reader, from real radiographs and synthetic ones.
+
+    rfxray readers design --study chest-1 --real data/held_out --synthetic out/samples \\
+      --match view --cases 100 --readers 5 --key safe/key.json --out runs/study
+
+A set is a data set of ours, a folder that `rfxray sample` wrote, or a folder of files with a CSV
+(columns image and attributes). --out gets one page for each reader and the protocol; the key goes
+to --key, outside of it. Images that leak what is synthetic are refused.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rfxray.command_line import ArgumentParser, Progress, exit_on_error, local_path
+from rfxray.errors import ConfigError
+from rfxray.outputs import files
+from rfxray.readers import candidates, design, protocol
+from rfxray.readers.reader_page import STRINGS
+
+COMMAND = "rfxray.readers.design"
+
+
+def parser() -> ArgumentParser:
+    p = ArgumentParser(
+        prog="rfxray readers design",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--study", required=True, help="name of the study")
+    for kind in ("real", "synthetic"):
+        p.add_argument(
+            f"--{kind}", required=True, type=local_path, metavar="DIR", help=f"{kind} images"
+        )
+        p.add_argument(
+            f"--{kind}-csv", type=local_path, metavar="FILE", help="table of a folder of files"
+        )
+    p.add_argument("--cases", required=True, type=int, help="images, half synthetic, or pairs")
+    p.add_argument("--readers", required=True, type=int, help="number of readers")
+    p.add_argument(
+        "--pairs", action="store_true", help="show a real and a synthetic image side by side"
+    )
+    p.add_argument(
+        "--match",
+        default="",
+        metavar="NAME,NAME",
+        help="attributes with equal values in both sets, such as view,sex,age_decade "
+        "(default: none)",
+    )
+    p.add_argument(
+        "--repeats",
+        type=float,
+        default=0.15,
+        help="share of cases shown again at the end (default: %(default)s)",
+    )
+    p.add_argument(
+        "--training", type=int, default=6, help="items with feedback first (default: %(default)s)"
+    )
+    p.add_argument("--size", type=int, default=512, help="side in pixels (default: %(default)s)")
+    p.add_argument("--strings", type=local_path, metavar="FILE", help="JSON of translated texts")
+    p.add_argument("--key", required=True, type=local_path, metavar="FILE", help="new key file")
+    p.add_argument("--out", required=True, type=local_path, metavar="DIR", help="new folder")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parser().parse_args(argv)
+    with exit_on_error(COMMAND):
+        wanted = design.Design(
+            study=flags.study,
+            modality="pairs" if flags.pairs else "single",
+            cases=flags.cases,
+            training=flags.training,
+            readers=flags.readers,
+            repeats=flags.repeats,
+            match=tuple(name.strip() for name in flags.match.split(",") if name.strip()),
+            size=flags.size,
+        )
+        _refuse_places(flags.out, flags.key)
+        strings = _strings(flags.strings)
+        for place in (flags.real, flags.synthetic):
+            if not place.is_dir():
+                raise ConfigError(f"{place} is not a folder; give a data set or a folder of images")
+        for table in filter(None, (flags.real_csv, flags.synthetic_csv)):
+            if not table.is_file():
+                raise ConfigError(f"{table} is not a file; give the CSV that describes the images")
+        print(f"{COMMAND}: {wanted.cases} cases for {wanted.readers} readers of {wanted.study}")
+        real = candidates.find(flags.real, flags.real_csv, wanted.match)
+        synthetic = candidates.find(flags.synthetic, flags.synthetic_csv, wanted.match)
+        images = (wanted.cases + wanted.training) * (2 if flags.pairs else 1)
+        with Progress(COMMAND, images) as progress:
+            made = design.make(
+                wanted, real, synthetic, np.random.default_rng(), strings, progress.advance
+            )
+        with files.saving(flags.key):
+            flags.key.parent.mkdir(parents=True, exist_ok=True)
+            files.write_whole(flags.key, made.key)
+            os.chmod(flags.key, 0o600)
+        with files.saving(flags.out):
+            flags.out.mkdir(parents=True, exist_ok=True)
+            for reader, html in made.pages.items():
+                files.write_whole(flags.out / f"{reader}.html", html)
+            files.write_whole(flags.out / "protocol.md", protocol.text(wanted, made))
+        print(f"wrote {len(made.pages)} pages and protocol.md into {flags.out}, key {flags.key}")
+
+
+def _refuse_places(out: Path, key: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is not empty; choose another --out")
+    if key.exists():
+        raise ConfigError(f"{key} exists; a key is written once, choose another --key")
+    if key.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(f"--key {key} is inside --out, which readers get; keep it elsewhere")
+
+
+def _strings(file: Path | None) -> dict[str, str]:
+    if file is None:
+        return STRINGS
+    try:
+        found = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{file} is not JSON of texts by name ({error})") from error
+    if unknown := sorted(set(found) - set(STRINGS)):
+        raise ConfigError(f"{file} has an unknown text {unknown[0]!r}; names: {', '.join(STRINGS)}")
+    return {**STRINGS, **{name: str(text) for name, text in found.items()}}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""A reader study from a set of real and a set of synthetic images: cases, orders, sides, key."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rfxray.errors import ConfigError, DataError
+from rfxray.readers import leaks, reader_page
+from rfxray.readers.answers import SIDES
+from rfxray.readers.candidates import Candidate
+from rfxray.readers.leaks import Leak
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """A study to be made.
+
+    Attributes:
+      study: Name of the study.
+      modality: `single` (one image, 1 to 5) or `pairs` (the synthetic one of two).
+      cases: Number of cases: images, half of them synthetic, or pairs.
+      training: Number of training items with feedback, before the cases.
+      readers: Number of readers.
+      repeats: Share of the cases that is shown again, all after the last case.
+      match: Names of attributes that have the same values in both sets.
+      size: Side of the images, pixels.
+    """
+
+    study: str
+    modality: str
+    cases: int
+    training: int
+    readers: int
+    repeats: float
+    match: tuple[str, ...]
+    size: int
+
+    def __post_init__(self):
+        if not self.study.strip() or any(c in self.study for c in "\r\n"):
+            raise ConfigError(f"--study must be a name on one line (got {self.study!r})")
+        if self.cases < 4 or self.readers < 1 or self.size < 32 or self.training < 0:
+            raise ConfigError(
+                "--cases must be at least 4, --readers 1, --size 32, --training 0 (got "
+                f"{self.cases}, {self.readers}, {self.size}, {self.training})"
+            )
+        if self.modality == "single" and (self.cases % 2 or self.training % 2):
+            raise ConfigError(
+                "--cases and --training must be even, half of them synthetic (got "
+                f"{self.cases} and {self.training})"
+            )
+        # Repeats come from the first half of the order, so that half of the cases lie between.
+        if not 0 <= self.repeats <= 0.5:
+            raise ConfigError(f"--repeats must be from 0 to 0.5 (got {self.repeats:g})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A study that was made: bytes of the key, HTML of each reader, checks, SHA-256 of the key."""
+
+    key: bytes
+    pages: Mapping[str, str]
+    leaks: Sequence[Leak]
+    key_sha256: str
+
+
+def make(
+    design: Design,
+    real: Sequence[Candidate],
+    synthetic: Sequence[Candidate],
+    rng: np.random.Generator,
+    strings: Mapping[str, str],
+    progress: Callable[[], None] = lambda: None,
+) -> Made:
+    """Makes a study.
+
+    Args:
+      design: What to make.
+      real: Real images.
+      synthetic: Synthetic images.
+      rng: Source of every choice; the nonce does not come from it.
+      strings: Texts of the page.
+      progress: Function called for each image that was decoded.
+
+    Raises:
+      DataError: If there are too few images, two of them are equal, or they leak what they are.
+    """
+    per_item = 1 if design.modality == "pairs" else 2
+    training, cases = design.training // per_item, design.cases // per_item
+    matched = _matched(design, real, synthetic, training + cases, rng)
+    chosen = [each for pair in matched for each in pair]
+    truth = np.tile([False, True], len(matched))
+    pixels = []
+    for candidate in chosen:
+        pixels.append(leaks.shown(candidate.pixels(design.size)))
+        progress()
+    _refuse_equal(chosen, pixels)
+    names = [f"i{n + 1:04d}" for n in rng.permutation(len(chosen))]
+    files = leaks.encode(dict(zip(names, pixels, strict=True)))
+    found = leaks.check(pixels, [files[name] for name in names], truth)
+    leaks.refuse(found)
+    uris = {
+        name: "data:image/png;base64," + base64.b64encode(files[name]).decode()
+        for name in sorted(names)  # their order says nothing: numbers are drawn
+    }
+    units = [(2 * k, 2 * k + 1) for k in range(len(matched))]
+    if design.modality == "single":
+        units = [(index,) for unit in units for index in unit]
+    trained, read = units[: design.training], units[design.training :]
+    labels = [f"c{n + 1:04d}" for n in rng.permutation(len(read))]
+    orders = {f"reader-{r + 1}": _order(design, rng) for r in range(design.readers)}
+    key: dict[str, Any] = {
+        "study": design.study,
+        "modality": design.modality,
+        "nonce": secrets.token_hex(32),
+        "cases": {
+            label: _case(design, chosen[unit[0]], unit, truth)
+            for label, unit in sorted(zip(labels, read, strict=True))
+        },
+        "images": {name: chosen[i].name for i, name in enumerate(names)},
+    }
+    if design.modality == "pairs":
+        key["sides"] = {
+            reader: {str(design.training + n + 1): SIDES[side] for n, (_, _, side) in enumerate(o)}
+            for reader, o in orders.items()
+        }
+    content = (json.dumps(key, indent=1) + "\n").encode()
+    digest = hashlib.sha256(content).hexdigest()
+    pages = {}
+    for reader, order in orders.items():
+        items = [
+            {
+                "item": n + 1,
+                "case": f"t{n + 1:02d}",
+                "repeat": 0,
+                "phase": "training",
+                "feedback": _feedback(design, unit, n, truth),
+                "images": _sides(names, unit, n % 2),
+            }
+            for n, unit in enumerate(trained)
+        ]
+        for k, repeat, side in order:
+            items.append(
+                {
+                    "item": len(items) + 1,
+                    "case": labels[k],
+                    "repeat": repeat,
+                    "phase": "reading",
+                    "images": _sides(names, read[k], side),
+                }
+            )
+        pages[reader] = reader_page.render(
+            study=design.study,
+            reader=reader,
+            modality=design.modality,
+            key_sha256=digest,
+            items=items,
+            images=uris,
+            strings=strings,
+        )
+    return Made(content, pages, found, digest)
+
+
+def _matched(
+    design: Design,
+    real: Sequence[Candidate],
+    synthetic: Sequence[Candidate],
+    count: int,
+    rng: np.random.Generator,
+) -> list[tuple[Candidate, Candidate]]:
+    """Pairs of a real and a synthetic image of one stratum, in random order."""
+    strata: dict[tuple[str, ...], tuple[list, list]] = defaultdict(lambda: ([], []))
+    for place, candidates in enumerate((real, synthetic)):
+        for each in rng.permutation(np.arange(len(candidates))):
+            facts = candidates[each].facts
+            stratum = tuple(facts.get(name, "").lower() for name in design.match)
+            strata[stratum][place].append(candidates[each])
+    pairs = [pair for sides in strata.values() for pair in zip(*sides, strict=False)]
+    if len(pairs) < count:
+        short = min(strata, key=lambda s: min(map(len, strata[s])))
+        raise DataError(
+            f"{count} matched pairs are needed and {len(pairs)} exist; stratum "
+            f"{dict(zip(design.match, short, strict=True))} has {len(strata[short][0])} real and "
+            f"{len(strata[short][1])} synthetic images: lower --cases or --match by less"
+        )
+    return [pairs[k] for k in rng.permutation(len(pairs))[:count]]
+
+
+def _refuse_equal(chosen: Sequence[Candidate], pixels: Sequence[np.ndarray]) -> None:
+    seen: dict[bytes, str] = {}
+    for candidate, image in zip(chosen, pixels, strict=True):
+        first = seen.setdefault(hashlib.sha256(image.tobytes()).digest(), candidate.name)
+        if first is not candidate.name:
+            raise DataError(
+                f"{first} and {candidate.name} are the same image; the sets must not overlap and "
+                "must hold each image once"
+            )
+
+
+def _order(design: Design, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+    """Case, number of the showing, and side of the synthetic image, for each item of a reader."""
+    first = rng.permutation(design.cases)
+    again = rng.permutation(first[: (design.cases + 1) // 2])
+    again = again[: round(design.repeats * design.cases)]
+    sides = np.concatenate([rng.permutation(np.arange(len(p)) % 2) for p in (first, again)])
+    leaks.refuse_imbalance(int((sides[: len(first)] == 0).sum()), len(first))
+    shown = [(int(k), 0) for k in first] + [(int(k), 1) for k in again]
+    return [(k, repeat, int(side)) for (k, repeat), side in zip(shown, sides, strict=True)]
+
+
+def _sides(names: Sequence[str], unit: tuple[int, ...], side: int) -> list[str]:
+    """Names of the images of an item, from the left; the synthetic one is the second of a unit."""
+    shown = [names[i] for i in unit]
+    return shown if side == 1 else shown[::-1]
+
+
+def _feedback(design: Design, unit: tuple[int, ...], number: int, truth: np.ndarray) -> str:
+    if design.modality == "pairs":
+        return f"feedback_{SIDES[number % 2]}"
+    return "feedback_synthetic" if truth[unit[0]] else "feedback_real"
+
+
+def _case(
+    design: Design, candidate: Candidate, unit: tuple[int, ...], truth: np.ndarray
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {name: candidate.facts[name] for name in design.match}
+    if candidate.patient:
+        facts["patient"] = candidate.patient
+    if design.modality == "single":
+        facts["truth"] = int(truth[unit[0]])
+    return facts

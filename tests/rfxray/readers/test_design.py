@@ -1,0 +1,214 @@
+"""Studies that are designed: what they show, what they hide, what they refuse."""
+
+import functools
+import json
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2", reason="the extra prep")
+
+from rfxray.commands import readers as command
+from rfxray.errors import ConfigError, DataError
+from rfxray.readers import answers, design, leaks
+from rfxray.readers.candidates import Candidate
+from rfxray.readers.reader_page import STRINGS
+
+SIDE = 64
+
+
+def film(seed: int, side: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side] / side
+    body = 30000 * np.exp(-((x - 0.5) ** 2 + (y - 0.5) ** 2) * 4)
+    return (body + rng.normal(0, 2500, (side, side)) + 12000).clip(0, 65535).astype(np.uint16)
+
+
+def candidates(kind: str, count: int, plant=None) -> list[Candidate]:
+    start = 0 if kind == "real" else 10_000
+
+    def pixels(seed, side):
+        image = film(seed, side)
+        return image if plant is None else plant(image)
+
+    return [
+        Candidate(
+            f"{kind}-{n}", "", {"view": ("AP", "PA")[n % 2]}, functools.partial(pixels, start + n)
+        )
+        for n in range(count)
+    ]
+
+
+def wanted(**changes) -> design.Design:
+    values = {"study": "s-1", "modality": "single", "cases": 20, "training": 4, "readers": 2}
+    values |= {"repeats": 0.2, "match": ("view",), "size": SIDE}
+    return design.Design(**(values | changes))
+
+
+def made(real=None, synthetic=None, **changes) -> design.Made:
+    rng = np.random.default_rng(3)
+    real = candidates("real", 40) if real is None else real
+    synthetic = candidates("synthetic", 40) if synthetic is None else synthetic
+    return design.make(wanted(**changes), real, synthetic, rng, STRINGS)
+
+
+def shown(html: str) -> dict:
+    import html as markup
+
+    return json.loads(markup.unescape(re.search(r'data-study="(.*?)"', html)[1]))
+
+
+def test_cases_are_balanced_matched_and_repeated_after_a_washout():
+    study = made()
+    key = json.loads(study.key)
+    truths = [(case["truth"], case["view"]) for case in key["cases"].values()]
+    assert sum(truth for truth, _ in truths) == 10
+    for view in ("AP", "PA"):
+        assert truths.count((0, view)) == truths.count((1, view))
+    orders = []
+    for html in study.pages.values():
+        items = [i for i in shown(html)["items"] if i["phase"] == "reading"]
+        first = [i["case"] for i in items if not i["repeat"]]
+        again = [i["case"] for i in items if i["repeat"]]
+        assert sorted(first) == sorted(key["cases"])
+        assert len(again) == 4
+        assert all(len(first) + again.index(c) - first.index(c) >= 10 for c in again)
+        orders.append(first)
+    assert orders[0] != orders[1]
+
+
+def test_pairs_show_the_synthetic_image_as_often_on_either_side():
+    study = made(modality="pairs")
+    key = json.loads(study.key)
+    for reader, html in study.pages.items():
+        for item in shown(html)["items"]:
+            if item["phase"] == "reading":
+                place = key["sides"][reader][str(item["item"])]
+                found = [key["images"][name].split("-")[0] for name in item["images"]]
+                assert found[("left", "right").index(place)] == "synthetic"
+                assert found.count("real") == 1
+        first = [key["sides"][reader][str(n)] for n in range(5, 25)]
+        assert first.count("left") == 10
+    with pytest.raises(DataError, match="left in 8 of 20"):
+        leaks.refuse_imbalance(8, 20)
+
+
+@pytest.mark.parametrize("modality", ["single", "pairs"])
+def test_page_holds_no_truth_and_asks_for_nothing(modality):
+    study = made(modality=modality)
+    key = json.loads(study.key)
+    for html in study.pages.values():
+        content = shown(html)
+        assert key["nonce"] not in html
+        assert not any(name in html for name in key["images"].values())
+        for item in content["items"]:
+            expected = {"item", "case", "repeat", "phase", "images"}
+            assert set(item) - expected == ({"feedback"} if item["phase"] == "training" else set())
+        assert list(content["images"]) == sorted(content["images"])
+        assert len({len(uri) for uri in content["images"].values()}) == 1
+        assert not re.search(r"https?://|truth|nonce", html)
+
+
+def jpeg(image):
+    import cv2
+
+    eight = (image >> 8).astype(np.uint8)
+    _, coded = cv2.imencode(".jpg", eight, [cv2.IMWRITE_JPEG_QUALITY, 30])
+    return cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE).astype(np.uint16) << 8
+
+
+def coarse(image):
+    return (image >> 10) << 10
+
+
+def bordered(image):
+    image = image.copy()
+    image[:3] = 0
+    return image
+
+
+def written(image):
+    image = image.copy()
+    for k in range(6):
+        image[4:8, 5 + 5 * k : 6 + 5 * k] = 65535
+    return image
+
+
+@pytest.mark.parametrize(
+    ("plant", "feature"),
+    [
+        (jpeg, "JPEG blocks"),
+        (coarse, "grey levels"),
+        (bordered, "border"),
+        (written, "burned-in text"),
+    ],
+)
+def test_planted_leak_blocks_the_study(plant, feature):
+    with pytest.raises(DataError, match=feature):
+        made(real=candidates("real", 40, plant))
+
+
+def test_differences_of_files_are_found_and_writing_removes_them():
+    images = [leaks.shown(film(n, SIDE)) for n in range(24)]
+    truth = np.arange(24) % 2 == 1
+    files = leaks.encode({str(n): image for n, image in enumerate(images)})
+    assert len({len(data) for data in files.values()}) == 1
+    larger = [leaks._padded(d, 50) if t else d for d, t in zip(files.values(), truth, strict=True)]
+    found = leaks.check(images, larger, truth)
+    assert [leak.feature for leak in found if leak.blocks()] == ["bytes"]
+
+
+def test_clean_studies_pass_at_the_stated_rate(monkeypatch):
+    rng = np.random.default_rng(0)
+    images = [leaks.shown(film(n, 32)) for n in range(40)]
+    files = list(leaks.encode({str(n): image for n, image in enumerate(images)}).values())
+    rows = [leaks._left_behind(i, f) for i, f in zip(images, files, strict=True)]
+    measured = iter([])
+    monkeypatch.setattr(leaks, "_left_behind", lambda image, file: next(measured))
+    monkeypatch.setattr(leaks, "_content", lambda image: {})
+    blocked = 0
+    for _ in range(300):
+        measured = iter(rows)
+        found = leaks.check(images, files, rng.permutation(40) < 20)
+        blocked += any(leak.blocks() for leak in found)
+    assert blocked <= 9  # 1% of 300, and what chance adds once in 400
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"cases": 200}, "matched pairs are needed"), ({"cases": 72}, "stratum .*view")],
+)
+def test_too_few_cases_are_refused(changes, said):
+    with pytest.raises(DataError, match=said):
+        made(real=candidates("real", 20), **changes)
+
+
+def test_overlapping_sets_are_refused_by_content():
+    same = [Candidate(f"x{c.name}", "", c.facts, c.pixels) for c in candidates("real", 24)]
+    with pytest.raises(DataError, match="are the same image"):
+        made(real=candidates("real", 24), synthetic=same, match=(), cases=40)
+
+
+@pytest.mark.parametrize("wrong", [{"cases": 3}, {"cases": 21}, {"repeats": 0.6}, {"study": " "}])
+def test_wrong_designs_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        wanted(**wrong)
+
+
+def test_command_refuses_a_key_beside_the_pages(tmp_path, refusal):
+    code, line = refusal(
+        command.main,
+        [
+            *("design", "--study", "s", "--real", tmp_path, "--synthetic", tmp_path),
+            *("--cases", "8", "--readers", "1"),
+            *("--key", tmp_path / "out" / "key.json", "--out", tmp_path / "out"),
+        ],
+    )
+    assert code == 78
+    assert "inside --out" in line
+
+
+def test_answers_of_the_columns_are_those_of_the_format():
+    (html, *_) = made().pages.values()
+    assert tuple(shown(html)["columns"]) == answers.COLUMNS
