@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import math
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -65,6 +66,12 @@ def seal(folder: Path) -> None:
 def _not_ours(record: logging.LogRecord) -> bool:
     """Drops the tracebacks that Orbax logs of a failed save; `SaveFailed` is its one line."""
     return "_SignalingThread.run()" not in str(record.msg)
+
+
+def _not_of_closed_loop(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Drops what TensorStore tells the event loop of a save that has failed and is closed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 class _BeforeSteps(preservation_policy.PreservationPolicy):
@@ -265,6 +272,7 @@ class Store:
         try:
             yield
         except Exception as error:
+            sys.unraisablehook = _not_of_closed_loop
             which = self.folder if self._saving is None else self.folder / str(self._saving)
             kind = type(refused_by_system(error) or SaveFailed())
             raise kind(

@@ -44,8 +44,11 @@ def start(on_join: Callable[[], None] = lambda: None) -> None:
     compile_cache.start()
     try:
         jax.local_devices()
-    except RuntimeError as error:  # other failures may pass, and keep their traceback
-        if "known backends" not in str(error):
+    except (RuntimeError, AssertionError) as error:
+        # JAX asserts that a plugin of CUDA is there. Other failures may pass, and keep their
+        # traceback, such as a TPU that is in use.
+        absent = isinstance(error, AssertionError) or "Failed to open libtpu" in str(error)
+        if not (absent or "known backends" in str(error)):
             raise
         raise ConfigError(
             f"JAX has no platform JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')} here; unset it, "
