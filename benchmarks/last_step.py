@@ -24,7 +24,7 @@ from rfxray.command_line import ArgumentParser, exit_on_error
 from rfxray.data.pixels import to_float
 from rfxray.evaluate import classifier
 from rfxray.runtime import distributed
-from rfxray.sampling.sampler import LAST
+from rfxray.sampling.settings import LAST
 
 SEED = 4242  # of phantoms that the model has not seen
 CASES = (("ab2", 20), ("ab2", 50), ("heun", 16))

@@ -33,7 +33,8 @@ from rfxray.perf.report import lines, report, whole_run
 from rfxray.perf.topology import GENERATIONS, Pod, describe
 from rfxray.runtime import sharding
 from rfxray.runtime.compiler_options import options_for
-from rfxray.sampling.sampler import Settings, make_sampler
+from rfxray.sampling.sampler import make_sampler
+from rfxray.sampling.settings import Settings
 from rfxray.sampling.solvers import EVALUATIONS
 from rfxray.training import recipe as recipes
 from rfxray.training import state

@@ -14,8 +14,9 @@ from rfxray.evaluate import memorisation
 from rfxray.outputs.files import saving
 from rfxray.runtime import distributed, refusal
 from rfxray.sampling import samples, stream
-from rfxray.sampling.flags import SampleRequest, parser, request_of
+from rfxray.sampling.flags import parser, request_of
 from rfxray.sampling.pretrained import Model, load
+from rfxray.sampling.sample_request import SampleRequest
 from rfxray.sampling.sampler import Batches
 
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from rfxray.sampling.likelihood import log_likelihood
     from rfxray.sampling.pretrained import Model, load
     from rfxray.sampling.radiographs import read_square
-    from rfxray.sampling.sampler import Pictures, Settings, generate, make_sampler
+    from rfxray.sampling.sampler import Pictures, generate, make_sampler
     from rfxray.sampling.samples import save
+    from rfxray.sampling.settings import Settings
     from rfxray.sampling.solvers import SOLVERS
 
 __all__ = [
@@ -44,9 +45,10 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("EditSettings", "abduct", "edit", "predict"), "editing"),
-    **dict.fromkeys(("Pictures", "Settings", "generate", "make_sampler"), "sampler"),
+    **dict.fromkeys(("Pictures", "generate", "make_sampler"), "sampler"),
     **dict.fromkeys(("Model", "load"), "pretrained"),
     "SOLVERS": "solvers",
+    "Settings": "settings",
     "generate_to": "folder",
     "log_likelihood": "likelihood",
     "read_square": "radiographs",

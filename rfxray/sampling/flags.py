@@ -17,10 +17,7 @@ adds images to those that are there.
 """
 
 import argparse
-import dataclasses
-import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from rfxray.attributes import vocabulary
 from rfxray.attributes.listing import add_list
@@ -35,90 +32,13 @@ from rfxray.command_line import (
 from rfxray.data.dataset import open_dataset
 from rfxray.errors import ConfigError
 from rfxray.sampling import requests, stream, tables
-from rfxray.sampling.pretrained import Model
 from rfxray.sampling.requests import Requests
-from rfxray.sampling.sampler import LAST, Settings
+from rfxray.sampling.sample_request import SampleRequest
+from rfxray.sampling.settings import LAST, Settings
 from rfxray.sampling.solvers import SOLVERS, SPACINGS
 from rfxray.sampling.tables import Table
 
 GRID = ("steps", "shift", "spacing")  # unread if the times come from elsewhere
-
-
-@dataclasses.dataclass(frozen=True)
-class SampleRequest:
-    """What the command was asked to draw.
-
-    Attributes:
-      checkpoint: Workdir of `rfxray.train`.
-      out: Directory that is written.
-      n: Number of images, or of images of each cell of a table.
-      first: Index of the first image among those of the seed.
-      format: One of `stream.FORMATS`.
-      settings: Settings that images are drawn with.
-      asked: Attributes requested of every image.
-      asks: Rows of attributes for the images, or a table.
-      ema: Relative width of the EMA profile.
-      step: Step of the checkpoint; the newest, or that which `out` began with, when None.
-      weak: Profile and step of the network of autoguidance.
-      nearest: Data set to compare the images with.
-      compile_only: Whether only to fill the compilation cache.
-      allow_kinds: Kinds outside of rfxray that may be run.
-      anonymous: Whether the record of the command leaves out the name of the table.
-      words: Words of the command line.
-    """
-
-    checkpoint: Path
-    out: Path
-    n: int
-    first: int
-    format: str
-    settings: Settings
-    asked: Mapping[str, str]
-    asks: Requests | Table
-    ema: float
-    step: int | None
-    weak: tuple[float, int | None] | None
-    nearest: str | None
-    compile_only: bool
-    allow_kinds: Sequence[str]
-    anonymous: bool
-    words: Sequence[str]
-
-    @property
-    def plan(self) -> stream.Plan:
-        """What the directory is to hold."""
-        if isinstance(self.asks, Table):
-            n, cells = self.asks.images, self.asks.cells
-            block = min(self.settings.batch_size, n)
-            return stream.Plan(n, self.first, block, self.format, cells=cells)
-        block = min(self.settings.batch_size, self.n)
-        names: tuple[str, ...] = ()
-        if self.asks.names:
-            names = tuple(map(self.asks.name, range(self.first, self.first + self.n)))
-        return stream.Plan(self.n, self.first, block, self.format, names)
-
-    def command(self, model: Model) -> str:
-        """A command that draws the same when the run has continued: all steps are written out."""
-        words = ["python", "-m", "rfxray.sample", *self.words]
-        if self.anonymous:
-            words = _without_table(words)
-        if self.step is None:
-            words += ["--step", str(model.source["step"])]
-        if self.weak and self.weak[1] is None:
-            # Without a step of its own it is of the step of the network that it guides.
-            words += ["--autoguide", f"{self.weak[0]}@{model.source['step']}"]
-        return shlex.join(words)
-
-
-def _without_table(words: Sequence[str]) -> list[str]:
-    """The words of a command, TABLE for the file of --csv: its name may be that of a patient."""
-    hidden, after = [], False
-    for word in words:
-        flag, equals, _ = word.partition("=")
-        is_csv = flag.startswith("--cs") and "--csv".startswith(flag)
-        hidden.append("TABLE" if after else "--csv=TABLE" if is_csv and equals else word)
-        after = is_csv and not equals
-    return hidden
 
 
 def parse_weights(texts: Sequence[str]) -> tuple[tuple[tuple[str, ...], float], ...]:
@@ -172,6 +92,10 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     interval = parse_numbers("--interval", arguments.interval)
     if len(interval) != 2:
         raise ConfigError(f"--interval {arguments.interval!r} is not LOW,HIGH, such as 0.1,0.9")
+    if arguments.negative and arguments.autoguide is not None:
+        raise ConfigError(
+            "--autoguide leads away from a network, not from --negative; leave one out"
+        )
     if arguments.times is not None:
         refuse_unread(arguments, GRID, "--times")
     if arguments.solver == "adaptive":
@@ -181,6 +105,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     parsed = {
         "times": () if arguments.times is None else parse_numbers("--times", arguments.times),
         "weights": parse_weights(arguments.weight),
+        "negative": tuple(vocabulary.parse(arguments.negative).items()),
         "interval": interval,
     }
     return Settings(**settings_given(arguments, Settings) | parsed).refuse_idle()
@@ -368,6 +293,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAMES=W",
         help="guidance weight of a group of attributes, such as view+sex=2, repeatable; all others "
         "have --guidance (default: one group)",
+    )
+    add(
+        "--negative",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="attribute that guidance leads away from, such as support_devices=present; repeatable "
+        "(default: guidance leads away from what is unconditioned)",
     )
     add("--interval", default="0,1", metavar="LOW,HIGH", help="times with guidance (default: 0,1)")
     add(

@@ -8,7 +8,7 @@ from rfxray.sampling import samples, stream
 from rfxray.sampling.given import Asked, rows_of
 from rfxray.sampling.pretrained import Model
 from rfxray.sampling.requests import Requests
-from rfxray.sampling.sampler import Settings, with_changes
+from rfxray.sampling.settings import Settings, with_changes
 
 DEFAULT = Settings()
 

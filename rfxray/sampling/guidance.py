@@ -60,29 +60,38 @@ def unguided(attributes: Attributes) -> Branches:
     return _stack([attributes], [])
 
 
-def classifier_free(attributes: Attributes, weight: Weight) -> Branches:
-    """v(∅) + w·(v(c) − v(∅)) (Ho and Salimans 2022, arXiv 2207.12598).
+def classifier_free(
+    attributes: Attributes, weight: Weight, base: Attributes | None = None
+) -> Branches:
+    """v(b) + w·(v(c) − v(b)) (Ho and Salimans 2022, arXiv 2207.12598).
 
     Weight 1 is the plain conditional velocity, above 1 exaggerates every known attribute.
+
+    Args:
+      attributes: The whole condition c, [batch, 19].
+      weight: Weight of the condition.
+      base: The condition b that it leads away from, [batch, 19]; nothing known when None.
     """
-    return _stack([attributes, _unconditioned(attributes)], [weight])
+    return _stack([attributes, _unconditioned(attributes) if base is None else base], [weight])
 
 
 def factored(
     attributes: Attributes,
     groups: Bool[AnyArray, "groups ..."],
     weights: Sequence[Weight] | Float[AnyArray, " groups"],
+    base: Attributes | None = None,
 ) -> Branches:
-    """v(∅) + Σ_m w_m·(v(c⁽ᵐ⁾) − v(∅)), where c⁽ᵐ⁾ knows only group m (arXiv 2506.14399).
+    """v(b) + Σ_m w_m·(v(c⁽ᵐ⁾) − v(b)), where c⁽ᵐ⁾ knows only group m (arXiv 2506.14399).
 
     Args:
       attributes: The whole condition c, [batch, 19].
       groups: Attributes of each group, bool [groups, 19] from `group_masks`, or
         [groups, batch, 19].
       weights: One weight for each group.
+      base: The condition b, as for `classifier_free`.
     """
     parts = [attributes._replace(known=attributes.known & mask) for mask in groups]
-    return _stack([*parts, _unconditioned(attributes)], list(weights))
+    return _stack([*parts, _unconditioned(attributes) if base is None else base], list(weights))
 
 
 def contrast(attributes: Attributes, changed: Bool[AnyArray, "... 19"], weight: Weight) -> Branches:

@@ -19,8 +19,8 @@ from rfxray.outputs import contact_sheet, dicom, files, gallery
 from rfxray.sampling import parts
 from rfxray.sampling.plan import Asks, Plan
 from rfxray.sampling.pretrained import Model
-from rfxray.sampling.sampler import Settings
 from rfxray.sampling.samples import identity, save_sheet, title, write_index
+from rfxray.sampling.settings import Settings
 from rfxray.sampling.tables import Table
 
 ON_SHEET = 64  # images of grid.png

@@ -14,7 +14,8 @@ from rfxray.data.pixels import to_uint16
 from rfxray.errors import ConfigError
 from rfxray.outputs import dicom, files
 from rfxray.sampling import claims
-from rfxray.sampling.sampler import Pictures, Settings
+from rfxray.sampling.sampler import Pictures
+from rfxray.sampling.settings import Settings
 
 SAYS = {"Software": "rfxray", "Description": dicom.NOTE}
 

@@ -31,7 +31,8 @@ from rfxray.sampling import claims, parts, publishing, samples
 from rfxray.sampling.plan import FORMATS, Asks, Part, Plan
 from rfxray.sampling.pretrained import Model
 from rfxray.sampling.publishing import first_pictures
-from rfxray.sampling.sampler import Batches, Pictures, Settings, finite
+from rfxray.sampling.sampler import Batches, Pictures, finite
+from rfxray.sampling.settings import Settings
 
 __all__ = ["FORMATS", "Plan", "begun_step", "finished", "first_pictures", "write"]
 

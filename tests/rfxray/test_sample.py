@@ -14,7 +14,7 @@ from rfxray.attributes import vocabulary
 from rfxray.outputs import files
 from rfxray.sampling import edit_flags, flags
 from rfxray.sampling.requests import Requests
-from rfxray.sampling.sampler import Settings
+from rfxray.sampling.settings import Settings
 from rfxray.sampling.tables import Table
 
 FAST = sampling.Settings(steps=3, solver="euler", batch_size=2)
@@ -308,6 +308,9 @@ def test_full_disk_exits_with_one_line(trained, tmp_path, refusal, monkeypatch, 
         (["--guidance", "1", "--interval", "0.1,0.9"], 78, ["interval", "leave"]),
         (["--guidance", "1", "--rescale", "0.5"], 78, ["rescale", "leave"]),
         (["--guidance", "1", "--optimised"], 78, ["optimised", "leave"]),
+        (["--guidance", "1", "--negative", "view=AP"], 78, ["negative", "leave"]),
+        (["--negative", "view=oblique"], 78, ["view", "oblique", "PA, AP"]),
+        (["--negative", "view=AP", "--autoguide", "0.1"], 78, ["--autoguide", "--negative"]),
         (["--last", "mean"], 78, ["mean", "velocity, data"]),
         (["--last", "data", "--solver", "adaptive"], 78, ["last", "adaptive"]),
         (["--weight", "view"], 78, ["--weight", "NAMES=W"]),

@@ -11,7 +11,8 @@ from rfxray.data.pixels import to_uint8
 from rfxray.errors import ConfigError
 from rfxray.outputs import contact_sheet
 from rfxray.runtime import sharding
-from rfxray.sampling.sampler import Settings, make_sampler
+from rfxray.sampling.sampler import make_sampler
+from rfxray.sampling.settings import Settings
 from rfxray.training.evaluators.evaluator import Context, Evaluator, Findings
 from rfxray.training.state import State
 from rfxray.training.step import VALIDATION, example_keys

@@ -41,6 +41,18 @@ def test_classifier_free_guidance_matches_its_formula():
     np.testing.assert_allclose(found, null + 2.5 * (full - null), rtol=1e-5)
 
 
+def test_guidance_away_from_attributes_matches_its_formula():
+    away = Attributes(ASKED.values, ~KNOWN)
+    full, base = plain(KNOWN), plain(~KNOWN)
+    found = combined(guide.classifier_free(ASKED, 2.5, away))
+    np.testing.assert_allclose(found, base + 2.5 * (full - base), rtol=1e-5)
+    groups = guide.group_masks([["view"]])
+    view, rest = (plain(KNOWN & mask) for mask in groups)
+    found = combined(guide.factored(ASKED, groups, [2.0, 0.5], away))
+    exact = base + 2.0 * (view - base) + 0.5 * (rest - base)
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-5)
+
+
 def test_factored_guidance_matches_its_formula():
     groups = guide.group_masks([["view", "sex"], ["edema"]])
     assert groups.shape == (3, 19)

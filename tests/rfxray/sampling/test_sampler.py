@@ -122,10 +122,13 @@ def test_progress_counts_every_image(network):
         {"optimised": True, "steps": 1},
         {"last": "mean"},
         {"last": "data", "solver": "adaptive"},
+        {"negative": {"view": "oblique"}},
+        {"negative": {"no_finding": "present", "edema": "present"}},
     ],
 )
 def test_invalid_settings_are_rejected(change):
-    with pytest.raises(ConfigError, match=next(iter(change))):
+    key, value = next(iter(change.items()))
+    with pytest.raises(ConfigError, match=next(iter(value)) if key == "negative" else key):
         sampling.Settings(**change)
 
 
@@ -153,6 +156,7 @@ def test_invalid_grids_and_groups_are_rejected():
         {"guidance": 3.0, "interval": (0.2, 0.6)},
         {"guidance": 3.0, "rescale": 0.7},
         {"guidance": 3.0, "optimised": True},
+        {"guidance": 3.0, "negative": {"view": "AP"}},
     ],
 )
 def test_every_option_changes_the_images_reproducibly(network, how):
@@ -184,7 +188,24 @@ def test_skipped_first_step_does_not_evaluate_the_network(solver, guidance):
         sampling.generate(model, ASKED, n=1, settings=moving)
 
 
-@pytest.mark.parametrize("idle", [{"rescale": 0.5}, {"interval": (0.1, 0.9)}, {"optimised": True}])
+def test_without_weight_the_negative_attributes_are_what_is_drawn(network):
+    away = {"view": "AP", "no_finding": "present"}
+    settings = dataclasses.replace(FAST, guidance=0.0, negative=away)
+    found = sampling.generate(network, ASKED, n=2, settings=settings).images
+    wanted = sampling.generate(network, away, n=2, settings=FAST).images
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert settings.negative == tuple(away.items())
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [
+        {"rescale": 0.5},
+        {"interval": (0.1, 0.9)},
+        {"optimised": True},
+        {"negative": {"view": "AP"}},
+    ],
+)
 def test_settings_of_guidance_are_refused_without_guidance(network, idle):
     (name,) = idle
     settings = dataclasses.replace(FAST, **idle)

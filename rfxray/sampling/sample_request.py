@@ -1,0 +1,89 @@
+"""What `rfxray sample` was asked to draw."""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rfxray.sampling import stream
+from rfxray.sampling.pretrained import Model
+from rfxray.sampling.requests import Requests
+from rfxray.sampling.settings import Settings
+from rfxray.sampling.tables import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleRequest:
+    """What the command was asked to draw.
+
+    Attributes:
+      checkpoint: Workdir of `rfxray.train`.
+      out: Directory that is written.
+      n: Number of images, or of images of each cell of a table.
+      first: Index of the first image among those of the seed.
+      format: One of `stream.FORMATS`.
+      settings: Settings that images are drawn with.
+      asked: Attributes requested of every image.
+      asks: Rows of attributes for the images, or a table.
+      ema: Relative width of the EMA profile.
+      step: Step of the checkpoint; the newest, or that which `out` began with, when None.
+      weak: Profile and step of the network of autoguidance.
+      nearest: Data set to compare the images with.
+      compile_only: Whether only to fill the compilation cache.
+      allow_kinds: Kinds outside of rfxray that may be run.
+      anonymous: Whether the record of the command leaves out the name of the table.
+      words: Words of the command line.
+    """
+
+    checkpoint: Path
+    out: Path
+    n: int
+    first: int
+    format: str
+    settings: Settings
+    asked: Mapping[str, str]
+    asks: Requests | Table
+    ema: float
+    step: int | None
+    weak: tuple[float, int | None] | None
+    nearest: str | None
+    compile_only: bool
+    allow_kinds: Sequence[str]
+    anonymous: bool
+    words: Sequence[str]
+
+    @property
+    def plan(self) -> stream.Plan:
+        """What the directory is to hold."""
+        if isinstance(self.asks, Table):
+            n, cells = self.asks.images, self.asks.cells
+            block = min(self.settings.batch_size, n)
+            return stream.Plan(n, self.first, block, self.format, cells=cells)
+        block = min(self.settings.batch_size, self.n)
+        names: tuple[str, ...] = ()
+        if self.asks.names:
+            names = tuple(map(self.asks.name, range(self.first, self.first + self.n)))
+        return stream.Plan(self.n, self.first, block, self.format, names)
+
+    def command(self, model: Model) -> str:
+        """A command that draws the same when the run has continued: all steps are written out."""
+        words = ["python", "-m", "rfxray.sample", *self.words]
+        if self.anonymous:
+            words = _without_table(words)
+        if self.step is None:
+            words += ["--step", str(model.source["step"])]
+        if self.weak and self.weak[1] is None:
+            # Without a step of its own it is of the step of the network that it guides.
+            words += ["--autoguide", f"{self.weak[0]}@{model.source['step']}"]
+        return shlex.join(words)
+
+
+def _without_table(words: Sequence[str]) -> list[str]:
+    """The words of a command, TABLE for the file of --csv: its name may be that of a patient."""
+    hidden, after = [], False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        is_csv = flag.startswith("--cs") and "--csv".startswith(flag)
+        hidden.append("TABLE" if after else "--csv=TABLE" if is_csv and equals else word)
+        after = is_csv and not equals
+    return hidden
