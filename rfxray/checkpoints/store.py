@@ -65,7 +65,7 @@ def seal(folder: Path) -> None:
 
 def _not_ours(record: logging.LogRecord) -> bool:
     """Drops the tracebacks that Orbax logs of a failed save; `SaveFailed` is its one line."""
-    return "_SignalingThread.run()" not in str(record.msg)
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _not_of_closed_loop(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -116,6 +116,8 @@ class Store:
         self._saving: int | None = None
         self.saved: int | None = None
         logging.getLogger("absl").addFilter(_not_ours)
+        if create:
+            sys.unraisablehook = _not_of_closed_loop
         policies: list[preservation_policy.PreservationPolicy] = []
         self._before = _BeforeSteps()
         if keep:
@@ -272,7 +274,6 @@ class Store:
         try:
             yield
         except Exception as error:
-            sys.unraisablehook = _not_of_closed_loop
             which = self.folder if self._saving is None else self.folder / str(self._saving)
             kind = type(refused_by_system(error) or SaveFailed())
             raise kind(
