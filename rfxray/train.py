@@ -371,8 +371,9 @@ def parser() -> command_line.ArgumentParser:
         "--config",
         required=True,
         metavar="FILE",
-        help="config that comes with the project (smoke, hannover, phantom_long, radit), or path "
-        "of a Python file with get_config(); what follows a colon is passed to it: radit:size=b",
+        help="config that comes with the project (smoke, nih, own, radit and more in configs/), or "
+        "path of a Python file with get_config(); what follows a colon is passed to it: "
+        "radit:size=b",
     )
     p.add_argument(
         "--workdir",

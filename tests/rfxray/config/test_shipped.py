@@ -35,6 +35,30 @@ def test_small_configs_have_their_documented_size(name):
     assert built.model.tokens == 64
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "tokens", "parameters", "petaflop"),
+    [
+        ("nih:on=cpu", 128, 64, 6.1e6, None),
+        ("nih:on=gpu", 128, 256, 24.5e6, 142),
+        ("own", 256, 256, 44.5e6, 495),
+    ],
+)
+def test_configs_of_real_radiographs_have_their_documented_size(
+    name, size, tokens, parameters, petaflop
+):
+    config = load_config(name)
+    built = recipe.build(config)
+    assert built.parameters == pytest.approx(parameters, rel=0.01)
+    assert (built.model.input_shape, built.model.tokens) == ((size, size, 1), tokens)
+    assert config.optim.decay < config.steps
+    if petaflop:
+        assert config.steps * recipe.model_flops(config) / 1e15 == pytest.approx(petaflop, rel=0.01)
+
+
+def test_nih_is_for_a_cpu_unless_it_says_otherwise():
+    assert load_config("nih") == load_config("nih:on=cpu")
+
+
 @pytest.mark.parametrize("space", ["latent", "pixel"])
 @pytest.mark.parametrize("size", RADIT)
 def test_every_radit_size_matches_its_table(size, space):
@@ -85,3 +109,11 @@ def test_unknown_config_name_error_lists_the_existing_ones():
     assert str(caught.value).startswith("no config file smok; give the path of a Python file")
     for file in FILES:
         assert file.stem in str(caught.value)
+
+
+@pytest.mark.parametrize("argument", ["on=tpu", "gpu", "size=s"])
+def test_nih_refuses_unknown_arguments(argument):
+    with pytest.raises(
+        ConfigError, match=f"'{argument}' must be on=PLACE with a place of cpu, gpu"
+    ):
+        load_config(f"nih:{argument}")
