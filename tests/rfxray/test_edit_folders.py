@@ -3,6 +3,10 @@
 import csv
 import errno
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pydicom
@@ -230,6 +234,29 @@ def test_a_list_that_was_ended_continues(trained, run, tmp_path, listed, monkeyp
     assert state(tmp_path / "out" / "first") == first
     run(tmp_path / "again", "--csv", listed)
     for name in ("second", "third one"):
+        np.testing.assert_array_equal(
+            *(read_png(tmp_path / out / name / "edited.png") for out in ("out", "again"))
+        )
+
+
+@pytest.mark.drill
+def test_a_list_that_was_killed_continues(trained, tmp_path, listed):
+    def command(out):
+        flags = ["--checkpoint", trained, "--out", out, *FAST, "--csv", listed]
+        return [sys.executable, "-m", "rfxray.edit", *map(str, flags)]
+
+    killed = subprocess.Popen(command(tmp_path / "out"))
+    while not (tmp_path / "out" / "first" / "edit.json").exists():
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "out" / "third one" / "edit.json").exists()
+    first = state(tmp_path / "out" / "first")
+    for out in ("out", "again"):
+        subprocess.run(command(tmp_path / out), check=True)
+    assert state(tmp_path / "out" / "first") == first
+    for name in ("first", "second", "third one"):
         np.testing.assert_array_equal(
             *(read_png(tmp_path / out / name / "edited.png") for out in ("out", "again"))
         )
