@@ -15,17 +15,23 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def end_of_hosts(environment):
-    """`end_of_hosts(arguments, devices, variables, folders, command, killed)`: how the hosts of a
-    run end.
+    """`end_of_hosts(arguments, devices, variables, folders, command, killed, by)`: how the hosts of
+    a run end.
 
     `arguments` are the flags of each host; `variables` and `folders` change the environment and
-    the working folder of some hosts, by number; host 1 is killed when `killed()` is true. Returns
-    the exit code of each host and its lines that begin with `COMMAND:`.
+    the working folder of some hosts, by number; host 1 gets the signal `by` when `killed()` is
+    true. Returns the exit code of each host and its lines that begin with `COMMAND:`.
     """
     started = []
 
     def run(
-        arguments, devices=1, variables=None, folders=None, command="rfxray.train", killed=None
+        arguments,
+        devices=1,
+        variables=None,
+        folders=None,
+        command="rfxray.train",
+        killed=None,
+        by=signal.SIGKILL,
     ):
         processes = []
         with socket.socket() as s:
@@ -52,7 +58,7 @@ def end_of_hosts(environment):
             while not killed():
                 assert processes[1].poll() is None, processes[1].communicate()
                 time.sleep(0.02)
-            os.kill(processes[1].pid, signal.SIGKILL)
+            os.kill(processes[1].pid, by)
         errors = [process.communicate(timeout=900)[1] for process in processes]
         assert not any("Traceback" in error for error in errors), errors
         return [process.returncode for process in processes], [

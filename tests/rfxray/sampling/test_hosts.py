@@ -1,6 +1,7 @@
 """Several processes that sample into one folder: the same images as one, and one publishes."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,19 @@ def test_three_hosts_write_the_same_data_set_as_one(sample, tmp_path):
     names = [sorted(p.name for p in (tmp_path / k).iterdir()) for k in ("one", "three")]
     assert names[0] == names[1]
     assert index(tmp_path / "one") == index(tmp_path / "three")
+
+
+@pytest.mark.drill
+def test_hosts_of_which_one_is_asked_to_stop_all_end_with_75(sample, tmp_path):
+    out = tmp_path / "two"
+    codes, lines = sample(
+        out, 400, killed=lambda: len([*out.glob("parts/*.json")]) > 2, by=signal.SIGTERM
+    )
+    assert codes == [75, 75], lines
+    for ended in lines:
+        assert len(ended) == 1
+        assert "asked to by SIGTERM; rerun the command to continue" in ended[0]
+    assert not (out / "samples.json").exists()
 
 
 @pytest.mark.drill
