@@ -15,6 +15,7 @@ import pydicom
 from PIL import Image
 
 from rfxray import edit
+from rfxray.command_line import ArgumentParser, exit_on_error, local_path
 from rfxray.outputs import contact_sheet, dicom
 from rfxray.outputs.files import read_png, save_png
 
@@ -22,10 +23,20 @@ SIDE = 320  # pixels of a picture of the figure
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__)
-    for flag in ("--checkpoint", "--image", "--out"):
-        p.add_argument(flag, type=Path, required=True)
+    p = ArgumentParser(
+        prog="python -m benchmarks.native_edit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for flag, what in (("checkpoint", "workdir"), ("image", "grey PNG"), ("out", "figure, a PNG")):
+        p.add_argument(f"--{flag}", type=local_path, required=True, help=what)
     arguments = p.parse_args()
+    with exit_on_error("benchmarks.native_edit"):
+        draw(arguments)
+
+
+def draw(arguments: argparse.Namespace) -> None:
+    """Makes both edits and the figure."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         film = read_png(arguments.image)

@@ -36,7 +36,7 @@ from rfxray.data.canonical import square, to_square
 from rfxray.data.decoded import Radiograph, Refused
 from rfxray.data.dicom import read_dicom
 from rfxray.data.special import SPECIAL
-from rfxray.data.stored import Stored, read_stored_dicom
+from rfxray.data.stored import Stored, read_stored_dicom, stored_grey
 from rfxray.errors import first_line
 
 __all__ = [
@@ -131,10 +131,7 @@ def read_stored(path: str | os.PathLike) -> Stored:
     if not data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
         return read_stored_dicom(data)
     found = read(path)
-    values = found.pixels.astype(np.uint8 if found.bits == 8 else np.uint16)
-    if found.bits not in (8, 16) or (values != found.pixels).any():
-        raise Refused(f"not grey values of 8 or 16 bits: {found.bits} bits, or colours not grey")
-    return Stored(values, found.bits, np.arange(1 << found.bits, dtype=np.float64))
+    return stored_grey(found.pixels, found.bits)
 
 
 def _content(path: str | os.PathLike) -> bytes:

@@ -44,6 +44,22 @@ class Stored:
     dataset: pydicom.Dataset | None = None
 
 
+def stored_grey(pixels: np.ndarray, bits: int) -> Stored:
+    """The stored values of a PNG or JPEG, which are what it displays.
+
+    Args:
+      pixels: Pixels [height, width] of `Radiograph`.
+      bits: Bits of a value.
+
+    Raises:
+      Refused: If they are not whole grey values of 8 or 16 bits.
+    """
+    values = pixels.astype(np.uint8 if bits == 8 else np.uint16)
+    if bits not in (8, 16) or (values != pixels).any():
+        raise Refused(f"not grey values of 8 or 16 bits: {bits} bits, or colours not grey")
+    return Stored(values, bits, np.arange(1 << bits, dtype=np.float64))
+
+
 def read_stored_dicom(data: bytes) -> Stored:
     """The stored values of a DICOM file.
 
