@@ -18,7 +18,7 @@ from rfxray.command_line import Progress, exit_on_error
 from rfxray.data.dataset import open_dataset
 from rfxray.errors import ConfigError
 from rfxray.outputs import lock
-from rfxray.outputs.files import file_sha256, saving
+from rfxray.outputs.files import file_sha256, remove_temporary, saving
 from rfxray.runtime import distributed
 from rfxray.sampling import distance, edit_flags, edit_folder, editing, edits, samples
 from rfxray.sampling.edit_flags import STRIPS, Change, EditRequest
@@ -68,11 +68,12 @@ def run(request: EditRequest) -> None:
         out.mkdir(parents=True, exist_ok=True)
         with lock.locked(out):
             edit_folder.claim(out, plan)
-            done = [edit_folder.is_done(out / c.folder, of_image(plan, c)) for c in request.changes]
+            own = of_images(plan)
+            done = [edit_folder.is_done(out / c.folder, own[c.folder]) for c in request.changes]
             with Progress("rfxray.edit", count, sum(done), "edit") as progress:
                 for change, is_done in zip(request.changes, done, strict=True):
                     if not is_done:
-                        edit_one(model, request, change, plan, causes)
+                        edit_one(model, request, change, own[change.folder], causes)
                         progress.advance()
     where = f"{out}" if count == 1 else f"the {count} folders of {out}"
     print(f"rfxray.edit: edited.png, difference.png, mask.png and edit.json in {where}")
@@ -100,11 +101,13 @@ def plan_of(request: EditRequest, causes: Causes | None) -> dict[str, Any]:
     }
 
 
-def of_image(plan: Mapping[str, Any], change: Change) -> dict[str, Any]:
-    """The part of a plan that decides one edit."""
+def of_images(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The part of a plan that decides each edit, by the folder of the edit."""
     rest = {key: value for key, value in plan.items() if key != "edits"}
-    (own,) = (each for each in plan["edits"] if each["folder"] == change.folder)
-    return {**rest, **{key: value for key, value in own.items() if key != "folder"}}
+    return {
+        own["folder"]: {**rest, **{key: value for key, value in own.items() if key != "folder"}}
+        for own in plan["edits"]
+    }
 
 
 def fitted(request: EditRequest) -> Causes:
@@ -127,10 +130,10 @@ def edit_one(
     model: Model,
     request: EditRequest,
     change: Change,
-    plan: Mapping[str, Any],
+    own: Mapping[str, Any],
     causes: Causes | None,
 ) -> None:
-    """Reads a radiograph, edits it and writes its folder."""
+    """Reads a radiograph, edits it and writes its folder, with what decides the edit."""
     source, target = before_and_after(change.shown, change.change)
     follows = {}
     if causes:
@@ -147,7 +150,7 @@ def edit_one(
     made = variants(model, given, source, target, request, mask, keep)
     entry = {
         "synthetic": True,
-        **of_image(plan, change),
+        **own,
         "index": 0,
         "follows": follows,
         "attributes": vocabulary.decode(target.rows(0)),
@@ -166,6 +169,7 @@ def edit_one(
         record["path"] = str(change.image)
     folder = request.out / change.folder
     folder.mkdir(exist_ok=True)
+    remove_temporary(folder)
     edits.save_edit(made, entry, record, folder, request.dicom, given.text > 0, native)
 
 

@@ -48,10 +48,13 @@ def run(request: SampleRequest) -> None:
         return
     with saving(out):
         draw(model, request)
-        if trained_on is not None and first:
-            shown = to_float(stream.first_pictures(out, request.plan))
-            line = memorisation.save_nearest(shown, trained_on, out, of=count)
-            print(f"rfxray.sample: {line}")
+        if trained_on is not None:
+            if first:
+                shown = to_float(stream.first_pictures(out, request.plan))
+                line = memorisation.save_nearest(shown, trained_on, out, of=count)
+                print(f"rfxray.sample: {line}")
+            # The others would wait at the end of their processes, for 300 s only.
+            distributed.barrier("the nearest training images", stream.PATIENCE)
     if first:
         print(f"rfxray.sample: {count:,} images, grid.png and samples.json in {out}")
 

@@ -258,7 +258,7 @@ def settle_no_finding(
     present = np.where(silent, State.POSITIVE_CLOSED_VOCABULARY, State.POSITIVE)
     states[changed, column] = np.where(value > 0.5, present, State.NEGATIVE)[changed]
 
-    normal = was_known & (value > 0.5)
+    normal = was_known & (attributes[:, column] > 0.5) & (value > 0.5)
     doubted = normal & (pathologies == State.UNCERTAIN).any(axis=1)
     values[doubted, column], states[doubted, column] = 0.0, State.UNCERTAIN
     unnamed = (State.UNLABELLED, State.NEGATIVE_CLOSED_VOCABULARY)

@@ -11,6 +11,7 @@ to --key, outside of it. Images that leak what is synthetic are refused.
 import argparse
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,13 +99,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         with files.saving(flags.key):
             flags.key.parent.mkdir(parents=True, exist_ok=True)
-            files.write_whole(flags.key, made.key)
-            os.chmod(flags.key, 0o600)
+            before = os.umask(0o077)
+            try:
+                files.write_whole(flags.key, made.key)
+            finally:
+                os.umask(before)
         with files.saving(flags.out):
-            flags.out.mkdir(parents=True, exist_ok=True)
-            for reader, html in made.pages.items():
-                files.write_whole(flags.out / f"{reader}.html", html)
-            files.write_whole(flags.out / "protocol.md", protocol.text(wanted, made))
+            try:
+                flags.out.mkdir(parents=True, exist_ok=True)
+                for reader, html in made.pages.items():
+                    files.write_whole(flags.out / f"{reader}.html", html)
+                files.write_whole(flags.out / "protocol.md", protocol.text(wanted, made))
+            except OSError:  # the same command begins again
+                shutil.rmtree(flags.out, ignore_errors=True)
+                flags.key.unlink(missing_ok=True)
+                raise
         print(f"wrote {len(made.pages)} pages and protocol.md into {flags.out}, key {flags.key}")
 
 

@@ -10,6 +10,7 @@ standard, so that no text hides in it; it is written again from what was read.
 | Pixel Padding Value and Range Limit | which pixels are none |
 | Pixel Spacing, Imager Pixel Spacing, Nominal Scanned Pixel Spacing, calibration type | size |
 | magnification, distances of source, detector and patient | geometry of the projection |
+| Lossy Image Compression | whether pixels were ever changed by it (PS3.3 C.7.6.1) |
 | Patient Orientation, View Position, Image Laterality | what is left, and the view |
 | rescale, window, Modality LUT, VOI LUT, Presentation LUT Shape | how values are displayed |
 """
@@ -20,6 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import DSfloat
 
 from rfxray.data import dicom, dicom_header
+from rfxray.data.decoded import Refused
 from rfxray.data.display import Table, Window
 from rfxray.data.stored import Stored
 
@@ -34,6 +36,7 @@ TERMS = {
     "ViewPosition": VIEWS,
     "ImageLaterality": ("R", "L", "U", "B"),
     "PixelSpacingCalibrationType": ("GEOMETRY", "FIDUCIAL"),
+    "LossyImageCompression": ("00", "01"),
 }
 SIDES = "LRAPHF"  # of Patient Orientation
 
@@ -53,11 +56,11 @@ def passing(stored: Stored, values: np.ndarray, view_is_known: bool = False) -> 
     assert dataset is not None
     found: dict[str, object] = {**_pixels(stored, values), **_display(stored, dataset)}
     for name in PAIRS:
-        pair = [number for number in dicom_header.decimals(dataset, name) if number]
+        pair = [number for number in _numbers(dataset, name) if number]
         if len(pair) == 2 and min(pair) > 0:
             found[name] = [_decimal(number) for number in pair]
     for name in NUMBERS:
-        numbers = dicom_header.decimals(dataset, name)
+        numbers = _numbers(dataset, name)
         if len(numbers) == 1 and numbers[0]:
             found[name] = _decimal(numbers[0])
     for name, terms in TERMS.items():
@@ -69,6 +72,14 @@ def passing(stored: Stored, values: np.ndarray, view_is_known: bool = False) -> 
     if len(sides) == 2 and all(0 < len(s) <= 3 and not set(s) - set(SIDES) for s in sides):
         found["PatientOrientation"] = sides
     return found
+
+
+def _numbers(dataset: pydicom.Dataset, name: str) -> list[float]:
+    """The numbers of a tag; none if it does not hold numbers, so that it does not pass."""
+    try:
+        return list(dicom_header.decimals(dataset, name))
+    except Refused:
+        return []
 
 
 def _pixels(stored: Stored, values: np.ndarray) -> dict[str, object]:

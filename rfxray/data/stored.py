@@ -123,7 +123,8 @@ def _nearest(stored: Stored, values: np.ndarray, wanted: np.ndarray) -> np.ndarr
     every = np.arange(len(stored.shown), dtype=np.int64) + stored.lowest
     if stored.reserved:
         low, high = stored.reserved
-        every = every[(every < low) | (every > high)]
+        kept = every[(every < low) | (every > high)]
+        every = kept if len(kept) else every  # all values are padding, so none is
     greys, group = np.unique(stored.shown[every - stored.lowest], return_inverse=True)
     at = np.clip(np.searchsorted(greys, target), 1, max(1, len(greys) - 1))
     at = np.minimum(at, len(greys) - 1)

@@ -92,7 +92,7 @@ def save_nearest(
     return (
         f"nearest.png shows the training image nearest to {which}; root mean square distance "
         f"{near.distances.mean():.3f} on average, least {near.distances[closest]:.3f} "
-        f"(sample_{closest:05d} to {near.keys[closest]})"
+        f"(image {closest} to {near.keys[closest]})"
     )
 
 

@@ -18,7 +18,8 @@ class Agreement:
     Attributes:
       count: Number of cases.
       same: Share of cases with the same answer.
-      kappa: κ with its interval, None if it is not estimable (both gave one answer only).
+      kappa: κ with its interval, None if it is not estimable: both gave one answer only, or
+        patients do not differ in it.
       ac1: AC1 with its interval, None if it is not estimable.
     """
 
@@ -82,5 +83,7 @@ def _interval(
     if not np.isfinite(without).all():
         return None
     se = np.sqrt((count - 1) * without.var())
+    if se < 1e-12:  # all patients agree alike: that says nothing of others
+        return None
     half = stats.t.ppf(0.975, count - 1) * se
     return value, max(-1.0, value - half), min(1.0, value + half)

@@ -125,7 +125,7 @@ def text(answers: Iterable[Answer]) -> str:
 
 
 def read(path: Path) -> ReaderFile:
-    """Reads the answers of a reader, and checks that nobody edited the file.
+    """Reads the answers of a reader, and checks that its chain of hashes is whole.
 
     Raises:
       DataError: If a line was changed, added or removed, or does not follow the format.
@@ -152,10 +152,10 @@ def read(path: Path) -> ReaderFile:
             f"{path} has no line of phase end: its last lines are missing; export it from the page "
             "again"
         )
-    answers.pop()
     for name in ("study", "reader"):
         if len(found := sorted({getattr(answer, name) for answer in answers})) != 1:
             raise DataError(f"{path} must have one {name} in all lines (found {found[:3]})")
+    answers.pop()
     about = {a.case: str(a.score or "") for a in answers if a.phase == "about"}
     rest = tuple(a for a in answers if a.phase not in ("about", "end"))
     return ReaderFile(path, answers[0].study, answers[0].reader, about, rest)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rfxray.attributes import vocabulary
+from rfxray.attributes.spellings import BLANK
 from rfxray.attributes.states import known_from_states
 from rfxray.attributes.vocabulary import Attributes
 from rfxray.command_line import require
@@ -106,16 +107,18 @@ def _of_file(source: Path, name: str, patient: str, facts: Mapping) -> Candidate
     file = source / name
     if not file.resolve().is_relative_to(source.resolve()) or not file.is_file():
         raise DataError(f"{source} has no file {name!r}, which its table lists")
+    patient = "" if patient.strip().lower() in BLANK else patient.strip()
     return Candidate(name, patient, _facts(facts), functools.partial(_decoded, file))
 
 
 def _facts(values: Mapping) -> dict[str, str]:
     """Attributes as text, with the decade of an age."""
-    found = {str(k): str(v).strip() for k, v in values.items() if k and v not in (None, "")}
+    texts = {str(k): str(v).strip() for k, v in values.items() if k and v is not None}
+    found = {k: v for k, v in texts.items() if v.lower() not in BLANK}
     if "age" in found:
         try:
             found["age_decade"] = str(int(float(found["age"])) // 10 * 10)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise DataError(f"age must be a number of years (got {found['age']!r})") from error
     return found
 

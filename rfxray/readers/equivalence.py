@@ -24,6 +24,7 @@ from rfxray.readers.obuchowski_rockette import Pooled
 CHANCE = 0.5
 TOLD_APART, NOT_SHOWN, NOT_ESTIMABLE = "told apart", "not shown", "not estimable"
 ALPHA = 0.05
+LEAST_READERS = 3  # the smallest panel of which the size of the tests was measured
 
 
 def tost(pooled: Pooled, margin: float) -> np.ndarray:
@@ -37,12 +38,18 @@ def tost(pooled: Pooled, margin: float) -> np.ndarray:
 
 
 def reader_interval(
-    merit: np.ndarray, variance: np.ndarray, synthetic: int, real: int, level: float = 0.95
+    merit: np.ndarray,
+    variance: np.ndarray,
+    synthetic: int,
+    real: int,
+    level: float = 0.95,
+    pairs: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Interval of each reader's AUC over samples of cases.
 
     On the scale of the logit from DeLong's variance. A reader at 0 or 1 has none, and gets the
-    score interval of Newcombe (2006, Stat Med 25:559, method 5) from the numbers of cases.
+    score interval of Newcombe (2006, Stat Med 25:559, method 5) from the numbers of cases; for
+    pairs, which are a share, the exact one of Clopper and Pearson.
 
     Args:
       merit: AUC, `[...]`.
@@ -50,6 +57,7 @@ def reader_interval(
       synthetic: Number of independent synthetic cases.
       real: Number of independent real cases.
       level: Confidence level.
+      pairs: Whether `merit` is the share of `synthetic` independent pairs.
     """
     z = stats.norm.ppf(0.5 + level / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -58,7 +66,9 @@ def reader_interval(
         low, high = (1 / (1 + np.exp(-(centre + sign * half))) for sign in (-1, 1))
     extreme = (merit <= 0) | (merit >= 1)
     if np.any(extreme):
-        bound = _newcombe_bound_at_one(synthetic, real, float(z))
+        bound = (0.5 - level / 2) ** (1 / synthetic)
+        if not pairs:
+            bound = _newcombe_bound_at_one(synthetic, real, float(z))
         low = np.where(extreme, np.where(merit >= 1, bound, 0.0), low)
         high = np.where(extreme, np.where(merit >= 1, 1.0, 1 - bound), high)
     return low, high
@@ -136,6 +146,7 @@ def judge(
     synthetic: int,
     real: int,
     margin: float,
+    pairs: bool = False,
 ) -> Judgement:
     """Puts the conditions together. A value that is NaN fulfils none.
 
@@ -146,15 +157,18 @@ def judge(
       synthetic: Number of independent synthetic cases.
       real: Number of independent real cases.
       margin: Largest distance from .5 that counts as equivalent.
+      pairs: Whether `merit` is the share of `synthetic` independent pairs.
     """
-    low, high = reader_interval(merit, variance, synthetic, real)
+    low, high = reader_interval(merit, variance, synthetic, real, pairs=pairs)
     overlaps = (low <= CHANCE + margin) & (high >= CHANCE - margin)
     readers = merit.shape[-1]
-    low, high = reader_interval(merit, variance, synthetic, real, 1 - ALPHA / readers)
+    low, high = reader_interval(merit, variance, synthetic, real, 1 - ALPHA / readers, pairs)
     telling = ((low > CHANCE) | (high < CHANCE)) & (np.abs(merit - CHANCE) > margin)
     beyond = (low > CHANCE + margin) | (high < CHANCE - margin)
     distance = mean_distance(merit, variance)
     tost_p, difference_p = tost(pooled, margin), pooled.p_value(CHANCE)
-    equivalent = (tost_p < ALPHA) & overlaps.all(-1) & ~telling.any(-1) & (distance < margin)
-    apart = ((difference_p < ALPHA) | beyond.any(-1)) & ~equivalent
+    within = overlaps.all(-1) & ~telling.any(-1) & (distance < margin)
+    tested = pooled.se > 0  # without a standard error no test says anything
+    equivalent = tested & (tost_p < ALPHA) & within
+    apart = ((tested & (difference_p < ALPHA)) | beyond.any(-1)) & ~equivalent
     return Judgement(tost_p, difference_p, overlaps, telling, beyond, distance, equivalent, apart)

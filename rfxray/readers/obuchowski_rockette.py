@@ -56,6 +56,11 @@ def mean_variance(covariance: np.ndarray) -> np.ndarray:
         return np.where(variance > 0, variance, 0).sum(-1) / (variance > 0).sum(-1)
 
 
+def _differ(values: np.ndarray) -> np.ndarray:
+    """Whether values differ along the last axis by more than rounding, which is no variance."""
+    return np.ptp(values, -1) > 1e-9
+
+
 def reader_mean(merit: np.ndarray, covariance: np.ndarray) -> Pooled:
     """The mean over readers of one modality, readers and cases random.
 
@@ -68,7 +73,7 @@ def reader_mean(merit: np.ndarray, covariance: np.ndarray) -> Pooled:
       fewer than two readers vary over cases.
     """
     readers = merit.shape[-1]
-    spread = merit.var(-1, ddof=1)
+    spread = np.where(_differ(merit), merit.var(-1, ddof=1), 0.0)
     between = readers * np.maximum(mean_covariance(covariance), 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         df = (spread + between) ** 2 / (spread**2 / (readers - 1))
@@ -87,7 +92,7 @@ def fixed_readers(merit: np.ndarray, covariance: np.ndarray) -> Pooled:
 def fixed_cases(merit: np.ndarray) -> Pooled:
     """The mean of other readers on these very cases: says nothing about other images."""
     readers = merit.shape[-1]
-    se = merit.std(-1, ddof=1) / np.sqrt(readers)
+    se = np.where(_differ(merit), merit.std(-1, ddof=1), 0.0) / np.sqrt(readers)
     return Pooled(merit.mean(-1), se, np.full(np.shape(se), readers - 1.0))
 
 
@@ -140,7 +145,7 @@ def compare(merit: np.ndarray, covariance: np.ndarray, random: str = "both") -> 
     rest = merit - by_modality[:, None] - by_reader + merit.mean()
     ms_t = readers * by_modality.var(ddof=1)
     ms_r = modalities * by_reader.var(ddof=1)
-    ms_tr = (rest**2).sum() / ((modalities - 1) * (readers - 1))
+    ms_tr = (rest**2).sum() / ((modalities - 1) * (readers - 1)) if _differ(rest.ravel()) else 0.0
     var, cov1, cov2, cov3 = found = error_covariances(covariance)
     between = readers * max(cov2 - cov3, 0.0)
     first = modalities - 1

@@ -11,7 +11,7 @@ from rfxray import version
 from rfxray.errors import ConfigError
 from rfxray.outputs import files, page
 from rfxray.readers import power
-from rfxray.readers.equivalence import CHANCE
+from rfxray.readers.equivalence import CHANCE, LEAST_READERS
 from rfxray.readers.power import Planned, Rates
 from rfxray.readers.roe_metz import RoeMetz, components
 
@@ -48,8 +48,11 @@ class Wanted:
         ):
             if not low < value < high:
                 raise ConfigError(f"--{name} must be above {low} and below {high} (got {value:g})")
-        if min(self.readers) < 2:
-            raise ConfigError(f"--readers must be at least 2 (got {min(self.readers)})")
+        if min(self.readers) < LEAST_READERS:
+            raise ConfigError(
+                f"--readers must be at least {LEAST_READERS}: fewer never show equivalence (got "
+                f"{min(self.readers)})"
+            )
         if bad := [n for n in self.cases if n < 10 or n % 2]:
             raise ConfigError(f"--cases must be even and at least 10 (got {bad[0]})")
         if self.studies < 0:

@@ -183,9 +183,9 @@ function drag(event) {
 function show() {
   const item = study.items[state.answers.length];
   $("start").hidden = true;
-  $("reading").hidden = !item; $("rest").hidden = Boolean(item);
+  $("reading").hidden = !item; $("rest").hidden = $("loading").hidden = Boolean(item);
   if (!item) { $("resting").textContent = words.finished; $("resume").hidden = true; return; }
-  [side, score, spent, waiting] = ["", 0, 0, null];
+  [side, score, spent, shownAt, waiting] = ["", 0, 0, NaN, null]; // NaN: not on the screen
   $("feedback").hidden = true;
   $("count").textContent = `${item.phase === "training" ? words.training + " " : ""}${item.item} / ${study.items.length}`;
   $("bar").max = study.items.length; $("bar").value = item.item - 1;
@@ -204,7 +204,11 @@ function show() {
   });
   const now = frames;
   Promise.all(frames.map((frame) => frame.ready)).then(
-    () => { if (frames === now) { paint(); shownAt = performance.now(); mark(); } },
+    () => {
+      if (frames !== now) return;
+      if (!$("reading").hidden) { paint(); shownAt = performance.now(); }
+      mark();
+    },
     () => warn(words.broken));
   mark();
 }
@@ -240,15 +244,16 @@ function next() {
 }
 
 function pause() {
-  spent += performance.now() - shownAt;
-  $("reading").hidden = true; $("rest").hidden = false;
+  if (!Number.isNaN(shownAt)) spent += performance.now() - shownAt;
+  shownAt = NaN;
+  $("reading").hidden = true; $("rest").hidden = $("loading").hidden = false;
   $("resting").textContent = words.paused; $("resume").hidden = false; $("resume").focus();
 }
 
 function resume() {
   if (blocked) return;
-  $("rest").hidden = true; $("reading").hidden = false;
-  shownAt = performance.now(); paint();
+  $("rest").hidden = $("loading").hidden = true; $("reading").hidden = false;
+  if (frames.every((frame) => frame.grey)) { shownAt = performance.now(); paint(); }
 }
 
 function begin() {
@@ -265,7 +270,8 @@ for (const [kind, value] of [...pieces, ...[1, 2, 3, 4, 5].map((n) => ["score", 
   const button = document.createElement("button");
   Object.assign(button.dataset, { kind, value });
   button.textContent = kind === "score" ? `${value}  ${words[(pairs ? "sure_" : "score_") + value]}` : words[value];
-  button.onclick = () => {
+  button.onclick = (event) => {
+    if (event.detail) button.blur(); // after a click of the mouse Enter confirms
     if (kind === "next") return next();
     if (!waiting) { if (kind === "side") side = value; else score = value; }
     mark();
@@ -282,7 +288,9 @@ $("load").onchange = async (event) => {
   let found = null;
   try { found = JSON.parse(await event.target.files[0].text()); } catch { /* refused below */ }
   if (!valid(found)) return warn(words.other_file);
-  if (found.answers.length < state.answers.length) return warn(words.older_file);
+  if (blocked) return;
+  const start = found.answers.slice(0, state.answers.length);
+  if (JSON.stringify(start) !== JSON.stringify(state.answers)) return warn(words.older_file);
   state = found; keep(); show();
 };
 addEventListener("keydown", (event) => {

@@ -7,14 +7,20 @@ import numpy as np
 
 from rfxray.readers import auc, bootstrap, equivalence
 from rfxray.readers import obuchowski_rockette as pooling
-from rfxray.readers.equivalence import ALPHA, CHANCE, NOT_ESTIMABLE, NOT_SHOWN, TOLD_APART
+from rfxray.readers.equivalence import (
+    ALPHA,
+    CHANCE,
+    LEAST_READERS,
+    NOT_ESTIMABLE,
+    NOT_SHOWN,
+    TOLD_APART,
+)
 from rfxray.readers.obuchowski_rockette import Pooled
 from rfxray.readers.one_shot import one_shot
 from rfxray.readers.panel import Panel, why_not_estimable
 from rfxray.readers.per_reader import ReaderResult
 
 METHODS = ("delong", "jackknife", "unbiased")
-LEAST_READERS = 3  # the smallest panel of which the size of the tests was measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +112,7 @@ def judge_modality(
     others = (*_other_estimates(panel, modality, method, seed),)
     synthetic, real = panel.patients()
     variance = np.maximum(np.diagonal(covariance), 0)
-    said = equivalence.judge(pooled, merit, variance, synthetic, real, margin)
+    said = equivalence.judge(pooled, merit, variance, synthetic, real, margin, panel.pairs)
     beyond = [n for n, flag in zip(names, said.beyond, strict=True) if flag]
     reasons = _conditions(said, merit, margin, names)
     if main.why and not beyond:

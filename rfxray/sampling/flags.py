@@ -11,9 +11,9 @@
 Attributes are view, sex, race, age, source and 14 findings (present or absent); --list prints all
 with their values. The command writes 16-bit PNG, DICOM Secondary Capture or
 ArrayRecord (--format), `grid.png` and `gallery.html` to look at, and `samples.json`, which names
-the `command` that draws them again. Memory does not grow with --n. To continue after an
-interruption, run the same command again: it keeps the checkpoint that it began with. A larger --n
-adds images to those that are there.
+the `command` that draws them again. Memory does not grow with --n while it draws. To continue
+after an interruption, run the same command again: it keeps the checkpoint that it began with. A
+larger --n adds images to those that are there.
 """
 
 import argparse

@@ -90,7 +90,8 @@ def save(
         if plan.format == "dicom":
             from rfxray.data import burned_text  # loads OpenCV, which only DICOM needs here
 
-            dicom.save(file, image, entry, burned_in=bool(burned_text.lines(image)))
+            # That none was found does not say that there is none: small letters are not read.
+            dicom.save(file, image, entry, burned_in=bool(burned_text.lines(image)) or None)
         else:
             files.save_png(file, image, {**SAYS, "rfxray": entry})
         listed = {"file": file.name, "sha256": files.file_sha256(file), **entry}

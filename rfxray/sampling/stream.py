@@ -42,6 +42,9 @@ CHUNK = 4096  # requests that are hashed at once
 # killed. A host that dies ends the others within RFXRAY_HEARTBEAT_TIMEOUT.
 PATIENCE = 7 * 86400.0
 
+# Folders that this process wrote; all hosts write them in the same order.
+_folders = itertools.count()
+
 
 def write(
     model: Model,
@@ -73,9 +76,8 @@ def write(
     host, _ = distributed.place()
     with claims.held(out):
         begun = _begin(model, settings, asks, plan, out) if host == 0 else None
-        distributed.barrier("the plan of the samples", PATIENCE)
-        if host:
-            begun = _begun(model, settings, asks, plan, out)
+        if distributed.joined():
+            begun = _agreed(begun, model, settings, asks, plan, out)
         if begun is not None:
             plan, there = begun
             _write_parts(model, settings, asks, plan, out, progress)
@@ -115,6 +117,8 @@ def _begin(
         there = {**_claimed(plan, settings, model), **growing, **records}
         claims.begin(out, there)
     (out / claims.INDEX).unlink(missing_ok=True)
+    if plan.format == "array_record" and not (out / "parts").exists():
+        (out / "manifest.json").unlink(missing_ok=True)  # of shards that are drawn again
     files.remove_temporary(out)
     for folder in ("parts", "partial") if plan.format == "array_record" else ("parts",):
         (out / folder).mkdir(exist_ok=True)
@@ -122,22 +126,33 @@ def _begin(
     return plan, there
 
 
-def _begun(
-    model: Model, settings: Settings, asks: Asks, plan: Plan, out: Path
+def _agreed(
+    begun: tuple[Plan, dict] | None,
+    model: Model,
+    settings: Settings,
+    asks: Asks,
+    plan: Plan,
+    out: Path,
 ) -> tuple[Plan, dict] | None:
-    """What `_begin` of the first host returned, on another host.
+    """What `_begin` of the first host returned, on every host.
+
+    The first host says it: what the others see of the folder may be a minute old.
 
     Raises:
       ConfigError: If this host was asked for something else.
     """
-    there = claims.read(out)
+    key, client = f"rfxray/samples/{next(_folders)}", distributed.service()
+    if distributed.place()[0] == 0:
+        client.key_value_set(key, json.dumps([begun is None, claims.read(out)]))
+    distributed.barrier("the plan of the samples", PATIENCE)
+    finished, there = json.loads(client.blocking_key_value_get(key, int(1000 * PATIENCE)))
     claims.compare(out, there, _claimed(plan, settings, model))
     if plan.n != there["n"]:
         claims.refuse(out, ["n"])
     plan = plan.begun(there, out)
     if there["requests"] != requested(asks, plan, plan.n):
         claims.refuse(out, ["requests"])
-    return None if (out / claims.INDEX).exists() else (plan, there)
+    return None if finished else (plan, there)
 
 
 def _claimed(plan: Plan, settings: Settings, model: Model) -> dict[str, object]:
@@ -157,7 +172,8 @@ def requested(asks: Asks, plan: Plan, n: int) -> str:
         values, known = map(np.asarray, asks.rows(positions))
         digest.update(np.asarray(values, "<f4").tobytes() + known.tobytes())
         notes = [dict(asks.note(int(position))) for position in positions]
-        digest.update(json.dumps([notes, plan.names[start : start + CHUNK]]).encode())
+        names = plan.names[start : min(start + CHUNK, n)]
+        digest.update(json.dumps([notes, names]).encode())
     return digest.hexdigest()
 
 

@@ -165,6 +165,16 @@ def test_nothing_of_the_patient_passes(trained, tmp_path):
     assert file.StudyInstanceUID == pydicom.dcmread(out / "edited.dcm").StudyInstanceUID
 
 
+def test_a_tag_that_holds_no_number_does_not_pass(trained, tmp_path):
+    image = dicom_file(tmp_path / "a.dcm")
+    content = image.read_bytes()
+    assert content.count(b"1800") == 1
+    image.write_bytes(content.replace(b"1800", b"18cm"))
+    file = pydicom.dcmread(run(trained, tmp_path, image) / "native.dcm")
+    assert "DistanceSourceToDetector" not in file
+    assert file.PixelSpacing == [0.143, 0.143]
+
+
 def test_a_new_view_replaces_that_of_the_file(trained, tmp_path):
     out = run(trained, tmp_path, dicom_file(tmp_path / "a.dcm"), "--set", "view=PA")
     assert pydicom.dcmread(out / "native.dcm").ViewPosition == "PA"

@@ -234,6 +234,19 @@ def test_closed_list_of_all_twelve_with_no_finding_in_it_makes_them_absent(image
     assert NF not in states[1]
 
 
+def test_a_labeller_who_denies_no_finding_says_of_no_pathology_that_it_is_absent(images):
+    """Nothing on the closed list: that is what makes No Finding present, not the labeller."""
+    metadata = images.parent / "table.csv"
+    metadata.write_text("image,found,normal\na,Support Devices,0\n")
+    columns = {"image": "image", "findings": "found", "no_finding": "normal"}
+    table = read_folder(
+        images, Description(metadata, columns, closed=(*PATHOLOGY_NAMES, "support_devices")), "set"
+    )
+    states = np.frombuffer(table.rows[0].states, np.int8)
+    columns = [INDEX[name] for name in PATHOLOGY_NAMES]
+    assert states[columns].tolist() == [State.NEGATIVE_CLOSED_VOCABULARY] * 12
+
+
 def test_source_comes_from_a_column_or_the_default(images):
     table = read(images, "image,s\na,nih\nb,\n", ["image=image", "source=s"], source="padchest")
     assert [attributes(row)["source"] for row in table.rows] == ["nih", "padchest"]

@@ -16,18 +16,19 @@ def test_kappa_and_ac1_of_a_worked_example():
 def test_same_answers_agree_fully_and_opposite_ones_not_at_all():
     first = np.tile([0, 1], 20)
     cluster = np.arange(40)
+    assert kappa(np.diag([20, 20])) == ac1(np.diag([20, 20])) == 1
+    assert kappa(np.array([[0, 20], [20, 0]])) == -1
     same = agreement(first, first, cluster, 2)
-    assert same.kappa == pytest.approx((1, 1, 1))
-    assert same.ac1 == pytest.approx((1, 1, 1))
     other = agreement(first, 1 - first, cluster, 2)
-    assert other.same == 0
-    assert other.kappa[0] == pytest.approx(-1)
+    assert (same.same, other.same) == (1, 0)
+    # No patient differs from another, so there is no interval: one of no width would be a default.
+    assert same.kappa is same.ac1 is other.kappa is other.ac1 is None
 
 
 def test_one_answer_only_has_no_kappa():
     found = agreement(np.zeros(20, int), np.zeros(20, int), np.arange(20), 2)
-    assert found.kappa is None
-    assert found.ac1[0] == 1
+    assert found.kappa is found.ac1 is None
+    assert found.same == 1
     assert agreement(np.zeros(0, int), np.zeros(0, int), np.zeros(0, int), 2).same is None
 
 

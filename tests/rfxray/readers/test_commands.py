@@ -126,7 +126,7 @@ def test_power_takes_the_variances_of_a_pilot(tmp_path, capsys):
         ("simulate", ["--auc", ".5", "--cases", "9", "--case-share", "2"], 78, "must sum to"),
         ("simulate", ["--auc", ".5", "--cases", "9", "--reader-variance", "-1"], 78, "at least 0"),
         ("simulate", ["--auc", ".5", "--key", "gone.json"], 78, "gone.json is not a file"),
-        ("power", ["--readers", "1"], 78, "--readers must be at least 2"),
+        ("power", ["--readers", "1"], 78, "--readers must be at least 3"),
         ("power", ["--cases", "51"], 78, "--cases must be even"),
         ("power", ["--cases", "50.5"], 78, "must be whole numbers"),
         ("power", ["--auc", "1"], 78, "--auc must be above 0 and below 1"),

@@ -171,3 +171,20 @@ def test_pilot_gives_back_the_model(model):
     found = power.from_pilot(merit, covariance, 60, 40)
     assert found.reader == pytest.approx(model.reader, rel=1e-4)
     assert found.case == pytest.approx(model.case, rel=1e-4)
+
+
+@pytest.mark.parametrize("area", [0.35, 0.44, 0.54])
+def test_readers_of_one_auc_have_no_variance_and_no_verdict(area):
+    """The variance of five equal numbers is 4e-33 for some, and no p value may come of that."""
+    merit = np.full(5, area)
+    pooled = reader_mean(merit, 1e-3 * np.eye(5))
+    assert pooled.se == 0
+    said = equivalence.judge(pooled, merit, np.full(5, 1e-3), 50, 50, 0.1)
+    assert not said.equivalent
+    assert bool(said.apart) == bool(said.beyond.any())
+
+
+def test_share_of_pairs_at_one_has_the_exact_interval():
+    low, high = equivalence.reader_interval(np.array(1.0), np.array(0.0), 6, 6, pairs=True)
+    exact = stats.binomtest(6, 6).proportion_ci(0.95, "exact")
+    assert (low, high) == pytest.approx((exact.low, exact.high))

@@ -266,6 +266,12 @@ def test_what_was_requested_stays_when_a_folder_grows(analytic, tmp_path):
     assert len(index(tmp_path)) == 8
 
 
+def test_a_folder_of_named_files_grows(analytic, tmp_path):
+    for names in ("abc", "abcdef"):
+        stream.write(analytic, FAST, ASKS, Plan(len(names), 0, 4, "png", tuple(names)), tmp_path)
+    assert [entry["file"] for entry in index(tmp_path)] == [f"{name}.png" for name in "abcdef"]
+
+
 def test_data_set_does_not_grow(analytic, tmp_path):
     stream.write(analytic, FAST, ASKS, Plan(4, 0, 4, "array_record"), tmp_path)
     with pytest.raises(ConfigError, match=r"cannot be extended.*--first-index 4"):
