@@ -74,7 +74,7 @@ def passing(stored: Stored, values: np.ndarray, view_is_known: bool = False) -> 
     return found
 
 
-def _numbers(dataset: pydicom.Dataset, name: str) -> list[float]:
+def _numbers(dataset: pydicom.Dataset, name: str) -> list[float | None]:
     """The numbers of a tag; none if it does not hold numbers, so that it does not pass."""
     try:
         return list(dicom_header.decimals(dataset, name))

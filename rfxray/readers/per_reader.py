@@ -101,7 +101,7 @@ def _area(
     if min(kinds) < 2:
         return merit, None
     variance = auc.delong(placed, truth, patient)[0, 0]
-    low, high = reader_interval(np.array(merit), variance, *kinds)
+    low, high = reader_interval(np.array(merit), variance, kinds[0], kinds[1])
     return merit, (float(low), float(high))
 
 
