@@ -1,5 +1,6 @@
 """Starting JAX on every host, and how hosts wait for each other."""
 
+import itertools
 import os
 import re
 import socket
@@ -26,6 +27,7 @@ HEARTBEAT_TIMEOUT = 100
 
 
 _tried = _joined = False
+_texts = itertools.count()  # of `of_first`
 
 
 def start(on_join: Callable[[], None] = lambda: None) -> None:
@@ -216,6 +218,24 @@ def all_agree(good: bool) -> bool:
 def first_says(yes: bool) -> bool:
     """The value of the first process; all of them must call it."""
     return bool(multihost_utils.broadcast_one_to_all(np.array(yes)))
+
+
+def of_first(name: str, text: str | None, seconds: float = HOST_TIMEOUT) -> str:
+    """A text that host 0 gives, on every host. All hosts must call it, in the same order.
+
+    Args:
+      name: Name of the barrier behind which it is there.
+      text: Text of host 0; None on the others.
+      seconds: Seconds to wait for every host.
+
+    Raises:
+      HostMissing: After that many seconds, with the hosts that did not come.
+    """
+    key = f"rfxray/of_first/{next(_texts)}"
+    if text is not None:
+        service().key_value_set(key, text)
+    barrier(name, seconds)
+    return service().blocking_key_value_get(key, int(1000 * seconds))
 
 
 def barrier(name: str, seconds: float = HOST_TIMEOUT) -> None:

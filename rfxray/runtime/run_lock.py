@@ -1,7 +1,6 @@
 """The lock of a run: all of its hosts are one holder."""
 
 import contextlib
-import itertools
 import socket
 import time
 from collections.abc import Iterator
@@ -15,9 +14,6 @@ from rfxray.runtime import distributed
 # Seconds until a host must see the lock that host 0 has written: a client of NFS may keep what it
 # knows of a folder for 60 s (nfs(5), acdirmax).
 SEEN = 60.0
-
-# Locks that this process took; all hosts take them in the same order, so they agree on the numbers.
-_taken = itertools.count()
 
 
 @contextlib.contextmanager
@@ -49,11 +45,8 @@ def locked_run(workdir: Path, host: int, flag: str = "--workdir") -> Iterator[Lo
 
 def _require_same_folder(workdir: Path, lock: Lock | None, flag: str) -> None:
     """Raises a ConfigError on a host that does not see the lock of host 0."""
-    key, client = f"rfxray/lock/{next(_taken)}", distributed.service()
-    if lock is not None:
-        client.key_value_set(key, f"{lock.token} {socket.gethostname()}")
-    distributed.barrier("the lock of the workdir")
-    token, first = client.blocking_key_value_get(key, int(1000 * SEEN)).split(" ", 1)
+    own = f"{lock.token} {socket.gethostname()}" if lock is not None else None
+    token, first = distributed.of_first("the lock of the workdir", own).split(" ", 1)
     end = time.monotonic() + SEEN
     while not _sees(workdir, token):
         if time.monotonic() > end:

@@ -42,9 +42,6 @@ CHUNK = 4096  # requests that are hashed at once
 # killed. A host that dies ends the others within RFXRAY_HEARTBEAT_TIMEOUT.
 PATIENCE = 7 * 86400.0
 
-# Folders that this process wrote; all hosts write them in the same order.
-_folders = itertools.count()
-
 
 def write(
     model: Model,
@@ -141,11 +138,9 @@ def _agreed(
     Raises:
       ConfigError: If this host was asked for something else.
     """
-    key, client = f"rfxray/samples/{next(_folders)}", distributed.service()
-    if distributed.place()[0] == 0:
-        client.key_value_set(key, json.dumps([begun is None, claims.read(out)]))
-    distributed.barrier("the plan of the samples", PATIENCE)
-    finished, there = json.loads(client.blocking_key_value_get(key, int(1000 * PATIENCE)))
+    own = json.dumps([begun is None, claims.read(out)]) if distributed.place()[0] == 0 else None
+    said = distributed.of_first("the plan of the samples", own, PATIENCE)
+    finished, there = json.loads(said)
     claims.compare(out, there, _claimed(plan, settings, model))
     if plan.n != there["n"]:
         claims.refuse(out, ["n"])

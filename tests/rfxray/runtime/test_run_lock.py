@@ -25,9 +25,10 @@ def barriers(monkeypatch):
     passed, service = [], Service()
     monkeypatch.setattr(run_lock.distributed, "joined", lambda: True)
     monkeypatch.setattr(run_lock.distributed, "service", lambda: service)
-    monkeypatch.setattr(run_lock.distributed, "barrier", passed.append)
+    monkeypatch.setattr(run_lock.distributed, "barrier", lambda name, *_: passed.append(name))
     monkeypatch.setattr(run_lock, "SEEN", 0.3)
-    monkeypatch.setattr(run_lock, "_taken", itertools.repeat(0))  # each host counts for itself
+    texts = itertools.repeat(0)  # each host counts for itself
+    monkeypatch.setattr(run_lock.distributed, "_texts", texts)
     return passed
 
 
