@@ -7,6 +7,7 @@ import importlib
 import io
 import locale
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -54,11 +55,20 @@ def local_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(
             "the path is empty; give a folder or file (. for this one)"
         )
-    if "://" in text:
-        raise argparse.ArgumentTypeError(
-            f"{text} is not a path; mount the bucket (gcsfuse) and give the folder it is mounted at"
-        )
+    try:
+        refuse_address(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return at_home(text)
+
+
+def refuse_address(path: str | Path) -> None:
+    """Raises a ConfigError for `gs://…` and the like, which would become a local folder `gs:`."""
+    # pathlib leaves one of the two slashes.
+    if "://" in str(path) or re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        raise ConfigError(
+            f"{path} is not a path; mount the bucket (gcsfuse) and give the folder it is mounted at"
+        )
 
 
 def data_folder(text: str) -> str:

@@ -10,11 +10,11 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tqdm import tqdm
 
-from rfxray.command_line import at_home
+from rfxray.command_line import at_home, refuse_address
 from rfxray.data import record
 from rfxray.data.faults import Faults
 from rfxray.data.manifest import NAME, read_manifest
-from rfxray.errors import ConfigError, DataError, first_line
+from rfxray.errors import DataError, first_line
 from rfxray.outputs.files import file_sha256
 
 
@@ -66,8 +66,7 @@ def open_dataset(path: str | Path, make: str = "") -> Dataset:
       ConfigError: For `gs://…` and the like.
       DataError: If the directory, its manifest or a shard is missing or damaged.
     """
-    if "://" in str(path):
-        raise ConfigError(f"{path} is not a path; mount the bucket (gcsfuse) and use its folder")
+    refuse_address(path)
     path = at_home(path)
     manifest = read_manifest(path)
     if manifest is None:

@@ -8,7 +8,6 @@ not compared. A folder with anything in it and no plan is somebody else's.
 import contextlib
 import functools
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import jax
 
 from rfxray import version
+from rfxray.command_line import refuse_address
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs import files, lock
 from rfxray.runtime import distributed, run_lock
@@ -24,15 +24,6 @@ NAME, INDEX = "plan.json", "samples.json"
 
 # Entries of a plan that are not compared: records for people, and what may grow.
 RECORDS = ("checkpoint", "written_by", "n", "block", "earlier", "requests")
-
-
-def refuse_address(out: Path) -> None:
-    """Raises a ConfigError for `gs://…` and the like, which would become a local folder `gs:`."""
-    if re.fullmatch(r"[a-z][a-z0-9+.-]+:", out.parts[0] if out.parts else ""):
-        raise ConfigError(
-            f"{out} is the address of a bucket and not a folder; mount the bucket (gcsfuse) and "
-            "give the folder it is mounted at"
-        )
 
 
 @contextlib.contextmanager

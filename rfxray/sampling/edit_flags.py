@@ -31,14 +31,13 @@ from rfxray.attributes import vocabulary
 from rfxray.attributes.listing import add_list
 from rfxray.command_line import (
     ArgumentParser,
-    add_allow_kind,
     data_folder,
     local_path,
     refuse_unread,
     settings_given,
 )
 from rfxray.errors import ConfigError, DataError
-from rfxray.sampling import editing
+from rfxray.sampling import editing, model_flags
 from rfxray.sampling.editing import EditSettings
 from rfxray.sampling.file_names import file_stem, refuse_alike
 from rfxray.sampling.interventions import before_and_after, changed
@@ -275,13 +274,7 @@ def parser() -> argparse.ArgumentParser:
     d = EditSettings()
     add = p.add_argument
     add_list(p)
-    add(
-        "--checkpoint",
-        required=True,
-        type=local_path,
-        metavar="WORKDIR",
-        help="--workdir of rfxray train",
-    )
+    model_flags.add_places(p)
     add(
         "--image",
         type=local_path,
@@ -294,13 +287,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="table of edits: image (a file, from the folder of the table), from and set (such as "
         "view=AP;sex=M, beside --from and --set), name (of its folder) (default: one --image)",
-    )
-    add(
-        "--out",
-        required=True,
-        type=local_path,
-        metavar="DIR",
-        help="folder to create, or to resume in",
     )
     add(
         "--from",
@@ -419,18 +405,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"write strip.png, the edit at five values of this setting ({ranges}); costs up to "
         "five more edits (default: no strip)",
     )
-    add(
-        "--ema",
-        type=float,
-        default=0.05,
-        help="which average of the weights: its width as a fraction of the training so far "
-        "(default: 0.05)",
-    )
-    add(
-        "--step",
-        type=int,
-        help="training step of the checkpoint (default: the newest, or as in --out)",
-    )
+    model_flags.add_weights(how)
     add("--dicom", action="store_true", help="write edited.dcm too (default: off)")
     add(
         "--native",
@@ -444,5 +419,4 @@ def parser() -> argparse.ArgumentParser:
         help="leave the names of the given files out of edit.json too; no other file that is "
         "written has them (default: off)",
     )
-    add_allow_kind(how)
     return p

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rfxray.errors import ConfigError, DataError
-from rfxray.outputs import files, lock
+from rfxray.outputs import files
+from rfxray.sampling import claims
 
 PLAN, RECORD = "plan.json", "edit.json"
 
@@ -43,7 +44,7 @@ def refuse_other(out: Path, plan: Mapping[str, object]) -> None:
                 f"{out} holds another edit (it differs in: {', '.join(changed)}); choose another "
                 f"--out, or repeat its command with the values in {out / PLAN}"
             )
-    elif out.is_dir() and not all(map(_is_ours, out.iterdir())):
+    elif out.is_dir() and not claims.is_empty(out):
         raise ConfigError(f"{out} is not empty and has no {PLAN}; choose another --out")
 
 
@@ -83,12 +84,9 @@ def is_done(folder: Path, wanted: Mapping[str, object]) -> bool:
 
 
 def _differences(there: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
-    """The keys in which a record differs from what is wanted. The network is the same wherever it
-    lies, if its digest says so."""
+    """The keys in which a record differs from what is wanted."""
     wanted = json.loads(json.dumps(wanted))  # tuples become lists, as they are read back
-    moved = "weights" in wanted and wanted["weights"] == there.get("weights")
-    skipped = {"checkpoint"} if moved else set()
-    return [key for key in wanted if key not in skipped and there.get(key) != wanted[key]]
+    return [key for key in wanted if there.get(key) != wanted[key]]
 
 
 def _read(file: Path) -> dict | None:
@@ -106,7 +104,3 @@ def _read(file: Path) -> dict | None:
             f"{file}, the record of an earlier command in --out, cannot be read ({error}); choose "
             "another --out"
         ) from error
-
-
-def _is_ours(path: Path) -> bool:
-    return files.is_temporary(path) or lock.is_lock(path)

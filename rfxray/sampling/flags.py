@@ -23,7 +23,6 @@ from rfxray.attributes import vocabulary
 from rfxray.attributes.listing import add_list
 from rfxray.command_line import (
     ArgumentParser,
-    add_allow_kind,
     data_folder,
     local_path,
     refuse_unread,
@@ -31,7 +30,8 @@ from rfxray.command_line import (
 )
 from rfxray.data.dataset import open_dataset
 from rfxray.errors import ConfigError
-from rfxray.sampling import requests, stream, tables
+from rfxray.sampling import model_flags, requests, stream, tables
+from rfxray.sampling.plan import refuse_range
 from rfxray.sampling.requests import Requests
 from rfxray.sampling.sample_request import SampleRequest
 from rfxray.sampling.settings import LAST, Settings
@@ -153,12 +153,12 @@ def request_of(arguments: argparse.Namespace, words: Sequence[str]) -> SampleReq
     """
     asked, first = vocabulary.parse(arguments.set), arguments.first_index
     n = 16 if arguments.n is None else arguments.n
-    _refuse_range(n, first)
+    refuse_range(n, first)
     asks = asks_of(arguments, asked, n)
     if isinstance(asks, Requests) and arguments.csv is not None:
         if arguments.n is None:
             n = max(1, asks.images - first)
-            _refuse_range(n, first)
+            refuse_range(n, first)
         if asks.names and first + n > asks.images:
             raise ConfigError(
                 f"--file-names names {asks.images} images, not image {first} to {first + n - 1}; "
@@ -186,14 +186,6 @@ def request_of(arguments: argparse.Namespace, words: Sequence[str]) -> SampleReq
     )
 
 
-def _refuse_range(n: int, first: int) -> None:
-    if n < 1 or first < 0 or first + n > 2**32:
-        raise ConfigError(
-            "--n must be at least 1, --first-index at least 0, and their sum at most 2³² "
-            f"(got --n {n} and --first-index {first})"
-        )
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser of `rfxray sample`; its `--help` begins with this file's docstring."""
     p = ArgumentParser(
@@ -203,20 +195,7 @@ def parser() -> argparse.ArgumentParser:
     )
     d = Settings()
     add = p.add_argument
-    add(
-        "--checkpoint",
-        required=True,
-        type=local_path,
-        metavar="WORKDIR",
-        help="--workdir of rfxray train",
-    )
-    add(
-        "--out",
-        required=True,
-        type=local_path,
-        metavar="DIR",
-        help="folder to create, or to resume in",
-    )
+    model_flags.add_places(p)
     add(
         "--n",
         type=int,
@@ -345,16 +324,7 @@ def parser() -> argparse.ArgumentParser:
     )
     which = p.add_argument_group("which, and as what")
     add = which.add_argument
-    add(
-        "--ema",
-        type=float,
-        default=0.05,
-        help="which average of the weights: its width as a fraction of the training so far "
-        "(default: 0.05)",
-    )
-    add(
-        "--step", type=int, help="training step of the checkpoint (default: newest, or as in --out)"
-    )
+    model_flags.add_weights(which)
     add(
         "--seed",
         type=int,
@@ -379,5 +349,4 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--compile-only", action="store_true", help="only fill the compilation cache (default: off)"
     )
-    add_allow_kind(which)
     return p

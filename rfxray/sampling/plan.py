@@ -24,6 +24,15 @@ FORMATS = ("png", "dicom", "array_record")
 SHARD = 1024  # images of an ArrayRecord shard, rounded up to whole blocks
 
 
+def refuse_range(n: int, first: int) -> None:
+    """Raises a ConfigError unless n images from an index on are images of a seed."""
+    if n < 1 or first < 0 or first + n > 2**32:
+        raise ConfigError(
+            "--n must be at least 1, --first-index at least 0, and their sum at most 2³² "
+            f"(got --n {n} and --first-index {first})"
+        )
+
+
 class Part(NamedTuple):
     """Images that are finished together: their numbers, the size of the blocks that they are drawn
     in, and the number of images of the folder when they were planned, at which a block wraps."""
@@ -65,11 +74,7 @@ class Plan:
             raise ConfigError(f"no format {self.format!r}, only {', '.join(FORMATS)}")
         if self.names and self.format == "array_record":
             raise ConfigError("--file-names is for files, and array_record has none of an image")
-        if self.n < 1 or self.first < 0 or self.first + self.n > 2**32:
-            raise ConfigError(
-                "--n must be at least 1, --first-index at least 0, and their sum at most 2³² "
-                f"(got --n {self.n} and --first-index {self.first})"
-            )
+        refuse_range(self.n, self.first)
 
     @property
     def parts(self) -> list[Part]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rfxray.attributes import vocabulary
+from rfxray.command_line import refuse_address
 from rfxray.data.pixels import to_uint16
 from rfxray.errors import ConfigError
 from rfxray.outputs import dicom, files
@@ -134,7 +135,7 @@ def save_sheet(out: Path, sheet: np.ndarray) -> None:
 
 def refuse_folder(out: Path) -> None:
     """Raises a ConfigError if no folder can be made or written there, before hours go into it."""
-    claims.refuse_address(out)
+    refuse_address(out)
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ConfigError(f"cannot create the folder {out}: {there} is a file")
