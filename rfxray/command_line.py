@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,30 @@ def settings_given(arguments: argparse.Namespace, settings: type) -> dict[str, A
     flags = vars(arguments)
     names = [field.name for field in dataclasses.fields(settings)]
     return {name: flags[name] for name in names if flags.get(name) is not None}
+
+
+def words_of(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, hidden: Collection[str] = ()
+) -> list[str]:
+    """The words of a command line that these flags come from, without those left at their default.
+
+    Args:
+      parser: Parser of the command.
+      arguments: What it read.
+      hidden: Flags of which only the name is written, such as IMAGE: the name of a file, or of the
+        folder that it lies in, may be that of a patient.
+    """
+    flags = {action.dest: action.option_strings[-1] for action in parser._actions}
+    words = []
+    for name, value in vars(arguments).items():
+        if value == parser.get_default(name):
+            continue
+        if value is True:
+            words.append(flags[name])
+            continue
+        for each in value if isinstance(value, list) else [value]:
+            words += [flags[name], name.upper() if name in hidden else str(each)]
+    return words
 
 
 def local_path(text: str) -> Path:

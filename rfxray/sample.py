@@ -1,7 +1,6 @@
 """Draws radiographs from a trained model: `python -m rfxray.sample --help`."""
 
 import signal
-import sys
 import time
 from collections.abc import Sequence
 
@@ -75,7 +74,6 @@ def draw(model: Model, request: SampleRequest) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    words = list(sys.argv[1:] if argv is None else argv)
     with exit_on_error("rfxray.sample"), refusal.travels("rfxray.sample"):
         arguments = parser().parse_args(argv)
         distributed.start(refusal.listen)
@@ -83,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             stop_signals.hear(_end_all)  # JAX took SIGTERM, for what only training does
         else:
             stop_signals.hear_again()
-        run(request_of(arguments, words))
+        run(request_of(arguments))
 
 
 def _end_all(number: int) -> None:

@@ -35,6 +35,7 @@ from rfxray.command_line import (
     local_path,
     refuse_unread,
     settings_given,
+    words_of,
 )
 from rfxray.errors import ConfigError, DataError
 from rfxray.sampling import editing, model_flags
@@ -226,6 +227,7 @@ def request_of(arguments: argparse.Namespace) -> EditRequest:
       DataError: if the table of --csv cannot be read.
     """
     paths = {name: getattr(arguments, name) for name in MASKS}
+    hidden = ("image", "csv", "out", *MASKS)
     return EditRequest(
         checkpoint=arguments.checkpoint,
         changes=changes_of(arguments),
@@ -241,28 +243,8 @@ def request_of(arguments: argparse.Namespace) -> EditRequest:
         native=arguments.native,
         anonymous=arguments.anonymous,
         allow_kinds=arguments.allow_kind,
-        words=words_of(arguments),
+        words=words_of(parser(), arguments, hidden if arguments.anonymous else ()),
     )
-
-
-def words_of(arguments: argparse.Namespace) -> list[str]:
-    """The words of a command line that these flags come from, without those left at their default.
-
-    With --anonymous a file that was given is named by its flag only, such as IMAGE: the name of a
-    file, or of the folder that it lies in, may be that of a patient.
-    """
-    hidden = ("image", "csv", "out", *MASKS) if arguments.anonymous else ()
-    default, words = parser().get_default, []
-    for name, value in vars(arguments).items():
-        flag = "--" + {"shown": "from"}.get(name, name).replace("_", "-")
-        if value == default(name):
-            continue
-        if value is True:
-            words.append(flag)
-            continue
-        for each in value if isinstance(value, list) else [value]:
-            words += [flag, name.upper() if name in hidden else str(each)]
-    return words
 
 
 def parser() -> argparse.ArgumentParser:

@@ -27,6 +27,7 @@ from rfxray.command_line import (
     local_path,
     refuse_unread,
     settings_given,
+    words_of,
 )
 from rfxray.data.dataset import open_dataset
 from rfxray.errors import ConfigError
@@ -145,7 +146,7 @@ def asks_of(arguments: argparse.Namespace, asked: Mapping[str, str], n: int) -> 
     return requests.alike(asked)
 
 
-def request_of(arguments: argparse.Namespace, words: Sequence[str]) -> SampleRequest:
+def request_of(arguments: argparse.Namespace) -> SampleRequest:
     """The request that the parsed flags make.
 
     Raises:
@@ -181,8 +182,7 @@ def request_of(arguments: argparse.Namespace, words: Sequence[str]) -> SampleReq
         nearest=arguments.nearest,
         compile_only=arguments.compile_only,
         allow_kinds=arguments.allow_kind,
-        anonymous=arguments.anonymous,
-        words=words,
+        words=words_of(parser(), arguments, ("csv",) if arguments.anonymous else ()),
     )
 
 

@@ -31,8 +31,7 @@ class SampleRequest:
       nearest: Data set to compare the images with.
       compile_only: Whether only to fill the compilation cache.
       allow_kinds: Kinds outside of rfxray that may be run.
-      anonymous: Whether the record of the command leaves out the name of the table.
-      words: Words of the command line.
+      words: Words of the command line, for the record.
     """
 
     checkpoint: Path
@@ -49,7 +48,6 @@ class SampleRequest:
     nearest: str | None
     compile_only: bool
     allow_kinds: Sequence[str]
-    anonymous: bool
     words: Sequence[str]
 
     @property
@@ -68,22 +66,9 @@ class SampleRequest:
     def command(self, model: Model) -> str:
         """A command that draws the same when the run has continued: all steps are written out."""
         words = ["python", "-m", "rfxray.sample", *self.words]
-        if self.anonymous:
-            words = _without_table(words)
         if self.step is None:
             words += ["--step", str(model.source["step"])]
         if self.weak and self.weak[1] is None:
             # Without a step of its own it is of the step of the network that it guides.
             words += ["--autoguide", f"{self.weak[0]}@{model.source['step']}"]
         return shlex.join(words)
-
-
-def _without_table(words: Sequence[str]) -> list[str]:
-    """The words of a command, TABLE for the file of --csv: its name may be that of a patient."""
-    hidden, after = [], False
-    for word in words:
-        flag, equals, _ = word.partition("=")
-        is_csv = flag.startswith("--cs") and "--csv".startswith(flag)
-        hidden.append("TABLE" if after else "--csv=TABLE" if is_csv and equals else word)
-        after = is_csv and not equals
-    return hidden

@@ -24,7 +24,7 @@ NEEDED = ["--checkpoint", "run", "--out", "out"]
 
 def request(*flags: str) -> sample.SampleRequest:
     words = [*NEEDED, *flags]
-    return sample.request_of(sample.parser().parse_args(words), words)
+    return sample.request_of(sample.parser().parse_args(words))
 
 
 def test_flags_become_one_typed_request():

@@ -62,7 +62,7 @@ def test_wrong_attributes_of_a_list_are_refused_with_their_number(model, attribu
 
 def test_guidance_has_one_default_in_python_and_on_the_command_line():
     words = ["--checkpoint", "run", "--out", "out"]
-    request = sample.request_of(sample.parser().parse_args(words), words)
+    request = sample.request_of(sample.parser().parse_args(words))
     assert request.settings == sampling.Settings()
     assert request.settings.guidance == 2.0
 
