@@ -9,14 +9,12 @@ and writes power.html and power.json.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from rfxray.command_line import ArgumentParser, Progress, exit_on_error, local_path, refuse_unread
 from rfxray.commands.readers_analyse import add_reading
 from rfxray.commands.readers_simulate import add_variances, numbers, variances
 from rfxray.errors import ConfigError, DataError
-from rfxray.outputs import files
-from rfxray.readers import plan, power, reading
+from rfxray.readers import plan, power, reading, report
 from rfxray.readers.panel import panel, why_not_estimable
 from rfxray.readers.roe_metz import RoeMetz
 
@@ -87,7 +85,7 @@ def whole_numbers(text: str) -> tuple[int, ...]:
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parser().parse_args(argv)
     with exit_on_error(COMMAND):
-        _check_folder(flags.out)
+        report.check_folder(flags.out, (plan.PAGE, plan.NUMBERS))
         model = _model(flags)
         wanted = plan.Wanted(
             margin=flags.margin,
@@ -109,17 +107,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(plan.markdown(rows))
         print("\n".join(plan.sentences(wanted, least)))
         print(f"wrote {plan.write(flags.out, wanted, rows, least)}")
-
-
-def _check_folder(out: Path) -> None:
-    known = {plan.PAGE, plan.NUMBERS}
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; give a folder by --out")
-    others = [] if not out.exists() else [p for p in out.iterdir() if p.name not in known]
-    if any(not files.is_temporary(path) for path in others):
-        raise ConfigError(
-            f"{out} is not empty and was not written by this command; choose another --out"
-        )
 
 
 def _model(flags: argparse.Namespace) -> RoeMetz:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,10 @@ PAGE, NUMBERS, TABLE, IMRMC = "analysis.html", "results.json", "table.md", "stud
 WIDTH, HEIGHT = 560, 26  # of the plot of AUCs and of one of its rows, pixels
 
 
-def check_folder(out: Path) -> None:
-    """Raises a ConfigError unless a folder is new, empty or holds an earlier analysis only."""
+def check_folder(out: Path, known: Collection[str] = (PAGE, NUMBERS, TABLE, IMRMC)) -> None:
+    """Raises a ConfigError unless a folder is new, empty or holds only files of these names."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; give a folder by --out")
-    known = {PAGE, NUMBERS, TABLE, IMRMC}
     others = [] if not out.exists() else [p for p in out.iterdir() if p.name not in known]
     if any(not files.is_temporary(path) for path in others):
         raise ConfigError(
