@@ -25,7 +25,8 @@ def stop(*_):
 signal.signal(signal.SIGTERM, stop)
 with (folder / "started").open("a") as file:
     print(os.getpid(), file=file)
-time.sleep(60)
+for _ in range(600):  # a signal just before one long sleep would be seen after it
+    time.sleep(0.1)
 """
 
 # In the place of launch/venv.sh, which would install.
