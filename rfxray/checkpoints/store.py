@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import sys
+import traceback
 from collections.abc import Collection
 from pathlib import Path
 
@@ -64,8 +65,15 @@ def seal(folder: Path) -> None:
 
 
 def _not_ours(record: logging.LogRecord) -> bool:
-    """Drops the tracebacks that Orbax logs of a failed save; `SaveFailed` is its one line."""
-    return not (record.exc_info and "orbax" in record.pathname)
+    """Drops the tracebacks of a failed save; `SaveFailed` is its one line.
+
+    Orbax logs some, and the event loop those of its writes that fail after the first.
+    """
+    if not record.exc_info:
+        return True
+    frames = traceback.walk_tb(record.exc_info[2])
+    files = [record.pathname, *(frame.f_code.co_filename for frame, _ in frames)]
+    return not any("orbax" in file for file in files)
 
 
 def _not_of_closed_loop(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -115,7 +123,8 @@ class Store:
         self.folder, self._items = folder, (*items, "meta")
         self._saving: int | None = None
         self.saved: int | None = None
-        logging.getLogger("absl").addFilter(_not_ours)
+        for logger in ("absl", "asyncio"):
+            logging.getLogger(logger).addFilter(_not_ours)
         if create:
             sys.unraisablehook = _not_of_closed_loop
         policies: list[preservation_policy.PreservationPolicy] = []

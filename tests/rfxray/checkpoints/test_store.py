@@ -1,5 +1,6 @@
 """Saved steps of arbitrary trees: round trip, detected damage, reported failures."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -195,6 +196,24 @@ def test_failed_save_raises_save_failed(copy, monkeypatch, moment):
         save_and_watch(steps)
     with opened(copy, create=True) as steps:
         assert steps.steps() == [6, 12]
+
+
+@pytest.mark.parametrize("file", ["orbax/writes.py", "ours.py"])
+def test_write_that_fails_while_a_failed_save_is_closed_shows_no_traceback(copy, caplog, file):
+    """Orbax raises the first; the event loop logs what else fails while it is closed."""
+    scope = {"asyncio": asyncio}
+    code = "async def second():\n  try: await asyncio.sleep(60)\n  finally: raise OSError('second')"
+    exec(compile(code, file, "exec"), scope)
+
+    async def save():
+        task = asyncio.create_task(scope["second"]())
+        await asyncio.sleep(0)
+        assert not task.done()
+        raise OSError("first")
+
+    with opened(copy), pytest.raises(OSError, match="first"):
+        asyncio.run(save())
+    assert ("second" in caplog.text) == (file == "ours.py")
 
 
 def test_a_killed_save_leaves_no_step(copy):
