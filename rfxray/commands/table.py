@@ -24,6 +24,7 @@ COMMANDS = {
     "phantom": ("data_prep.phantom.__main__", "draw a data set of procedural radiographs"),
     "oracle": ("data_prep.phantom.oracle", "train the reader that judges samples of phantoms"),
     "readers": ("rfxray.commands.readers", "plan and analyse a study of human readers"),
+    "evaluate": ("rfxray.commands.evaluate", "judge samples against real radiographs"),
     "build": ("data_prep.build", "turn a folder of radiographs and its table into a data set"),
     "harmonise": ("data_prep.harmonise", "turn several raw sets into one data set"),
     "audit": ("data_prep.audit.__main__", "show what is in a data set, and what is odd about it"),

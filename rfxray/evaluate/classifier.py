@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ _AGE_SCALE = 25.0  # years: about the spread of ages, so that the reader's outpu
 _LEAST = 8  # pixels: convolutions halve the image until its side is at most this
 _CHANNELS = (16, 32, 64, 64, 64, 64, 64)
 _HIDDEN = 192
+_BATCH = 512  # images that are read at once; the last batch is padded, so that nothing recompiles
 
 
 # ---------------------------------------------------------------------------------------------
@@ -46,13 +48,17 @@ class Reader(nnx.Module):
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """[n, size, size] in [-1, 1] to the outputs of all heads, [n, outputs]."""
+        return self.heads(self.features(images))
+
+    def features(self, images: jax.Array) -> jax.Array:
+        """[n, size, size] in [-1, 1] to what the heads read, [n, features]."""
         x = images[..., None]
         for halve, norm in zip(self.halvings, self.norms, strict=True):
             x = nnx.relu(norm(halve(x)))
         x = nnx.relu(self.mix(x)) + x
         placed = nnx.relu(self.place(rearrange(x, "n h w c -> n (h w c)")))
         anywhere = reduce(x, "n h w c -> n c", "max")
-        return self.heads(jnp.concatenate([placed, anywhere], -1))
+        return jnp.concatenate([placed, anywhere], -1)
 
 
 def _width(attribute: Attribute) -> int:
@@ -72,6 +78,11 @@ def _graph(size: int):
 @functools.partial(jax.jit, static_argnames="size")
 def _read(weights, images, size):
     return _split(nnx.merge(_graph(size), weights)(images))
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _features(weights, images, size):
+    return nnx.merge(_graph(size), weights).features(images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,15 +106,28 @@ class Oracle:
         Raises:
           ConfigError: for images of another size.
         """
+        return self._applied(_read, images)
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """What the heads of the network read in images [n, size, size] in [-1, 1].
+
+        Returns:
+          Features, float32 [n, features].
+
+        Raises:
+          ConfigError: for images of another size.
+        """
+        return self._applied(_features, images)
+
+    def _applied(self, function: Callable, images: np.ndarray) -> Any:
         _check(images, self.size)
         images = _masked(images)
         parts = []
-        for start in range(0, len(images), 512):
-            part = images[start : start + 512]
-            padded = np.pad(part, ((0, 512 - len(part)), (0, 0), (0, 0)))
-            outputs = jax.device_get(_read(self.weights, padded, self.size))
-            parts.append({name: value[: len(part)] for name, value in outputs.items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for start in range(0, len(images), _BATCH):
+            part = images[start : start + _BATCH]
+            padded = np.pad(part, ((0, _BATCH - len(part)), (0, 0), (0, 0)))
+            parts.append(jax.device_get(function(self.weights, padded, self.size)))
+        return jax.tree.map(lambda *values: np.concatenate(values)[: len(images)], *parts)
 
     def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Reads images [n, size, size] in [-1, 1].
