@@ -47,13 +47,7 @@ def square(radiograph: Radiograph, size: int) -> dict:
       Refused: With the reason.
     """
     height, width = radiograph.pixels.shape
-    if min(height, width) < SMALLEST_SIDE:
-        raise Refused(f"too small: {height} × {width} pixels")
-    if max(height, width) > LARGEST_ASPECT * min(height, width):
-        raise Refused(
-            f"too narrow: {height} × {width} pixels, more than {LARGEST_ASPECT:g} times as long as "
-            "wide"
-        )
+    check_shape(height, width)
     image, content_box = to_square(normalise(radiograph.pixels), size)
     return {
         "image": np.rint(image * np.float32(65535)).astype(np.uint16),
@@ -63,6 +57,17 @@ def square(radiograph: Radiograph, size: int) -> dict:
         "pixel_spacing": radiograph.pixel_spacing,
         "laterality": radiograph.laterality,
     }
+
+
+def check_shape(height: int, width: int) -> None:
+    """Raises Refused for an image that is too small or too narrow for a radiograph."""
+    if min(height, width) < SMALLEST_SIDE:
+        raise Refused(f"too small: {height} × {width} pixels")
+    if max(height, width) > LARGEST_ASPECT * min(height, width):
+        raise Refused(
+            f"too narrow: {height} × {width} pixels, more than {LARGEST_ASPECT:g} times as long as "
+            "wide"
+        )
 
 
 def normalise(pixels: np.ndarray) -> np.ndarray:

@@ -134,10 +134,17 @@ class Records:
           DataError: With file and record, if it is damaged or fails `record.check`, and may not be
             replaced.
         """
+        return self._undamaged(number, image=True)
+
+    def labels(self, number: int) -> dict:
+        """The same without the field `image`, which is not decoded; errors as above."""
+        return self._undamaged(number, image=False)
+
+    def _undamaged(self, number: int, image: bool) -> dict:
         for candidate in range(int(number), int(number) + len(self)):
             place = candidate % len(self)
             try:
-                found = record.deserialize(self._source[place])
+                found = record.deserialize(self._source[place], image)
                 record.check(found, self._size)
                 return found
             except (DataError, RuntimeError, OSError) as error:

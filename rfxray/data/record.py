@@ -199,8 +199,12 @@ def digest(record: Mapping[str, Any]) -> str:
     return whole.hexdigest()
 
 
-def deserialize(data: bytes) -> dict:
+def deserialize(data: bytes, image: bool = True) -> dict:
     """The inverse of `serialize`: `image` [size, size] uint16, text as str, numbers as arrays.
+
+    Args:
+      data: Bytes of one ArrayRecord entry.
+      image: Whether the image is decoded; without it the record has no field `image`.
 
     Raises:
       DataError: If the bytes are not such a record.
@@ -213,6 +217,8 @@ def deserialize(data: bytes) -> dict:
     for name, (kind, dtype, shape) in FIELDS.items():
         if name not in entries:
             raise DataError(f"a record has no field {name!r}; was it written by another version?")
+        if name == "image" and not image:
+            continue
         value = getattr(entries[name], kind).value
         try:
             if name == "image":
@@ -232,15 +238,15 @@ def check(record: Mapping[str, Any], size: int) -> None:
     """Checks what the types of a record leave open: readers and writers call it for every record.
 
     Args:
-      record: Record as `serialize` takes it, or `deserialize` returns it.
+      record: Record as `serialize` takes it, or `deserialize` returns it, perhaps without image.
       size: Side of the square images of its data set, pixels.
 
     Raises:
       DataError: If the image has another size or type, or an attribute, known or not, has a value
         outside of its vocabulary.
     """
-    image = np.asarray(record["image"])
-    if image.shape != (size, size) or image.dtype != np.uint16:
+    image = np.asarray(record["image"]) if "image" in record else None
+    if image is not None and (image.shape != (size, size) or image.dtype != np.uint16):
         raise DataError(
             f"its image is {' × '.join(map(str, image.shape))} of {image.dtype}, not {size} × "
             f"{size} of uint16 as the data set says"
