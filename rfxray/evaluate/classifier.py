@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import os
+import zipfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange, reduce
 from flax import nnx
+from numpy.typing import DTypeLike
 
 from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX, Attribute, Attributes
 from rfxray.data.markers import mask_markers
@@ -23,6 +26,9 @@ _LEAST = 8  # pixels: convolutions halve the image until its side is at most thi
 _CHANNELS = (16, 32, 64, 64, 64, 64, 64)
 _HIDDEN = 192
 _BATCH = 512  # images that are read at once; the last batch is padded, so that nothing recompiles
+
+# The oracle of phantoms of 64² that comes with the package, from `python -m benchmarks.packaged`.
+PACKAGED = Path(__file__).with_name("packaged") / "oracle.npz"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -150,16 +156,19 @@ class Oracle:
                 read[attribute.name] = outputs.argmax(-1).astype(np.float32)
         return read
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes the weights as an npz file."""
+    def save(self, path: str | os.PathLike, dtype: DTypeLike = np.float32) -> None:
+        """Writes the weights as an npz file, in that dtype."""
         leaves = jax.tree_util.tree_leaves_with_path(self.weights)
-        arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+        arrays = {jax.tree_util.keystr(path): np.asarray(leaf, dtype) for path, leaf in leaves}
         with open(path, "wb") as file:
             np.savez(file, allow_pickle=False, size=np.asarray(self.size), **arrays)
 
 
-def load(path: str | os.PathLike) -> Oracle:
-    """The inverse of `Oracle.save`.
+def load(path: str | os.PathLike = PACKAGED) -> Oracle:
+    """The inverse of `Oracle.save`; the weights are float32 again.
+
+    Args:
+      path: File of the oracle; that of the package by default, which reads phantoms of 64².
 
     Raises:
       DataError: if there is no such oracle, or it is of another shape.
@@ -168,7 +177,7 @@ def load(path: str | os.PathLike) -> Oracle:
         with np.load(path) as file:
             arrays = dict(file)
             size = int(arrays.pop("size"))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(
             f"no oracle in {path} ({error}); make it with "
             f"python -m data_prep.phantom.oracle --out {path}"
@@ -181,7 +190,8 @@ def load(path: str | os.PathLike) -> Oracle:
             f"python -m data_prep.phantom.oracle --out {path}"
         )
     tree = jax.tree_util.tree_structure(like)
-    return Oracle(size, jax.tree_util.tree_unflatten(tree, [arrays[key] for key in expected]))
+    leaves = [arrays[key].astype(np.float32) for key in expected]
+    return Oracle(size, jax.tree_util.tree_unflatten(tree, leaves))
 
 
 def _initial(size: int, seed: int) -> dict:
