@@ -1,31 +1,23 @@
 """The folder of the persistent compilation cache: where the user says, or in their cache folder."""
 
 import os
-import pwd
 import sys
 from pathlib import Path
 
 import jax
 
+from rfxray.outputs import cache
+
 
 def folder() -> Path | None:
     """The folder of compiled programs, or None without one.
 
-    `JAX_COMPILATION_CACHE_DIR`, if it is set (empty: no cache), else `rfxray/jax` in
-    `XDG_CACHE_HOME`, else in `~/.cache`. An `XDG_CACHE_HOME` or a home that is empty or relative
-    counts as unset (XDG Base Directory Specification 0.8).
+    `JAX_COMPILATION_CACHE_DIR`, if it is set (empty: no cache), else `jax` in `outputs.cache`.
     """
     if (given := os.environ.get("JAX_COMPILATION_CACHE_DIR")) is not None:
         return Path(given) if given else None
-    for variable, inside in (("XDG_CACHE_HOME", ""), ("HOME", ".cache")):
-        path = Path(os.environ.get(variable, ""))
-        if path.is_absolute():
-            return path / inside / "rfxray" / "jax"
-    try:
-        home = pwd.getpwuid(os.getuid()).pw_dir
-    except KeyError:  # the uid of a container may stand in no database
-        return None
-    return Path(home) / ".cache" / "rfxray" / "jax" if home else None
+    found = cache.root()
+    return found and found / "jax"
 
 
 def start() -> None:

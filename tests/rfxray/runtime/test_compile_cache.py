@@ -9,7 +9,7 @@ import pytest
 
 from rfxray.runtime import compile_cache
 
-VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME", "HOME")
+VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "RFXRAY_CACHE", "XDG_CACHE_HOME", "HOME")
 
 
 @pytest.fixture
@@ -39,6 +39,8 @@ def cache(monkeypatch):
         ({"JAX_COMPILATION_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/x", "HOME": "/h"}, "/a"),
         ({"JAX_COMPILATION_CACHE_DIR": "", "XDG_CACHE_HOME": "/x", "HOME": "/h"}, None),
         ({"XDG_CACHE_HOME": "/x", "HOME": "/h"}, "/x/rfxray/jax"),
+        ({"RFXRAY_CACHE": "/r", "XDG_CACHE_HOME": "/x", "HOME": "/h"}, "/r/jax"),
+        ({"RFXRAY_CACHE": "r", "HOME": "/h"}, "/h/.cache/rfxray/jax"),
         ({"XDG_CACHE_HOME": "", "HOME": "/h"}, "/h/.cache/rfxray/jax"),
         ({"XDG_CACHE_HOME": "x/y", "HOME": "/h"}, "/h/.cache/rfxray/jax"),
         ({"HOME": "/h ö'\""}, "/h ö'\"/.cache/rfxray/jax"),
