@@ -1,0 +1,31 @@
+"""KID: the unbiased squared maximum mean discrepancy of features (Bińkowski et al. 2018)."""
+
+import numpy as np
+
+from rfxray.evaluate import two_sample
+from rfxray.evaluate.feature_pair import Patients
+from rfxray.evaluate.figure import Figure
+
+NAME = "KID"
+
+
+def polynomial(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(x·y / width + 1)³ of rows `[a, width]` and `[b, width]` float64: `[a, b]` float64."""
+    products = x @ y.T
+    products /= x.shape[1]
+    products += 1
+    return products * products * products
+
+
+def distance(real: np.ndarray, synthetic: np.ndarray, patients: Patients) -> Figure:
+    """KID on all pairs of different patients, with its 95% interval.
+
+    Args:
+      real: Real features, `[n, width] float32 or float64`.
+      synthetic: Synthetic features, `[m, width]`.
+      patients: Patient of each row, from `feature_pair.patients`.
+
+    Raises:
+      DataError: for features that are not finite or of different widths.
+    """
+    return two_sample.distance(NAME, polynomial, real, synthetic, patients)

@@ -1,0 +1,161 @@
+"""Precision, recall, density and coverage (PRDC), and AuthPct, in blocks.
+
+Precision and recall: Kynkäänniemi et al. 2019; density and coverage: Naeem et al. 2020; AuthPct:
+Alaa et al. 2022. The ball around a row reaches to its k-th neighbour, itself not counted, and what
+lies on its surface is outside. Squared distances are of float64: only differences below 1e-10 of a
+radius² count as ties, so that a row that is copied into the other set is on the surface whatever
+the order of its sums.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from rfxray.errors import DataError
+from rfxray.evaluate.feature_pair import check_pair
+
+NEIGHBOURS = 5
+BLOCK = 2000  # rows: a block of distances has 32 MB
+_TIE = 1 - 1e-10
+_COPY = 1e-13  # of the largest squared norm: what rounding leaves of the distance of two copies
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifold:
+    """What each row sees of the other set.
+
+    Attributes:
+      inside: Whether a synthetic row is in the ball of a real one, `[m] bool`: precision.
+      balls: Number of real balls that a synthetic row is in, `[m] int`: density, times k.
+      reached: Whether a real row is in the ball of a synthetic one, `[n] bool`: recall.
+      covered: Whether a real row has a synthetic one in its ball, `[n] bool`: coverage.
+      neighbours: Number k of neighbours.
+    """
+
+    inside: np.ndarray
+    balls: np.ndarray
+    reached: np.ndarray
+    covered: np.ndarray
+    neighbours: int
+
+    @property
+    def precision(self) -> float:
+        return float(self.inside.mean())
+
+    @property
+    def recall(self) -> float:
+        return float(self.reached.mean())
+
+    @property
+    def density(self) -> float:
+        return float(self.balls.mean() / self.neighbours)
+
+    @property
+    def coverage(self) -> float:
+        return float(self.covered.mean())
+
+
+def manifold(real: np.ndarray, synthetic: np.ndarray, neighbours: int = NEIGHBOURS) -> Manifold:
+    """PRDC of two sets.
+
+    Args:
+      real: Real features, `[n, width] float32 or float64`.
+      synthetic: Synthetic features, `[m, width]`.
+      neighbours: Number k of neighbours.
+
+    Raises:
+      DataError: for features that are not finite, of different widths, or not more than k.
+    """
+    check_pair(real, synthetic)
+    if min(len(real), len(synthetic)) <= neighbours:
+        raise DataError(
+            f"PRDC of {neighbours} neighbours needs {neighbours + 1} images of each set (got "
+            f"{min(len(real), len(synthetic))})"
+        )
+    real_radii = _radii(real, neighbours)[:, -1] * _TIE
+    synthetic_radii = _radii(synthetic, neighbours)[:, -1] * _TIE
+    balls = np.zeros(len(synthetic), np.int64)
+    reached = np.zeros(len(real), bool)
+    covered = np.zeros(len(real), bool)
+    for rows in _blocks(len(real)):
+        x = real[rows].astype(np.float64)
+        for columns in _blocks(len(synthetic)):
+            squares = squared_distances(x, synthetic[columns].astype(np.float64))
+            within = squares < real_radii[rows, None]
+            balls[columns] += within.sum(0)
+            covered[rows] |= within.any(1)
+            reached[rows] |= (squares < synthetic_radii[columns]).any(1)
+    return Manifold(balls > 0, balls, reached, covered, neighbours)
+
+
+def authentic(training: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
+    """Whether each synthetic row is farther from its nearest training row than that row's nearest.
+
+    AuthPct is 100 times the mean: near 100 for what is new, 0 for copies.
+
+    Args:
+      training: Features of the training images, `[n, width] float32 or float64`.
+      synthetic: Synthetic features, `[m, width]`.
+
+    Returns:
+      `[m] bool`.
+
+    Raises:
+      DataError: for features that are not finite or of different widths, or one training row.
+    """
+    check_pair(training, synthetic)
+    if len(training) < 2:
+        raise DataError("AuthPct needs at least 2 training images (got 1)")
+    own = _radii(training, 1)[:, -1]
+    nearest = np.full(len(synthetic), np.inf)
+    which = np.zeros(len(synthetic), np.int64)
+    for rows in _blocks(len(training)):
+        x = training[rows].astype(np.float64)
+        for columns in _blocks(len(synthetic)):
+            squares = squared_distances(x, synthetic[columns].astype(np.float64))
+            first = squares.argmin(0)
+            least = squares[first, np.arange(squares.shape[1])]
+            closer = least < nearest[columns]
+            which[columns] = np.where(closer, first + rows.start, which[columns])
+            nearest[columns] = np.minimum(least, nearest[columns])
+    return own[which] < nearest * _TIE
+
+
+def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Squared distances of rows `[a, width]` and `[b, width]` float64: `[a, b]` float64."""
+    x_norms, y_norms = np.einsum("ij,ij->i", x, x), np.einsum("ij,ij->i", y, y)
+    squares = x @ y.T
+    squares *= -2
+    squares += x_norms[:, None]
+    squares += y_norms
+    squares[squares < _COPY * max(x_norms.max(), y_norms.max())] = 0
+    return squares
+
+
+def _radii(features: np.ndarray, neighbours: int) -> np.ndarray:
+    """The least squared distances of each row in its own set, itself counted: `[n, k + 1]`."""
+    least = np.full((len(features), neighbours + 1), np.inf)
+    for rows in _blocks(len(features)):
+        x = features[rows].astype(np.float64)
+        for columns in _blocks(len(features)):
+            if columns.start < rows.start:
+                continue
+            squares = squared_distances(x, features[columns].astype(np.float64))
+            if rows.start == columns.start:
+                np.fill_diagonal(squares, 0)
+            else:
+                _keep_least(least, columns, squares.T)
+            _keep_least(least, rows, squares)
+    return np.sort(least, 1)
+
+
+def _keep_least(least: np.ndarray, rows: slice, squares: np.ndarray) -> None:
+    count = least.shape[1]
+    if squares.shape[1] > count:
+        squares = np.partition(squares, count - 1, axis=1)[:, :count]
+    both = np.concatenate([least[rows], squares], 1)
+    least[rows] = np.partition(both, count - 1, axis=1)[:, :count]
+
+
+def _blocks(count: int) -> list[slice]:
+    return [slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
