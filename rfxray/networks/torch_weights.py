@@ -1,0 +1,73 @@
+"""Weights of published PyTorch networks: their names kept and checked, their layout that of JAX."""
+
+from collections.abc import Collection, Mapping
+from typing import TypeAlias
+
+import numpy as np
+from einops import rearrange
+
+from rfxray.arrays import AnyArray
+from rfxray.errors import DataError
+
+# Tensors of one network under their published names. A convolution is [height, width, in, out], a
+# linear layer [in, out].
+Weights: TypeAlias = Mapping[str, AnyArray]
+
+# A counter of BatchNorm's training, which no forward pass reads.
+_COUNTER = ".num_batches_tracked"
+
+
+def convert(
+    tensors: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    network: str,
+    unread: Collection[str] = (),
+) -> dict[str, np.ndarray]:
+    """Checks the tensors of a network and turns them into JAX's layout.
+
+    Args:
+      tensors: Tensors of a file under their published names, in PyTorch's layout, of any float.
+      shapes: Shape of each tensor that the network reads, in PyTorch's layout.
+      network: Name of the network, for the error.
+      unread: Names that a file may have and the network does not read.
+
+    Returns:
+      The tensors of `shapes`, float32.
+
+    Raises:
+      DataError: If a tensor is missing, unexpected, of another shape or not finite.
+    """
+    kept = {n: t for n, t in tensors.items() if n not in unread and not n.endswith(_COUNTER)}
+    missing = [name for name in shapes if name not in kept]
+    unexpected = [name for name in kept if name not in shapes]
+    both = [name for name in shapes if name in kept]
+    misshapen = [name for name in both if tuple(kept[name].shape) != tuple(shapes[name])]
+    faults = []
+    if missing:
+        faults.append(f"{len(missing)} of {len(shapes)} tensors are missing (first: {missing[0]})")
+    if unexpected:
+        faults.append(f"{len(unexpected)} are unexpected (first: {unexpected[0]})")
+    if misshapen:
+        first = misshapen[0]
+        given, wanted = list(kept[first].shape), list(shapes[first])
+        faults.append(
+            f"{len(misshapen)} have another shape (first: {first} is {given}, not {wanted})"
+        )
+    if faults:
+        raise DataError(f"these are not the weights of {network}: {'; '.join(faults)}")
+    converted = {name: _layout(name, np.asarray(kept[name], np.float32)) for name in shapes}
+    damaged = [name for name, tensor in converted.items() if not np.isfinite(tensor).all()]
+    if damaged:
+        raise DataError(
+            f"these weights of {network} are damaged: {len(damaged)} of {len(shapes)} tensors hold "
+            f"values that are not finite (first: {damaged[0]})"
+        )
+    return converted
+
+
+def _layout(name: str, tensor: np.ndarray) -> np.ndarray:
+    if name.endswith(".weight") and tensor.ndim == 4:
+        return rearrange(tensor, "o i h w -> h w i o")
+    if name.endswith(".weight") and tensor.ndim == 2:
+        return rearrange(tensor, "o i -> i o")
+    return tensor
