@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -186,7 +186,7 @@ def _on_devices(extractor: Extractor, images: np.ndarray) -> np.ndarray:
     devices = jax.local_devices()
     shares = [images[i : i + ROWS] for i in range(0, len(images), ROWS)]
 
-    def one(device: jax.Device, share: np.ndarray) -> np.ndarray:
+    def one(device: Any, share: np.ndarray) -> np.ndarray:
         padded = np.resize(share, (ROWS, *share.shape[1:]))  # a short batch repeats its pictures
         with jax.default_device(device):
             return np.asarray(extractor.features(padded), np.float32)[: len(share)]
