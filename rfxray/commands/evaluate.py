@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from rfxray.command_line import ArgumentParser
 
 # Name, module, and what it does; a module is `rfxray/commands/evaluate_NAME.py`.
-ACTIONS: dict[str, tuple[str, str]] = {}
+ACTIONS = {
+    "convert": ("rfxray.commands.evaluate_convert", "turn published weights into safetensors"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> ArgumentParser:
-    width = max(map(len, ACTIONS), default=0) + 2
+    width = max(map(len, ACTIONS)) + 2
     lines = [f"  {name:{width}}{text}" for name, (_, text) in ACTIONS.items()]
     parser = ArgumentParser(
         prog="rfxray evaluate",

@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rfxray.errors import ConfigError
 from rfxray.evaluate import classifier
 from rfxray.evaluate.extractors.extractor import Extractor, Preprocessing, weights_hash
 
@@ -17,18 +16,12 @@ def open_weights(weights: Path | None) -> Extractor:
     """The extractor of an oracle that `rfxray oracle` trained.
 
     Args:
-      weights: Path of its npz file.
+      weights: Path of its npz file; by default that of the package, which reads phantoms of 64².
 
     Raises:
-      ConfigError: Without a file.
       DataError: If there is no oracle in it.
     """
-    if weights is None:
-        raise ConfigError(
-            "the extractor oracle needs its weights: oracle=FILE.npz, made by "
-            "`rfxray oracle --out FILE.npz`"
-        )
-    oracle = classifier.load(weights)
+    oracle = classifier.load(weights or classifier.PACKAGED)
     leaves = jax.tree_util.tree_leaves_with_path(oracle.weights)
     named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
     width = named["['heads']['kernel']"].shape[0]
