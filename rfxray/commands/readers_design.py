@@ -83,9 +83,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         _refuse_places(flags.out, flags.key)
         strings = _strings(flags.strings)
-        for place in (flags.real, flags.synthetic):
-            if not place.is_dir():
-                raise ConfigError(f"{place} is not a folder; give a data set or a folder of images")
         for table in filter(None, (flags.real_csv, flags.synthetic_csv)):
             if not table.is_file():
                 raise ConfigError(f"{table} is not a file; give the CSV that describes the images")
@@ -97,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             made = design.make(
                 wanted, real, synthetic, np.random.default_rng(), strings, progress.advance
             )
+        for what, number in made.left_out.items():
+            print(f"left out: {number} {what}")
         with files.saving(flags.key):
             flags.key.parent.mkdir(parents=True, exist_ok=True)
             before = os.umask(0o077)

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import numpy as np
 
 from rfxray.attributes import vocabulary
 from rfxray.attributes.spellings import BLANK
-from rfxray.attributes.states import known_from_states
-from rfxray.attributes.vocabulary import Attributes
+from rfxray.attributes.vocabulary import PATHOLOGY_NAMES
 from rfxray.command_line import require
-from rfxray.data.dataset import Records, open_dataset
-from rfxray.data.manifest import NAME
 from rfxray.errors import ConfigError, DataError
+from rfxray.evaluate.pictures import Pictures, open_pictures
+
+BURNED_IN = "burned_in_text"  # stratum that is read from the pixels of an image when it is drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,120 +25,106 @@ class Candidate:
     Attributes:
       name: Name of the file or key of the record, for messages.
       patient: Name of its patient, "" if unknown.
-      facts: Attributes by name, as text.
+      facts: Attributes by name, as text, with `age_decade` and `finding`.
       pixels: Function of a side in pixels that gives `[side, side] uint16`.
+      key: Key by which the image is known in every set, "" for a file.
     """
 
     name: str
     patient: str
     facts: Mapping[str, str]
     pixels: Callable[[int], np.ndarray]
+    key: str = ""
 
 
-def find(source: Path, table: Path | None, match: Sequence[str]) -> list[Candidate]:
-    """Lists the images of a source, without decoding files.
+def find(source: str | Path, table: Path | None, match: Sequence[str]) -> list[Candidate]:
+    """Lists the images of a source, without decoding any.
 
     Args:
-      source: Path of a data set, of a folder that `rfxray sample` wrote, or of a folder of files.
+      source: Path of a data set (`DATA` or `DATA:SPLIT`), of a folder that `rfxray sample` wrote,
+        or of a folder of files.
       table: CSV with a column `image` (file name in the folder) and columns of attributes, and
-        optionally `patient`.
+        optionally `patient`; columns of any other name are strata too.
       match: Names that must be known of an image; others are not candidates.
 
     Raises:
       DataError: If the source has no images, or the table does not fit it.
     """
-    if (source / NAME).is_file():
-        if table is not None:
-            raise ConfigError(f"{source} is a data set and has attributes; leave its table out")
-        found = _of_dataset(source)
-    elif table is not None:
-        found = _of_table(source, table)
-    elif (source / "samples.json").is_file():
-        found = _of_samples(source)
-    else:
+    pictures = open_pictures(source, table)
+    more = {} if table is None else _columns(table, pictures.keys)
+    found = []
+    for number, (key, patient) in enumerate(zip(pictures.keys, pictures.patients, strict=True)):
+        facts = dict(more.get(key, {}))
+        if pictures.attributes is not None:
+            known = vocabulary.decode(pictures.attributes.rows(number))
+            facts |= {name: str(value) for name, value in known.items()}
+        pixels = functools.partial(_square, pictures, number)
+        identity = key if pictures.records else ""
+        found.append(Candidate(key, patient, _derived(facts), pixels, identity))
+    asked = [name for name in match if name != BURNED_IN]
+    names = {name for each in found for name in each.facts}
+    if unknown := [name for name in asked if name not in names]:
+        known = ", ".join([*sorted(names), BURNED_IN])
         raise DataError(
-            f"{source} is neither a data set nor a folder of samples; give the CSV that describes "
-            "its files (--real-csv or --synthetic-csv, with a column image)"
+            f"no image of {source} ({len(found)} images) has a known {unknown[0]}; --match takes "
+            f"{known}"
         )
-    kept = [each for each in found if all(each.facts.get(name) for name in match)]
+    kept = [each for each in found if all(each.facts.get(name) for name in asked)]
     if not kept:
         raise DataError(
-            f"no image of {source} ({len(found)} images) has a known {' and '.join(match)}; choose "
+            f"no image of {source} ({len(found)} images) has a known {' and '.join(asked)}; choose "
             "another --match"
         )
     return kept
 
 
-def _of_dataset(source: Path) -> list[Candidate]:
-    dataset = open_dataset(source)
-    found = []
-    for split in dataset.shards:
-        records = Records(dataset, split)
-        for number in range(len(records)):
-            record = records[number]
-            known = known_from_states(record["states"])
-            facts = vocabulary.decode(Attributes(record["attributes"], known))
-            pixels = functools.partial(_resized_record, records, number)
-            found.append(Candidate(record["key"], record["patient"], _facts(facts), pixels))
-    return found
+def refuse_overlap(real: Sequence[Candidate], synthetic: Sequence[Candidate]) -> None:
+    """Raises a DataError if an image or a patient is in both sets."""
+    for what in ("key", "patient"):
+        first, second = (
+            {getattr(each, what) for each in side} - {""} for side in (real, synthetic)
+        )
+        if both := sorted(first & second):
+            raise DataError(
+                f"the sets overlap: {len(both)} {what}s are in both, such as {both[0]}; give sets "
+                "that share no image and no patient"
+            )
 
 
-def _of_samples(source: Path) -> list[Candidate]:
-    try:
-        entries = json.loads((source / "samples.json").read_text(encoding="utf-8"))["pictures"]
-        pairs = [(str(each["file"]), dict(each["attributes"])) for each in entries]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{source / 'samples.json'} does not list files of images") from error
-    return [_of_file(source, name, "", facts) for name, facts in pairs]
-
-
-def _of_table(source: Path, table: Path) -> list[Candidate]:
+def _columns(table: Path, keys: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The columns of a table that are no attributes of ours, by the key of each picture."""
     with table.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "image" not in rows[0]:
-        raise DataError(f"{table} must have a header with a column image, and rows")
-    return [
-        _of_file(source, row.pop("image") or "", row.pop("patient", "") or "", row) for row in rows
-    ]
-
-
-def _of_file(source: Path, name: str, patient: str, facts: Mapping) -> Candidate:
-    file = source / name
-    if not file.resolve().is_relative_to(source.resolve()) or not file.is_file():
-        raise DataError(f"{source} has no file {name!r}, which its table lists")
-    patient = "" if patient.strip().lower() in BLANK else patient.strip()
-    return Candidate(name, patient, _facts(facts), functools.partial(_decoded, file))
-
-
-def _facts(values: Mapping) -> dict[str, str]:
-    """Attributes as text, with the decade of an age."""
-    texts = {str(k): str(v).strip() for k, v in values.items() if k and v is not None}
-    found = {k: v for k, v in texts.items() if v.lower() not in BLANK}
-    if "age" in found:
-        try:
-            found["age_decade"] = str(int(float(found["age"])) // 10 * 10)
-        except (ValueError, OverflowError) as error:
-            raise DataError(f"age must be a number of years (got {found['age']!r})") from error
+        rows = {(row["image"] or "").strip(): row for row in csv.DictReader(file)}
+    found = {}
+    for key in keys:
+        row = next(rows[n] for n in (key, Path(key).name, Path(key).stem) if n in rows)
+        texts = {n: v.strip() for n, v in row.items() if n and isinstance(v, str)}
+        other = texts.keys() - {"image", "patient", *vocabulary.NAMES}
+        found[key] = {name: texts[name] for name in other if texts[name].lower() not in BLANK}
     return found
 
 
-def _decoded(file: Path, side: int) -> np.ndarray:
-    require("prep", "cv2", "pydicom")
-    from rfxray.data import radiograph
+def _derived(found: dict[str, str]) -> dict[str, str]:
+    """The attributes with the decade of an age, and with all findings in one, `edema+fracture`."""
+    if "age" in found:
+        found["age_decade"] = str(int(float(found["age"])) // 10 * 10)
+    findings = {name: found[name] for name in PATHOLOGY_NAMES if name in found}
+    present = [name for name, text in findings.items() if text == "present"]
+    if findings or "no_finding" in found:
+        found.setdefault("finding", "+".join(present) or "none")
+    return found
 
-    try:
-        return radiograph.ingest(file, side)["image"]
-    except radiograph.Refused as refusal:
-        raise DataError(f"{file}: {refusal}") from None
 
-
-def _resized_record(records: Records, number: int, side: int) -> np.ndarray:
+def _square(pictures: Pictures, number: int, side: int) -> np.ndarray:
     require("prep", "cv2", "pydicom")
     from rfxray.data import canonical
-    from rfxray.data.decoded import Radiograph, Refused
 
-    try:
-        image = records[number]["image"].astype(np.float32)
-        return canonical.square(Radiograph(image, 16), side)["image"]
-    except Refused as refusal:
-        raise DataError(f"record {number}: {refusal}") from None
+    image = pictures.read(number)
+    if max(image.shape) < side:
+        # Enlarged images are smooth: a set that is enlarged more than the other shows it
+        raise ConfigError(
+            f"{pictures.name}: {pictures.keys[number]} has {max(image.shape)} pixels on its longer "
+            f"side, fewer than --size {side}; images are never enlarged, give --size "
+            f"{max(image.shape)} or less"
+        )
+    return np.rint(canonical.to_square(image, side)[0] * np.float32(65535)).astype(np.uint16)

@@ -5,17 +5,17 @@ import dataclasses
 import hashlib
 import json
 import secrets
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rfxray.errors import ConfigError, DataError
+from rfxray.errors import ConfigError
 from rfxray.readers import leaks, reader_page
 from rfxray.readers.answers import SIDES
-from rfxray.readers.candidates import Candidate
+from rfxray.readers.candidates import Candidate, refuse_overlap
 from rfxray.readers.leaks import Leak
+from rfxray.readers.matching import Drawn, Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +62,21 @@ class Design:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """A study that was made: bytes of the key, HTML of each reader, checks, SHA-256 of the key."""
+    """A study that was made.
+
+    Attributes:
+      key: Content of the key.
+      pages: HTML of each reader, by name.
+      leaks: Checks.
+      key_sha256: SHA-256 of the key, hex.
+      left_out: What of the sets could not be drawn, and how often.
+    """
 
     key: bytes
     pages: Mapping[str, str]
     leaks: Sequence[Leak]
     key_sha256: str
+    left_out: Mapping[str, int]
 
 
 def make(
@@ -93,17 +102,16 @@ def make(
     """
     per_item = 1 if design.modality == "pairs" else 2
     training, cases = design.training // per_item, design.cases // per_item
-    matched = _matched(design, real, synthetic, training + cases, rng)
+    refuse_overlap(real, synthetic)
+    source = Source(design.match, design.size, rng, progress)
+    matched = source.pairs(real, synthetic, training + cases)
     chosen = [each for pair in matched for each in pair]
     truth = np.tile([False, True], len(matched))
-    pixels = []
-    for candidate in chosen:
-        pixels.append(leaks.shown(candidate.pixels(design.size)))
-        progress()
-    _refuse_equal(chosen, pixels)
+    pixels = [each.image for each in chosen]
     names = [f"i{n + 1:04d}" for n in rng.permutation(len(chosen))]
     files = leaks.encode(dict(zip(names, pixels, strict=True)))
-    found = leaks.check(pixels, [files[name] for name in names], truth)
+    strata = [" ".join(each.facts.values()) for each in chosen]
+    found = leaks.check(pixels, files, truth, strata)
     leaks.refuse(found)
     uris = {
         name: "data:image/png;base64," + base64.b64encode(files[name]).decode()
@@ -164,43 +172,7 @@ def make(
             images=uris,
             strings=strings,
         )
-    return Made(content, pages, found, digest)
-
-
-def _matched(
-    design: Design,
-    real: Sequence[Candidate],
-    synthetic: Sequence[Candidate],
-    count: int,
-    rng: np.random.Generator,
-) -> list[tuple[Candidate, Candidate]]:
-    """Pairs of a real and a synthetic image of one stratum, in random order."""
-    strata: dict[tuple[str, ...], tuple[list, list]] = defaultdict(lambda: ([], []))
-    for place, candidates in enumerate((real, synthetic)):
-        for each in rng.permutation(np.arange(len(candidates))):
-            facts = candidates[each].facts
-            stratum = tuple(facts.get(name, "").lower() for name in design.match)
-            strata[stratum][place].append(candidates[each])
-    pairs = [pair for sides in strata.values() for pair in zip(*sides, strict=False)]
-    if len(pairs) < count:
-        short = min(strata, key=lambda s: min(map(len, strata[s])))
-        raise DataError(
-            f"{count} matched pairs are needed and {len(pairs)} exist; stratum "
-            f"{dict(zip(design.match, short, strict=True))} has {len(strata[short][0])} real and "
-            f"{len(strata[short][1])} synthetic images: lower --cases or --match by less"
-        )
-    return [pairs[k] for k in rng.permutation(len(pairs))[:count]]
-
-
-def _refuse_equal(chosen: Sequence[Candidate], pixels: Sequence[np.ndarray]) -> None:
-    seen: dict[bytes, str] = {}
-    for candidate, image in zip(chosen, pixels, strict=True):
-        first = seen.setdefault(hashlib.sha256(image.tobytes()).digest(), candidate.name)
-        if first is not candidate.name:
-            raise DataError(
-                f"{first} and {candidate.name} are the same image; the sets must not overlap and "
-                "must hold each image once"
-            )
+    return Made(content, pages, found, digest, source.left_out)
 
 
 def _order(design: Design, rng: np.random.Generator) -> list[tuple[int, int, int]]:
@@ -227,7 +199,7 @@ def _feedback(design: Design, unit: tuple[int, ...], number: int, truth: np.ndar
 
 
 def _case(
-    design: Design, candidate: Candidate, unit: tuple[int, ...], truth: np.ndarray
+    design: Design, candidate: Drawn, unit: tuple[int, ...], truth: np.ndarray
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {name: candidate.facts[name] for name in design.match}
     if candidate.patient:
