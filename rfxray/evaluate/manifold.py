@@ -107,18 +107,36 @@ def authentic(training: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
     if len(training) < 2:
         raise DataError("AuthPct needs at least 2 training images (got 1)")
     own = _radii(training, 1)[:, -1]
-    nearest = np.full(len(synthetic), np.inf)
-    which = np.zeros(len(synthetic), np.int64)
-    for rows in _blocks(len(training)):
-        x = training[rows].astype(np.float64)
-        for columns in _blocks(len(synthetic)):
-            squares = squared_distances(x, synthetic[columns].astype(np.float64))
+    squares, which = nearest(training, synthetic)
+    return own[which] < squares * _TIE
+
+
+def nearest(reference: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest reference row of each row: squared distance, and number of the reference row.
+
+    Args:
+      reference: Features, `[n, width] float32 or float64`.
+      rows: Features, `[m, width]`.
+
+    Returns:
+      `[m] float64` and `[m] int64`.
+
+    Raises:
+      DataError: for features that are not finite or of different widths.
+    """
+    check_pair(reference, rows)
+    distances = np.full(len(rows), np.inf)
+    which = np.zeros(len(rows), np.int64)
+    for block in _blocks(len(reference)):
+        x = reference[block].astype(np.float64)
+        for columns in _blocks(len(rows)):
+            squares = squared_distances(x, rows[columns].astype(np.float64))
             first = squares.argmin(0)
             least = squares[first, np.arange(squares.shape[1])]
-            closer = least < nearest[columns]
-            which[columns] = np.where(closer, first + rows.start, which[columns])
-            nearest[columns] = np.minimum(least, nearest[columns])
-    return own[which] < nearest * _TIE
+            closer = least < distances[columns]
+            which[columns] = np.where(closer, first + block.start, which[columns])
+            distances[columns] = np.minimum(least, distances[columns])
+    return distances, which
 
 
 def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
