@@ -20,7 +20,7 @@ import numpy as np
 from rfxray.command_line import ArgumentParser, Progress, exit_on_error, local_path
 from rfxray.errors import ConfigError
 from rfxray.outputs import files
-from rfxray.readers import candidates, design, protocol
+from rfxray.readers import candidates, design, diagnosis, protocol, reader_page
 from rfxray.readers.reader_page import STRINGS
 
 COMMAND = "rfxray.readers.design"
@@ -61,6 +61,20 @@ def parser() -> ArgumentParser:
     p.add_argument(
         "--training", type=int, default=6, help="items with feedback first (default: %(default)s)"
     )
+    p.add_argument(
+        "--diagnosis",
+        default="",
+        metavar="NAME,NAME",
+        help="first ask of each image, before the reader knows the question, whether it is normal "
+        "and which of these findings it has; all: the 12 pathologies (default: no such phase)",
+    )
+    p.add_argument(
+        "--images",
+        choices=("page", "folder"),
+        default="page",
+        help="where images lie: in each page, or in a folder beside the pages, for large studies "
+        "(default: %(default)s)",
+    )
     p.add_argument("--size", type=int, default=512, help="side in pixels (default: %(default)s)")
     p.add_argument("--strings", type=local_path, metavar="FILE", help="JSON of translated texts")
     p.add_argument("--key", required=True, type=local_path, metavar="FILE", help="new key file")
@@ -80,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             repeats=flags.repeats,
             match=tuple(name.strip() for name in flags.match.split(",") if name.strip()),
             size=flags.size,
+            diagnosis=diagnosis.findings(flags.diagnosis),
+            folder=flags.images == "folder",
         )
         _refuse_places(flags.out, flags.key)
         strings = _strings(flags.strings)
@@ -106,6 +122,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         with files.saving(flags.out):
             try:
                 flags.out.mkdir(parents=True, exist_ok=True)
+                if made.images:
+                    (flags.out / reader_page.FOLDER).mkdir()
+                for name, sheet in made.images.items():
+                    files.write_whole(flags.out / reader_page.FOLDER / name, sheet)
                 for reader, html in made.pages.items():
                     files.write_whole(flags.out / f"{reader}.html", html)
                 files.write_whole(flags.out / "protocol.md", protocol.text(wanted, made))

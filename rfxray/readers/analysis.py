@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 
+from rfxray.readers import diagnosis
 from rfxray.readers import obuchowski_rockette as pooling
 from rfxray.readers.agreement import Agreement, agreement
 from rfxray.readers.breakdown import Experience, Part, Trend, by_experience, by_stratum, trend
@@ -72,6 +73,7 @@ class Analysis:
       parts: Results by stratum, of each modality.
       trends: Learning and fatigue, of each modality.
       experience: Results by experience, of each modality.
+      diagnosis: Results of the phase of diagnosis, on which no verdict depends.
     """
 
     study: str
@@ -90,6 +92,7 @@ class Analysis:
     parts: dict[str, tuple[Part, ...]]
     trends: dict[str, Trend]
     experience: dict[str, tuple[Experience, ...]]
+    diagnosis: tuple[diagnosis.Finding, ...]
 
 
 def analyse(study: Study, margin: float, method: str = "delong", seed: int = 0) -> Analysis:
@@ -149,6 +152,7 @@ def analyse(study: Study, margin: float, method: str = "delong", seed: int = 0) 
             m: tuple(by_experience(study, [results[i, j] for j in range(len(study.readers))]))
             for i, m in modalities.items()
         },
+        diagnosis=diagnosis.analyse(study.diagnosis) if study.diagnosis else (),
     )
 
 

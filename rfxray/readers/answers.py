@@ -9,7 +9,7 @@ read together. No column says what is real.
 | reader | name of the reader, the same in all rows of a file |
 | item | place in the order of this reader, 1, 2, … through all phases |
 | case | name of the image in the key; of the pair, when two are shown side by side |
-| modality | how images were shown, one word such as `single` or `pairs` |
+| modality | how images were shown, one word such as `single` or `pairs`; `diagnosis:FINDING` |
 | score | `single`: 1 (surely real) to 5 (surely synthetic); `pairs`: confidence 1 to 5, or empty |
 | side | `pairs`: `left` or `right`, the image that the reader takes for synthetic; else empty |
 | seconds | time from the display to the answer |
@@ -18,10 +18,10 @@ read together. No column says what is real.
 | previous_sha256 | SHA-256 (hex) of the line above, the header for the first, without line end |
 
 Phases are `about` (a fact of the file: `case` names it, `score` holds it; `key_sha256` is one, and
-`experience_years` another), `diagnosis` (`score` is free text), `training` (with feedback, not
-analysed), `reading` (what is analysed), and `end`, the last row of every file, so that a removed
-line shows. A question that was left open is a row with an empty score, or no row. No field holds a
-line break. Lines end with a newline.
+`experience_years` another), `diagnosis` (`rfxray.readers.diagnosis`; `score` is 1 or 0), `training`
+(with feedback, not analysed), `reading` (what is analysed), and `end`, the last row of every file,
+so that a removed line shows. A question that was left open is a row with an empty score, or no row.
+No field holds a line break. Lines end with a newline.
 
 **The key** is JSON, UTF-8. Its SHA-256 stands in the protocol and in every file of answers
 (`key_sha256`), and `nonce` makes that a seal: without it a key of few cases could be guessed.
@@ -71,7 +71,7 @@ class Answer:
     """One row of a file; see the table above.
 
     Attributes:
-      score: Score, or None if the question was left open; the text of a fact or a diagnosis.
+      score: Score, or None if the question was left open; as text for a fact or a diagnosis.
       seconds: Time, or None if it is unknown.
       line: Number of its line, for error messages.
     """

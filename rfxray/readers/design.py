@@ -1,6 +1,5 @@
 """A reader study from a set of real and a set of synthetic images: cases, orders, sides, key."""
 
-import base64
 import dataclasses
 import hashlib
 import json
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rfxray.errors import ConfigError
-from rfxray.readers import leaks, reader_page
+from rfxray.readers import diagnosis, leaks, reader_page
 from rfxray.readers.answers import SIDES
 from rfxray.readers.candidates import Candidate, refuse_overlap
 from rfxray.readers.leaks import Leak
@@ -31,6 +30,9 @@ class Design:
       repeats: Share of the cases that is shown again, all after the last case.
       match: Names of attributes that have the same values in both sets.
       size: Side of the images, pixels.
+      diagnosis: Findings that are asked of each image of a case before anything else; empty for no
+        such phase.
+      folder: Whether the images lie in files beside the pages, not in them.
     """
 
     study: str
@@ -41,6 +43,8 @@ class Design:
     repeats: float
     match: tuple[str, ...]
     size: int
+    diagnosis: tuple[str, ...] = ()
+    folder: bool = False
 
     def __post_init__(self):
         if not self.study.strip() or any(c in self.study for c in "\r\n"):
@@ -67,6 +71,7 @@ class Made:
     Attributes:
       key: Content of the key.
       pages: HTML of each reader, by name.
+      images: Content of the files of the folder of images, by name; empty if pages hold them.
       leaks: Checks.
       key_sha256: SHA-256 of the key, hex.
       left_out: What of the sets could not be drawn, and how often.
@@ -74,6 +79,7 @@ class Made:
 
     key: bytes
     pages: Mapping[str, str]
+    images: Mapping[str, str]
     leaks: Sequence[Leak]
     key_sha256: str
     left_out: Mapping[str, int]
@@ -113,16 +119,14 @@ def make(
     strata = [" ".join(each.facts.values()) for each in chosen]
     found = leaks.check(pixels, files, truth, strata)
     leaks.refuse(found)
-    uris = {
-        name: "data:image/png;base64," + base64.b64encode(files[name]).decode()
-        for name in sorted(names)  # their order says nothing: numbers are drawn
-    }
+    shown = {name: files[name] for name in sorted(names)}  # a drawn order, which says nothing
     units = [(2 * k, 2 * k + 1) for k in range(len(matched))]
     if design.modality == "single":
         units = [(index,) for unit in units for index in unit]
     trained, read = units[: design.training], units[design.training :]
     labels = [f"c{n + 1:04d}" for n in rng.permutation(len(read))]
     orders = {f"reader-{r + 1}": _order(design, rng) for r in range(design.readers)}
+    diagnosed = [index for unit in read for index in unit] if design.diagnosis else []
     key: dict[str, Any] = {
         "study": design.study,
         "modality": design.modality,
@@ -134,25 +138,41 @@ def make(
         "images": {name: chosen[i].name for i, name in enumerate(names)},
     }
     if design.modality == "pairs":
+        start = len(diagnosed) + design.training + 1
         key["sides"] = {
-            reader: {str(design.training + n + 1): SIDES[side] for n, (_, _, side) in enumerate(o)}
-            for reader, o in orders.items()
+            reader: {str(start + n): SIDES[side] for n, (_, _, side) in enumerate(order)}
+            for reader, order in orders.items()
+        }
+    if diagnosed:
+        key["diagnosis"] = {
+            names[i]: _diagnosed(design, chosen[i], bool(truth[i]))
+            for i in sorted(diagnosed, key=lambda i: names[i])
         }
     content = (json.dumps(key, indent=1) + "\n").encode()
     digest = hashlib.sha256(content).hexdigest()
     pages = {}
     for reader, order in orders.items():
-        items = [
+        items: list[dict[str, Any]] = [
             {
                 "item": n + 1,
-                "case": f"t{n + 1:02d}",
+                "case": names[i],
                 "repeat": 0,
-                "phase": "training",
-                "feedback": _feedback(design, unit, n, truth),
-                "images": _sides(names, unit, n % 2),
+                "phase": "diagnosis",
+                "images": [names[i]],
             }
-            for n, unit in enumerate(trained)
+            for n, i in enumerate(rng.permutation(np.array(diagnosed, int)))
         ]
+        for n, unit in enumerate(trained):
+            items.append(
+                {
+                    "item": len(items) + 1,
+                    "case": f"t{n + 1:02d}",
+                    "repeat": 0,
+                    "phase": "training",
+                    "feedback": _feedback(design, unit, n, truth),
+                    "images": _sides(names, unit, n % 2),
+                }
+            )
         for k, repeat, side in order:
             items.append(
                 {
@@ -169,10 +189,13 @@ def make(
             modality=design.modality,
             key_sha256=digest,
             items=items,
-            images=uris,
+            images=shown,
+            folder=design.folder,
+            findings=design.diagnosis,
             strings=strings,
         )
-    return Made(content, pages, found, digest, source.left_out)
+    sheets = reader_page.sheets(shown) if design.folder else {}
+    return Made(content, pages, sheets, found, digest, source.left_out)
 
 
 def _order(design: Design, rng: np.random.Generator) -> list[tuple[int, int, int]]:
@@ -196,6 +219,14 @@ def _feedback(design: Design, unit: tuple[int, ...], number: int, truth: np.ndar
     if design.modality == "pairs":
         return f"feedback_{SIDES[number % 2]}"
     return "feedback_synthetic" if truth[unit[0]] else "feedback_real"
+
+
+def _diagnosed(design: Design, candidate: Candidate, synthetic: bool) -> dict[str, Any]:
+    """What the key says of an image that is diagnosed, as of a case of one image."""
+    facts: dict[str, Any] = {"truth": int(synthetic)}
+    if candidate.patient:
+        facts["patient"] = candidate.patient
+    return facts | diagnosis.known(candidate.facts, design.diagnosis)
 
 
 def _case(

@@ -35,6 +35,7 @@ class Key:
       sha256: SHA-256 of the file.
       cases: Cases by name.
       sides: For pairs: of each reader and item, the side of the synthetic image.
+      diagnosis: Images of the phase of diagnosis by name; strata are their findings, 1 or 0.
     """
 
     study: str
@@ -42,6 +43,7 @@ class Key:
     sha256: str
     cases: Mapping[str, Case]
     sides: Mapping[str, Mapping[str, str]]
+    diagnosis: Mapping[str, Case] = dataclasses.field(default_factory=dict)
 
 
 def read(path: Path) -> Key:
@@ -59,6 +61,10 @@ def read(path: Path) -> Key:
         }
         study, modality = str(found["study"]), str(found["modality"])
         sides = {r: dict(items) for r, items in found.get("sides", {}).items()}
+        diagnosis = {
+            str(name): _case(path, str(name), dict(image), "single")
+            for name, image in found.get("diagnosis", {}).items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not an opened key (JSON with study, modality and cases): {error}"
@@ -71,7 +77,8 @@ def read(path: Path) -> Key:
                 raise DataError(
                     f"{path}: side of {reader}, item {item} must be left or right (got {side!r})"
                 )
-    return Key(study, modality, hashlib.sha256(content).hexdigest(), cases, sides)
+    digest = hashlib.sha256(content).hexdigest()
+    return Key(study, modality, digest, cases, sides, diagnosis)
 
 
 def _case(path: Path, name: str, fields: dict, modality: str) -> Case:

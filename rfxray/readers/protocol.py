@@ -9,9 +9,9 @@ Register this page before the first reading.
 
 - **Hypothesis**: readers cannot tell synthetic images from real ones: their mean AUC is within
   .5 ± margin. Margin: ______
-- **Design**: {cases} {unit}, matched by {match}; {training} training items with feedback, which are
-  not analysed; {readers} readers, each with an order of its own; {repeats:.0%} of the cases again,
-  after all others; no feedback.
+- **Design**: {phase}{cases} {unit}, matched by {match}; {training} training items with feedback,
+  which are not analysed; {readers} readers, each with an order of its own; {repeats:.0%} of the
+  cases again, after all others; no feedback.
 - **Images**: {size} × {size} pixels, 8-bit PNG of equal length without metadata, by one decoder for
   both sets.
 - **Analysis**: `rfxray readers analyse` with the margin above: readers and cases random, two
@@ -42,6 +42,9 @@ def text(design: Design, made: Made) -> str:
     ]
     return TEMPLATE.format(
         study=design.study,
+        phase=f"first a diagnosis of each image ({', '.join(design.diagnosis)}), then "
+        if design.diagnosis
+        else "",
         cases=design.cases,
         unit="pairs" if design.modality == "pairs" else "images, half of them synthetic",
         match=", ".join(design.match) or "nothing",

@@ -10,6 +10,7 @@ import numpy as np
 from rfxray.errors import DataError
 from rfxray.readers import answers as answers_of
 from rfxray.readers.answers import SIDES, ReaderFile
+from rfxray.readers.diagnosis import Diagnosis, gather
 from rfxray.readers.key import Key
 from rfxray.readers.published import Row
 
@@ -49,6 +50,7 @@ class Study:
       middle: Score that means undecided; None if the scale is unknown or for pairs.
       about: Of each reader, facts such as `experience_years`.
       left_out: What was not analysed, and how often.
+      diagnosis: Answers of the phase of diagnosis, None if there was none.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Study:
     middle: float | None
     about: Mapping[str, Mapping[str, str]]
     left_out: Mapping[str, int]
+    diagnosis: Diagnosis | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +120,7 @@ def from_files(files: Sequence[ReaderFile], key: Key) -> Study:
     cases = tuple(key.cases)
     facts = list(key.cases.values())
     fields = sorted({field for case in facts for field in case.strata})
-    return _assemble(
+    found = _assemble(
         name=key.study,
         readings=readings,
         readers=tuple(sorted(paths)),
@@ -130,6 +133,7 @@ def from_files(files: Sequence[ReaderFile], key: Key) -> Study:
         about={file.reader: file.about for file in files},
         left_out=left_out,
     )
+    return dataclasses.replace(found, diagnosis=gather(files, key))
 
 
 def _reading(path: Path, answer: answers_of.Answer, key: Key) -> _Reading:

@@ -2,12 +2,33 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from rfxray.readers import answers, key, reading, simulation
 from rfxray.readers.roe_metz import RoeMetz
+from tests.rfxray.readers.browser import started
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A browser that all tests share; skips the test if there is none."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium")
+    with started(CHROMIUM, tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser):
+    """A new window of it."""
+    found = browser.page()
+    yield found
+    found.close()
 
 
 @pytest.fixture
