@@ -221,12 +221,12 @@ def _feedback(design: Design, unit: tuple[int, ...], number: int, truth: np.ndar
     return "feedback_synthetic" if truth[unit[0]] else "feedback_real"
 
 
-def _diagnosed(design: Design, candidate: Candidate, synthetic: bool) -> dict[str, Any]:
+def _diagnosed(design: Design, image: Drawn, synthetic: bool) -> dict[str, Any]:
     """What the key says of an image that is diagnosed, as of a case of one image."""
     facts: dict[str, Any] = {"truth": int(synthetic)}
-    if candidate.patient:
-        facts["patient"] = candidate.patient
-    return facts | diagnosis.known(candidate.facts, design.diagnosis)
+    if image.patient:
+        facts["patient"] = image.patient
+    return facts | diagnosis.known(image.known, design.diagnosis)
 
 
 def _case(

@@ -29,12 +29,14 @@ class Drawn:
       patient: Name of its patient, "" if unknown.
       facts: Values of the matched names.
       image: Image that is shown, `[side, side] uint8`.
+      known: All that is known of it, of which `facts` is a part.
     """
 
     name: str
     patient: str
     facts: Mapping[str, str]
     image: np.ndarray
+    known: Mapping[str, str]
 
 
 class Source:
@@ -186,7 +188,7 @@ class Source:
         if BURNED_IN in match:
             facts[BURNED_IN] = "yes" if traces.burned_in(image) else "no"
         self._drawn()
-        return Drawn(candidate.name, candidate.patient, facts, image)
+        return Drawn(candidate.name, candidate.patient, facts, image, candidate.facts)
 
 
 def _patients(side: Sequence[Candidate]) -> int:
