@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rfxray.command_line import ArgumentParser, Progress, exit_on_error, local_path
+from rfxray.command_line import ArgumentParser, Progress, exit_on_error, local_path, require
 from rfxray.errors import ConfigError
 from rfxray.outputs import files
-from rfxray.readers import candidates, design, diagnosis, protocol, reader_page
+from rfxray.readers import candidates, design, diagnosis, protocol, reader_page, sealing
 from rfxray.readers.reader_page import STRINGS
 
 COMMAND = "rfxray.readers.design"
@@ -78,6 +78,11 @@ def parser() -> ArgumentParser:
     p.add_argument("--size", type=int, default=512, help="side in pixels (default: %(default)s)")
     p.add_argument("--strings", type=local_path, metavar="FILE", help="JSON of translated texts")
     p.add_argument("--key", required=True, type=local_path, metavar="FILE", help="new key file")
+    p.add_argument(
+        "--seal",
+        action="store_true",
+        help="encrypt the key; asks for a passphrase, without a terminal on stdin (default: no)",
+    )
     p.add_argument("--out", required=True, type=local_path, metavar="DIR", help="new folder")
     return p
 
@@ -102,6 +107,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for table in filter(None, (flags.real_csv, flags.synthetic_csv)):
             if not table.is_file():
                 raise ConfigError(f"{table} is not a file; give the CSV that describes the images")
+        if flags.seal:
+            require("seal", "cryptography")
+        passphrase = sealing.ask_new() if flags.seal else ""
         print(f"{COMMAND}: {wanted.cases} cases for {wanted.readers} readers of {wanted.study}")
         real = candidates.find(flags.real, flags.real_csv, wanted.match)
         synthetic = candidates.find(flags.synthetic, flags.synthetic_csv, wanted.match)
@@ -116,7 +124,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             flags.key.parent.mkdir(parents=True, exist_ok=True)
             before = os.umask(0o077)
             try:
-                files.write_whole(flags.key, made.key)
+                sealed = sealing.seal(made.key, passphrase) if flags.seal else made.key
+                files.write_whole(flags.key, sealed)
             finally:
                 os.umask(before)
         with files.saving(flags.out):

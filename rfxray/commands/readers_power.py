@@ -53,7 +53,10 @@ def parser() -> ArgumentParser:
         type=whole_numbers,
         default=(100, 200, 400),
         metavar="N,N,…",
-        help="numbers of cases, half of them synthetic (default: 100,200,400)",
+        help="numbers of images, half of them synthetic, or of pairs (default: 100,200,400)",
+    )
+    p.add_argument(
+        "--pairs", action="store_true", help="show two images side by side (default: one)"
     )
     add_variances(p)
     p.add_argument(
@@ -95,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             cases=flags.cases,
             model=model,
             studies=flags.studies,
+            pairs=flags.pairs,
         )
         count = len(wanted.readers) * len(wanted.cases)
         print(
@@ -117,13 +121,17 @@ def _model(flags: argparse.Namespace) -> RoeMetz:
     if any(getattr(flags, name) is not None for name in given):
         raise ConfigError("--pilot gives the variances; leave out the flags that set them")
     study = reading.read(flags.pilot, flags.key, flags.map, flags.middle)
-    if study.pairs or len(study.modalities) != 1:
-        raise DataError("a pilot must have single images and one modality; give the variances")
+    if len(study.modalities) != 1:
+        raise DataError(
+            f"the pilot has the modalities {', '.join(study.modalities)}; one is needed, or give "
+            "the variances by flags"
+        )
+    # The variances are those of scores, so a pilot of either kind plans studies of both
     chosen = panel(study)
     if why := why_not_estimable(chosen):
         raise DataError(f"the pilot gives no variances: {why}")
     covariance = chosen.covariance("delong")[0, :, 0]
-    return power.from_pilot(chosen.merit()[0], covariance, *chosen.patients())
+    return power.from_pilot(chosen.merit()[0], covariance, *chosen.patients(), study.pairs)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ def parser() -> ArgumentParser:
         help="true AUC of each reader, before ratings; as many readers as numbers",
     )
     p.add_argument("--cases", type=int, help="images, or pairs of them (needed without --key)")
-    p.add_argument("--key", type=local_path, metavar="FILE", help="opened key of a study of images")
+    p.add_argument(
+        "--key", type=local_path, metavar="FILE", help="key of a study that was designed"
+    )
     p.add_argument(
         "--pairs", action="store_true", help="show two images side by side (default: one)"
     )
@@ -134,10 +136,15 @@ def _key(flags: argparse.Namespace, readers: int) -> key.Key:
         raise ConfigError(f"{out} is not empty; choose another --out")
     if flags.key is not None:
         if not flags.key.is_file():
-            raise ConfigError(f"{flags.key} is not a file; give the opened key of a study")
+            raise ConfigError(f"{flags.key} is not a file; give the key of a study")
         opened = key.read(flags.key)
-        if flags.pairs or opened.modality == "pairs":
-            raise ConfigError("--key takes a study of single images; give --pairs with --cases")
+        if flags.pairs:
+            raise ConfigError("--key says whether images are shown in pairs; leave --pairs out")
+        if opened.sides and readers > len(opened.sides):
+            raise ConfigError(
+                f"--auc has {readers} readers, the study of --key {len(opened.sides)}; give one "
+                "AUC for each of its readers"
+            )
         with files.saving(out):
             out.mkdir(parents=True, exist_ok=True)
         return opened

@@ -3,10 +3,11 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rfxray.errors import DataError
+from rfxray.readers import sealing
 from rfxray.readers.answers import SIDES
 
 
@@ -32,7 +33,7 @@ class Key:
     Attributes:
       study: Name of the study.
       modality: `single` or `pairs`.
-      sha256: SHA-256 of the file.
+      sha256: SHA-256 of the opened file.
       cases: Cases by name.
       sides: For pairs: of each reader and item, the side of the synthetic image.
       diagnosis: Images of the phase of diagnosis by name; strata are their findings, 1 or 0.
@@ -46,13 +47,17 @@ class Key:
     diagnosis: Mapping[str, Case] = dataclasses.field(default_factory=dict)
 
 
-def read(path: Path) -> Key:
-    """Reads a key.
+def read(path: Path, passphrase: Callable[[], str] = sealing.ask) -> Key:
+    """Reads a key, sealed or not.
+
+    Args:
+      path: Path of the file.
+      passphrase: Function that is called if the key is sealed.
 
     Raises:
-      DataError: If it is not a key, or lacks what an analysis needs.
+      DataError: If it does not open, is not a key, or lacks what an analysis needs.
     """
-    content = path.read_bytes()
+    content = sealing.opened(path, passphrase)
     try:
         found = json.loads(content)
         cases = {
@@ -67,7 +72,7 @@ def read(path: Path) -> Key:
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path} is not an opened key (JSON with study, modality and cases): {error}"
+            f"{path} is not a key (JSON with study, modality and cases): {error}"
         ) from error
     if modality not in ("single", "pairs"):
         raise DataError(f"{path}: modality must be single or pairs (got {modality!r})")

@@ -13,7 +13,7 @@ from rfxray.outputs import files, page
 from rfxray.readers import power
 from rfxray.readers.equivalence import CHANCE, LEAST_READERS
 from rfxray.readers.power import Planned, Rates
-from rfxray.readers.roe_metz import RoeMetz, components
+from rfxray.readers.roe_metz import RoeMetz
 
 PAGE, NUMBERS = "power.html", "power.json"
 
@@ -27,9 +27,10 @@ class Wanted:
       power: Wanted power.
       area: True AUC that is assumed.
       readers: Numbers of readers to compare.
-      cases: Numbers of cases to compare, half of them synthetic.
+      cases: Numbers of cases to compare: images, half of them synthetic, or pairs.
       model: Variances.
       studies: Studies that are simulated for each design; 0 for the formula only.
+      pairs: Whether two images are shown side by side.
     """
 
     margin: float
@@ -39,6 +40,7 @@ class Wanted:
     cases: tuple[int, ...]
     model: RoeMetz
     studies: int
+    pairs: bool = False
 
     def __post_init__(self):
         for name, value, low, high in (
@@ -53,8 +55,9 @@ class Wanted:
                 f"--readers must be at least {LEAST_READERS}: fewer never show equivalence (got "
                 f"{min(self.readers)})"
             )
-        if bad := [n for n in self.cases if n < 10 or n % 2]:
-            raise ConfigError(f"--cases must be even and at least 10 (got {bad[0]})")
+        if bad := [n for n in self.cases if n < 10 or (n % 2 and not self.pairs)]:
+            kind = "at least 10" if self.pairs else "even and at least 10"
+            raise ConfigError(f"--cases must be {kind} (got {bad[0]})")
         if self.studies < 0:
             raise ConfigError(f"--studies must be at least 0 (got {self.studies})")
 
@@ -91,23 +94,34 @@ def designs(wanted: Wanted, done: Callable[[], None]) -> Iterator[Design]:
     """Every design of the table; `done` is called after each."""
     for readers in wanted.readers:
         for cases in wanted.cases:
-            yield _design(wanted, readers, cases)
+            yield design(wanted, readers, cases)
             done()
 
 
-def _design(wanted: Wanted, readers: int, cases: int) -> Design:
-    half = cases // 2
-    plan = power.planned(
-        components(wanted.model, wanted.area, half, half), readers, cases, wanted.margin
-    )
+def formula(wanted: Wanted, readers: int, cases: int) -> Planned:
+    """Power of one design by formula."""
+    found = power.expected(wanted.model, wanted.area, cases, wanted.pairs)
+    return power.planned(found, readers, cases, wanted.margin, wanted.pairs)
+
+
+def design(wanted: Wanted, readers: int, cases: int) -> Design:
+    """One design."""
+    plan = formula(wanted, readers, cases)
     if not wanted.studies:
         return Design(readers, cases, plan, None, None, None)
-    truth = np.arange(cases) < half
+    truth = np.arange(2 * cases) < cases if wanted.pairs else np.arange(cases) < cases // 2
 
     def run(area: float) -> Rates:
         rng = np.random.default_rng([readers, cases, round(1e6 * area)])
         return power.simulated(
-            wanted.model, area, readers, truth, wanted.margin, wanted.studies, rng
+            wanted.model,
+            area,
+            readers,
+            truth,
+            wanted.margin,
+            wanted.studies,
+            rng,
+            pairs=wanted.pairs,
         )
 
     found = run(wanted.area)
@@ -118,7 +132,9 @@ def _design(wanted: Wanted, readers: int, cases: int) -> Design:
 def smallest(wanted: Wanted) -> dict[int, int | None]:
     """The smallest number of cases for each number of readers; None if there is none."""
     return {
-        readers: power.smallest(wanted.model, wanted.area, readers, wanted.margin, wanted.power)
+        readers: power.smallest(
+            wanted.model, wanted.area, readers, wanted.margin, wanted.power, wanted.pairs
+        )
         for readers in wanted.readers
     }
 
@@ -162,7 +178,8 @@ def sentences(wanted: Wanted, least: dict[int, int | None]) -> list[str]:
     what = f"{test} with power {wanted.power:.0%} at AUC {wanted.area:g}"
     found = []
     for readers, cases in least.items():
-        need = f"{cases} cases" if cases else f"not reached with {power.MOST_CASES:,} cases"
+        unit = "pairs" if wanted.pairs else "cases"
+        need = f"{cases} {unit}" if cases else f"not reached with {power.MOST_CASES:,} {unit}"
         found.append(f"{readers} readers: {need} for {what}, margin ±{wanted.margin:g}")
     return found
 
@@ -186,10 +203,7 @@ def _curves(wanted: Wanted) -> dict:
     for n, readers in enumerate(wanted.readers):
         points = []
         for cases in grid:
-            half = int(cases) // 2
-            expected = components(wanted.model, wanted.area, half, half)
-            plan = power.planned(expected, readers, int(cases), wanted.margin)
-            value = getattr(plan, wanted.goal)
+            value = getattr(formula(wanted, readers, int(cases)), wanted.goal)
             points.append(f"{cases / most * WIDTH:.1f},{(1 - value) * HEIGHT:.1f}")
         curves.append((readers, COLOURS[n % len(COLOURS)], " ".join(points)))
     ticks = [(f"{round(most * share)}", WIDTH * share) for share in (0, 0.25, 0.5, 0.75, 1)]

@@ -8,7 +8,13 @@ from scipy import optimize, stats
 from rfxray.errors import DataError
 from rfxray.readers import auc, equivalence, obuchowski_rockette
 from rfxray.readers.equivalence import ALPHA, CHANCE
-from rfxray.readers.roe_metz import Components, RoeMetz, components, scores
+from rfxray.readers.roe_metz import (
+    Components,
+    RoeMetz,
+    components,
+    pair_components,
+    scores,
+)
 
 # Studies that are simulated at once: 250 of 8 readers and 400 cases are 3 MB an array.
 CHUNK = 250
@@ -58,6 +64,7 @@ def simulated(
     studies: int,
     rng: np.random.Generator,
     scale: Scale | None = None,
+    pairs: bool = False,
 ) -> Rates:
     """Runs whole studies of the Roe–Metz model through the analysis.
 
@@ -70,8 +77,9 @@ def simulated(
       studies: Number of studies.
       rng: Source of randomness.
       scale: Scale of ratings; None keeps scores continuous.
+      pairs: Whether the n-th synthetic image is shown beside the n-th real one.
     """
-    cluster = np.arange(len(truth))
+    cluster = np.arange(truth.sum() if pairs else len(truth))
     synthetic, real = int(truth.sum()), int((~truth).sum())
     sums = np.zeros(6)
     for start in range(0, studies, CHUNK):
@@ -79,11 +87,15 @@ def simulated(
         drawn = scores(model, rng, scale.area if scale else area, readers, truth, count)[0]
         if scale:
             drawn = np.searchsorted(scale.thresholds, drawn)
-        placed = auc.placements(drawn, truth)
-        merit, covariance = auc.area(placed, truth), auc.delong(placed, truth, cluster)
+        if pairs:
+            found = drawn[..., truth] > drawn[..., ~truth]
+            merit, covariance = found.mean(-1), auc.of_proportions(found, cluster)
+        else:
+            placed = auc.placements(drawn, truth)
+            merit, covariance = auc.area(placed, truth), auc.delong(placed, truth, cluster)
         variance = np.diagonal(covariance, axis1=-2, axis2=-1)
         pooled = obuchowski_rockette.reader_mean(merit, covariance)
-        said = equivalence.judge(pooled, merit, variance, synthetic, real, margin)
+        said = equivalence.judge(pooled, merit, variance, synthetic, real, margin, pairs)
         low, high = pooled.interval()
         true = np.mean(area)
         found = (
@@ -114,7 +126,16 @@ class Planned:
     se: float
 
 
-def planned(expected: Components, readers: int, cases: int, margin: float) -> Planned:
+def expected(model: RoeMetz, area: float, cases: int, pairs: bool) -> Components:
+    """Components of a study of this number of images, half of them synthetic, or of pairs."""
+    if pairs:
+        return pair_components(model, area, cases)
+    return components(model, area, cases // 2, cases // 2)
+
+
+def planned(
+    found: Components, readers: int, cases: int, margin: float, pairs: bool = False
+) -> Planned:
     """Power of a design, from its components.
 
     The mean is normal around its true value. MS(R) is a multiple of χ² with J - 1 degrees of
@@ -122,23 +143,25 @@ def planned(expected: Components, readers: int, cases: int, margin: float) -> Pl
     many as there are cases: with few cases it is often below 0, which the analysis replaces by 0.
 
     Args:
-      expected: Components at these numbers of cases.
+      found: Components at these numbers of cases.
       readers: Number of readers, at least 2.
-      cases: Number of cases, real and synthetic.
+      cases: Number of cases: images of both kinds, or pairs.
       margin: Margin of equivalence.
+      pairs: Whether cases are pairs.
     """
+    freedom = cases - (1 if pairs else 2)
     rng = np.random.default_rng(0)  # the same average for the same design
-    spread = expected.spread * rng.chisquare(readers - 1, DRAWS) / (readers - 1)
-    df = cases - 2
-    apart = expected.error - expected.shared
-    together = expected.error + (readers - 1) * expected.shared
-    shared = together * rng.chisquare(df, DRAWS) / df / readers
-    shared -= apart * rng.chisquare(df * (readers - 1), DRAWS) / df / (readers * (readers - 1))
+    spread = found.spread * rng.chisquare(readers - 1, DRAWS) / (readers - 1)
+    apart = found.error - found.shared
+    together = found.error + (readers - 1) * found.shared
+    shared = together * rng.chisquare(freedom, DRAWS) / freedom / readers
+    others = freedom * (readers - 1)
+    shared -= apart * rng.chisquare(others, DRAWS) / others / readers
     between = readers * np.maximum(shared, 0)
     df = (spread + between) ** 2 / (spread**2 / (readers - 1))
     se = np.sqrt((spread + between) / readers)
-    deviation = np.sqrt(expected.variance(readers))
-    offset = expected.area - CHANCE
+    deviation = np.sqrt(found.variance(readers))
+    offset = found.area - CHANCE
 
     def within(half: np.ndarray) -> np.ndarray:
         """Chance that the mean is closer than this to .5."""
@@ -150,7 +173,9 @@ def planned(expected: Components, readers: int, cases: int, margin: float) -> Pl
     return Planned(float(accepts.mean()), float(1 - keeps.mean()), float(deviation))
 
 
-def from_pilot(merit: np.ndarray, covariance: np.ndarray, synthetic: int, real: int) -> RoeMetz:
+def from_pilot(
+    merit: np.ndarray, covariance: np.ndarray, synthetic: int, real: int, pairs: bool = False
+) -> RoeMetz:
     """The Roe–Metz model that has the components of a pilot study.
 
     The share of reader and case is not needed for one showing; it is what remains, halved.
@@ -160,6 +185,7 @@ def from_pilot(merit: np.ndarray, covariance: np.ndarray, synthetic: int, real: 
       covariance: Their covariances over cases, `[readers, readers]`.
       synthetic: Number of synthetic images.
       real: Number of real images.
+      pairs: Whether they were shown in pairs, as many as each number says.
 
     Raises:
       DataError: If the covariances cannot be estimated, or no model has these components.
@@ -175,15 +201,20 @@ def from_pilot(merit: np.ndarray, covariance: np.ndarray, synthetic: int, real: 
     def model(reader: float, case: float) -> RoeMetz:
         return RoeMetz(reader, case, (1 - case) / 2)
 
+    def of(chosen: RoeMetz) -> Components:
+        if pairs:
+            return pair_components(chosen, area, synthetic)
+        return components(chosen, area, synthetic, real)
+
     def reader_gap(reader: float) -> float:
-        return components(model(reader, 0.0), area, synthetic, real).between - between
+        return of(model(reader, 0.0)).between - between
 
     reader = 0.0
     if between > 0 and reader_gap(10) > 0:
         reader = optimize.root_scalar(reader_gap, bracket=(0.0, 10.0)).root
 
     def case_gap(case: float) -> float:
-        found = components(model(reader, case), area, synthetic, real)
+        found = of(model(reader, case))
         return found.shared / found.error - shared / error
 
     if case_gap(0.99) < 0:
@@ -200,8 +231,10 @@ def from_pilot(merit: np.ndarray, covariance: np.ndarray, synthetic: int, real: 
 MOST_CASES = 5000
 
 
-def smallest(model: RoeMetz, area: float, readers: int, margin: float, power: float) -> int | None:
-    """The smallest even number of cases, half synthetic, that reaches a power by formula.
+def smallest(
+    model: RoeMetz, area: float, readers: int, margin: float, power: float, pairs: bool = False
+) -> int | None:
+    """The smallest number of cases that reaches a power by formula.
 
     Args:
       model: Variances.
@@ -210,20 +243,24 @@ def smallest(model: RoeMetz, area: float, readers: int, margin: float, power: fl
       readers: Number of readers.
       margin: Margin of equivalence.
       power: Wanted power.
+      pairs: Whether cases are pairs.
 
     Returns:
-      Number of cases, at least 10; None if `MOST_CASES` do not reach it.
+      Number of cases, at least 10, of single images an even one; None if `MOST_CASES` do not reach
+      it.
     """
+    step = 1 if pairs else 2
 
-    def reached(half: int) -> bool:
-        plan = planned(components(model, area, half, half), readers, 2 * half, margin)
+    def reached(steps: int) -> bool:
+        cases = step * steps
+        plan = planned(expected(model, area, cases, pairs), readers, cases, margin, pairs)
         wanted = plan.equivalence if abs(area - CHANCE) < margin else plan.difference
         return wanted >= power
 
-    low, high = 4, MOST_CASES // 2  # it grows with the number of cases
+    low, high = 8 // step, MOST_CASES // step  # it grows with the number of cases
     if not reached(high):
         return None
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if reached(middle) else (middle, high)
-    return 2 * high
+    return step * high

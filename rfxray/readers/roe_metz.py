@@ -111,6 +111,41 @@ def components(model: RoeMetz, area: float, synthetic: int, real: int) -> Compon
       synthetic: Number of synthetic images.
       real: Number of real images.
     """
+    same_reader, two_readers = _moments(model, area)
+    weights = auc.moment_weights(synthetic, real)
+    return Components(
+        area=area,
+        between=float(same_reader[3] - two_readers[3]),
+        error=float(weights @ same_reader - same_reader[3]),
+        shared=float(weights @ two_readers - two_readers[3]),
+    )
+
+
+def pair_components(model: RoeMetz, area: float, pairs: int) -> Components:
+    """Exact components of the share of pairs in which the synthetic image is found.
+
+    The image with the higher score is taken for synthetic, so the share is the AUC (Green and Swets
+    1966, Signal Detection Theory and Psychophysics), over pairs of images instead of all pairs.
+
+    Args:
+      model: Variances.
+      area: True AUC.
+      pairs: Number of pairs, of different images.
+    """
+    same_reader, two_readers = _moments(model, area)
+    return Components(
+        area=area,
+        between=float(same_reader[3] - two_readers[3]),
+        error=float(same_reader[0] - same_reader[3]) / pairs,
+        shared=float(two_readers[0] - two_readers[3]) / pairs,
+    )
+
+
+def _moments(model: RoeMetz, area: float) -> tuple[np.ndarray, np.ndarray]:
+    """Chance that two comparisons are both right, of one reader and of two, `[4]` each.
+
+    In order: they share both images, the synthetic one, the real one, neither.
+    """
     deviate = float(stats.norm.ppf(area))
     total = 2 + 2 * model.reader
 
@@ -123,11 +158,4 @@ def components(model: RoeMetz, area: float, synthetic: int, real: int) -> Compon
     apart = 2 * model.reader
     same_reader = np.array([area, both(apart + 1), both(apart + 1), both(apart)])
     case = model.case
-    two_readers = np.array([both(2 * case), both(case), both(case), area**2])
-    weights = auc.moment_weights(synthetic, real)
-    return Components(
-        area=area,
-        between=float(same_reader[3] - two_readers[3]),
-        error=float(weights @ same_reader - same_reader[3]),
-        shared=float(weights @ two_readers - two_readers[3]),
-    )
+    return same_reader, np.array([both(2 * case), both(case), both(case), area**2])

@@ -97,10 +97,17 @@ def answer(key: Key, simulated: Simulated) -> dict[str, list[Answer]]:
         first = rng.permutation(count)
         again = rng.permutation(first[: round(simulated.repeats * count)])
         order = [(k, 0) for k in first] + [(k, 1) for k in again]
+        # Of pairs the key says at which places the study asks; its page may have fewer repeats
+        places = sorted(map(int, key.sides[name])) if pairs else range(1, len(order) + 1)
         rows = [_row(key, name, None, "key_sha256", key.sha256, phase="about")]
         rows.append(_row(key, name, None, "experience_years", str(2 + 3 * j), phase="about"))
-        for item, (k, repeat) in enumerate(order, 1):
-            lost = simulated.fatigue * item / len(order) * float(simulated.model.separation(area))
+        for item, (k, repeat) in zip(places, order, strict=False):
+            lost = (
+                simulated.fatigue
+                * (item - places[0])
+                / len(order)
+                * float(simulated.model.separation(area))
+            )
             seconds = round(float(SECONDS * np.exp(0.4 * rng.standard_normal())), 1)
             row = {"repeat": repeat, "seconds": seconds}
             if pairs:

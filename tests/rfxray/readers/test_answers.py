@@ -123,9 +123,9 @@ def test_key_that_was_changed_after_the_reading_is_refused(simulated):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("[]", "is not an opened key"),
-        ("{", "is not an opened key"),
-        ('{"study": "s", "modality": "single"}', "is not an opened key"),
+        ("[]", "is not a key"),
+        ("{", "is not a key"),
+        ('{"study": "s", "modality": "single"}', "is not a key"),
         ('{"study": "s", "modality": "video", "cases": {}}', "modality must be single or pairs"),
         ('{"study": "s", "modality": "single", "cases": {"a": {}}}', "truth of case a"),
         ('{"study": "s", "modality": "single", "cases": {"a": {"truth": 2}}}', "must be 0 or 1"),

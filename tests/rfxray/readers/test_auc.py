@@ -6,7 +6,7 @@ import pytest
 from rfxray.readers import auc
 from rfxray.readers.obuchowski_rockette import mean_covariance
 from rfxray.readers.one_shot import one_shot
-from rfxray.readers.roe_metz import RoeMetz, components, scores
+from rfxray.readers.roe_metz import RoeMetz, components, pair_components, scores
 
 TRUTH = np.arange(30) % 3 == 0
 SINGLE = np.arange(30)
@@ -96,6 +96,24 @@ def test_variance_of_the_mean_is_the_one_of_the_model():
     assert abs(means.mean() - 0.6) < 4 * means.std() / 8000**0.5
     # The relative error of a variance of 8,000 is 1.6%.
     assert means.var() == pytest.approx(expected.variance(4), rel=0.06)
+
+
+def test_components_of_pairs_are_those_of_simulated_pairs():
+    model, truth = RoeMetz(0.1, 0.4, 0.2), np.arange(24) < 12
+    drawn = scores(model, np.random.default_rng(5), 0.65, 3, truth, studies=8000)[0]
+    right = drawn[..., truth] > drawn[..., ~truth]
+    merit = right.mean(-1)
+    expected = pair_components(model, 0.65, 12)
+    assert abs(merit.mean() - 0.65) < 4 * merit.mean(1).std() / 8000**0.5
+    assert merit.mean(1).var() == pytest.approx(expected.variance(3), rel=0.06)
+    covariance = auc.of_proportions(right, np.arange(12))
+    variance = np.trace(covariance, axis1=1, axis2=2) / 3
+    assert variance.mean() == pytest.approx(expected.error, rel=0.02)
+    shared = mean_covariance(covariance)
+    # Readers who were always right have no covariance; the rest are nearly all
+    assert abs(np.nanmean(shared) - expected.shared) < 0.02 * expected.error
+    spread = merit.var(1, ddof=1)
+    assert abs(spread.mean() - expected.spread) < 4 * spread.std() / 8000**0.5
 
 
 def test_one_shot_variance_is_that_of_unbiased_covariances(rated):

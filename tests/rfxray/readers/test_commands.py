@@ -71,6 +71,44 @@ def test_simulation_of_a_designed_study_answers_its_cases(tmp_path):
     assert verdict["main"]["mean"] > 0.75
 
 
+def test_simulation_of_designed_pairs_answers_at_the_places_of_the_key(tmp_path, refusal):
+    """The study was designed with four items of training and fewer repeats than are simulated."""
+    from tests.rfxray.readers.test_design import made
+
+    key, out = tmp_path / "key.json", tmp_path / "out"
+    key.write_bytes(made(modality="pairs", cases=40, training=0, size=32, match=()).key)
+    content = json.loads(key.read_text())
+    shifted = {r: {str(int(k) + 4): v for k, v in s.items()} for r, s in content["sides"].items()}
+    key.write_text(json.dumps(content | {"sides": shifted}))
+    RUN["simulate"](
+        ["--auc", "0.95,0.95", "--key", str(key), "--repeats", "1", "--out", str(tmp_path / "s")]
+    )
+    answers = sorted(map(str, (tmp_path / "s").glob("answers-*.csv")))
+    RUN["analyse"]([*answers, "--key", str(key), "--out", str(out)])
+    found = json.loads((out / "results.json").read_text())
+    assert all(row["auc"] > 0.8 and row["answered"] == 40 for row in found["readers"])
+    assert found["left_out"] == {"repeats, which are for agreement only": 16}
+    code, line = refusal(
+        RUN["simulate"], ["--auc", ".5,.5,.5", "--key", key, "--out", tmp_path / "t"]
+    )
+    assert code == 78
+    assert "--auc has 3 readers, the study of --key 2" in line
+
+
+def test_pairs_are_planned_from_a_pilot_of_pairs(tmp_path, capsys):
+    study, out = tmp_path / "study", tmp_path / "out"
+    model = ["--case-share", "0.5", "--reader-variance", "0.2", "--pairs"]
+    auc = ",".join(["0.7"] * 12)
+    RUN["simulate"](["--auc", auc, "--cases", "400", "--out", str(study), *model])
+    answers = map(str, study.glob("answers-*.csv"))
+    pilot = ["--pilot", *answers, "--key", str(study / "key.json"), "--studies", "20"]
+    RUN["power"]([*pilot, "--pairs", "--readers", "5", "--cases", "101", "--out", str(out)])
+    model = json.loads((out / "power.json").read_text())["wanted"]["model"]
+    assert 0.05 < model["reader"] < 0.4
+    assert 0.3 < model["case"] < 0.7
+    assert "| 5 × 101 |" in capsys.readouterr().out
+
+
 def test_bias_and_fatigue_of_simulated_readers_show(tmp_path):
     study, out = tmp_path / "study", tmp_path / "out"
     tired = ["--fatigue", "1", "--bias", "0.8", "--seed", "1"]

@@ -6,7 +6,7 @@ from scipy import stats
 
 from rfxray.readers import equivalence, power
 from rfxray.readers.obuchowski_rockette import Pooled, fixed_cases, fixed_readers, reader_mean
-from rfxray.readers.roe_metz import RoeMetz, components
+from rfxray.readers.roe_metz import RoeMetz, components, pair_components
 
 
 @pytest.mark.parametrize("mean", [0.41, 0.48, 0.5, 0.53, 0.56])
@@ -119,20 +119,21 @@ def test_studies_with_a_discriminating_minority_are_not_called_equivalent():
 
 
 @pytest.mark.parametrize(
-    ("readers", "cases", "margin"), [(3, 50, 0.1), (5, 100, 0.1), (8, 100, 0.1)]
+    ("readers", "cases", "margin", "pairs"),
+    [(3, 50, 0.1, False), (5, 100, 0.1, False), (8, 100, 0.1, False), (5, 101, 0.1, True)],
 )
-def test_sizes_coverage_and_power_are_those_of_the_planner(readers, cases, margin):
-    model, truth, studies = RoeMetz(), np.arange(cases) < cases // 2, 1500
+def test_sizes_coverage_and_power_are_those_of_the_planner(readers, cases, margin, pairs):
+    model, studies = RoeMetz(), 1500
+    truth = np.arange(2 * cases) < cases if pairs else np.arange(cases) < cases // 2
     error = 3.5 * (0.25 / studies) ** 0.5
 
     def plan(area):
-        return power.planned(
-            components(model, area, cases // 2, cases // 2), readers, cases, margin
-        )
+        found = power.expected(model, area, cases, pairs)
+        return power.planned(found, readers, cases, margin, pairs)
 
     for area in (0.5, 0.5 + margin):
         rng = np.random.default_rng(readers)
-        found = power.simulated(model, area, readers, truth, margin, studies, rng)
+        found = power.simulated(model, area, readers, truth, margin, studies, rng, pairs=pairs)
         assert found.tost == pytest.approx(plan(area).equivalence, abs=error)
         assert found.difference == pytest.approx(plan(area).difference, abs=error)
         assert found.equivalent <= found.tost
@@ -162,13 +163,24 @@ def test_smallest_design_reaches_the_power_and_the_next_smaller_does_not():
     assert power.smallest(RoeMetz(0.5, 0.1, 0.1), 0.5, 3, 0.05, 0.8) is None
 
 
+def test_smallest_number_of_pairs_reaches_the_power():
+    pairs = power.smallest(RoeMetz(), 0.5, 5, 0.1, 0.8, pairs=True)
+
+    def at(count):
+        return power.planned(pair_components(RoeMetz(), 0.5, count), 5, count, 0.1, True)
+
+    assert at(pairs).equivalence >= 0.8
+    assert at(pairs - 1).equivalence < 0.8
+
+
+@pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("model", [RoeMetz(0.0055, 0.15, 0.425), RoeMetz(0.05, 0.4, 0.3)])
-def test_pilot_gives_back_the_model(model):
-    expected = components(model, 0.7, 60, 40)
+def test_pilot_gives_back_the_model(model, pairs):
+    expected = pair_components(model, 0.7, 60) if pairs else components(model, 0.7, 60, 40)
     covariance = np.full((6, 6), expected.shared) + np.eye(6) * (expected.error - expected.shared)
     merit = np.array([1.0, -1, 1, -1, 1, -1])
     merit = 0.7 + merit * (expected.spread * 5 / 6) ** 0.5
-    found = power.from_pilot(merit, covariance, 60, 40)
+    found = power.from_pilot(merit, covariance, 60, 60 if pairs else 40, pairs)
     assert found.reader == pytest.approx(model.reader, rel=1e-4)
     assert found.case == pytest.approx(model.case, rel=1e-4)
 
