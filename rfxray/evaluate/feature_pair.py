@@ -48,17 +48,36 @@ def patients(
     Raises:
       DataError: if the names are not as many as the rows.
     """
-    names: list = []
-    for side, count, given in (("real", n_real, real), ("synthetic", n_synthetic, synthetic)):
+    codes, count = number(("real", n_real, real), ("synthetic", n_synthetic, synthetic))
+    return Patients(codes[0], codes[1], count)
+
+
+def number(
+    *sets: tuple[str, int, Sequence | np.ndarray | None],
+) -> tuple[list[np.ndarray], int]:
+    """Numbers the patients of several sets in one numbering.
+
+    Args:
+      sets: Name of a set, number of its rows, patient of each row or None, for each set.
+
+    Returns:
+      The patient of each row, `[rows] int64` for each set, and the number of patients.
+
+    Raises:
+      DataError: if the names are not as many as the rows.
+    """
+    names: list[list] = []
+    for what, count, given in sets:
         if given is None:
-            names.append([(side, row) for row in range(count)])
+            names.append([(what, row) for row in range(count)])
         elif len(given) != count:
-            raise DataError(f"{len(given)} patients for {count} {side} rows; give one for each row")
+            raise DataError(f"{len(given)} patients for {count} {what} rows; give one for each row")
         else:
             names.append([str(name) for name in given])
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(names[0] + names[1]))}
-    codes = [np.array([numbers[name] for name in side], dtype=np.int64) for side in names]
-    return Patients(codes[0], codes[1], len(numbers))
+    numbers = {
+        name: i for i, name in enumerate(dict.fromkeys(name for side in names for name in side))
+    }
+    return [np.array([numbers[name] for name in side], np.int64) for side in names], len(numbers)
 
 
 def check(features: np.ndarray, what: str) -> None:

@@ -75,6 +75,12 @@ def moments(features: np.ndarray, what: str = "the") -> Moments:
     return merged(_of(features[start : start + rows]) for start in range(0, len(features), rows))
 
 
+def moments_of(features: np.ndarray, rows: np.ndarray) -> Moments:
+    """Moments of some rows of features that were checked, `rows` `[k] int`."""
+    step = feature_pair.ROWS
+    return merged(_of(features[rows[i : i + step]]) for i in range(0, len(rows), step))
+
+
 def merged(parts: Iterable[Moments]) -> Moments:
     """Moments of all parts together.
 
@@ -109,7 +115,7 @@ def distance(real: Moments, synthetic: Moments) -> float:
             f"FD in {width} dimensions needs {_PER_WIDTH * width} images of each set (got "
             f"{least}); use FD64 (from {bases.LEAST} images on) or KID"
         )
-    return of_moments(real.mean, real.covariance, synthetic.mean, synthetic.covariance)
+    return of_moments(real, synthetic)
 
 
 def principal(real: Moments, synthetic: Moments, basis: bases.Basis) -> float:
@@ -125,14 +131,21 @@ def principal(real: Moments, synthetic: Moments, basis: bases.Basis) -> float:
         raise DataError(
             f"{basis.name} needs {bases.LEAST} images of each set (got {least}); use KID"
         )
-    sides = []
-    for side in (real, synthetic):
-        mean = (side.mean - basis.mean) @ basis.components
-        sides += [mean, basis.components.T @ side.covariance @ basis.components]
-    return of_moments(*sides)
+    return of_moments(*(_projected(side, basis) for side in (real, synthetic)))
 
 
-def of_moments(
+def _projected(side: Moments, basis: bases.Basis) -> Moments:
+    scatter = basis.components.T @ side.scatter @ basis.components
+    return Moments(side.count, (side.mean - basis.mean) @ basis.components, scatter)
+
+
+def of_moments(real: Moments, synthetic: Moments) -> float:
+    """Fréchet distance of two sets of at least 2 rows, however few they are."""
+    covariances = real.covariance, synthetic.covariance
+    return of_gaussians(real.mean, covariances[0], synthetic.mean, covariances[1])
+
+
+def of_gaussians(
     mean_1: np.ndarray, covariance_1: np.ndarray, mean_2: np.ndarray, covariance_2: np.ndarray
 ) -> float:
     """Fréchet distance of two Gaussians: means `[width]`, covariances `[width, width]`, float64."""

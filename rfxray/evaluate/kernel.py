@@ -29,3 +29,24 @@ def distance(real: np.ndarray, synthetic: np.ndarray, patients: Patients) -> Fig
       DataError: for features that are not finite or of different widths.
     """
     return two_sample.distance(NAME, polynomial, real, synthetic, patients)
+
+
+def difference(
+    real: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    codes: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> Figure:
+    """KID of a first model less that of a second, negative if the first is nearer.
+
+    Args:
+      real: Real features, `[n, width] float32 or float64`.
+      first: Features of the samples of the first model, `[m, width]`.
+      second: Features of the samples of the second model, `[l, width]`.
+      codes: Cluster of each row in one numbering, from `feature_pair.number`: the patient of a
+        real row, the request of a sample.
+
+    Raises:
+      DataError: for features that are not finite or of different widths.
+    """
+    return two_sample.difference("KID difference", polynomial, real, first, second, codes)

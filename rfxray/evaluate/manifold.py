@@ -12,7 +12,9 @@ import dataclasses
 import numpy as np
 
 from rfxray.errors import DataError
-from rfxray.evaluate.feature_pair import check_pair
+from rfxray.evaluate import intervals
+from rfxray.evaluate.feature_pair import Patients, check_pair
+from rfxray.evaluate.figure import Figure, not_estimable
 
 NEIGHBOURS = 5
 BLOCK = 2000  # rows: a block of distances has 32 MB
@@ -86,6 +88,58 @@ def manifold(real: np.ndarray, synthetic: np.ndarray, neighbours: int = NEIGHBOU
             covered[rows] |= within.any(1)
             reached[rows] |= (squares < synthetic_radii[columns]).any(1)
     return Manifold(balls > 0, balls, reached, covered, neighbours)
+
+
+def figures(real: np.ndarray, synthetic: np.ndarray, of: Patients) -> list[Figure]:
+    """Precision, recall, density and coverage with 95% intervals.
+
+    The rows vary, in clusters of patients, and the balls are taken as they are: the spread of the
+    set that makes the balls is not in the intervals.
+
+    Args:
+      real: Real features, `[n, width] float32 or float64`.
+      synthetic: Synthetic features, `[m, width]`.
+      of: Patient of each row.
+
+    Raises:
+      DataError: for features that are not finite or of different widths.
+    """
+    check_pair(real, synthetic)
+    n, m = len(real), len(synthetic)
+    try:
+        found = manifold(real, synthetic)
+    except DataError as error:
+        names = ("precision", "recall", "density", "coverage")
+        return [not_estimable(name, n, m, error) for name in names]
+    variance, clusters = intervals.cluster_variance(found.balls / found.neighbours, of.synthetic)
+    return [
+        intervals.proportion("precision", found.inside, of.synthetic, n, m),
+        intervals.proportion("recall", found.reached, of.real, n, m),
+        intervals.student("density", found.density, variance, clusters, n, m),
+        intervals.proportion("coverage", found.covered, of.real, n, m),
+    ]
+
+
+def authenticity(training: np.ndarray, synthetic: np.ndarray, of: Patients) -> Figure:
+    """AuthPct, percent, with the 95% interval of a share of the synthetic rows.
+
+    Args:
+      training: Features of the training images, `[n, width] float32 or float64`.
+      synthetic: Synthetic features, `[m, width]`.
+      of: Patient of each row.
+
+    Raises:
+      DataError: for features that are not finite or of different widths.
+    """
+    check_pair(training, synthetic)
+    n, m = len(training), len(synthetic)
+    try:
+        hits = authentic(training, synthetic)
+    except DataError as error:
+        return not_estimable("AuthPct", n, m, error)
+    share = intervals.proportion("AuthPct", hits, of.synthetic, n, m)
+    scaled = [None if x is None else 100 * x for x in (share.value, share.low, share.high)]
+    return Figure("AuthPct", scaled[0], scaled[1], scaled[2], n, m, share.reason)
 
 
 def authentic(training: np.ndarray, synthetic: np.ndarray) -> np.ndarray:

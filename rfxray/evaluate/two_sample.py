@@ -15,16 +15,15 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from scipy import stats
 
 from rfxray.errors import DataError
+from rfxray.evaluate import intervals
 from rfxray.evaluate.feature_pair import Patients, check_pair
 from rfxray.evaluate.figure import Figure, not_estimable
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 BLOCK = 2000  # rows: a block of pairs in float64 has 32 MB
-LEAST = 10  # patients of each set, below which a variance between patients says little
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +132,7 @@ def _second_order(sums: _Sums, left: Side, right: Side) -> float:
     c, e = left.patients, right.patients
     if same:
         squares -= 4 * float((a * n) @ (a * n))
-        squares *= 2 * (c - 1) / (c - 3)  # a pair stands twice; freedom of the centring
+        squares *= 2 * (c - 1) / max(c - 3, 1)  # a pair stands twice; freedom of the centring
     else:
         squares *= c * e / ((c - 1) * (e - 1))
     return max(squares, 0.0) / sums.pairs**2
@@ -189,23 +188,51 @@ def distance(
     parts.append((_sums(kernel, x, y, count), x, y, -2))
     value = sum(weight * sums.mean for sums, _, _, weight in parts)
     least = min(x.patients, y.patients)
-    if least < LEAST:
-        why = f"an interval needs {LEAST} patients or samples of each set (got {least})"
-        return Figure(name, value, None, None, n, m, why)
     without = sum(weight * _without(sums, a, b) for sums, a, b, weight in parts)
     variance = _jackknife(np.asarray(without), [x, y])
     if not patients.shared:
         second = sum(weight**2 * _second_order(sums, a, b) for sums, a, b, weight in parts)
         variance = max(variance - 2 * second, 0.0) + second
-    return with_interval(name, value, variance, least, n, m)
+    return intervals.student(name, value, variance, least, n, m)
 
 
-def with_interval(
-    name: str, value: float, variance: float, clusters: int, n_real: int, n_synthetic: int
+def difference(
+    name: str,
+    kernel: Kernel,
+    real: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    codes: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> Figure:
-    """A figure with the 95% interval of Student's t for a variance between clusters."""
-    half = float(stats.t.ppf(0.975, clusters - 1) * np.sqrt(variance))
-    if not value - half < value + half:
-        why = "the images do not differ from each other, so their spread is unknown"
-        return Figure(name, value, None, None, n_real, n_synthetic, why)
-    return Figure(name, value, value - half, value + half, n_real, n_synthetic)
+    """Distance of a first set of samples less that of a second, to one real set, paired.
+
+    The real set is the same, so its spread mostly cancels, and its own term wholly. Samples of one
+    request have one cluster, and their spread cancels too. The interval is that of the jackknife: a
+    little wide if all three distributions are the same.
+
+    Args:
+      name: Name of the figure.
+      kernel: Function of blocks `[a, width]` and `[b, width]` float64 to `[a, b]` float64.
+      real: Real features, `[n, width] float32 or float64`.
+      first: Features of the first samples, `[m, width]`.
+      second: Features of the second samples, `[l, width]`.
+      codes: Cluster of each row of the three sets in one numbering (`feature_pair.number`).
+
+    Raises:
+      DataError: for features that are not finite or of different widths.
+    """
+    check_pair(real, first)
+    check_pair(real, second)
+    n, m = len(real), min(len(first), len(second))
+    count = 1 + max(int(of.max()) for of in codes)
+    sides = [Side(*side, count) for side in zip((real, first, second), codes, strict=True)]
+    least = min(side.patients for side in sides)
+    if least < 2:
+        return not_estimable(name, n, m, "a set has a single patient; give at least 2")
+    x, y, z = sides
+    value, without = 0.0, np.zeros(count)
+    for a, b, weight in ((y, y, 1), (z, z, -1), (x, y, -2), (x, z, 2)):
+        sums = _sums(kernel, a, b, count)
+        value += weight * sums.mean
+        without += weight * _without(sums, a, b)
+    return intervals.student(name, value, _jackknife(without, sides), least, n, m)

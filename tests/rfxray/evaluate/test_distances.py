@@ -66,7 +66,7 @@ def test_moments_of_parts_merge_to_those_of_all(sets, cut):
 
 def test_frechet_distance_of_gaussians_is_analytic():
     # Diagonal covariances: |Δμ|² + Σ(σ₁ − σ₂)².
-    found = frechet.of_moments(
+    found = frechet.of_gaussians(
         np.array([1.0, 0]), np.diag([4.0, 1]), np.zeros(2), np.diag([1.0, 9])
     )
     assert found == pytest.approx(1 + (2 - 1) ** 2 + (1 - 3) ** 2, rel=1e-12)

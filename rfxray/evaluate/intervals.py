@@ -1,0 +1,183 @@
+"""Intervals that know of patients, floors between halves of the reals, and curves over N.
+
+Nothing here resamples with replacement: a row that is drawn twice is its own neighbour, and makes
+every distance of covariances larger (benchmarks/RESULTS.md has the coverage of a bootstrap).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import stats
+
+from rfxray.errors import DataError
+from rfxray.evaluate.feature_pair import Patients, patients
+from rfxray.evaluate.figure import Figure, not_estimable
+
+LEAST = 10  # patients, below which a spread between patients says little
+_LEAST_OF_CURVE = 50  # rows, from which on a figure is shown at all
+SPLITS = 20  # of a floor: the deviation of splits is known to a sixth
+
+Measure = Callable[[np.ndarray, np.ndarray, Patients], Figure]
+
+
+def cluster_variance(values: np.ndarray, clusters: np.ndarray) -> tuple[float, int]:
+    """Variance of the mean of rows that are correlated within clusters.
+
+    Args:
+      values: One value for each row, `[n]`.
+      clusters: Cluster of each row, `[n] int`.
+
+    Returns:
+      The variance of the mean, and the number of clusters.
+    """
+    codes = np.unique(clusters, return_inverse=True)[1]
+    sums = np.bincount(codes, values - values.mean())
+    count = len(sums)
+    return float(sums @ sums) * count / max(count - 1, 1) / len(values) ** 2, count
+
+
+def student(
+    name: str, value: float, variance: float, clusters: int, n_real: int, n_synthetic: int
+) -> Figure:
+    """A figure with the 95% interval of Student's t for a variance between clusters.
+
+    Args:
+      name: Name of the measure.
+      value: Estimate.
+      variance: Estimate of its variance.
+      clusters: Number of clusters behind that estimate.
+      n_real: Number of real rows.
+      n_synthetic: Number of synthetic rows.
+    """
+    if clusters < LEAST:
+        why = f"an interval needs {LEAST} patients or samples of each set (got {clusters})"
+        return Figure(name, value, None, None, n_real, n_synthetic, why)
+    half = float(stats.t.ppf(0.975, clusters - 1) * np.sqrt(variance))
+    if not value - half < value + half:
+        why = "the images do not differ from each other, so their spread is unknown"
+        return Figure(name, value, None, None, n_real, n_synthetic, why)
+    return Figure(name, value, value - half, value + half, n_real, n_synthetic)
+
+
+def proportion(
+    name: str, hits: np.ndarray, clusters: np.ndarray, n_real: int, n_synthetic: int
+) -> Figure:
+    """A share of rows with its 95% interval of Wilson (1927), which has a width at 0 and 1 too.
+
+    The number of rows is the one that independent rows with this spread between clusters would have
+    (Kish 1965); at exactly 0 or 1, where no spread shows, the number of clusters.
+
+    Args:
+      name: Name of the measure.
+      hits: Whether a row counts, `[n] bool`.
+      clusters: Patient of each row, `[n] int`.
+      n_real: Number of real rows.
+      n_synthetic: Number of synthetic rows.
+    """
+    share = float(hits.mean())
+    variance, count = cluster_variance(hits.astype(float), clusters)
+    if count < LEAST:
+        why = f"an interval needs {LEAST} patients or samples (got {count})"
+        return Figure(name, share, None, None, n_real, n_synthetic, why)
+    effective = share * (1 - share) / variance if variance > 0 else count
+    effective = min(effective, len(hits))
+    quantile = float(stats.t.ppf(0.975, count - 1))
+    ratio = quantile**2 / effective
+    middle = (share + ratio / 2) / (1 + ratio)
+    half = np.sqrt(share * (1 - share) * ratio + ratio**2 / 4) / (1 + ratio)
+    low, high = float(max(middle - half, 0)), float(min(middle + half, 1))
+    return Figure(name, share, low, high, n_real, n_synthetic)
+
+
+def halves(codes: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of two sets of different patients, drawn at random.
+
+    Args:
+      codes: Patient of each row, `[n] int`.
+      size: Number of rows of each set.
+      seed: Seed of the split.
+
+    Raises:
+      DataError: if no half has so many rows.
+    """
+    order = patient_order(codes, seed)
+    ends = np.flatnonzero(np.diff(codes[order])) + 1
+    cut = ends[np.abs(ends - len(order) / 2).argmin()] if len(ends) else 0
+    left, right = order[:cut], order[cut:]
+    if min(len(left), len(right)) < size:
+        raise DataError(
+            f"a floor of {size} images needs two halves of different patients with so many each "
+            f"(got {len(left)} and {len(right)}); ask for fewer"
+        )
+    return left[:size], right[:size]
+
+
+def patient_order(codes: np.ndarray, seed: int) -> np.ndarray:
+    """Rows in a random order of the patients, the rows of each together: `[n] int`."""
+    names, which = np.unique(codes, return_inverse=True)
+    return np.argsort(np.random.default_rng(seed).permutation(len(names))[which], kind="stable")
+
+
+def floor(
+    measure: Measure,
+    real: np.ndarray,
+    codes: np.ndarray,
+    size: int,
+    splits: int = SPLITS,
+    seed: int = 0,
+) -> Figure:
+    """A distance between halves of the reals: what a perfect model would get at this N.
+
+    Args:
+      measure: Distance, such as `kernel.distance`.
+      real: Real features, `[n, width] float32 or float64`.
+      codes: Patient of each row, `[n] int`.
+      size: Number of rows of each half.
+      splits: Number of random splits by patient.
+      seed: Seed of the first split; the next ones follow.
+
+    Returns:
+      The mean over the splits, and the range in which 95% of such splits lie.
+    """
+    found = []
+    for split in range(splits):
+        try:
+            left, right = halves(codes, size, seed + split)
+        except DataError as error:
+            return not_estimable("floor", size, size, error)
+        of = patients(size, size, codes[left], codes[right])
+        found.append(measure(real[left], real[right], of))
+        if found[-1].value is None:
+            return found[-1]
+    name, values = found[0].name, np.array([figure.value for figure in found])
+    mean, spread = float(values.mean()), float(values.std(ddof=1))
+    half = float(stats.t.ppf(0.975, splits - 1)) * spread
+    if not mean - half < mean + half:
+        why = "all splits have the same value"
+        return Figure(name, mean, None, None, size, size, why)
+    return Figure(name, mean, mean - half, mean + half, size, size)
+
+
+def curve(
+    measure: Measure, real: np.ndarray, synthetic: np.ndarray, of: Patients, seed: int = 0
+) -> list[Figure]:
+    """A distance at falling N: all rows, a half, a quarter, … of both sets, by whole patients.
+
+    A distance without bias stays where it is while its interval grows.
+
+    Args:
+      measure: Distance, such as `kernel.distance`.
+      real: Real features, `[n, width] float32 or float64`.
+      synthetic: Synthetic features, `[m, width]`.
+      of: Patient of each row.
+      seed: Seed of the order of the patients.
+    """
+    orders = [patient_order(codes, seed) for codes in (of.real, of.synthetic)]
+    figures, part = [], 1
+    while min(len(real), len(synthetic)) // part >= _LEAST_OF_CURVE:
+        x, y = (order[: len(order) // part] for order in orders)
+        figures.append(
+            measure(real[x], synthetic[y], Patients(of.real[x], of.synthetic[y], of.count))
+        )
+        part *= 2
+    return figures
