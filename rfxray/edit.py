@@ -3,7 +3,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,6 +23,7 @@ from rfxray.sampling import distance, edit_flags, edit_folder, editing, edits, s
 from rfxray.sampling.edit_flags import STRIPS, Change, EditRequest
 from rfxray.sampling.editing import EditSettings
 from rfxray.sampling.interventions import before_and_after
+from rfxray.sampling.model_flags import described, is_run
 from rfxray.sampling.pretrained import Model, load
 from rfxray.sampling.radiographs import Given, carried_back, read_mask, read_square
 
@@ -53,13 +53,14 @@ def run(request: EditRequest) -> None:
     causes = fitted(request) if request.propagate else None
     plan = plan_of(request, causes)
     step = request.step
-    if step is None:
+    if step is None and is_run(request.checkpoint):
         step = edit_folder.begun_step(out, plan)
     model = load(request.checkpoint, request.ema, step, allow_kinds=request.allow_kinds)
     plan |= samples.by_content(model.source)
     edit_folder.refuse_other(out, plan)
     if count == 1:  # bad input is refused before a folder is made; of a list, when its turn comes
         check(model, request, request.changes[0])
+    print(f"rfxray.edit: {described(model.source)}")
     print(
         f"rfxray.edit: {count} radiograph{'s' if count > 1 else ''} at {model.size}², "
         f"{settings.method}, {settings.guide}"
@@ -178,9 +179,7 @@ def warn_if_far(model: Model, given: Given) -> dict[str, float | None]:
     loss = jax.jit(distance.losses(model.velocity))(model.params, given.image[None, ..., None])
     found = {
         "flow_loss": round(float(loss[0]), 5),
-        "flow_loss_limit": distance.limit(
-            Path(str(model.source["checkpoint"])), int(str(model.source["step"]))
-        ),
+        "flow_loss_limit": model.flow_loss_limit,
     }
     if found["flow_loss_limit"] is None:
         print(

@@ -14,6 +14,7 @@ from rfxray.outputs.files import saving
 from rfxray.runtime import distributed, refusal
 from rfxray.sampling import samples, stream
 from rfxray.sampling.flags import parser, request_of
+from rfxray.sampling.model_flags import described, is_run
 from rfxray.sampling.pretrained import Model, load
 from rfxray.sampling.sample_request import SampleRequest
 from rfxray.sampling.sampler import Batches
@@ -29,15 +30,15 @@ def run(request: SampleRequest) -> None:
     out, settings = request.out, request.settings
     samples.refuse_folder(out)
     trained_on = open_dataset(request.nearest) if request.nearest is not None else None
-    # Without --step the checkpoint is that which the folder was begun with, if it was: the training
-    # run may have continued since.
-    step = stream.begun_step(out) if request.step is None else request.step
+    step = request.step
+    if step is None and is_run(request.checkpoint):
+        # The checkpoint that the folder was begun with: the training run may have continued since.
+        step = stream.begun_step(out)
     model = load(request.checkpoint, request.ema, step, request.weak, request.allow_kinds)
     if trained_on is not None:
         memorisation.check(trained_on, model.size)
     first = distributed.place()[0] == 0
-    source = model.source
-    print(f"rfxray.sample: {source['checkpoint']} at step {source['step']}, EMA {source['ema']}")
+    print(f"rfxray.sample: {described(model.source)}")
     count = request.plan.n
     if request.compile_only:
         began = time.monotonic()

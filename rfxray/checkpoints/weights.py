@@ -2,10 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from rfxray.checkpoints.store import Store
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from rfxray.arrays import AnyArray
+from rfxray.checkpoints.store import Store, fingerprint
 from rfxray.errors import ConfigError, DataError
 
 
@@ -38,12 +44,37 @@ def digest(meta: Mapping, item: str) -> str:
       meta: Meta of the step, from `Store.meta`.
       item: Name of the item, such as `ema_0.050`; it is not part of the digest.
     """
-    arrays = [
+    return _digest(
         (name.removeprefix(item), meta["dtypes"][name], meta["fingerprints"][name])
-        for name in sorted(meta["dtypes"])
+        for name in meta["dtypes"]
         if name.split("/")[0] == item
-    ]
-    return hashlib.sha256(json.dumps(arrays).encode()).hexdigest()
+    )
+
+
+def digest_of(params: PyTree[AnyArray], rounded_to: str = "float32") -> str:
+    """The `digest` of arrays in memory.
+
+    Args:
+      params: Parameters by part, float32.
+      rounded_to: Dtype that each array is rounded to first, one at a time.
+    """
+
+    def one(leaf: AnyArray) -> int:
+        if rounded_to != "float32":
+            # In NumPy: a compiler may leave out a conversion there and back.
+            leaf = np.asarray(leaf).astype(rounded_to).astype(np.float32)
+        return int(fingerprint(leaf))
+
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    return _digest(
+        (f"/{jax.tree_util.keystr(path, simple=True, separator='/')}", str(leaf.dtype), one(leaf))
+        for path, leaf in leaves
+    )
+
+
+def _digest(arrays: Iterable[tuple[str, str, int]]) -> str:
+    """sha256 of the name, dtype and fingerprint of arrays, hex."""
+    return hashlib.sha256(json.dumps(sorted(arrays)).encode()).hexdigest()
 
 
 def ema_item(name: str) -> str:
@@ -59,15 +90,28 @@ def read_config(workdir: Path) -> dict:
     """
     file = workdir / "config.json"
     if not file.is_file():
-        raise DataError(f"{workdir} is not a workdir of rfxray.train (no config.json)")
+        raise DataError(
+            f"{workdir} is not a workdir of rfxray.train, nor a folder of rfxray export (no "
+            "config.json)"
+        )
     try:
         return json.loads(file.read_text())
     except ValueError as error:
         raise DataError(f"{file} is not valid JSON: {error}") from error
 
 
-def restore_ema(workdir: Path, abstract: dict, name: str, step: int | None = None):
-    """The averaged parts of one EMA profile: (params by part, step, `digest` of the params).
+class Restored(NamedTuple):
+    """One EMA profile of a run: parameters by part, step, `digest` of the parameters, and the
+    fingerprint of the training data."""
+
+    params: Mapping[str, PyTree[jax.Array]]
+    step: int
+    digest: str
+    data_fingerprint: str
+
+
+def restore_ema(workdir: Path, abstract: Mapping, name: str, step: int | None = None) -> Restored:
+    """The averaged parts of one EMA profile.
 
     Args:
       workdir: Folder of the run.
@@ -102,7 +146,7 @@ def restore_ema(workdir: Path, abstract: dict, name: str, step: int | None = Non
                 "rfxray.posthoc_ema makes others from snapshots"
             )
         params = held[step].restore(step, {item: abstract}, meta)[item]
-        return params, step, digest(meta, item)
+        return Restored(params, step, digest(meta, item), meta["identity"]["data.fingerprint"])
     finally:
         for store in stores:
             store.close()

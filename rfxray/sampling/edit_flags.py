@@ -79,7 +79,7 @@ class EditRequest:
     """What the command was asked to edit.
 
     Attributes:
-      checkpoint: Workdir of `rfxray.train`.
+      checkpoint: Workdir of `rfxray.train` or folder of `rfxray export`; None for the packaged one.
       changes: Radiographs and what is to change in each.
       out: Directory that is written.
       settings: Settings of the edits.
@@ -87,7 +87,7 @@ class EditRequest:
       propagate: Data set to fit the causal model to; None lets nothing follow.
       graph: File of the causal graph; None for that of rfxray.
       strip: Setting that `strip.png` varies, a key of `STRIPS`; None draws no strip.
-      ema: Relative width of the EMA profile.
+      ema: Relative width of the EMA profile; see `load` for None.
       step: Step of the checkpoint; the newest, or that which `out` began with, when None.
       dicom: Whether to write a DICOM file too.
       native: Whether to carry the change back to the pixels of the file.
@@ -96,7 +96,7 @@ class EditRequest:
       words: Words of the command line, for the record.
     """
 
-    checkpoint: Path
+    checkpoint: Path | None
     changes: tuple[Change, ...]
     out: Path
     settings: EditSettings
@@ -104,7 +104,7 @@ class EditRequest:
     propagate: str | None
     graph: Path | None
     strip: str | None
-    ema: float
+    ema: float | None
     step: int | None
     dicom: bool
     native: bool

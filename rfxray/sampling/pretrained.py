@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import PyTree
 
-from rfxray.checkpoints import weights
+from rfxray.checkpoints import exported, safetensors, weights
 from rfxray.config import load as configuration
 from rfxray.config.schema import flatten, keys_of
 from rfxray.errors import ConfigError
@@ -22,8 +22,16 @@ from rfxray.objectives import kinds as objectives
 from rfxray.objectives.objective import Objective, Parts
 from rfxray.objectives.objective import Velocity as ParametricVelocity
 from rfxray.runtime import sharding
+from rfxray.sampling import distance
 from rfxray.sampling.given import Asked, rows_of
 from rfxray.sampling.solvers import Velocity
+
+# A model that comes with the package, for a first look: an export that has seen only procedural
+# phantoms, made by `python -m benchmarks.packaged`.
+PACKAGED = Path(__file__).with_name("packaged")
+PACKAGED_NAME = "the phantom model of rfxray"  # in records, instead of a path
+
+EMA = 0.05  # profile of a run that is taken unless another one is named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +47,8 @@ class Model:
       source: Where the parameters come from: `checkpoint`, `step` and `ema`, `weights`, which
         identifies the network by content (see `identity`), and `weak`, if any.
       weak: Parameters of a lesser network of the same run, for autoguidance.
+      flow_loss_limit: Flow loss above which an image is unlike the training data, see `distance`;
+        None if the run did not measure it.
     """
 
     params: Parts
@@ -47,6 +57,7 @@ class Model:
     mesh: jax.sharding.Mesh
     source: Mapping[str, object]
     weak: Parts | None = None
+    flow_loss_limit: float | None = None
 
     @property
     def size(self) -> int:
@@ -74,46 +85,46 @@ class Model:
 
 
 def load(
-    workdir: str | Path,
-    ema: float = 0.05,
+    workdir: str | Path | None = None,
+    ema: float | None = None,
     step: int | None = None,
     weak: tuple[float, int | None] | None = None,
     allow_kinds: Sequence[str] = (),
 ) -> Model:
-    """The network of a run, with the weights of one of its EMA profiles.
+    """The network of a run, with the weights of one of its EMA profiles, or that of an export.
 
     Args:
-      workdir: Workdir of `rfxray.train`.
+      workdir: Workdir of `rfxray.train`, or folder of `rfxray export`; None for the phantom model
+        that comes with the package.
       ema: Relative width of the profile, one of the run's `ema_sigmas` or one that
-        `rfxray.posthoc_ema` made.
-      step: Step of the checkpoint; the newest when None.
+        `rfxray.posthoc_ema` made; 0.05, or that of the export, when None.
+      step: Step of the checkpoint; the newest, or that of the export, when None.
       weak: (Profile, step) of the network that autoguidance leads away from; its step is that of
         the network itself when None.
       allow_kinds: Kinds `package.module:name` outside of rfxray that the run's config may name.
         Their code is run; without this a config that names one is refused.
 
     Raises:
-      ConfigError: for an unknown profile or step, or a weak network that is the same one or of a
-        later step.
+      ConfigError: for an unknown profile or step, a weak network that is the same one or of a
+        later step, or a profile, step or weak network that an export does not hold.
       DataError: if there is no checkpoint, or it is damaged.
     """
+    if workdir is None:
+        model = _of_export(PACKAGED, ema, step, weak, allow_kinds)
+        return dataclasses.replace(model, source={**model.source, "checkpoint": PACKAGED_NAME})
     workdir = Path(workdir)
+    if exported.is_export(workdir):
+        return _of_export(workdir, ema, step, weak, allow_kinds)
     config = configuration.from_json(weights.read_config(workdir), allow_kinds)
-    if "attention" in config.model:
-        # The attention kernel that a run was trained with may not exist on this machine.
-        config = configuration.override(config, {"model.attention": "auto"})
-    mesh = sharding.make_mesh(-1, 1, 1, jax.local_devices())
-    whole = sharding.replicated(mesh)
-    shapes = jax.tree.map(
-        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), averaged(config)
-    )
+    mesh, shapes = _places(config)
 
     def restore(ema, step):
         name = weights.exact_ema_name(ema)
-        params, step, digest = weights.restore_ema(workdir, shapes, name, step)
-        about = {"step": step, "ema": float(name), "weights": identity(config, digest)}
-        return params, step, about
+        found = weights.restore_ema(workdir, shapes, name, step)
+        about = {"step": found.step, "ema": float(name), "weights": identity(config, found.digest)}
+        return found.params, found.step, about
 
+    ema = EMA if ema is None else ema
     params, step, about = restore(ema, step)
     source: dict[str, object] = {"checkpoint": str(workdir), **about}
     lesser = None
@@ -124,7 +135,64 @@ def load(
         if weak_step > step:
             raise ConfigError(f"autoguidance of step {step} by step {weak_step}, which is later")
         lesser, _, source["weak"] = restore(weak_ema, weak_step)
-    return Model(params, velocity(config), shape(config), mesh, source, lesser)
+    limit = distance.limit(workdir, step)
+    return Model(params, _sampled(config), shape(config), mesh, source, lesser, limit)
+
+
+def _of_export(
+    folder: Path,
+    ema: float | None,
+    step: int | None,
+    weak: tuple[float, int | None] | None,
+    allow_kinds: Sequence[str],
+) -> Model:
+    """The network of an export, which holds one profile of one step."""
+    tree, facts = exported.read(folder)
+    held = f"{folder} is an export of step {facts.step} and EMA {facts.ema:g}, and holds no"
+    if step not in (None, facts.step):
+        raise ConfigError(f"{held} step {step}; leave --step out, or give the run as --checkpoint")
+    if ema is not None and float(weights.exact_ema_name(ema)) != facts.ema:
+        raise ConfigError(f"{held} EMA {ema:g}; leave --ema out, or give the run as --checkpoint")
+    if weak is not None:
+        raise ConfigError(
+            f"{held} second network; leave --autoguide out, or give the run as --checkpoint"
+        )
+    config = configuration.from_json(tree, allow_kinds)
+    mesh, shapes = _places(config)
+    params = safetensors.restore(folder / exported.MODEL, shapes)
+    source = {
+        "checkpoint": str(folder),
+        "step": facts.step,
+        "ema": facts.ema,
+        "weights": identity(config, weights.digest_of(params)),
+    }
+    return Model(
+        params,
+        _sampled(config),
+        shape(config),
+        mesh,
+        source,
+        flow_loss_limit=facts.flow_loss_limit,
+    )
+
+
+def _places(
+    config: ml_collections.FrozenConfigDict,
+) -> tuple[jax.sharding.Mesh, Mapping[str, PyTree[jax.ShapeDtypeStruct]]]:
+    """The devices of this process, and the averaged parts of a config, whole on each of them."""
+    mesh = sharding.make_mesh(-1, 1, 1, jax.local_devices())
+    whole = sharding.replicated(mesh)
+    shapes = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), averaged(config)
+    )
+    return mesh, shapes
+
+
+def _sampled(config: ml_collections.FrozenConfigDict) -> ParametricVelocity:
+    """The velocity with an attention kernel that this machine has."""
+    if "attention" in config.model:
+        config = configuration.override(config, {"model.attention": "auto"})
+    return velocity(config)
 
 
 def identity(config: ml_collections.FrozenConfigDict, digest: str) -> str:

@@ -17,7 +17,7 @@ class SampleRequest:
     """What the command was asked to draw.
 
     Attributes:
-      checkpoint: Workdir of `rfxray.train`.
+      checkpoint: Workdir of `rfxray.train` or folder of `rfxray export`; None for the packaged one.
       out: Directory that is written.
       n: Number of images, or of images of each cell of a table.
       first: Index of the first image among those of the seed.
@@ -25,7 +25,7 @@ class SampleRequest:
       settings: Settings that images are drawn with.
       asked: Attributes requested of every image.
       asks: Rows of attributes for the images, or a table.
-      ema: Relative width of the EMA profile.
+      ema: Relative width of the EMA profile; see `load` for None.
       step: Step of the checkpoint; the newest, or that which `out` began with, when None.
       weak: Profile and step of the network of autoguidance.
       nearest: Data set to compare the images with.
@@ -34,7 +34,7 @@ class SampleRequest:
       words: Words of the command line, for the record.
     """
 
-    checkpoint: Path
+    checkpoint: Path | None
     out: Path
     n: int
     first: int
@@ -42,7 +42,7 @@ class SampleRequest:
     settings: Settings
     asked: Mapping[str, str]
     asks: Requests | Table
-    ema: float
+    ema: float | None
     step: int | None
     weak: tuple[float, int | None] | None
     nearest: str | None

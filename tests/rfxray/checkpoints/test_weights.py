@@ -31,7 +31,7 @@ def test_each_profile_is_restored_without_the_state(copy, abstract):
     shutil.rmtree(copy / "checkpoints" / "12" / "state")
     found = {}
     for name in ("0.050", "0.100"):
-        found[name], step, _ = weights.restore_ema(copy, abstract, name)
+        found[name], step, *_ = weights.restore_ema(copy, abstract, name)
         assert step == 12
         assert jax.tree.structure(found[name]) == jax.tree.structure(abstract)
     assert any(
@@ -41,7 +41,7 @@ def test_each_profile_is_restored_without_the_state(copy, abstract):
 
 
 def test_any_existing_step_is_restored_and_others_are_refused(trained, abstract):
-    assert weights.restore_ema(trained, abstract, "0.050", step=6)[1] == 6
+    assert weights.restore_ema(trained, abstract, "0.050", step=6).step == 6
     with pytest.raises(ConfigError, match=r"no EMA profile 0\.070, only 0\.050, 0\.100"):
         weights.restore_ema(trained, abstract, "0.070")
     with pytest.raises(ConfigError, match=r"no checkpoint of step 9, only \[6, 12\]"):

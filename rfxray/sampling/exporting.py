@@ -1,0 +1,123 @@
+"""A run as a folder that may be given away: one EMA of it, without its path or its data."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfxray import __version__
+from rfxray.checkpoints import exported, safetensors, weights
+from rfxray.checkpoints.exported import Facts
+from rfxray.command_line import Progress
+from rfxray.config.load import from_json
+from rfxray.data.manifest import read_manifest
+from rfxray.errors import ConfigError, DataError
+from rfxray.outputs.files import saving
+from rfxray.outputs.whole_folder import refuse_content
+from rfxray.sampling import distance
+from rfxray.sampling.pretrained import EMA, averaged, identity
+
+COMMAND = "rfxray.export"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportRequest:
+    """What is to be exported.
+
+    Attributes:
+      checkpoint: Workdir of `rfxray.train`.
+      out: Folder that is absent or empty.
+      dtype: Dtype of the file, a key of `safetensors.DTYPES`.
+      ema: Relative width of the EMA profile, of the run or of `rfxray.posthoc_ema`.
+      step: Step of the checkpoint; the newest when None.
+      data: Data sets that the run was trained on, to state their sources; without any, none are.
+      licence: Licence of the weights, to be stated.
+      allow_kinds: Kinds outside of rfxray that the run's config may name.
+    """
+
+    checkpoint: Path
+    out: Path
+    dtype: str = "float32"
+    ema: float = EMA
+    step: int | None = None
+    data: Sequence[str] = ()
+    licence: str = exported.UNSTATED
+    allow_kinds: Sequence[str] = ()
+
+
+def export(request: ExportRequest) -> Facts:
+    """Writes an export, whole or not at all; returns what it says of itself.
+
+    Raises:
+      ConfigError: If a profile, step or dtype does not exist, the data are not those of the run, or
+        `out` is not an empty folder or is being written.
+      DataError: If the checkpoint is damaged.
+      SaveFailed: If the disk is full.
+    """
+    if request.dtype not in safetensors.DTYPES:
+        raise ConfigError(f"no --dtype {request.dtype!r}, only {', '.join(safetensors.DTYPES)}")
+    refuse_content(request.out)
+    workdir = request.checkpoint
+    if exported.is_export(workdir):
+        raise ConfigError(f"{workdir} is an export; give the workdir of its run as --checkpoint")
+    config = from_json(weights.read_config(workdir), request.allow_kinds)
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), averaged(config)
+    )
+    name = weights.exact_ema_name(request.ema)
+    found = weights.restore_ema(workdir, shapes, name, request.step)
+    sources, phantoms = _sources(request.data, found.data_fingerprint)
+    facts = Facts(
+        step=found.step,
+        ema=float(name),
+        dtype=request.dtype,
+        parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)),
+        weights=identity(config, weights.digest_of(found.params, request.dtype)),
+        source_weights=identity(config, found.digest),
+        data_fingerprint=found.data_fingerprint,
+        trained_on=sources,
+        synthetic_only=phantoms,
+        licence=request.licence,
+        flow_loss_limit=distance.limit(workdir, found.step),
+        rfxray=__version__,
+    )
+    size = facts.parameters * jnp.dtype(request.dtype).itemsize
+    print(
+        f"{COMMAND}: step {facts.step}, EMA {facts.ema:g}: {facts.parameters:,} parameters in "
+        f"{request.dtype}, {size / 1e6:,.1f} MB"
+    )
+    with saving(request.out), Progress(COMMAND, size, unit="byte") as progress:
+        exported.write(request.out, config, found.params, facts, progress.advance)
+    return facts
+
+
+def _sources(folders: Sequence[str], fingerprint: str) -> tuple[tuple[str, ...], bool]:
+    """The sources of the training data, and whether they are phantoms only.
+
+    Raises:
+      ConfigError: If the data sets are not those that the run was trained on.
+      DataError: If one is missing or damaged.
+    """
+    if not folders:
+        return (), False
+    sources, prints, phantoms = set(), [], True
+    for folder in folders:
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise DataError(f"{folder} is not a data set (no manifest.json)")
+        prints.append(manifest["fingerprint"])
+        for split in manifest["splits"].values():
+            sources |= set(split["counts"]["source"]["values"])
+        # Samples of a model may have been requested with the source phantom.
+        phantoms &= manifest["name"] == "phantom" and sources == {"phantom"}
+    if sorted(prints) != sorted(fingerprint.split("+")):
+        raise ConfigError(
+            f"--data {' '.join(folders)}: not what the run was trained on (fingerprints "
+            f"{'+'.join(prints)[:12]}… there, {fingerprint[:12]}… in the run); give its data sets, "
+            "or leave --data out"
+        )
+    return tuple(sorted(sources)), phantoms
