@@ -44,7 +44,7 @@ _STORAGES = {
 
 # A network of 1,000 layers has about 10,000 tensors, 30 levels deep. The limits end what refers to
 # itself, or has a billion names for one tensor.
-_MOST_NAMES = 100_000
+_MOST_NAMES = 30_000
 _DEEPEST = 100
 
 

@@ -25,7 +25,9 @@ _AGE_SCALE = 25.0  # years: about the spread of ages, so that the reader's outpu
 _LEAST = 8  # pixels: convolutions halve the image until its side is at most this
 _CHANNELS = (16, 32, 64, 64, 64, 64, 64)
 _HIDDEN = 192
-_BATCH = 512  # images that are read at once; the last batch is padded, so that nothing recompiles
+# Images that are read at once, fewer if there are fewer. A batch is padded to a power of two, so
+# that at most ten programs are compiled.
+_BATCH = 512
 
 # The oracle of phantoms of 64² that comes with the package, from `python -m benchmarks.packaged`.
 PACKAGED = Path(__file__).with_name("packaged") / "oracle.npz"
@@ -129,9 +131,10 @@ class Oracle:
         _check(images, self.size)
         images = _masked(images)
         parts = []
-        for start in range(0, len(images), _BATCH):
-            part = images[start : start + _BATCH]
-            padded = np.pad(part, ((0, _BATCH - len(part)), (0, 0), (0, 0)))
+        batch = min(_BATCH, 1 << (len(images) - 1).bit_length())
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            padded = np.pad(part, ((0, batch - len(part)), (0, 0), (0, 0)))
             parts.append(jax.device_get(function(self.weights, padded, self.size)))
         return jax.tree.map(lambda *values: np.concatenate(values)[: len(images)], *parts)
 

