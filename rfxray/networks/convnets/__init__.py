@@ -1,0 +1,1 @@
+"""Convolutional networks with published weights, as functions of images."""
