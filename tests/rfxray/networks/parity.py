@@ -6,6 +6,8 @@ import numpy as np
 
 # Largest difference of a network and its peer, as a share of the largest output.
 TOLERANCE = 1e-4
+# A tensor matters if its absence changes the output by several times the tolerance.
+MATTERS = 5 * TOLERANCE
 
 
 def draw(shapes: Mapping[str, tuple[int, ...]], std: float, seed: int = 0) -> dict[str, np.ndarray]:

