@@ -13,6 +13,8 @@ from rfxray.command_line import ArgumentParser
 
 # Name, module, and what it does; a module is `rfxray/commands/evaluate_NAME.py`.
 ACTIONS = {
+    "fidelity": ("rfxray.commands.evaluate_fidelity", "distances of samples from radiographs"),
+    "merge": ("rfxray.commands.evaluate_merge", "several results of fidelity in one table"),
     "convert": ("rfxray.commands.evaluate_convert", "turn published weights into safetensors"),
 }
 

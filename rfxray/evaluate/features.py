@@ -98,11 +98,6 @@ def identity(pictures: Pictures, extractor: Extractor) -> str:
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
 
 
-def reading(pictures: Pictures, extractor: Extractor) -> str:
-    """The way from files to the input of the network, in words: what stands beside a figure."""
-    return f"{pictures.reading}; {extractor.preprocessing}"
-
-
 # ------------------------------------------------------------------------------------------------
 # Parts
 

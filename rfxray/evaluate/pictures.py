@@ -88,7 +88,9 @@ class Pictures:
         return self.load(number)
 
 
-def open_pictures(given: str | Path, table: Path | None = None, reject: bool = False) -> Pictures:
+def open_pictures(
+    given: str | Path, table: Path | None = None, reject: bool = False, display: bool = True
+) -> Pictures:
     """Lists a set of pictures.
 
     Args:
@@ -96,6 +98,8 @@ def open_pictures(given: str | Path, table: Path | None = None, reject: bool = F
       table: CSV that describes a folder of files.
       reject: Whether files that cannot be read, are in colour or repeat another file are left out
         and listed in `rejected`, instead of refused. Every file is decoded for that.
+      display: Whether files of anybody get the canonical display; otherwise a PNG or JPEG is its
+        stored values over the largest of its bits, as other programs read it.
 
     Raises:
       ConfigError: If there is no such split, or the table is not for this set.
@@ -117,7 +121,7 @@ def open_pictures(given: str | Path, table: Path | None = None, reject: bool = F
         if table is not None:
             raise ConfigError(f"{path} has samples.json; leave its table out")
         return _of_samples(path)
-    return _of_files(path, table, reject)
+    return _of_files(path, table, reject, display)
 
 
 def _path_and_split(text: str) -> tuple[Path, str]:
@@ -230,7 +234,7 @@ def _written(file: Path) -> np.ndarray:
 # Files of anybody
 
 
-def _of_files(path: Path, table: Path | None, reject: bool) -> Pictures:
+def _of_files(path: Path, table: Path | None, reject: bool, display: bool) -> Pictures:
     require("prep", "cv2", "pydicom")
     from rfxray.data import radiograph
 
@@ -260,13 +264,12 @@ def _of_files(path: Path, table: Path | None, reject: bool) -> Pictures:
         contents = {name: contents[name] for name in names}
     else:
         _refuse_repeated(path, contents)
-    reading = "canonical display " + _sha256(
-        [json.dumps([radiograph.PREPROCESSING, radiograph.versions()], sort_keys=True)]
-    )
+    how = json.dumps([radiograph.PREPROCESSING, radiograph.versions()], sort_keys=True)
+    reading = f"{'canonical display' if display else 'stored values'} {_sha256([how])}"
 
     def load(number: int) -> np.ndarray:
         try:
-            return _displayed(path / names[number])
+            return _decoded(path / names[number], display)
         except DataError as error:
             raise DataError(
                 f"{path / names[number]}: {error}; repair or remove the file, or leave out what is "
@@ -289,12 +292,14 @@ def _of_files(path: Path, table: Path | None, reject: bool) -> Pictures:
     )
 
 
-def _displayed(file: Path) -> np.ndarray:
+def _decoded(file: Path, display: bool) -> np.ndarray:
     from rfxray.data import canonical, radiograph
 
-    pixels = radiograph.read(file).pixels
-    canonical.check_shape(*pixels.shape)
-    return canonical.normalise(pixels)
+    found = radiograph.read(file)
+    canonical.check_shape(*found.pixels.shape)
+    if display or found.pixels.min() < 0 or found.pixels.max() >= 2**found.bits:
+        return canonical.normalise(found.pixels)
+    return found.pixels / np.float32(2**found.bits - 1)
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -373,7 +378,7 @@ def _rejected(path: Path, contents: Mapping[str, str]) -> dict[str, str]:
 
     def reason(name: str) -> str:
         try:
-            _displayed(path / name)
+            _decoded(path / name, True)
         except DataError as error:
             return str(error)
         return ""

@@ -1,0 +1,249 @@
+"""How far synthetic sets are from real ones: every measure, its floors, parts, curve over N.
+
+Beside a figure stand two floors at the same N, of halves of the reals that share no patient: as
+they are, and with one half resized through the model's size, which a perfect model of that size
+could not get below. Two synthetic sets are compared against the same reals.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+
+from rfxray.evaluate import basis as bases
+from rfxray.evaluate import feature_pair, frechet, kernel, manifold, measures, overlap, strata
+from rfxray.evaluate.basis import Basis
+from rfxray.evaluate.extractors.extractor import Extractor
+from rfxray.evaluate.feature_pair import Patients
+from rfxray.evaluate.figure import Figure, not_estimable
+from rfxray.evaluate.gathering import Gathered, Sets
+
+CURVE = 50  # pictures at the first point of a curve; each further point doubles them
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A figure and what it is of.
+
+    Attributes:
+      synthetic: Label of the synthetic set.
+      extractor: Name of the extractor.
+      protocol: `corrected`, or the name of a published protocol: never in one column.
+      kind: `figure`, `real floor`, `resolution floor`, `part`, `curve` or `difference`.
+      part: Part such as `view=PA`, or label of the other set of a difference; else empty.
+      figure: The figure.
+    """
+
+    synthetic: str
+    extractor: str
+    protocol: str
+    kind: str
+    part: str
+    figure: Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class PerImage:
+    """What one extractor sees of each picture of a synthetic set.
+
+    Attributes:
+      nearest: Distance of the features to the nearest real picture, [m] float64.
+      nearest_real: Number of that picture, [m].
+      inside: Whether it lies in the ball of a real one (precision), [m] bool; None if not known.
+      authentic: Whether it is farther from its nearest training picture than that is from its own
+        nearest (AuthPct), [m] bool; None without a training set.
+    """
+
+    nearest: np.ndarray
+    nearest_real: np.ndarray
+    inside: np.ndarray | None
+    authentic: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """All that one extractor says.
+
+    Attributes:
+      rows: Figures.
+      images: What it sees of each picture, by label of the synthetic set.
+      basis: Basis of FD64, if there is one.
+      circular: Reasons for which its figures are circular, a line each.
+    """
+
+    rows: list[Row]
+    images: Mapping[str, PerImage]
+    basis: Basis | None
+    circular: list[str]
+
+
+def judge(sets: Sets, gathered: Gathered, seed: int) -> Judged:
+    """Compares every synthetic set with the reals, by one extractor.
+
+    Args:
+      sets: Sets that are compared.
+      gathered: Features of one extractor.
+      seed: Seed of the halves of the floors and of the pictures of the curves.
+
+    Raises:
+      DataError: For features that are not finite.
+    """
+    real = gathered.features["real"].values
+    basis = _basis(gathered.extractor, real, sets.real.name)
+    rows, images = [], {}
+    for label in sets.synthetic:
+        one = _Comparison(sets, gathered, label, basis, seed)
+        rows += one.rows()
+        images[label] = one.images()
+    for first, second in itertools.combinations(sets.synthetic, 2):
+        rows.append(_difference(sets, gathered, first, second))
+    return Judged(rows, images, basis, circular(sets, gathered.extractor))
+
+
+def _difference(sets: Sets, gathered: Gathered, first: str, second: str) -> Row:
+    """KID of a set less that of another, paired: the reals are the same, and so is the noise of
+    samples that have the same key and were requested with the same attributes."""
+    of = [_names(sets, label) for label in ("real", first, second)]
+    for key, i, k in overlap.pairs(sets.synthetic[first], sets.synthetic[second]):
+        of[1][i] = of[2][k] = f"request {key}"
+    real, one, other = (gathered.features[label].values for label in ("real", first, second))
+    sides = zip(("real", first, second), map(len, of), of, strict=True)
+    codes, _ = feature_pair.number(*sides)
+    figure = kernel.difference(real, one, other, (codes[0], codes[1], codes[2]))
+    return Row(first, gathered.extractor.name, "corrected", "difference", second, figure)
+
+
+def circular(sets: Sets, extractor: Extractor) -> list[str]:
+    """Why figures of an extractor are circular: it was fitted to data that it now judges."""
+    found = []
+    for label, pictures in sets.named().items():
+        shared = strata.sources(pictures.attributes) & set(extractor.trained_on)
+        if shared:
+            found.append(
+                f"{extractor.name} was trained on {', '.join(sorted(shared))}, the source of the "
+                f"{label} set"
+            )
+    return found
+
+
+def _basis(extractor: Extractor, real: np.ndarray, name: str) -> Basis | None:
+    if len(real) < bases.LEAST or real.shape[1] < bases.WIDTH:
+        return None
+    found = frechet.moments(real, "real")
+    return bases.fit(found.mean, found.covariance, extractor.hash, f"the real set, {name}")
+
+
+def _names(sets: Sets, label: str) -> list[str]:
+    return overlap.patients(sets.named()[label], label)
+
+
+class _Comparison:
+    """One synthetic set against the reals."""
+
+    def __init__(self, sets: Sets, gathered: Gathered, label: str, basis: Basis | None, seed: int):
+        self.sets, self.gathered, self.label = sets, gathered, label
+        self.basis, self.seed = basis, seed
+        self.real = gathered.features["real"].values
+        self.synthetic = gathered.features[label].values
+        self.of_real, self.of_synthetic = _names(sets, "real"), _names(sets, label)
+
+    def rows(self) -> list[Row]:
+        figures = measures.measured(
+            self.real, self.synthetic, self._patients(None, None), self.basis, self.seed
+        )
+        found = [self._row("figure", "", figure) for figure in figures]
+        found += self._authenticity()
+        found += self._floors()
+        found += self._parts()
+        found += self._curve()
+        return found
+
+    def images(self) -> PerImage:
+        squares, which = manifold.nearest(self.real, self.synthetic)
+        least = min(len(self.real), len(self.synthetic))
+        inside = None
+        if least > manifold.NEIGHBOURS:
+            inside = manifold.manifold(self.real, self.synthetic).inside
+        train = self.gathered.features.get("train")
+        authentic = None
+        if train is not None and len(train.values) > 1:
+            authentic = manifold.authentic(train.values, self.synthetic)
+        return PerImage(np.sqrt(squares), which, inside, authentic)
+
+    def _row(self, kind: str, part: str, figure: Figure) -> Row:
+        name = self.gathered.extractor.name
+        return Row(self.label, name, "corrected", kind, part, figure)
+
+    def _patients(self, real: np.ndarray | None, synthetic: np.ndarray | None) -> Patients:
+        """Patients of all rows, or of those with these numbers."""
+        sides = []
+        for names, numbers in ((self.of_real, real), (self.of_synthetic, synthetic)):
+            sides.append(names if numbers is None else [names[number] for number in numbers])
+        return feature_pair.patients(len(sides[0]), len(sides[1]), *sides)
+
+    def _authenticity(self) -> list[Row]:
+        """AuthPct of the samples, and of as many reals if the model was not trained on them."""
+        train = self.gathered.features.get("train")
+        if train is None:
+            return []
+        of_train = _names(self.sets, "train")
+
+        def figure(rows: np.ndarray, names: list[str]) -> Figure:
+            of = feature_pair.patients(len(of_train), len(rows), of_train, names)
+            return manifold.authenticity(train.values, rows, of)
+
+        found = [self._row("figure", "", figure(self.synthetic, self.of_synthetic))]
+        if not np.isin(self.gathered.features["real"].pictures, train.pictures).any():
+            found.append(self._row("real floor", "", figure(self.real, self.of_real)))
+        return found
+
+    def _floors(self) -> list[Row]:
+        resized = self.gathered.resized.get(self.label)
+        sides = {"real floor": self.real}
+        if resized is not None:
+            sides["resolution floor"] = resized.values
+        codes = self._patients(None, None).real
+        return [
+            self._row(kind, "", figure)
+            for kind, other in sides.items()
+            for figure in measures.floors(
+                self.real, other, codes, len(self.synthetic), self.basis, self.seed
+            )
+        ]
+
+    def _parts(self) -> list[Row]:
+        real, synthetic = self.sets.real.attributes, self.sets.synthetic[self.label].attributes
+        if real is None or synthetic is None:
+            return []
+        ours, theirs = strata.strata(real), strata.strata(synthetic)
+        found = []
+        for part in dict.fromkeys([*ours, *theirs]):
+            rows = [
+                np.flatnonzero(side[part]) if part in side else np.empty(0, np.int64)
+                for side in (ours, theirs)
+            ]
+            counts = [len(side) for side in rows]
+            if min(counts) < strata.LEAST:
+                why = f"it needs {strata.LEAST} images of each set (got {min(counts)})"
+                figure = not_estimable(kernel.NAME, counts[0], counts[1], why)
+            else:
+                figure = kernel.distance(
+                    self.real[rows[0]], self.synthetic[rows[1]], self._patients(rows[0], rows[1])
+                )
+            found.append(self._row("part", part, figure))
+        return found
+
+    def _curve(self) -> list[Row]:
+        """KID, FD64 and FD of the same N of both sets, drawn without replacement."""
+        most = min(len(self.real), len(self.synthetic))
+        sizes = [CURVE * 2**k for k in range(20) if CURVE * 2**k < most]
+        rng = np.random.default_rng(self.seed)
+        orders = [rng.permutation(len(self.real)), rng.permutation(len(self.synthetic))]
+        found = []
+        for size in [*sizes, most]:
+            rows = [np.sort(order[:size]) for order in orders]
+            pair = self.real[rows[0]], self.synthetic[rows[1]]
+            figures = measures.of_curve(*pair, self._patients(*rows), self.basis)
+            found += [self._row("curve", "", figure) for figure in figures]
+        return found

@@ -1,0 +1,141 @@
+"""The folder of a comparison: its page, its results, and tables of pictures by their keys."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rfxray.data.manifest import FORMULA
+from rfxray.errors import ConfigError
+from rfxray.evaluate import report, results, strata
+from rfxray.evaluate.fidelity import Judged, Row
+from rfxray.evaluate.gathering import Gathered, Sets
+from rfxray.outputs import files, page
+
+IMAGES, REJECTED = "images.csv", "rejected.csv"
+HARDEST = 12  # pictures shown of a set
+THUMBNAIL = 224  # pixels
+
+
+def check(out: Path, names: Iterable[str]) -> None:
+    """Raises a ConfigError unless a folder is new, empty or holds only files of these names."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; give a folder by --out")
+    others = [] if not out.exists() else [p for p in out.iterdir() if p.name not in set(names)]
+    if any(not files.is_temporary(path) for path in others):
+        raise ConfigError(
+            f"{out} is not empty and was not written by this command; choose another --out"
+        )
+
+
+def write(
+    out: Path,
+    sets: Sets,
+    gathered: Sequence[Gathered],
+    judged: Sequence[Judged],
+    head: Mapping[str, Any],
+    published: Sequence[Gathered] = (),
+    published_rows: Sequence[Row] = (),
+) -> Path:
+    """Writes all files; `results.json` comes last.
+
+    Args:
+      out: Folder; it is created if needed.
+      sets: Sets that were compared.
+      gathered: Features of each extractor.
+      judged: What each extractor says, in the same order.
+      head: Entries of the results before the others.
+      published: Features by the path of a published benchmark.
+      published_rows: Figures of it.
+
+    Returns:
+      Path of the page.
+    """
+    found = {
+        **head,
+        "sets": {
+            label: results.described(pictures, gathered[0].features[label])
+            for label, pictures in sets.named().items()
+        },
+        "extractors": {
+            of.extractor.name: results.extractor(of, said)
+            for of, said in zip(gathered, judged, strict=True)
+        },
+        "published": {of.extractor.name: str(of.extractor.preprocessing) for of in published},
+        "figures": [
+            results.figure(row)
+            for rows in (*(said.rows for said in judged), published_rows)
+            for row in rows
+        ],
+    }
+    names = [of.extractor.name for of in gathered]
+    hardest = {
+        f"{name} {label}": _hardest(sets, label, said)
+        for name, said in zip(names, judged, strict=True)
+        for label in sets.synthetic
+    }
+    with files.saving(out):
+        out.mkdir(parents=True, exist_ok=True)
+        files.write_whole(out / IMAGES, _images(sets, names, judged))
+        files.write_whole(out / REJECTED, _rejected(sets))
+        files.write_whole(out / report.NAME, report.html(found, hardest))
+        text = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False)
+        files.write_whole(out / results.NAME, text + "\n")
+    return out / report.NAME
+
+
+def _hardest(sets: Sets, label: str, said: Judged) -> list[dict[str, str]]:
+    """The pictures of a set that are farthest from every real one, none of a patient's data set."""
+    pictures, seen = sets.synthetic[label], said.images[label]
+    invented = pictures.synthetic or strata.sources(pictures.attributes) == {"phantom"}
+    if pictures.records and not invented:
+        return []
+    shown = []
+    for number in np.argsort(-seen.nearest, kind="stable")[:HARDEST]:
+        image = np.rint(pictures.read(int(number)) * 255).astype(np.uint8)
+        text = f"distance {seen.nearest[number]:.3g}"
+        if seen.inside is not None and not seen.inside[number]:
+            text += ", outside of the reals"
+        shown.append({"image": page.data_uri(image, THUMBNAIL), "text": text})
+    return shown
+
+
+def _images(sets: Sets, names: Sequence[str], judged: Sequence[Judged]) -> str:
+    """A row for each synthetic picture: what each extractor sees of it."""
+    rows = []
+    for label, pictures in sets.synthetic.items():
+        columns: dict[str, Sequence[object]] = {
+            "set": [label] * len(pictures),
+            "key": pictures.keys,
+        }
+        for name, said in zip(names, judged, strict=True):
+            seen = said.images[label]
+            columns[f"{name} nearest"] = [f"{value:.6g}" for value in seen.nearest]
+            for what, mask in (("inside", seen.inside), ("authentic", seen.authentic)):
+                cells = [""] * len(pictures) if mask is None else mask.astype(int).tolist()
+                columns[f"{name} {what}"] = cells
+        if not rows:
+            rows.append(list(columns))
+        rows += zip(*columns.values(), strict=True)
+    return _csv(rows)
+
+
+def _rejected(sets: Sets) -> str:
+    rows: list[Sequence[object]] = [("set", "file", "reason")]
+    for label, pictures in sets.named().items():
+        rows += [(label, name, why) for name, why in pictures.rejected.items()]
+    return _csv(rows)
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in rows:
+        # A program that opens tables must not take the name of a file for a formula.
+        cells = (str(cell) for cell in row)
+        writer.writerow([f"'{cell}" if cell.startswith(FORMULA) else cell for cell in cells])
+    return text.getvalue()

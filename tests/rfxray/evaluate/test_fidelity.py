@@ -1,0 +1,303 @@
+"""`rfxray evaluate fidelity` from flags to files."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rfxray.commands import evaluate, evaluate_fidelity
+from rfxray.data.dataset import Records, open_dataset
+from rfxray.evaluate import features
+from rfxray.outputs import files
+from tests.rfxray.evaluate.projection import projection
+
+MEASURES = ["FD64", "KID", "energy distance", "precision", "recall", "density", "coverage"]
+
+
+@pytest.fixture(autouse=True)
+def extractors(monkeypatch, tmp_path_factory):
+    """`small` and `large`, two projections, and features that are cached for this session only."""
+    known = {"small": projection(8, name="small"), "large": projection(80, 1, name="large")}
+    monkeypatch.setattr(evaluate_fidelity, "open_extractor", known.__getitem__)
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    cache.mkdir(exist_ok=True)
+    monkeypatch.setenv("RFXRAY_CACHE", str(cache))
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory, tiny_records):
+    """A folder such as `rfxray sample` writes: 60 images at half the size of the reals."""
+    out = tmp_path_factory.mktemp("drawn") / "samples"
+    out.mkdir()
+    entries = []
+    for number, record in enumerate(tiny_records(range(200, 260))):
+        image = np.ascontiguousarray(record["image"][::2, ::2])
+        image[0, 0] = number
+        name = f"sample_{number:05d}.png"
+        files.save_png(out / name, image)
+        asked = {"view": "PA" if number % 2 else "AP", "age": float(40 + number % 20)}
+        entries.append({"file": name, "attributes": asked})
+    (out / "samples.json").write_text(json.dumps({"plan": {}, "pictures": entries}))
+    return out
+
+
+def run(*words):
+    evaluate.main(["fidelity", *map(str, words)])
+
+
+def results(out):
+    return json.loads((out / "results.json").read_text())
+
+
+def figures(found, **wanted):
+    return [r for r in found["figures"] if all(r[k] == v for k, v in wanted.items())]
+
+
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory, tiny_data, drawn):
+    """The folder of one comparison by two extractors."""
+    out = tmp_path_factory.mktemp("compared") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        known = {"small": projection(8, name="small"), "large": projection(80, 1, name="large")}
+        patch.setattr(evaluate_fidelity, "open_extractor", known.__getitem__)
+        patch.setenv("RFXRAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        words = ["--real", tiny_data, "--synthetic", drawn, "--extractor", "small,large"]
+        run(*words, "--train", f"{tiny_data}:train", "--out", out)
+    return out
+
+
+def test_every_figure_has_its_numbers_and_stands_beside_its_floors(compared):
+    found = results(compared)
+    assert [row["kind"] for row in figures(found, name="KID", extractor="small")][:1] == ["figure"]
+    for extractor, width in (("small", 8), ("large", 80)):
+        about = found["extractors"][extractor]
+        assert about["width"] == width
+        assert len(about["hash"]) == 64
+        assert "16x16 area" in about["resize_path"]
+        for name in MEASURES:
+            (own,) = figures(found, extractor=extractor, name=name, kind="figure")
+            assert (own["n_real"], own["n_synthetic"]) == (70, 60)
+            for kind in ("real floor", "resolution floor"):
+                (floor,) = figures(found, extractor=extractor, name=name, kind=kind)
+                assert floor["n_real"] == floor["n_synthetic"] <= 35
+    assert found["sets"]["real"]["patients"] == 70
+    assert found["sets"]["samples"]["patients"] is None
+    assert found["command"].startswith("rfxray evaluate fidelity --real tiny --synthetic samples")
+
+
+def test_samples_are_farther_from_the_reals_than_halves_of_the_reals(compared):
+    found = results(compared)
+    of = {"extractor": "small", "name": "energy distance"}
+    (own,), (floor,) = (figures(found, kind=kind, **of) for kind in ("figure", "real floor"))
+    assert own["value"] > 2 * abs(floor["value"])
+
+
+def test_measures_that_need_more_images_say_so(compared):
+    found = results(compared)
+    (full,) = figures(found, extractor="large", name="FD", kind="figure")
+    assert full["value"] is None
+    assert "needs 160 images of each set (got 60)" in full["reason"]
+    (principal,) = figures(found, extractor="large", name="FD64", kind="figure")
+    assert principal["value"] is None
+    assert "320" in principal["reason"]
+
+
+def test_parts_of_fifty_images_have_a_figure_and_others_the_reason(compared):
+    found = results(compared)
+    parts = {row["part"]: row for row in figures(found, extractor="small", kind="part")}
+    assert parts["view=PA"]["value"] is None
+    assert parts["view=PA"]["reason"] == "it needs 50 images of each set (got 24)"
+    assert parts["source=phantom"]["n_real"] == 70
+    assert {"age=40 to 49", "cardiomegaly=present"} <= parts.keys()
+
+
+def test_page_needs_nothing_and_shows_no_path_and_no_key(compared, tiny_data, drawn):
+    page = (compared / "report.html").read_text()
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    shared = page + (compared / "results.json").read_text()
+    for path in (tiny_data.parent, drawn.parent, compared.parent):
+        assert str(path) not in shared
+    assert "phantom/p" not in shared
+    assert "sample_0" not in shared
+    assert page.count("data:image/png") == 24  # the farthest 12, of each extractor
+    assert "circular" in page
+    assert "not estimable" in page
+
+
+def test_table_of_images_is_by_key(compared, drawn):
+    rows = list(csv.DictReader((compared / "images.csv").open()))
+    assert [row["key"] for row in rows] == sorted(p.name for p in drawn.glob("sample_*"))
+    assert {row["small authentic"] for row in rows} <= {"0", "1"}
+    assert all(float(row["large nearest"]) > 0 for row in rows)
+
+
+def test_second_run_extracts_nothing_and_gives_the_same_figures(
+    tiny_data, drawn, tmp_path, monkeypatch, capsys
+):
+    words = ["--real", tiny_data, "--synthetic", drawn, "--extractor", "small"]
+    run(*words, "--out", tmp_path / "a")
+    monkeypatch.setattr(features, "_write_parts", lambda *_: pytest.fail("extracted again"))
+    capsys.readouterr()
+    run(*words, "--out", tmp_path / "a")
+    said = capsys.readouterr().out
+    assert "small: 70 images of tiny:train+validation from the cache" in said
+    assert said.splitlines()[-1] == f"wrote {tmp_path / 'a' / 'report.html'}"
+    before = results(tmp_path / "a")
+    run(*words, "--out", tmp_path / "b")
+    assert results(tmp_path / "b")["figures"] == before["figures"]
+
+
+def test_each_line_of_a_figure_has_n_floors_and_extractor(tiny_data, drawn, tmp_path, capsys):
+    words = ["--real", tiny_data, "--synthetic", drawn, "--extractor", "small"]
+    run(*words, "--out", tmp_path / "a")
+    said = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in said if "samples: KID" in line)
+    assert ", N 70 × 60, real floor " in line
+    assert ", resolution floor " in line
+    assert sum("weights" in line and "16x16 area" in line for line in said) == 1
+    assert any("circular: small was trained on phantom" in line for line in said)
+
+
+# ------------------------------------------------------------------------------------------------
+# What is refused
+
+
+def refused(refusal, *words):
+    return refusal(evaluate.main, ["fidelity", "--extractor", "small", *words])
+
+
+def test_sets_that_share_a_key_are_refused(refusal, tiny_data, tmp_path):
+    words = ["--real", tiny_data, "--synthetic", f"{tiny_data}:train", "--out", tmp_path / "o"]
+    code, line = refused(refusal, *words)
+    assert code == 65
+    assert "overlap: 50 pictures of the same keys, such as phantom/p0/s/i" in line
+    assert not (tmp_path / "o").exists()
+
+
+def test_sets_that_share_pixels_are_refused_whatever_the_file(refusal, tiny_data, drawn, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(drawn, copy)
+    record = Records(open_dataset(tiny_data), "train")[7]
+    files.save_png(copy / "sample_00003.png", record["image"], {"other": "file"})
+    words = ["--real", tiny_data, "--synthetic", copy, "--out", tmp_path / "o"]
+    code, line = refused(refusal, *words)
+    assert code == 65
+    assert "overlap: 1 pictures of the same pixels, such as sample_00003.png" in line
+
+
+def folder_of(path, count=12, side=40):
+    path.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        pixels = np.kron(
+            rng.integers(0, 255, (5, 5), np.uint8), np.ones((side // 5,) * 2, np.uint8)
+        )
+        Image.fromarray(pixels).save(path / f"{number:02d}.png")
+    return path
+
+
+def test_unreadable_file_is_refused_or_counted_and_listed(refusal, tiny_data, tmp_path, capsys):
+    folder = folder_of(tmp_path / "folder")
+    (folder / "05.png").write_bytes(b"not a picture")
+    words = ["--real", tiny_data, "--synthetic", folder, "--out", tmp_path / "o"]
+    code, line = refused(refusal, *words)
+    assert code == 65
+    assert "05.png: neither PNG, JPEG nor DICOM; repair or remove the file" in line
+    assert not (tmp_path / "o").exists()
+    run("--extractor", "small", *words, "--skip-rejected")
+    assert "folder: 1 files rejected; see rejected.csv" in capsys.readouterr().out
+    found = results(tmp_path / "o")
+    assert found["sets"]["folder"]["images"] == 11
+    assert found["sets"]["folder"]["rejected"] == {"neither PNG, JPEG nor DICOM": 1}
+    rows = list(csv.reader((tmp_path / "o/rejected.csv").open()))
+    assert rows[1:] == [["folder", "05.png", "neither PNG, JPEG nor DICOM"]]
+    assert "1 files rejected" in (tmp_path / "o/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--synthetic", "/nowhere"], "no folder /nowhere"),
+        (["--synthetic", "REAL:nosplit"], "no split 'nosplit'"),
+        (["--synthetic", "DRAWN", "--synthetic", "DRAWN"], "--synthetic is given twice"),
+        (["--synthetic", "DRAWN", "--csv", "x=y.csv"], "--csv x=y.csv must be FOLDER=FILE"),
+        (["--synthetic", "DRAWN", "--protocol", "chexgenbench"], "needs --extractor inception"),
+    ],
+)
+def test_wrong_command_is_one_line(refusal, tiny_data, drawn, tmp_path, words, said):
+    places = {"DRAWN": str(drawn), "REAL:nosplit": f"{tiny_data}:nosplit"}
+    given = [places.get(word, word) for word in words]
+    code, line = refused(refusal, "--real", tiny_data, "--out", tmp_path / "o", *given)
+    assert code in (65, 78)
+    assert said in line
+
+
+def test_folder_of_somebody_else_is_not_written(refusal, tiny_data, drawn, tmp_path):
+    (tmp_path / "mine.txt").write_text("")
+    words = ["--real", tiny_data, "--synthetic", drawn, "--out", tmp_path]
+    code, line = refused(refusal, *words)
+    assert code == 78
+    assert "is not empty and was not written by this command" in line
+
+
+# ------------------------------------------------------------------------------------------------
+# Edges
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_tiny_sets_give_reasons_and_never_nan(tiny_data, tmp_path, count):
+    folder = folder_of(tmp_path / "few", count)
+    words = ["--real", tiny_data, "--synthetic", folder, "--train", f"{tiny_data}:train"]
+    run(*words, "--extractor", "small", "--out", tmp_path / "o")
+    text = (tmp_path / "o/results.json").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    for row in results(tmp_path / "o")["figures"]:
+        assert (row["low"] is None) == bool(row["reason"])
+        assert row["low"] is None or row["low"] < row["high"]
+
+
+def test_same_image_many_times_is_counted_and_scored(tiny_data, tmp_path):
+    folder = folder_of(tmp_path / "collapsed", 20)
+    first = np.asarray(Image.open(folder / "00.png"))
+    for number in range(20):  # other files of the same pixels
+        files.save_png(folder / f"{number:02d}.png", first, {"number": number})
+    words = ["--real", tiny_data, "--synthetic", folder, "--extractor", "small"]
+    run(*words, "--out", tmp_path / "o")
+    found = results(tmp_path / "o")
+    assert found["sets"]["collapsed"]["repeated"] == 19
+    (precision,) = figures(found, name="precision", kind="figure")
+    assert precision["value"] in (0, 1)
+
+
+def test_table_gives_a_folder_its_patients_and_attributes(tiny_data, tmp_path):
+    folder = folder_of(tmp_path / "films", 6)
+    table = tmp_path / "films.csv"
+    lines = [f"p{number // 2},{number:02d}.png,F" for number in range(6)]
+    table.write_text("\n".join(["patient,image,sex", *lines]))
+    words = ["--real", folder, "--csv", f"{folder}={table}", "--synthetic", tiny_data]
+    run(*words, "--extractor", "small", "--out", tmp_path / "o")
+    found = results(tmp_path / "o")
+    assert found["sets"]["real"]["patients"] == 3
+    assert str(tmp_path) not in found["command"]
+    assert "--csv films=films.csv" in found["command"]
+    page = (tmp_path / "o/report.html").read_text()
+    assert "data:image" in page  # phantoms, which are of no patient
+
+
+def test_two_models_are_compared_on_the_same_reals(tiny_data, other_data, drawn, tmp_path):
+    words = ["--real", tiny_data, "--synthetic", drawn, "--synthetic", other_data]
+    run(*words, "--extractor", "small", "--out", tmp_path / "o")
+    found = results(tmp_path / "o")
+    (difference,) = figures(found, kind="difference", name="KID difference")
+    values = [
+        figures(found, kind="figure", name="KID", synthetic=label)[0]["value"]
+        for label in ("samples", "other:train")
+    ]
+    assert difference["value"] == pytest.approx(values[0] - values[1], rel=1e-6)
+    assert difference["part"] == "other:train"
+    assert "samples less other:train" in (tmp_path / "o/report.html").read_text()

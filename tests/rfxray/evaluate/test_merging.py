@@ -1,0 +1,104 @@
+"""`rfxray evaluate merge`: several runs in one table."""
+
+import copy
+import json
+
+import pytest
+
+from rfxray.commands import evaluate
+from rfxray.evaluate import merging
+
+FIGURE = {
+    "synthetic": "samples",
+    "extractor": "small",
+    "protocol": "corrected",
+    "kind": "figure",
+    "part": "",
+    "name": "KID",
+    "value": 0.5,
+    "low": 0.4,
+    "high": 0.6,
+    "n_real": 700,
+    "n_synthetic": 600,
+    "reason": None,
+}
+RUN = {
+    "kind": "rfxray.evaluate.fidelity",
+    "command": "rfxray evaluate fidelity --real data",
+    "written_by": {"rfxray": "0", "commit": "abc"},
+    "device": "1 × cpu",
+    "seed": 0,
+    "seconds": {"features": 1.0},
+    "sets": {"real": {"name": "data:test", "fingerprint": "f" * 64}, "samples": {}},
+    "extractors": {"small": {"hash": "a" * 64, "resize_path": "padded", "basis": None}},
+    "published": {},
+    "figures": [FIGURE, {**FIGURE, "kind": "real floor", "value": 0.01, "low": 0.0, "high": 0.02}],
+}
+
+
+def changed(**extractor):
+    other = copy.deepcopy(RUN)
+    other["extractors"]["small"].update(extractor)
+    return other
+
+
+def written(path, run):
+    path.mkdir()
+    (path / "results.json").write_text(json.dumps(run))
+    return path
+
+
+def test_runs_by_one_extractor_share_a_table_with_their_floors():
+    (table,) = merging.merged({"a": RUN, "b": RUN})
+    assert [(row["run"], row["set"]) for row in table["rows"]] == [
+        ("a", "samples"),
+        ("b", "samples"),
+    ]
+    assert table["measures"] == ["KID"]
+    assert table["rows"][0]["figures"]["KID"].keys() == {"figure", "real floor"}
+
+
+@pytest.mark.parametrize("other", [{"hash": "b" * 64}, {"resize_path": "cropped"}])
+def test_other_weights_or_another_resize_path_never_share_a_column(other):
+    assert len(merging.merged({"a": RUN, "b": changed(**other)})) == 2
+
+
+def test_other_bases_never_share_a_column():
+    runs = {}
+    for name, content in (("a", "1" * 64), ("b", "2" * 64)):
+        run = changed(basis={"hash": content, "fitted_on": "x"})
+        run["figures"] = [{**FIGURE, "name": "FD64"}]
+        runs[name] = run
+    (table,) = merging.merged(runs)
+    assert table["measures"] == [f"FD64, basis {'1' * 12}", f"FD64, basis {'2' * 12}"]
+
+
+def test_command_writes_page_table_and_numbers(tmp_path, capsys):
+    folders = [written(tmp_path / name, RUN) for name in "ab"]
+    words = ["merge", *map(str, folders), "--out", str(tmp_path / "both")]
+    evaluate.main(words)
+    assert capsys.readouterr().out.splitlines() == [f"wrote {tmp_path / 'both' / 'report.html'}"]
+    table = (tmp_path / "both/table.md").read_text()
+    assert "| a, samples | data:test (ffffffff) | 0.5 (0.4 to 0.6), N 700 × 600 |" in table
+    assert "| real floor | data:test (ffffffff) | 0.01 (0 to 0.02), N 700 × 600 |" in table
+    page = (tmp_path / "both/report.html").read_text()
+    assert "a, samples" in page
+    assert str(tmp_path) not in page
+    found = json.loads((tmp_path / "both/results.json").read_text())
+    assert found["runs"]["b"]["command"] == RUN["command"]
+    evaluate.main(words)  # the same folder again
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "holds no results of rfxray evaluate fidelity"),
+        ('{"kind": "other"}', "holds no results of rfxray evaluate fidelity"),
+        ('{"kind": "rfxray.evaluate.fidelity"}', "holds no results of rfxray evaluate fidelity"),
+    ],
+)
+def test_results_of_something_else_are_refused(refusal, tmp_path, content, said):
+    (tmp_path / "results.json").write_text(content)
+    code, line = refusal(evaluate.main, ["merge", tmp_path, "--out", tmp_path / "o"])
+    assert code == 65
+    assert said in line
