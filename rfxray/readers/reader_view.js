@@ -10,8 +10,9 @@ function picture(name) {
 
 async function decoded(name) {
   const text = study.images[name] ?? await beside(name), image = new Image();
+  const arrived = new Promise((done, failed) => { image.onload = done; image.onerror = failed; });
   image.src = `data:image/png;base64,${text}`;
-  try { await image.decode(); } catch { throw new Error(`${words.broken} ${name}`); }
+  try { await arrived; } catch { throw new Error(`${words.broken} ${name}`); }
   const { width, height } = image, pen = new OffscreenCanvas(width, height).getContext("2d");
   pen.drawImage(image, 0, 0);
   const { data } = pen.getImageData(0, 0, width, height);

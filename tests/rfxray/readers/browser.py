@@ -15,12 +15,18 @@ FLAGS = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-firs
 
 
 class Browser:
-    """A running browser; `requests` lists every address that its pages asked for."""
+    """A running browser.
+
+    Attributes:
+      requests: Every address that its pages asked for.
+      dialogs: Kind of every dialog that opened; each was accepted.
+    """
 
     def __init__(self, process, read, write):
         self.process, self._read, self._write = process, read, write
         self._numbers, self._buffer = itertools.count(1), b""
         self.requests: list[str] = []
+        self.dialogs: list[str] = []
 
     def call(self, method: str, session: str | None = None, **parameters):
         """Calls a method of Chrome's DevTools protocol and returns its result."""
@@ -34,6 +40,7 @@ class Browser:
             line, self._buffer = self._buffer.split(b"\0", 1)
             found = json.loads(line)
             if found.get("method") == "Page.javascriptDialogOpening":
+                self.dialogs.append(found["params"]["type"])
                 self._send(
                     0, "Page.handleJavaScriptDialog", found.get("sessionId"), {"accept": True}
                 )
