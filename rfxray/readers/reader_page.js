@@ -87,19 +87,20 @@ function buttons(item) {
     return [{ kind: "abnormal", value: 0, key: "n", label: words.normal },
       { kind: "abnormal", value: 1, key: "a", label: words.abnormal }, ...findings, confirm];
   }
-  const sides = pairs ? ["left", "right"].map((value) => ({ kind: "side", value, label: words[value] })) : [];
+  const sides = pairs ? [{ kind: "side", value: "left", cap: "←", label: words.left },
+    { kind: "side", value: "right", cap: "→", label: words.right }] : [];
   const scores = [1, 2, 3, 4, 5].map((value) =>
     ({ kind: "score", value, key: String(value), label: words[`${pairs ? "sure" : "score"}_${value}`] }));
   return [...sides, ...scores, confirm];
 }
 
-function buttonOf({ kind, value, key, label }) {
+function buttonOf({ kind, value, key, cap = key, label }) {
   const button = document.createElement("button");
   Object.assign(button.dataset, { kind, value, key: key ?? "" });
-  if (key) {
-    const cap = document.createElement("kbd");
-    cap.textContent = key;
-    button.append(cap, " ");
+  if (cap) {
+    const shown = document.createElement("kbd");
+    shown.textContent = cap;
+    button.append(shown, " ");
   }
   button.append(label);
   button.onclick = (event) => {
