@@ -95,6 +95,26 @@ def fit(
     return Basis(mean.astype(np.float32).astype(np.float64), rounded, extractor, fitted_on)
 
 
+def packaged_file(extractor: str) -> Path:
+    """The file in the package of the basis of an extractor, by its name; it may not exist."""
+    return Path(__file__).parent / "packaged" / f"fd64_{extractor}.npz"
+
+
+def packaged(extractor: str, weights: str) -> Basis | None:
+    """The basis that comes with the package, so that FD64 compares across data sets and papers.
+
+    Args:
+      extractor: Name of the extractor.
+      weights: Hash of its weights, hex.
+
+    Returns:
+      The basis, or None if there is none for these weights.
+    """
+    file = packaged_file(extractor)
+    found = load(file) if file.exists() else None
+    return found if found is not None and found.extractor == weights else None
+
+
 def load(path: str | Path) -> Basis:
     """The inverse of `Basis.save`.
 

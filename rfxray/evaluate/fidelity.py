@@ -128,10 +128,13 @@ def circular(sets: Sets, extractor: Extractor) -> list[str]:
 
 
 def _basis(extractor: Extractor, real: np.ndarray, name: str) -> Basis | None:
+    """The basis of the package, else one of the reals, if they are enough for it."""
+    if found := bases.packaged(extractor.name, extractor.hash):
+        return found
     if len(real) < bases.LEAST or real.shape[1] < bases.WIDTH:
         return None
-    found = frechet.moments(real, "real")
-    return bases.fit(found.mean, found.covariance, extractor.hash, f"the real set, {name}")
+    of = frechet.moments(real, "real")
+    return bases.fit(of.mean, of.covariance, extractor.hash, f"the real set, {name}")
 
 
 def _names(sets: Sets, label: str) -> list[str]:
