@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with exit_on_error("benchmarks.fd64_basis"):
         sets = [open_pictures(given) for given in (arguments.films, arguments.phantoms)]
-        what = " and ".join(f"{len(each)} of {each.name}" for each in sets)
+        what = f"{len(sets[0]):,} films of NIH ChestX-ray14 and {len(sets[1]):,} phantoms"
         for name in EXTRACTORS:
             extractor = open_extractor(name)
             found = [
