@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from rfxray.attributes.vocabulary import lookup
+from rfxray.errors import ConfigError
 from rfxray.outputs import page
 from rfxray.readers.answers import COLUMNS
 from rfxray.readers.diagnosis import ABNORMAL, ASKED, PREFIX
@@ -36,6 +37,9 @@ _HERE = Path(__file__).parent
 # The parts of the script, in the order in which they need each other.
 _SCRIPTS = ("reader_record.js", "reader_store.js", "reader_view.js", "reader_page.js")
 FOLDER = "images"  # of the files beside the page
+# Most characters of all images in one page. Chromium loads a page of 490 MiB in 4 s; V8 has no
+# string above 512 MiB, and the page is one.
+MOST = 400 << 20
 # Characters of one value of a style sheet: Chromium takes at most 2 MiB.
 _PART = 1 << 20
 
@@ -179,7 +183,16 @@ def render(
       folder: Whether images lie beside the page, as `sheets` has them.
       findings: Names of the findings that the phase of diagnosis asks for.
       strings: Texts, as `STRINGS`.
+
+    Raises:
+      ConfigError: If the images are too large for a page.
     """
+    size = sum(map(len, images.values())) * 4 // 3
+    if not folder and size > MOST:
+        raise ConfigError(
+            f"{len(images)} images are {size >> 20} MiB in a page, of which a browser takes "
+            f"{MOST >> 20}; give --images folder, or a smaller --size"
+        )
     shown = {
         "study": study,
         "reader": reader,

@@ -46,11 +46,11 @@ const textSha256 = (text) => sha256(new TextEncoder().encode(text));
 // Whether something read from a browser or a file is progress of this reader in this study.
 function valid(found) {
   return Boolean(found) && found.slot === slot && Array.isArray(found.answers) &&
-    typeof found.about === "object" && Number.isFinite(found.spent) &&
+    found.about instanceof Object && Number.isFinite(found.spent) &&
     found.answers.length <= study.items.length && found.answers.every((a, i) => {
       const { item, case: name, phase } = study.items[i];
       if (a.item !== item || a.case !== name || a.phase !== phase || !Number.isFinite(a.seconds)) return false;
-      return phase === "diagnosis" ? [0, 1].includes(a.abnormal) && Array.isArray(a.findings)
+      return phase === "diagnosis" ? [0, 1].includes(a.abnormal) && Array.isArray(a.findings) && a.findings.every((one) => study.diagnosis.includes(one))
         : [1, 2, 3, 4, 5].includes(a.score) && (pairs ? ["left", "right"].includes(a.side) : a.side === "");
     });
 }

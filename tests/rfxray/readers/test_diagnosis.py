@@ -11,7 +11,7 @@ pytest.importorskip("cv2", reason="the extra prep")
 from rfxray.commands import readers as command
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs.files import save_png
-from rfxray.readers import answers, diagnosis, key, report, study
+from rfxray.readers import answers, diagnosis, key, reader_page, report, study
 from rfxray.readers.analysis import analyse
 from tests.rfxray.readers.test_design import film, made, shown
 
@@ -146,6 +146,13 @@ def test_wrong_answers_are_refused_in_one_line(tmp_path, scores, said):
     read, opened = files(tmp_path, {"a": {"abnormal": scores}})
     with pytest.raises(DataError, match=said):
         study.from_files(read, opened)
+
+
+def test_images_too_large_for_a_page_need_the_folder(monkeypatch):
+    monkeypatch.setattr(reader_page, "MOST", 1 << 16)
+    with pytest.raises(ConfigError, match=r"24 images are 0 MiB .*give --images folder"):
+        made(readers=1)
+    assert len(made(readers=1, folder=True).images) == 24
 
 
 def test_command_writes_a_folder_of_images_and_a_phase_of_diagnosis(tmp_path, capsys):
