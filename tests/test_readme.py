@@ -1,4 +1,7 @@
-"""README's lines about sampling and editing, run in their order in one folder with a tiny model."""
+"""README's lines about sampling, editing and export, run in their order in one folder.
+
+The run is a tiny one; the lines that name none use the model of the package.
+"""
 
 import json
 import re
@@ -16,15 +19,16 @@ from rfxray.commands import table
 from rfxray.data.dataset import Records, open_dataset
 from tests.conftest import keep_signal_handlers
 
+SECTIONS = ("First samples", "Sample", "Edit", "Export")
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 def blocks() -> list[tuple[str, str]]:
-    """(language, text) of the code blocks above the first section, and of Sample and Edit."""
+    """(language, text) of the code blocks above the first section, and of `SECTIONS`."""
     text = README.read_text(encoding="utf-8")
     parts = re.split(r"^## ", text, flags=re.MULTILINE)
-    chosen = [parts[0], *(p for p in parts if p.startswith(("Sample\n", "Edit\n")))]
-    assert len(chosen) == 3
+    chosen = [parts[0], *(p for p in parts if p.startswith(tuple(f"{s}\n" for s in SECTIONS)))]
+    assert len(chosen) == 1 + len(SECTIONS)
     return [pair for part in chosen for pair in re.findall(r"```(\w+)\n(.*?)```", part, re.DOTALL)]
 
 
@@ -69,7 +73,8 @@ def entries(folder: Path) -> list[dict]:
 @pytest.mark.drill
 def test_every_command_of_the_readme_leaves_what_it_says(folder):
     place, _ = folder
-    for out, n in (("python", 16), ("samples", 16), ("table", 12), ("rows", 4), ("many", 6)):
+    drawn = {"first": 16, "python": 16, "samples": 16, "table": 12, "rows": 4, "many": 6}
+    for out, n in (drawn | {"of_export": 2}).items():
         assert len(entries(place / "out" / out)) == n, out
     for out in ("samples", "table", "rows"):
         assert (place / "out" / out / "grid.png").is_file()
@@ -93,9 +98,9 @@ def test_the_arrays_of_the_readme_are_as_it_says(folder):
     _, names = folder
     samples, edited = names["samples"], names["edited"]
     assert isinstance(samples, sampling.Pictures)
-    assert (samples.images.shape, samples.images.dtype) == ((2, 32, 32), np.float32)
+    assert (samples.images.shape, samples.images.dtype) == ((2, 64, 64), np.float32)
     assert samples.settings.guidance == sampling.Settings().guidance == 2.0
-    assert edited.shape == (2, 32, 32)
+    assert edited.shape == (2, 64, 64)
     assert np.abs(samples.images).max() <= 1
 
 

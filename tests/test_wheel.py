@@ -123,11 +123,14 @@ def test_installed_commands_run_from_phantom_to_edit(installed, elsewhere):
         return run(installed / "rfxray", *words, cwd=elsewhere)
 
     assert "compile-pod" in rfxray("--help")
+    assert "the phantom model" in rfxray("sample", "--out", "first", "--n", "1", "--steps", "2")
+    assert (elsewhere / "first" / "grid.png").is_file()
     rfxray("phantom", "--out", "data", "--n", "48", "--size", "32", "--seed", "0")
     overrides = [f"--config.{key}" for key in ("data.dirs=data", *TINY)]
     rfxray("train", "--config", "smoke", "--workdir", "run", *overrides)
     assert (elsewhere / "run" / "checkpoints" / "2").is_dir()
-    rfxray("sample", "--checkpoint", "run", "--out", "samples", "--n", "1", "--steps", "2")
+    rfxray("export", "--checkpoint", "run", "--out", "exported", "--data", "data")
+    rfxray("sample", "--checkpoint", "exported", "--out", "samples", "--n", "1", "--steps", "2")
     picture = sorted((elsewhere / "samples").glob("*.png"))[0]
     rfxray(
         *("edit", "--checkpoint", "run", "--image", picture, "--from", "view=PA", "--steps", "2"),

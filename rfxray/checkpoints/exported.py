@@ -24,7 +24,7 @@ from jaxtyping import PyTree
 from rfxray.checkpoints import safetensors
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs import files
-from rfxray.outputs.whole_folder import whole_folder
+from rfxray.outputs.folders import whole_folder
 
 FORMAT, VERSION = "rfxray.export", 1
 MANIFEST, CONFIG, MODEL = "export.json", "config.json", "model.safetensors"

@@ -16,7 +16,7 @@ from rfxray.config.load import from_json
 from rfxray.data.manifest import read_manifest
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs.files import saving
-from rfxray.outputs.whole_folder import refuse_content
+from rfxray.outputs.folders import refuse_content
 from rfxray.sampling import distance
 from rfxray.sampling.pretrained import EMA, averaged, identity
 

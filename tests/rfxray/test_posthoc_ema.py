@@ -9,6 +9,7 @@ import scipy.integrate
 from rfxray import posthoc_ema, sampling
 from rfxray.checkpoints import run
 from rfxray.checkpoints.weights import ema_name
+from rfxray.commands import export
 from rfxray.runtime import sharding
 from rfxray.training import ema, recipe, state
 from rfxray.training.ema import ema_gamma, ema_update
@@ -78,7 +79,8 @@ def history(trained, tmp_path, make_config, tiny_data, randomise):
     built = recipe.build(config)
     abstract = state.abstract(built, mesh)
     metrics = fresh(built.metrics, sharding.replicated(mesh))
-    writer = run.Checkpoints(workdir, config, {}, abstract, metrics)
+    identity = {"data.fingerprint": "f" * 64}
+    writer = run.Checkpoints(workdir, config, identity, abstract, metrics)
     params = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), abstract["params"])
     averages = dict.fromkeys((*KEPT, WANTED), params)
     update = jax.jit(ema_update, static_argnums=3)
@@ -103,6 +105,10 @@ def test_posthoc_average_matches_the_expected_one_and_is_loaded_by_samplers(hist
         # A walk of 24 steps of 1: the error of the fit is far below one step.
         np.testing.assert_allclose(found, leaf, atol=0.02)
         assert np.abs(leaf).max() > 1
+    words = ["--checkpoint", workdir, "--ema", WANTED, "--out", workdir / "exported"]
+    export.main([str(word) for word in words])
+    same = sampling.load(workdir / "exported")
+    assert same.source == {**model.source, "checkpoint": str(workdir / "exported")}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from rfxray.checkpoints.exported import CONFIG, MANIFEST, MODEL
 from rfxray.commands import export
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs import lock
-from rfxray.outputs.whole_folder import whole_folder
+from rfxray.outputs.folders import whole_folder
 from rfxray.sampling.exporting import ExportRequest
 from tests import conftest, full_disk
 
@@ -126,7 +126,7 @@ def test_chosen_profile_and_step_are_exported(trained, tmp_path):
 # What is in the files
 
 
-def test_tensors_are_named_by_their_path_in_the_parameter_tree(exports, make_config):
+def test_tensors_are_named_by_their_path_in_the_parameter_tree(exports):
     with safe_open(exports / "float32" / MODEL, framework="np") as stored:
         names = list(stored.keys())
         shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in names}

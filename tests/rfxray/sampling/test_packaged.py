@@ -6,6 +6,7 @@ import shlex
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 from data_prep import phantom
 from rfxray import edit, sample, sampling
@@ -47,6 +48,39 @@ def test_packaged_model_says_that_it_has_seen_phantoms_only():
     assert facts.licence == "Apache-2.0"
     assert (facts.dtype, facts.step, facts.ema) == ("bfloat16", 3800, 0.05)
     assert facts.parameters == 1_175_296
+
+
+def test_names_and_shapes_of_the_tensors_are_those_of_the_documents():
+    """Code in other languages reads them by name: docs/sampling.md, Exports."""
+    d, layers, heads, k, f, r, pixels = 128, 4, 2, 64, 352, 32, 64
+    blocks = {
+        "qkv": (d, 3, heads, k),
+        "attention_out": (heads, k, d),
+        "query_scale": (k,),
+        "key_scale": (k,),
+        "gate": (d, f),
+        "up": (d, f),
+        "down": (f, d),
+        "modulation_in": (d, r),
+        "modulation_out": (r, 6, d),
+        "modulation_bias": (6, d),
+    }
+    rest = {
+        "embed": (pixels, d),
+        "head": (d, pixels),
+        "modulation": (d, 6, d),
+        "final_modulation": (d, 2, d),
+        "condition.table": (66, d),
+        "condition.time.inner": (256, d),
+        "condition.time.outer": (d, d),
+        "condition.age.inner": (256, d),
+        "condition.age.outer": (d, d),
+    }
+    expected = {f"model.blocks.{name}": (layers, *shape) for name, shape in blocks.items()}
+    expected |= {f"model.{name}": shape for name, shape in rest.items()}
+    with safe_open(PACKAGED / "model.safetensors", framework="np") as stored:
+        names = list(stored.keys())
+        assert {name: tuple(stored.get_slice(name).get_shape()) for name in names} == expected
 
 
 def test_model_without_a_workdir_is_the_packaged_one(model):
