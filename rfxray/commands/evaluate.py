@@ -15,6 +15,10 @@ from rfxray.command_line import ArgumentParser
 ACTIONS = {
     "fidelity": ("rfxray.commands.evaluate_fidelity", "distances of samples from radiographs"),
     "merge": ("rfxray.commands.evaluate_merge", "several results of fidelity in one table"),
+    "check-weights": (
+        "rfxray.commands.evaluate_check_weights",
+        "show what an extractor's weights answer, beside PyTorch",
+    ),
     "convert": ("rfxray.commands.evaluate_convert", "turn published weights into safetensors"),
 }
 

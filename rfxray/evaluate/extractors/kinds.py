@@ -9,8 +9,12 @@ from rfxray.evaluate.extractors.extractor import Extractor
 
 # A module has `open_weights(path or None) → Extractor`; it is imported when it is opened.
 _MODULES = {
+    "dinov2": "rfxray.evaluate.extractors.dinov2",
     "efficientnet_lite0": "rfxray.evaluate.extractors.efficientnet_lite0",
+    "inception": "rfxray.evaluate.extractors.inception",
     "oracle": "rfxray.evaluate.extractors.oracle",
+    "rad_dino": "rfxray.evaluate.extractors.rad_dino",
+    "xrv": "rfxray.evaluate.extractors.xrv",
 }
 
 NAMES = tuple(_MODULES)

@@ -192,7 +192,7 @@ def apply(
 
     Args:
       weights: Weights from `convert`.
-      images: Images [n, height, width, 3] float32 in [0, 1].
+      images: Images [n, height, width, 3] float32 in [−1, 1]: 2x − 1 of x in [0, 1].
       resize: Whether images of another size than 299² are resampled to it, bilinearly and without
         antialiasing as pytorch-fid does. Otherwise sides must be at least 75 pixels.
 
@@ -202,7 +202,7 @@ def apply(
     with jax.default_matmul_precision("highest"):  # or a TPU multiplies bfloat16 and a GPU TF32
         if resize and images.shape[1:3] != (SIZE, SIZE):
             images = interpolation.resize(images, SIZE, SIZE, "bilinear")
-        x = 2 * jnp.asarray(images) - 1
+        x = jnp.asarray(images)
         for name, unit in _STEM.items():
             x = _unit(weights, name, unit, x)
             if name in _POOLED_AFTER:

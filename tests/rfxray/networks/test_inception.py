@@ -45,14 +45,15 @@ def peer(tensors):
             if name.endswith("running_mean")
         }
         with torch.no_grad():
-            out = loaded(weights | counters, resize)(torch.tensor(images).permute(0, 3, 1, 2))
+            levels = torch.tensor((images + 1) / 2)  # it scales [0, 1] itself
+            out = loaded(weights | counters, resize)(levels.permute(0, 3, 1, 2))
         return out[0][:, :, 0, 0]
 
     return features
 
 
 def pictures(side, n=2):
-    return np.random.default_rng(1).uniform(size=(n, side, side, 3)).astype(np.float32)
+    return np.random.default_rng(1).uniform(-1, 1, (n, side, side, 3)).astype(np.float32)
 
 
 run = jax.jit(inception.apply, static_argnames="resize")
