@@ -133,14 +133,14 @@ def read(folder: Path) -> tuple[dict[str, Any], Facts]:
             raise ValueError("its content does not match its checksum")
         if about["format"] != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
-        listed = {name: tuple(about["files"][name]) for name in (CONFIG, MODEL)}
+        version, listed = about["version"], {n: about["files"][n] for n in (CONFIG, MODEL)}
     except FileNotFoundError:
         raise _damaged(folder, f"{MANIFEST} is missing") from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise _damaged(folder, f"{MANIFEST}: {error}") from error
-    if about["version"] != VERSION:
+    if version != VERSION:
         raise ConfigError(
-            f"{folder} is an export of version {about['version']}, and this rfxray reads version "
+            f"{folder} is an export of version {version}, and this rfxray reads version "
             f"{VERSION}; use the rfxray that wrote it ({about.get('rfxray')})"
         )
     for name, (size, digest) in listed.items():
@@ -150,9 +150,12 @@ def read(folder: Path) -> tuple[dict[str, Any], Facts]:
             raise _damaged(folder, f"{name} has {found:,} bytes instead of {size:,}")
         if files.file_sha256(folder / name) != digest:
             raise _damaged(folder, f"{name} is not what was written")
-    said = {field.name: about[field.name] for field in dataclasses.fields(Facts)}
-    said["trained_on"] = tuple(said["trained_on"])
-    return json.loads((folder / CONFIG).read_text()), Facts(**said)
+    try:
+        said = {field.name: about[field.name] for field in dataclasses.fields(Facts)}
+        said["trained_on"] = tuple(said["trained_on"])
+        return dict(json.loads((folder / CONFIG).read_text())), Facts(**said)
+    except (ValueError, LookupError, TypeError) as error:  # of a writer that is not ours
+        raise _damaged(folder, f"{MANIFEST} or {CONFIG} lacks something: {error!r}") from error
 
 
 def _checksum(about: Mapping[str, object]) -> str:

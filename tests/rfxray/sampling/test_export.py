@@ -253,6 +253,15 @@ def test_config_of_another_network_is_damage(copy):
         sampling.load(copy)
 
 
+def test_manifest_that_lacks_a_fact_is_one_line(copy):
+    about = json.loads((copy / MANIFEST).read_text())
+    del about["licence"]
+    about["checksum"] = exported._checksum(about)
+    (copy / MANIFEST).write_text(json.dumps(about))
+    with pytest.raises(DataError, match=r"lacks something: KeyError\('licence'\)"):
+        sampling.load(copy)
+
+
 def test_export_of_a_later_version_is_78(copy):
     about = json.loads((copy / MANIFEST).read_text()) | {"version": 2}
     about["checksum"] = exported._checksum(about)
