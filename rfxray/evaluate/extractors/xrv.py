@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rfxray.checkpoints import tensor_files
 from rfxray.errors import ConfigError, DataError
 from rfxray.evaluate.extractors import resident
-from rfxray.evaluate.extractors.converted import tensors_of
 from rfxray.evaluate.extractors.extractor import Extractor, Preprocessing, weights_hash
 from rfxray.networks.convnets import densenet
 
@@ -57,7 +57,12 @@ def open_weights(weights: Path | None) -> Extractor:
             "`rfxray evaluate convert nih-pc-chex-mimic_ch-google-openi-kaggle-densenet121-d121-tw-"
             "lr001-rot45-tr15-sc15-seed0-best.pt --out FILE.safetensors`"
         )
-    given = tensors_of(weights, "xrv")
+    if weights.suffix != ".safetensors":
+        raise ConfigError(
+            "xrv reads FILE.safetensors; the published file is a pickled module, so turn "
+            f"{weights} into one by `rfxray evaluate convert`"
+        )
+    given, _ = tensor_files.read(weights)
     try:
         tensors = densenet.convert(given)
     except DataError as error:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from rfxray.checkpoints import conversion
 from rfxray.commands import evaluate_check_weights
 from rfxray.errors import ConfigError, DataError
 from rfxray.evaluate.extractors import check_weights, kinds, rad_dino, resident, twins
@@ -112,6 +113,19 @@ def test_xrv_declares_its_range_and_names_its_scores(tmp_path):
         save_file(tensors | {"op_threshs": other}, tmp_path / "other.safetensors")
         with pytest.raises(DataError, match="thresholds of other weights"):
             kinds.open_extractor(f"xrv={tmp_path / 'other.safetensors'}")
+
+
+def test_xrv_opens_what_convert_makes_of_a_pickled_module(tmp_path):
+    torch, xrv = import_peer("torch"), import_peer("torchxrayvision")
+    module = xrv.models.DenseNet()
+    tensors = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    save_file(tensors, tmp_path / "state.safetensors")
+    torch.save(module, tmp_path / "module.pt")
+    with pytest.raises(ConfigError, match="into one by `rfxray evaluate convert`"):
+        kinds.open_extractor(f"xrv={tmp_path / 'module.pt'}")
+    conversion.convert(tmp_path / "module.pt", tmp_path / "module.safetensors")
+    opened = [kinds.open_extractor(f"xrv={tmp_path / n}.safetensors") for n in ("state", "module")]
+    assert opened[0].hash == opened[1].hash
 
 
 def extractor_thresholds():
