@@ -2,7 +2,7 @@
 
 With L/14 this is the extractor of FD-DINOv2 (Stein et al. 2023, arXiv 2306.04675): 224² bicubic in
 float32, ImageNet's mean and deviation, the class token. Positions are resampled to the 16² patches
-of an image as transformers does it; the code of torch.hub shifts them by a tenth of a patch, so its
+of an image as transformers does it; the code of torch.hub resamples as if there were 16.1, so its
 features differ a little.
 """
 

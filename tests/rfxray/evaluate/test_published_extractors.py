@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
 from rfxray.checkpoints import conversion
@@ -86,6 +87,18 @@ def test_rad_dino_answers_the_class_token_with_the_processor_of_its_folder(tmp_p
     weights = vit.convert(TINY, draw(vit.shapes(TINY), 0.3))
     expected = vit.apply(TINY, weights, images)["cls"]
     np.testing.assert_allclose(extractor.features(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("tiny_rad_dino")
+def test_rad_dino_prepares_a_square_image_exactly_as_the_processor_of_transformers(tmp_path):
+    import_peer("torchvision")
+    processor = import_peer("transformers").BitImageProcessorPil(**PROCESSOR)
+    extractor = kinds.open_extractor(f"rad_dino={folder_of(tmp_path)}")
+    levels = np.random.default_rng(0).integers(0, 256, (640, 640)).astype(np.uint8)
+    colour = Image.fromarray(np.repeat(levels[..., None], 3, -1))
+    theirs = np.asarray(processor(colour, return_tensors="np")["pixel_values"][0])
+    ours = extractor.preprocessing.prepare(levels / np.float32(255))
+    np.testing.assert_allclose(ours, theirs.transpose(1, 2, 0), atol=1e-5)
 
 
 @pytest.mark.parametrize("path", ["", "model.safetensors"])
