@@ -243,7 +243,8 @@ def table(found: dict) -> str:
     for fault, row in found["order"].items():
         cells = []
         for value in row.values():
-            text = "too few films" if value is None else f"{value + 0:.2f}"
+            # Rounded down: what is shown as .90 has reached it.
+            text = "too few films" if value is None else f"{math.floor(100 * value) / 100:.2f}"
             cells.append(text if value is None or value >= SEES else f"**{text}**")
         lines.append(f"| {fault} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -278,7 +279,8 @@ def plot(studies: Sequence[dict]) -> str:
             value = share * most * most
             _, y = place(0, value)
             parts.append(f'<path d="M{x0} {y:.1f}H{x0 + width - left - 20}" stroke="#ddd"/>')
-            parts.append(f'<text x="{x0 - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.2g}</text>')
+            text = f"{value:.2g}" if value < 10 else f"{value:.0f}"
+            parts.append(f'<text x="{x0 - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
         for level in LEVELS:
             x, _ = place(level, 0)
             parts.append(f'<text x="{x - 3:.0f}" y="{height - 26}">{level}</text>')
