@@ -19,6 +19,7 @@ def suite(tmp_path):
     folder = tmp_path / "tests"
     folder.mkdir()
     shutil.copy(ROOT / "tests" / "skips.py", folder)
+    (folder / "__init__.py").touch()  # one of the peers installs a package `tests`
     (folder / "may_skip.txt").write_text("# why\ntests/test_a.py::test_listed  needs a GPU\n")
     (folder / "conftest.py").write_text('pytest_plugins = ("tests.skips",)\n')
     skip = "import pytest\ndef test_{}(): pytest.skip('no GPU')\n"
