@@ -17,9 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from rfxray.command_line import ArgumentParser, Progress, exit_on_error, local_path, require
+from rfxray.command_line import (
+    ArgumentParser,
+    Progress,
+    exit_on_error,
+    local_path,
+    refuse_unread,
+    require,
+)
 from rfxray.errors import ConfigError
-from rfxray.outputs import files
+from rfxray.outputs import files, lock
 from rfxray.readers import candidates, design, diagnosis, protocol, reader_page, sealing
 from rfxray.readers.reader_page import STRINGS
 
@@ -40,6 +47,26 @@ def parser() -> ArgumentParser:
         p.add_argument(
             f"--{kind}-csv", type=local_path, metavar="FILE", help="table of a folder of files"
         )
+    p.add_argument(
+        "--degraded",
+        type=int,
+        default=0,
+        metavar="N",
+        help="real images with blur, noise, JPEG blocks or without their marker, among the cases, "
+        "which attentive readers find (default: %(default)s)",
+    )
+    p.add_argument(
+        "--reconstructed",
+        type=local_path,
+        metavar="DIR",
+        help="reconstructions of real images under the same keys or file names",
+    )
+    p.add_argument(
+        "--reconstructions",
+        type=int,
+        metavar="N",
+        help="number of them to show among the cases (default: 10)",
+    )
     p.add_argument("--cases", required=True, type=int, help="images, half synthetic, or pairs")
     p.add_argument("--readers", required=True, type=int, help="number of readers")
     p.add_argument(
@@ -75,6 +102,19 @@ def parser() -> ArgumentParser:
         help="where images lie: in each page, or in a folder beside the pages, for large studies "
         "(default: %(default)s)",
     )
+    p.add_argument(
+        "--margin",
+        type=float,
+        default=0.05,
+        help="margin of equivalence, for the protocol and its power (default: %(default)s)",
+    )
+    p.add_argument(
+        "--model-grid",
+        type=float,
+        metavar="PIXELS",
+        help="period at --size of a grid that the model itself makes, such as the side of its "
+        "patches: readers may see it, so it does not block (default: every grid blocks)",
+    )
     p.add_argument("--size", type=int, default=512, help="side in pixels (default: %(default)s)")
     p.add_argument("--strings", type=local_path, metavar="FILE", help="JSON of translated texts")
     p.add_argument("--key", required=True, type=local_path, metavar="FILE", help="new key file")
@@ -101,6 +141,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             size=flags.size,
             diagnosis=diagnosis.findings(flags.diagnosis),
             folder=flags.images == "folder",
+            degraded=flags.degraded,
+            reconstructed=_reconstructions(flags),
+            margin=flags.margin,
+            model_grid=flags.model_grid,
         )
         _refuse_places(flags.out, flags.key)
         strings = _strings(flags.strings)
@@ -113,41 +157,68 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{COMMAND}: {wanted.cases} cases for {wanted.readers} readers of {wanted.study}")
         real = candidates.find(flags.real, flags.real_csv, wanted.match)
         synthetic = candidates.find(flags.synthetic, flags.synthetic_csv, wanted.match)
+        altered = [] if not flags.reconstructed else candidates.find(flags.reconstructed, None, ())
         images = (wanted.cases + wanted.training) * (2 if flags.pairs else 1)
+        images += wanted.degraded + 2 * wanted.reconstructed
         with Progress(COMMAND, images) as progress:
             made = design.make(
-                wanted, real, synthetic, np.random.default_rng(), strings, progress.advance
+                wanted,
+                real,
+                synthetic,
+                np.random.default_rng(),
+                strings,
+                progress.advance,
+                altered,
             )
+        page = protocol.text(wanted, made)
         for what, number in made.left_out.items():
             print(f"left out: {number} {what}")
-        with files.saving(flags.key):
-            flags.key.parent.mkdir(parents=True, exist_ok=True)
-            before = os.umask(0o077)
-            try:
-                sealed = sealing.seal(made.key, passphrase) if flags.seal else made.key
-                files.write_whole(flags.key, sealed)
-            finally:
-                os.umask(before)
+        content = sealing.seal(made.key, passphrase) if flags.seal else made.key
         with files.saving(flags.out):
-            try:
-                flags.out.mkdir(parents=True, exist_ok=True)
-                if made.images:
-                    (flags.out / reader_page.FOLDER).mkdir()
-                for name, sheet in made.images.items():
-                    files.write_whole(flags.out / reader_page.FOLDER / name, sheet)
-                for reader, html in made.pages.items():
-                    files.write_whole(flags.out / f"{reader}.html", html)
-                files.write_whole(flags.out / "protocol.md", protocol.text(wanted, made))
-            except OSError:  # the same command begins again
-                shutil.rmtree(flags.out, ignore_errors=True)
-                flags.key.unlink(missing_ok=True)
-                raise
+            flags.out.mkdir(parents=True, exist_ok=True)
+            with lock.locked(flags.out):
+                _refuse_places(flags.out, flags.key)  # another process may have been faster
+                _write(flags.out, flags.key, content, made, page)
         print(f"wrote {len(made.pages)} pages and protocol.md into {flags.out}, key {flags.key}")
 
 
+def _write(out: Path, key: Path, content: bytes, made: design.Made, page: str) -> None:
+    """The key first, so that no page is without it, and the protocol last: a study is complete."""
+    with files.saving(key):
+        key.parent.mkdir(parents=True, exist_ok=True)
+        before = os.umask(0o077)
+        try:
+            files.write_whole(key, content)
+        finally:
+            os.umask(before)
+    try:
+        if made.images:
+            (out / reader_page.FOLDER).mkdir()
+        for name, sheet in made.images.items():
+            files.write_whole(out / reader_page.FOLDER / name, sheet)
+        for reader, html in made.pages.items():
+            files.write_whole(out / f"{reader}.html", html)
+        files.write_whole(out / "protocol.md", page)
+    except OSError:  # the same command begins again
+        for path in out.iterdir():
+            if not lock.is_lock(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        key.unlink(missing_ok=True)
+        raise
+
+
+def _reconstructions(flags: argparse.Namespace) -> int:
+    if flags.reconstructed is None:
+        refuse_unread(flags, ["reconstructions"], "a study without --reconstructed")
+        return 0
+    return 10 if flags.reconstructions is None else flags.reconstructions
+
+
 def _refuse_places(out: Path, key: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is not empty; choose another --out")
+    if out.exists() and (not out.is_dir() or not all(map(lock.is_lock, out.iterdir()))):
+        unfinished = out.is_dir() and not (out / "protocol.md").exists()
+        why = " and has no protocol.md: a study that was interrupted?" if unfinished else ""
+        raise ConfigError(f"{out} is not empty{why}; delete it, or choose another --out")
     if key.exists():
         raise ConfigError(f"{key} exists; a key is written once, choose another --key")
     if key.resolve().is_relative_to(out.resolve()):

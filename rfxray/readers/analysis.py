@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-from rfxray.readers import diagnosis
+from rfxray.readers import attention, diagnosis
 from rfxray.readers import obuchowski_rockette as pooling
 from rfxray.readers.agreement import Agreement, agreement
 from rfxray.readers.breakdown import Experience, Part, Trend, by_experience, by_stratum, trend
@@ -73,6 +73,7 @@ class Analysis:
       parts: Results by stratum, of each modality.
       trends: Learning and fatigue, of each modality.
       experience: Results by experience, of each modality.
+      controls: Results on controls; only the degraded ones can change a verdict, from "equivalent".
       diagnosis: Results of the phase of diagnosis, on which no verdict depends.
     """
 
@@ -92,6 +93,7 @@ class Analysis:
     parts: dict[str, tuple[Part, ...]]
     trends: dict[str, Trend]
     experience: dict[str, tuple[Experience, ...]]
+    controls: tuple[attention.ControlResult, ...]
     diagnosis: tuple[diagnosis.Finding, ...]
 
 
@@ -110,6 +112,7 @@ def analyse(study: Study, margin: float, method: str = "delong", seed: int = 0) 
     places = [(i, j) for i in range(len(study.modalities)) for j in range(len(study.readers))]
     results = {place: reader_result(study, *place) for place in places}
     names = [study.readers[j] for j in panel.readers]
+    controlled = attention.results(study)
     verdicts = [
         judge_modality(
             panel,
@@ -142,7 +145,8 @@ def analyse(study: Study, margin: float, method: str = "delong", seed: int = 0) 
         excluded={study.readers[j]: why for j, why in panel.excluded.items()},
         left_out=_left_out(study, panel.readers, len(panel.cases)),
         readers=tuple(results.values()),
-        verdicts=tuple(verdicts),
+        verdicts=tuple(attention.judged(each, study, controlled, names) for each in verdicts),
+        controls=controlled,
         comparisons=_comparisons(study, panel, method),
         intra=_intra(study),
         inter=_inter(study),

@@ -31,7 +31,8 @@ No field holds a line break. Lines end with a newline.
      "sides": {"reader-1": {"12": "left", …}, …}}
 
 `truth` is 1 for a synthetic image and 0 for a real one. `patient` clusters images of one patient;
-without it each case is a cluster. All other fields of a case are strata, by which results are
+without it each case is a cluster. `control` marks a control (`degraded`, `reconstructed`), which is
+reported apart. All other fields of a case are strata, by which results are
 listed. `sides` is for pairs only: for each reader and item, the side that showed the synthetic
 image; their cases have no `truth`.
 """

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from rfxray.errors import ConfigError
-from rfxray.readers import diagnosis, leaks, reader_page
+from rfxray.readers import controls, diagnosis, leaks, reader_page
 from rfxray.readers.answers import SIDES
 from rfxray.readers.candidates import Candidate, refuse_overlap
+from rfxray.readers.controls import Control
 from rfxray.readers.leaks import Leak
 from rfxray.readers.matching import Drawn, Source
 
@@ -33,6 +34,10 @@ class Design:
       diagnosis: Findings that are asked of each image of a case before anything else; empty for no
         such phase.
       folder: Whether the images lie in files beside the pages, not in them.
+      degraded: Number of degraded images among the cases, controls that attentive readers find.
+      reconstructed: Number of reconstructions of real images among the cases.
+      margin: Margin of equivalence that the protocol names.
+      model_grid: Period in pixels of a grid that the model of synthetic images makes.
     """
 
     study: str
@@ -45,6 +50,10 @@ class Design:
     size: int
     diagnosis: tuple[str, ...] = ()
     folder: bool = False
+    degraded: int = 0
+    reconstructed: int = 0
+    margin: float = 0.05
+    model_grid: float | None = None
 
     def __post_init__(self):
         if not self.study.strip() or any(c in self.study for c in "\r\n"):
@@ -62,6 +71,16 @@ class Design:
         # Repeats come from the first half of the order, so that half of the cases lie between.
         if not 0 <= self.repeats <= 0.5:
             raise ConfigError(f"--repeats must be from 0 to 0.5 (got {self.repeats:g})")
+        if not 0 < self.margin < 0.5:
+            raise ConfigError(f"--margin must be above 0 and below 0.5 (got {self.margin:g})")
+        if self.reconstructed < 0 or self.degraded < 0:
+            raise ConfigError(
+                f"numbers of controls must be at least 0 (got {self.degraded} degraded and "
+                f"{self.reconstructed} reconstructed)"
+            )
+        if self.model_grid is not None and not self.model_grid > 1:
+            raise ConfigError(f"--model-grid must be above 1 pixel (got {self.model_grid:g})")
+        controls.refuse_few(self.degraded)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +111,7 @@ def make(
     rng: np.random.Generator,
     strings: Mapping[str, str],
     progress: Callable[[], None] = lambda: None,
+    reconstructions: Sequence[Candidate] = (),
 ) -> Made:
     """Makes a study.
 
@@ -102,6 +122,7 @@ def make(
       rng: Source of every choice; the nonce does not come from it.
       strings: Texts of the page.
       progress: Function called for each image that was decoded.
+      reconstructions: Reconstructions of real images, for controls.
 
     Raises:
       DataError: If there are too few images, two of them are equal, or they leak what they are.
@@ -113,29 +134,38 @@ def make(
     matched = source.pairs(real, synthetic, training + cases)
     chosen = [each for pair in matched for each in pair]
     truth = np.tile([False, True], len(matched))
-    pixels = [each.image for each in chosen]
-    names = [f"i{n + 1:04d}" for n in rng.permutation(len(chosen))]
-    files = leaks.encode(dict(zip(names, pixels, strict=True)))
-    strata = [" ".join(each.facts.values()) for each in chosen]
-    found = leaks.check(pixels, files, truth, strata)
+    added = controls.make(source, real, design.degraded, reconstructions, design.reconstructed, rng)
+    images = [*chosen, *(each for one in added for each in _shown_of(design, one))]
+    names = [f"i{n + 1:04d}" for n in rng.permutation(len(images))]
+    files = leaks.encode({name: each.image for name, each in zip(names, images, strict=True)})
+    compared = names[: len(chosen)]  # controls differ on purpose
+    found = leaks.check(
+        [each.image for each in chosen],
+        {name: files[name] for name in compared},
+        truth,
+        [" ".join(each.facts.values()) for each in chosen],
+        design.model_grid,
+    )
     leaks.refuse(found)
     shown = {name: files[name] for name in sorted(names)}  # a drawn order, which says nothing
     units = [(2 * k, 2 * k + 1) for k in range(len(matched))]
     if design.modality == "single":
         units = [(index,) for unit in units for index in unit]
     trained, read = units[: design.training], units[design.training :]
+    diagnosed = [index for unit in read for index in unit] if design.diagnosis else []
+    facts = [_case(design, chosen[unit[0]], truth[unit[0]]) for unit in read]
+    each = 2 if design.modality == "pairs" else 1
+    starts = range(len(chosen), len(images), each)
+    read += [tuple(range(start, start + each)) for start in starts]
+    facts += [_control(design, one) for one in added]
     labels = [f"c{n + 1:04d}" for n in rng.permutation(len(read))]
     orders = {f"reader-{r + 1}": _order(design, rng) for r in range(design.readers)}
-    diagnosed = [index for unit in read for index in unit] if design.diagnosis else []
     key: dict[str, Any] = {
         "study": design.study,
         "modality": design.modality,
         "nonce": secrets.token_hex(32),
-        "cases": {
-            label: _case(design, chosen[unit[0]], unit, truth)
-            for label, unit in sorted(zip(labels, read, strict=True))
-        },
-        "images": {name: chosen[i].name for i, name in enumerate(names)},
+        "cases": dict(sorted(zip(labels, facts, strict=True))),
+        "images": {name: images[i].name for i, name in enumerate(names)},
     }
     if design.modality == "pairs":
         start = len(diagnosed) + design.training + 1
@@ -199,12 +229,20 @@ def make(
 
 
 def _order(design: Design, rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """Case, number of the showing, and side of the synthetic image, for each item of a reader."""
-    first = rng.permutation(design.cases)
-    again = rng.permutation(first[: (design.cases + 1) // 2])
-    again = again[: round(design.repeats * design.cases)]
-    sides = np.concatenate([rng.permutation(np.arange(len(p)) % 2) for p in (first, again)])
-    leaks.refuse_imbalance(int((sides[: len(first)] == 0).sum()), len(first))
+    """Case, number of the showing, and side of the synthetic image, for each item of a reader.
+
+    Controls have the numbers after the cases, and are not repeated.
+    """
+    total = design.cases + design.degraded + design.reconstructed
+    first = rng.permutation(total)
+    early = first[first < design.cases][: (design.cases + 1) // 2]
+    again = rng.permutation(early)[: round(design.repeats * design.cases)]
+    # As often left as right among the cases, among the controls and among the repeats
+    kind = np.concatenate([first >= design.cases, np.full(len(again), 2)])
+    sides = np.zeros(len(kind), int)
+    for each in range(3):
+        sides[kind == each] = rng.permutation(np.arange((kind == each).sum()) % 2)
+    leaks.refuse_imbalance(int((sides[kind == 0] == 0).sum()), design.cases)
     shown = [(int(k), 0) for k in first] + [(int(k), 1) for k in again]
     return [(k, repeat, int(side)) for (k, repeat), side in zip(shown, sides, strict=True)]
 
@@ -229,12 +267,20 @@ def _diagnosed(design: Design, image: Drawn, synthetic: bool) -> dict[str, Any]:
     return facts | diagnosis.known(image.known, design.diagnosis)
 
 
-def _case(
-    design: Design, candidate: Drawn, unit: tuple[int, ...], truth: np.ndarray
-) -> dict[str, Any]:
-    facts: dict[str, Any] = {name: candidate.facts[name] for name in design.match}
-    if candidate.patient:
-        facts["patient"] = candidate.patient
+def _case(design: Design, image: Drawn, synthetic: bool) -> dict[str, Any]:
+    facts: dict[str, Any] = {name: image.facts[name] for name in design.match}
+    if image.patient:
+        facts["patient"] = image.patient
     if design.modality == "single":
-        facts["truth"] = int(truth[unit[0]])
+        facts["truth"] = int(synthetic)
     return facts
+
+
+def _control(design: Design, one: Control) -> dict[str, Any]:
+    facts = _case(dataclasses.replace(design, match=()), one.original, True)
+    return {**facts, "control": one.kind, "change": one.change}
+
+
+def _shown_of(design: Design, one: Control) -> tuple[Drawn, ...]:
+    """The images of an item of a control; in pairs its original is the real one."""
+    return (one.original, one.altered) if design.modality == "pairs" else (one.altered,)

@@ -10,6 +10,8 @@ from rfxray.errors import DataError
 from rfxray.readers import sealing
 from rfxray.readers.answers import SIDES
 
+DEGRADED, RECONSTRUCTED = "degraded", "reconstructed"  # kinds of controls
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -19,11 +21,13 @@ class Case:
       synthetic: Whether the image is synthetic; None for a pair, which has one of each.
       patient: Name of its patient, or of the case if the key names none.
       strata: Other facts, such as `view`, as text.
+      control: Kind of control, "" for a case that is analysed.
     """
 
     synthetic: bool | None
     patient: str
     strata: Mapping[str, str]
+    control: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,5 +95,6 @@ def _case(path: Path, name: str, fields: dict, modality: str) -> Case:
     if modality == "single" and (truth not in (0, 1) or isinstance(truth, float)):
         raise DataError(f"{path}: truth of case {name} must be 0 or 1 (got {truth!r})")
     patient = str(fields.pop("patient", None) or name)
+    control = str(fields.pop("control", None) or "")
     strata = {key: str(value) for key, value in fields.items() if value is not None}
-    return Case(None if modality == "pairs" else bool(truth), patient, strata)
+    return Case(None if modality == "pairs" else bool(truth), patient, strata, control)

@@ -25,7 +25,7 @@ from rfxray.errors import DataError
 from rfxray.readers import traces
 
 FALSE_ALARM = 0.01  # share of clean studies that are blocked, over all checks together
-TEXT = "burned-in text"
+TEXT, GRID = "burned-in text", "JPEG blocks or resize"
 EXCHANGES = 4999  # the smallest p is 1/5000
 FOLDS = 5  # of the cross-validation of a content classifier
 DRAWN = {b"IHDR", b"IDAT", b"IEND", b"zpAd"}  # chunks that `encode` writes
@@ -82,6 +82,7 @@ def check(
     files: Mapping[str, bytes],
     truth: np.ndarray,
     strata: Sequence[str],
+    model_grid: float | None = None,
 ) -> list[Leak]:
     """Compares real and synthetic images, feature by feature.
 
@@ -90,6 +91,8 @@ def check(
       files: Files of the images by name, in the same order.
       truth: `[n] bool`, true for synthetic.
       strata: Stratum of each image; every stratum has real and synthetic ones.
+      model_grid: Period in pixels of a grid that the model of synthetic images makes, such as of
+        its patches: readers may see it, so it is content.
     """
     places = {name: float(k) for k, name in enumerate(sorted(files))}
     rows = [
@@ -97,7 +100,7 @@ def check(
         for image, (name, data) in zip(images, files.items(), strict=True)
     ]
     values = np.array([list(row.values()) for row in rows])
-    grids = [traces.grids(image) for image in images]
+    grids = [traces.grids(image, model_grid) for image in images]
     strengths = np.array([list(grid.values()) for grid in grids])
     texts = np.array([row[TEXT] for row in rows])
     _, stratum = np.unique(list(strata), return_inverse=True)
@@ -107,7 +110,7 @@ def check(
         for name, column, each in zip(rows[0], values.T, p, strict=False)
     ]
     period = list(grids[0])[most]
-    named = f"JPEG blocks or resize ({period:.1f} pixels)"
+    named = f"{GRID} ({period:.1f} pixels)"
     found.append(Leak(named, _area(strengths[:, most], truth), p[-2]))
     found.append(Leak(f"{TEXT} by stratum", _by_stratum(texts, truth, stratum), p[-1]))
     looks = [traces.looks(image) for image in images]
@@ -168,10 +171,12 @@ def adjusted(
 def refuse(found: Sequence[Leak]) -> None:
     """Raises a DataError if a check blocks the study."""
     if blocking := [leak for leak in found if leak.blocks()]:
+        grid = any(leak.feature.startswith(GRID) for leak in blocking)
         named = ", ".join(f"{x.feature} (AUC {x.auc:.2f}, p {x.p:.1g})" for x in blocking)
         raise DataError(
             f"the images leak what is synthetic: {named}; prepare both sets alike (same format, "
             "bit depth, crop, markers), or match by that feature"
+            + ("; a grid of the model's own patches: --model-grid" if grid else "")
         )
 
 

@@ -57,6 +57,7 @@ class Source:
         drawn: Callable[[], None] = lambda: None,
     ):
         self._match, self._size, self._rng, self._drawn = match, size, rng, drawn
+        self._taken: set[int] = set()  # candidates, by identity: a file has no key
         self._patients: set[str] = set()
         self._seen: dict[bytes, str] = {}
         self.left_out: dict[str, int] = {}
@@ -111,6 +112,10 @@ class Source:
                 f"{len(found)} are left; lower --cases or the number of controls"
             )
         return found
+
+    def again(self, candidate: Candidate) -> Drawn:
+        """Another image of a patient that was drawn, such as a reconstruction."""
+        return self._decode(candidate, ())
 
     def _strata(
         self, real: Sequence[Candidate], synthetic: Sequence[Candidate]
@@ -172,18 +177,22 @@ class Source:
                 waiting[taken.facts.get(BURNED_IN, "")][side].append(taken)
 
     def _take(self, candidate: Candidate, match: Sequence[str]) -> Drawn | None:
-        """Decodes an image; None if its patient was drawn already."""
-        if candidate.patient and candidate.patient in self._patients:
+        """Decodes an image; None if it or its patient was drawn already."""
+        if candidate.patient in self._patients or id(candidate) in self._taken:
             return None
-        self._patients.add(candidate.patient)
+        self._taken.add(id(candidate))
+        self._patients |= {candidate.patient} - {""}
+        return self._decode(candidate, match)
+
+    def _decode(self, candidate: Candidate, match: Sequence[str]) -> Drawn:
         image = leaks.shown(candidate.pixels(self._size))
         digest = hashlib.sha256(image.tobytes()).digest()
-        first = self._seen.setdefault(digest, candidate.name)
-        if first is not candidate.name:
+        if digest in self._seen:
             raise DataError(
-                f"{first} and {candidate.name} are the same image; the sets must not overlap and "
-                "must hold each image once"
+                f"{self._seen[digest]} and {candidate.name} are the same image; the sets must not "
+                "overlap and must hold each image once"
             )
+        self._seen[digest] = candidate.name
         facts = {name: candidate.facts[name] for name in match if name != BURNED_IN}
         if BURNED_IN in match:
             facts[BURNED_IN] = "yes" if traces.burned_in(image) else "no"

@@ -15,6 +15,7 @@ from rfxray.readers.equivalence import CHANCE, LEAST_READERS
 from rfxray.readers.power import Planned, Rates
 from rfxray.readers.roe_metz import RoeMetz
 
+FEWEST = 10  # cases: the formula is of many
 PAGE, NUMBERS = "power.html", "power.json"
 
 
@@ -55,8 +56,8 @@ class Wanted:
                 f"--readers must be at least {LEAST_READERS}: fewer never show equivalence (got "
                 f"{min(self.readers)})"
             )
-        if bad := [n for n in self.cases if n < 10 or (n % 2 and not self.pairs)]:
-            kind = "at least 10" if self.pairs else "even and at least 10"
+        if bad := [n for n in self.cases if n < FEWEST or (n % 2 and not self.pairs)]:
+            kind = f"{'' if self.pairs else 'even and '}at least {FEWEST}"
             raise ConfigError(f"--cases must be {kind} (got {bad[0]})")
         if self.studies < 0:
             raise ConfigError(f"--studies must be at least 0 (got {self.studies})")

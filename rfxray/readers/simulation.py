@@ -8,12 +8,13 @@ from scipy import stats
 
 from rfxray.errors import ConfigError
 from rfxray.readers.answers import SIDES, Answer
-from rfxray.readers.key import Case, Key
+from rfxray.readers.key import DEGRADED, Case, Key
 from rfxray.readers.roe_metz import RoeMetz, scores
 
 # Scores of a Roe–Metz reader that separate the ratings 1 to 5, as deviates of real images.
 THRESHOLDS = stats.norm.ppf([0.2, 0.4, 0.6, 0.8])
 SECONDS = 12.0  # median time of an answer
+CONTROL_AREA = 0.98  # AUC of degraded images, of every reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ def answer(key: Key, simulated: Simulated) -> dict[str, list[Answer]]:
       key: Key of the study.
       simulated: Abilities of the readers.
     """
-    rng = np.random.default_rng([simulated.seed, 2])
+    rng, model = np.random.default_rng([simulated.seed, 2]), simulated.model
     facts: Sequence[Case] = list(key.cases.values())
     names = list(key.cases)
     pairs = key.modality == "pairs"
@@ -89,13 +90,19 @@ def answer(key: Key, simulated: Simulated) -> dict[str, list[Answer]]:
     truth = np.array([bool(case.synthetic) for case in facts])
     if pairs:
         truth = np.repeat([True, False], count)
-    drawn = scores(simulated.model, rng, np.array(simulated.areas), readers, truth, showings=2)
+    drawn = scores(model, rng, np.array(simulated.areas), readers, truth, showings=2)
     drawn = drawn[:, 0]
     found = {}
+    degraded = np.array([case.control == DEGRADED for case in facts])
+    cases = np.flatnonzero([not case.control for case in facts])
     for j, area in enumerate(simulated.areas):
         name = f"reader-{j + 1}"
+        more = model.separation(CONTROL_AREA) - model.separation(area)
+        drawn[:, j, :count] += np.where(degraded, more, 0)
         first = rng.permutation(count)
-        again = rng.permutation(first[: round(simulated.repeats * count)])
+        again = rng.permutation(
+            first[np.isin(first, cases)][: round(simulated.repeats * len(cases))]
+        )
         order = [(k, 0) for k in first] + [(k, 1) for k in again]
         # Of pairs the key says at which places the study asks; its page may have fewer repeats
         places = sorted(map(int, key.sides[name])) if pairs else range(1, len(order) + 1)
@@ -103,10 +110,7 @@ def answer(key: Key, simulated: Simulated) -> dict[str, list[Answer]]:
         rows.append(_row(key, name, None, "experience_years", str(2 + 3 * j), phase="about"))
         for item, (k, repeat) in zip(places, order, strict=False):
             lost = (
-                simulated.fatigue
-                * (item - places[0])
-                / len(order)
-                * float(simulated.model.separation(area))
+                simulated.fatigue * (item - places[0]) / len(order) * float(model.separation(area))
             )
             seconds = round(float(SECONDS * np.exp(0.4 * rng.standard_normal())), 1)
             row = {"repeat": repeat, "seconds": seconds}

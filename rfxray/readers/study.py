@@ -11,7 +11,7 @@ from rfxray.errors import DataError
 from rfxray.readers import answers as answers_of
 from rfxray.readers.answers import SIDES, ReaderFile
 from rfxray.readers.diagnosis import Diagnosis, gather
-from rfxray.readers.key import Key
+from rfxray.readers.key import Case, Key
 from rfxray.readers.published import Row
 
 MIDDLE = 3.0  # of the kit's scores 1 to 5: undecided
@@ -51,6 +51,7 @@ class Study:
       about: Of each reader, facts such as `experience_years`.
       left_out: What was not analysed, and how often.
       diagnosis: Answers of the phase of diagnosis, None if there was none.
+      controls: Of each kind of control, a study of them: beside the real cases, or of pairs.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Study:
     about: Mapping[str, Mapping[str, str]]
     left_out: Mapping[str, int]
     diagnosis: Diagnosis | None = None
+    controls: Mapping[str, "Study"] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,23 +119,35 @@ def from_files(files: Sequence[ReaderFile], key: Key) -> Study:
                 left_out[f"answers of the phase {answer.phase}"] += 1
                 continue
             readings.append(_reading(file.path, answer, key))
-    cases = tuple(key.cases)
-    facts = list(key.cases.values())
-    fields = sorted({field for case in facts for field in case.strata})
-    found = _assemble(
-        name=key.study,
-        readings=readings,
-        readers=tuple(sorted(paths)),
-        cases=cases,
-        truth=np.array([bool(case.synthetic) for case in facts]),
-        patients=[case.patient for case in facts],
-        strata={f: tuple(case.strata.get(f, "") for case in facts) for f in fields},
-        pairs=key.modality == "pairs",
-        middle=None if key.modality == "pairs" else MIDDLE,
-        about={file.reader: file.about for file in files},
-        left_out=left_out,
-    )
-    return dataclasses.replace(found, diagnosis=gather(files, key))
+    pairs = key.modality == "pairs"
+
+    def part(chosen: Mapping[str, Case], left_out: Counter[str]) -> Study:
+        facts = list(chosen.values())
+        fields = sorted({field for case in facts for field in case.strata})
+        return _assemble(
+            name=key.study,
+            readings=[each for each in readings if each.case in chosen],
+            readers=tuple(sorted(paths)),
+            cases=tuple(chosen),
+            truth=np.array([bool(case.synthetic) for case in facts]),
+            patients=[case.patient for case in facts],
+            strata={f: tuple(case.strata.get(f, "") for case in facts) for f in fields},
+            pairs=pairs,
+            middle=None if pairs else MIDDLE,
+            about={file.reader: file.about for file in files},
+            left_out=left_out,
+        )
+
+    cases = {name: case for name, case in key.cases.items() if not case.control}
+    real = {} if pairs else {name: case for name, case in cases.items() if not case.synthetic}
+    controls = {}
+    for kind in sorted({case.control for case in key.cases.values()} - {""}):
+        own = {name: case for name, case in key.cases.items() if case.control == kind}
+        count = sum(each.case in own for each in readings)
+        left_out[f"answers to controls ({kind}), which are reported apart"] = count
+        controls[kind] = part(real | own, Counter())
+    found = part(cases, left_out)
+    return dataclasses.replace(found, diagnosis=gather(files, key), controls=controls)
 
 
 def _reading(path: Path, answer: answers_of.Answer, key: Key) -> _Reading:

@@ -7,6 +7,8 @@ from rfxray.command_line import require
 # Periods of a grid, pixels: JPEG's 8, or what a resize makes of it. Longer ones are anatomy, and
 # below 2 there are no pixels for them.
 PERIODS = (2.1, 16)
+PEAK = 2.5  # half the width of a peak, lines of the spectrum: of a Hann window 2
+BESIDE = np.array([-12, -10, -8, -6, 6, 8, 10, 12])  # half lines from a peak to what is around it
 BANDS = 12  # of the spectrum, of equal width up to the Nyquist frequency
 BINS = 16  # of the histogram
 
@@ -39,25 +41,36 @@ def border(image: np.ndarray) -> float:
     return float(total)
 
 
-def grids(image: np.ndarray) -> dict[float, float]:
+def grids(image: np.ndarray, own: float | None = None) -> dict[float, float]:
     """Strength of a grid by its period in pixels: logarithm in relation to periods beside it.
 
     The mean size of the third differences along rows (and columns) is a profile that has no
     anatomy. The edges of the blocks of a JPEG are peaks of it, also if the JPEG was resized later,
     and so is the pattern of an interpolation (Gallagher 2005, CRV, "Detection of linear and cubic
     interpolation in JPEG compressed images").
+
+    Args:
+      image: Image [side, side] uint8.
+      own: Period of a grid that is left out with its harmonics.
     """
     count = len(image) - 3
     lines = np.fft.rfftfreq(2 * count)  # half a line apart, so that none falls between two
-    at = np.flatnonzero((lines >= 1 / PERIODS[1]) & (lines <= 1 / PERIODS[0]))[::2]
-    beside = at[:, None] + np.array([-12, -10, -8, -6, 6, 8, 10, 12])
+    kept = np.ones(len(lines), bool)
+    if own is not None:
+        kept = np.abs(lines * own - np.rint(lines * own)) * count / own > PEAK
+    inside = (lines >= 1 / PERIODS[1]) & (lines <= 1 / PERIODS[0])
+    at = np.flatnonzero(inside)[::2]
+    at = at[kept[at]]
+    beside = np.clip(at[:, None] + BESIDE, 0, len(lines) - 1)
+    at, beside = at[kept[beside].any(1)], beside[kept[beside].any(1)]
     found = np.zeros(len(at))
     for turned in (image, image.T):
         profile = np.abs(np.diff(turned.astype(np.float64), n=3, axis=1)).mean(0)
         smooth = np.convolve(profile, np.ones(9) / 9, "same")
         rest = (profile / np.maximum(smooth, 1e-6) - 1) * np.hanning(count)
         power = np.log(np.abs(np.fft.rfft(rest, 2 * count)) ** 2 + 1e-12)
-        found += power[at] - power[np.clip(beside, 0, len(power) - 1)].mean(1)
+        around = np.where(kept, power, np.nan)[beside]
+        found += power[at] - np.nanmedian(around, 1)  # the peak of another period is not in it
     return dict(zip((1 / lines[at]).tolist(), np.round(found, 6).tolist(), strict=True))
 
 

@@ -1,16 +1,19 @@
 """Studies that are designed: what they show, what they hide, what they refuse."""
 
 import functools
+import hashlib
 import json
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("cv2", reason="the extra prep")
 
 from rfxray.commands import readers as command
 from rfxray.errors import ConfigError, DataError
+from rfxray.outputs import files
 from rfxray.readers import answers, design, leaks
 from rfxray.readers.candidates import Candidate
 from rfxray.readers.reader_page import STRINGS
@@ -132,3 +135,124 @@ def test_command_refuses_a_key_beside_the_pages(tmp_path, refusal):
 def test_answers_of_the_columns_are_those_of_the_format():
     (html, *_) = made().pages.values()
     assert tuple(shown(html)["columns"]) == answers.COLUMNS
+
+
+FLAGS = ("--cases", "8", "--readers", "3", "--training", "0", "--size", "32")
+
+
+@pytest.fixture
+def sets(tmp_path):
+    """Folders of PNGs with their tables, as a hospital has them: `sets(real, synthetic)`."""
+
+    def make(real=12, synthetic=12, columns="view,sex,age", row="PA,{sex},{age}"):
+        words = []
+        for k, (kind, count) in enumerate((("real", real), ("synthetic", synthetic))):
+            folder = tmp_path / kind
+            folder.mkdir()
+            lines = [f"image,{columns}"]
+            for n in range(count):
+                image = Image.fromarray(film(1000 * k + n, 48))
+                image.save(folder / f"{n}.png")
+                lines.append(f"{n}.png," + row.format(sex=("male", "F")[n % 2], age=40 + n % 10))
+            table = tmp_path / f"{kind}.csv"
+            table.write_text("\n".join(lines) + "\n")
+            words += [f"--{kind}", folder, f"--{kind}-csv", table]
+        key, out = tmp_path / "safe" / "key.json", tmp_path / "out"
+        return ["design", "--study", "s", *words, *FLAGS, "--key", key, "--out", out]
+
+    return make
+
+
+def test_command_makes_a_study_from_folders_and_tables(sets, tmp_path, capsys):
+    words = sets()
+    command.main([*map(str, words), "--match", "view,sex,age_decade,burned_in_text"])
+    assert capsys.readouterr().out.endswith(f"key {tmp_path / 'safe' / 'key.json'}\n")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["protocol.md", "reader-1.html", "reader-2.html", "reader-3.html"]
+    key = json.loads((tmp_path / "safe" / "key.json").read_text())
+    assert {case["sex"] for case in key["cases"].values()} == {"M", "F"}
+    assert {case["age_decade"] for case in key["cases"].values()} == {"40"}
+    assert oct((tmp_path / "safe" / "key.json").stat().st_mode)[-3:] == "600"
+    protocol = (tmp_path / "out" / "protocol.md").read_text()
+    assert "matched by view, sex, age_decade, burned_in_text" in protocol
+    assert str(tmp_path) not in protocol
+
+
+def test_protocol_has_the_power_of_its_design_and_the_hash_of_its_key(sets, tmp_path):
+    from rfxray.readers import plan
+    from rfxray.readers.roe_metz import RoeMetz
+
+    words = [*map(str, sets(40, 40)), "--cases", "40", "--margin", "0.2", "--degraded", "6"]
+    command.main(words)
+    protocol = (tmp_path / "out" / "protocol.md").read_text()
+    wanted = plan.Wanted(0.2, 0.8, 0.5, (3,), (40,), RoeMetz(), 2000)
+    found = plan.design(wanted, 3, 40)
+    assert f"within the margin in {found.found.tost:.0%} of 2,000 simulated studies" in protocol
+    assert f'"equivalent" in {found.found.equivalent:.0%}' in protocol
+    assert hashlib.sha256((tmp_path / "safe" / "key.json").read_bytes()).hexdigest() in protocol
+    for said in ("6 degraded real images", "Ethics approval", "Consent", "Withdrawal", "commit"):
+        assert said in protocol
+
+
+def test_study_is_written_as_a_whole_or_its_folder_says_so(sets, tmp_path, monkeypatch, refusal):
+    words = sets()
+    written = files.write_whole
+
+    def full(path, content):
+        if path.name == "reader-2.html":
+            raise OSError(28, "No space left on device", str(path))
+        written(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_whole", full)
+        code, line = refusal(command.main, words)
+    assert code == 75
+    assert "check free space" in line
+    command.main([*map(str, words)])  # the same command begins again
+    assert (tmp_path / "out" / "protocol.md").exists()
+
+    (tmp_path / "out" / "protocol.md").unlink()  # as a kill leaves it
+    code, line = refusal(command.main, [*words[:-3], tmp_path / "other.json", *words[-2:]])
+    assert code == 78
+    assert "has no protocol.md: a study that was interrupted?" in line
+
+
+def test_second_process_on_the_same_folder_does_not_mix_two_studies(
+    sets, tmp_path, monkeypatch, refusal
+):
+    """The other one finishes while this one is drawing."""
+    words = sets()
+    make = design.make
+
+    def slow(*given):
+        monkeypatch.setattr(design, "make", make)
+        command.main([*map(str, words[:-3]), str(tmp_path / "first.json"), *map(str, words[-2:])])
+        return make(*given)
+
+    monkeypatch.setattr(design, "make", slow)
+    code, line = refusal(command.main, words)
+    assert code == 78
+    assert "is not empty" in line
+    assert not (tmp_path / "safe").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--match", "veiw"], 65, "has a known veiw; --match takes age, age_decade"),
+        (["--cases", "40"], 65, "needs 20 images of each side and has 12 real and 12 synthetic"),
+        (["--size", "64"], 78, "48 pixels on its longer side, fewer than --size 64"),
+        (["--margin", "0.7"], 78, "--margin must be above 0 and below 0.5"),
+        (["--degraded", "3"], 78, "--degraded must be 0 or at least 6"),
+        (["--reconstructions", "3"], 78, "does not read --reconstructions"),
+        (["--model-grid", "0.5"], 78, "--model-grid must be above 1 pixel"),
+        (["--real", "gone"], 65, "no folder gone"),
+        (["--real-csv", "gone.csv"], 78, "gone.csv is not a file"),
+    ],
+)
+def test_bad_requests_are_one_line(sets, refusal, tmp_path, monkeypatch, words, code, said):
+    monkeypatch.chdir(tmp_path)
+    found, line = refusal(command.main, [*sets(), *words])
+    assert found == code
+    assert said in line
+    assert not (tmp_path / "safe").exists()

@@ -79,6 +79,23 @@ def test_matched_text_passes_where_shares_differ():
     assert not any(leak.blocks() for leak in study.leaks)
 
 
+def patched(image):
+    """The joints of a model's patches, 8 pixels."""
+    image = image.astype(int)
+    image[::8] += 3000
+    image[:, ::8] += 3000
+    return image.clip(0, 65535).astype(np.uint16)
+
+
+def test_grid_of_the_model_is_content_only_if_it_is_declared():
+    synthetic = candidates("synthetic", 40, patched)
+    with pytest.raises(DataError, match="own patches: --model-grid"):
+        made(synthetic=synthetic)
+    assert made(synthetic=synthetic, model_grid=8).leaks
+    with pytest.raises(DataError, match="JPEG blocks or resize"):  # another grid is not excused
+        made(synthetic=synthetic, real=candidates("real", 40, resized_jpeg), model_grid=8)
+
+
 def encoded(images):
     return leaks.encode({f"{n:03}": image for n, image in enumerate(images)})
 
