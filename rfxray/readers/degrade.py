@@ -31,7 +31,7 @@ def jpeg(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     import cv2
 
     _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE))
 
 
 def no_marker(image: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
