@@ -14,6 +14,10 @@ from rfxray.command_line import ArgumentParser
 # Name, module, and what it does; a module is `rfxray/commands/evaluate_NAME.py`.
 ACTIONS = {
     "fidelity": ("rfxray.commands.evaluate_fidelity", "distances of samples from radiographs"),
+    "reconstruction": (
+        "rfxray.commands.evaluate_reconstruction",
+        "measure what an autoencoder keeps of its images",
+    ),
     "merge": ("rfxray.commands.evaluate_merge", "several results of fidelity in one table"),
     "check-weights": (
         "rfxray.commands.evaluate_check_weights",
