@@ -161,7 +161,7 @@ def distances(
     """What each distance says of a degraded half; None if there are too few films for it."""
     sides = frechet.moments(real), frechet.moments(worse)
     enough = min(len(real), len(worse)) >= basis.LEAST
-    shape = manifold.manifold(real, worse)
+    shape = manifold.prdc(real, worse)
     return {
         "KID": kernel.distance(real, worse, patients).value,
         components.name: frechet.principal(*sides, components) if enough else None,

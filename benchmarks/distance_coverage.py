@@ -216,7 +216,7 @@ def prdc(name: str, seed: int) -> dict[str, tuple[float, bool | None]]:
     }[name]
     other = Mixture(np.array(shares), modes.means + shift, _SCALES)
     real, synthetic = modes.draw(rng, N, 1), other.draw(rng, N, 1)
-    found = manifold.manifold(real, synthetic)
+    found = manifold.prdc(real, synthetic)
     # By mode: each is a pair of sets of one distribution, or has no synthetic row.
     covered = sum(
         share * expected_coverage(int(N * share), int(N * of)) if of and not shift else 0.0

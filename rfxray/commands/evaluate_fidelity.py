@@ -39,6 +39,7 @@ class Command:
     real: str
     synthetic: tuple[str, ...]
     train: str | None
+    model: tuple[Path, ...]
     csv: tuple[str, ...]
     extractor: tuple[str, ...]
     skip_rejected: bool
@@ -95,6 +96,15 @@ def parser() -> ArgumentParser:
         help="images that the models were trained on, for AuthPct (default: none)",
     )
     p.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        type=local_path,
+        metavar="EXPORT",
+        help="export (with --data) of a model that drew samples: an extractor that it was trained "
+        "against, or on the same data, is named as circular; repeatable",
+    )
+    p.add_argument(
         "--csv",
         action="append",
         default=[],
@@ -129,6 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         flags = parser().parse_args(argv)
         several = {
             "synthetic": tuple(flags.synthetic),
+            "model": tuple(flags.model),
             "csv": tuple(flags.csv),
             "extractor": tuple(flags.extractor.split(",")),
         }
@@ -173,7 +184,7 @@ def run(command: Command, line: str) -> None:
         began = time.monotonic()
         judged = []
         for of in gathered:
-            judged.append(fidelity.judge(sets, of, command.seed))
+            judged.append(fidelity.judge(sets, of, command.seed, command.model))
             _tell(of.extractor, judged[-1])
         rows = [row for of in published for row in chexgenbench.judge(of, command.seed)]
         seconds["figures"] = time.monotonic() - began
@@ -206,6 +217,7 @@ def shown(flags: argparse.Namespace) -> list[str]:
     named.real, named.out = _last(flags.real), _last(flags.out)
     named.train = _last(flags.train) if flags.train else None
     named.synthetic = [_last(given) for given in flags.synthetic]
+    named.model = [_last(given) for given in flags.model]
     named.csv = ["=".join(map(_last, text.split("=", 1))) for text in flags.csv]
     specs = [spec.partition("=") for spec in flags.extractor.split(",")]
     named.extractor = ",".join(f"{name}{mark}{_last(path)}" for name, mark, path in specs)

@@ -96,7 +96,7 @@ def _figures(real: np.ndarray, synthetic: np.ndarray, seed: int) -> list[Figure]
         figures.append(Figure(what, round(value, 3), None, None, n, m, WHY))
     names = ("precision", "recall", "density", "coverage")
     try:
-        seen = manifold.manifold(real, synthetic)
+        seen = manifold.prdc(real, synthetic)
         values = [round(getattr(seen, each), 3) for each in names]
         figures += [
             Figure(each, value, None, None, n, m, WHY)

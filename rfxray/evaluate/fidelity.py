@@ -7,13 +7,15 @@ could not get below. Two synthetic sets are compared against the same reals.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from rfxray.evaluate import basis as bases
 from rfxray.evaluate import feature_pair, frechet, kernel, manifold, measures, overlap, strata
 from rfxray.evaluate.basis import Basis
+from rfxray.evaluate.extractors import circularity
 from rfxray.evaluate.extractors.extractor import Extractor
 from rfxray.evaluate.feature_pair import Patients
 from rfxray.evaluate.figure import Figure, not_estimable
@@ -78,16 +80,17 @@ class Judged:
     circular: list[str]
 
 
-def judge(sets: Sets, gathered: Gathered, seed: int) -> Judged:
+def judge(sets: Sets, gathered: Gathered, seed: int, models: Sequence[Path] = ()) -> Judged:
     """Compares every synthetic set with the reals, by one extractor.
 
     Args:
       sets: Sets that are compared.
       gathered: Features of one extractor.
       seed: Seed of the halves of the floors and of the pictures of the curves.
+      models: Exports of the models that drew the synthetic sets, as far as they are known.
 
     Raises:
-      DataError: For features that are not finite.
+      DataError: For features that are not finite, or an export that is damaged.
     """
     real = gathered.features["real"].values
     basis = _basis(gathered.extractor, real, sets.real.name)
@@ -98,7 +101,7 @@ def judge(sets: Sets, gathered: Gathered, seed: int) -> Judged:
         images[label] = one.images()
     for first, second in itertools.combinations(sets.synthetic, 2):
         rows.append(_difference(sets, gathered, first, second))
-    return Judged(rows, images, basis, circular(sets, gathered.extractor))
+    return Judged(rows, images, basis, circular(sets, gathered.extractor, models))
 
 
 def _difference(sets: Sets, gathered: Gathered, first: str, second: str) -> Row:
@@ -114,16 +117,14 @@ def _difference(sets: Sets, gathered: Gathered, first: str, second: str) -> Row:
     return Row(first, gathered.extractor.name, "corrected", "difference", second, figure)
 
 
-def circular(sets: Sets, extractor: Extractor) -> list[str]:
-    """Why figures of an extractor are circular: it was fitted to data that it now judges."""
+def circular(sets: Sets, extractor: Extractor, models: Sequence[Path]) -> list[str]:
+    """Why figures of an extractor are circular for these sets and exports, a line each."""
     found = []
     for label, pictures in sets.named().items():
-        shared = strata.sources(pictures.attributes) & set(extractor.trained_on)
-        if shared:
-            found.append(
-                f"{extractor.name} was trained on {', '.join(sorted(shared))}, the source of the "
-                f"{label} set"
-            )
+        sources = strata.sources(pictures.attributes)
+        found += circularity.reasons(extractor, f"the {label} set", sources)
+    for export in models:
+        found += circularity.of_model(extractor, export)
     return found
 
 
@@ -167,7 +168,7 @@ class _Comparison:
         least = min(len(self.real), len(self.synthetic))
         inside = None
         if least > manifold.NEIGHBOURS:
-            inside = manifold.manifold(self.real, self.synthetic).inside
+            inside = manifold.prdc(self.real, self.synthetic).inside
         train = self.gathered.features.get("train")
         authentic = None
         if train is not None and len(train.values) > 1:
@@ -219,7 +220,7 @@ class _Comparison:
         real, synthetic = self.sets.real.attributes, self.sets.synthetic[self.label].attributes
         if real is None or synthetic is None:
             return []
-        ours, theirs = strata.strata(real), strata.strata(synthetic)
+        ours, theirs = strata.of(real), strata.of(synthetic)
         found = []
         for part in dict.fromkeys([*ours, *theirs]):
             rows = [

@@ -47,6 +47,6 @@ class Figure:
         return f"{self.name} {self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
-def not_estimable(name: str, n_real: int, n_synthetic: int, reason: object) -> Figure:
+def not_estimable(name: str, n_real: int, n_synthetic: int, reason: str | Exception) -> Figure:
     """The figure of a measure that these sets do not allow, with the reason, a line."""
     return Figure(name, None, None, None, n_real, n_synthetic, str(reason))

@@ -67,7 +67,7 @@ def write(
         },
         "published": {of.extractor.name: str(of.extractor.preprocessing) for of in published},
         "figures": [
-            results.figure(row)
+            results.flat(row)
             for rows in (*(said.rows for said in judged), published_rows)
             for row in rows
         ],

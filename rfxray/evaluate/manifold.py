@@ -57,7 +57,7 @@ class Manifold:
         return float(self.covered.mean())
 
 
-def manifold(real: np.ndarray, synthetic: np.ndarray, neighbours: int = NEIGHBOURS) -> Manifold:
+def prdc(real: np.ndarray, synthetic: np.ndarray, neighbours: int = NEIGHBOURS) -> Manifold:
     """PRDC of two sets.
 
     Args:
@@ -107,7 +107,7 @@ def figures(real: np.ndarray, synthetic: np.ndarray, of: Patients) -> list[Figur
     check_pair(real, synthetic)
     n, m = len(real), len(synthetic)
     try:
-        found = manifold(real, synthetic)
+        found = prdc(real, synthetic)
     except DataError as error:
         names = ("precision", "recall", "density", "coverage")
         return [not_estimable(name, n, m, error) for name in names]

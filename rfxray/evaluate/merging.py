@@ -115,7 +115,9 @@ def html(tables: Sequence[Mapping[str, Any]], runs: Mapping[str, Mapping[str, An
     )
 
 
-def as_json(tables: Sequence[Mapping[str, Any]], runs: Mapping[str, Mapping[str, Any]]) -> dict:
+def as_json(
+    tables: Sequence[Mapping[str, Any]], runs: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """The tables, and the command and versions of each run."""
     made = {
         name: {key: found[key] for key in ("command", "written_by", "device", "seed", "seconds")}

@@ -41,7 +41,7 @@ def reasons(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in found.items()]
 
 
-def measures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def by_measure(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each measure with its figure and its floors."""
     found = []
     for name in dict.fromkeys(row["name"] for row in rows if row["kind"] == "figure"):
@@ -90,7 +90,7 @@ def html(found: Mapping[str, Any], hardest: Mapping[str, Sequence[Mapping[str, A
         interval=interval,
         numbers=numbers,
         reasons=reasons,
-        measures=measures,
+        by_measure=by_measure,
         plots=plots,
     )
 

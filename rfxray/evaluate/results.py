@@ -60,7 +60,7 @@ def extractor(gathered: Gathered, judged: Judged) -> dict[str, Any]:
     }
 
 
-def figure(row: Row) -> dict[str, Any]:
+def flat(row: Row) -> dict[str, Any]:
     """A figure as one flat mapping."""
     of = {k: v for k, v in dataclasses.asdict(row).items() if k != "figure"}
     return {**of, **dataclasses.asdict(row.figure)}

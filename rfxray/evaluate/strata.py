@@ -8,7 +8,7 @@ LEAST = 50  # pictures of each set, from which on a part has a figure
 _DECADE = 10  # years
 
 
-def strata(attributes: Attributes) -> dict[str, np.ndarray]:
+def of(attributes: Attributes) -> dict[str, np.ndarray]:
     """The pictures of each part, by name such as `view=PA`.
 
     Args:

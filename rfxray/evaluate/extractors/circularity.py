@@ -34,7 +34,7 @@ def reasons(
     """
     found = []
     if shared := sorted(set(sources) & set(extractor.trained_on)):
-        found.append(f"{extractor.name} was trained on {', '.join(shared)}, as {name} was")
+        found.append(f"{extractor.name} was trained on {', '.join(shared)}, the source of {name}")
     for key, value in _texts(config or {}):
         if value.partition("=")[0] == extractor.name:  # NAME or NAME=WEIGHTS
             found.append(f"{name} was trained against {extractor.name} ({key})")

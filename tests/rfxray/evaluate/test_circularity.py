@@ -28,7 +28,7 @@ def extractor():
     ("sources", "config", "expected"),
     [
         (["phantom"], None, []),
-        (["nih", "phantom"], None, ["encoder was trained on nih, as model was"]),
+        (["nih", "phantom"], None, ["encoder was trained on nih, the source of model"]),
         ([], {"objective": {"perceptual": "encoder"}}, ["objective.perceptual"]),
         ([], {"objective": {"losses": [{"network": "encoder=w.npz"}]}}, ["objective.losses"]),
         ([], {"parts": {"teacher": {"kind": "encoder"}}}, ["parts.teacher.kind"]),
@@ -47,7 +47,7 @@ def test_reasons_name_shared_data_and_losses(extractor, sources, config, expecte
 def test_packaged_model_of_phantoms_is_circular_for_the_oracle_only(extractor):
     oracle = kinds.open_extractor("oracle")
     (line,) = circularity.of_model(oracle, PACKAGED)
-    assert line == "oracle was trained on phantom, as packaged was"
+    assert line == "oracle was trained on phantom, the source of packaged"
     assert circularity.of_model(extractor, PACKAGED) == []
 
 

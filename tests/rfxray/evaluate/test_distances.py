@@ -209,7 +209,7 @@ def check_prdc(sets, neighbours, block):
         expected = prdc.compute_prdc(*(side.astype(float) for side in sets), neighbours)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifold, "BLOCK", block)
-        found = manifold.manifold(*sets, neighbours)
+        found = manifold.prdc(*sets, neighbours)
     for name, value in expected.items():
         assert getattr(found, name) == pytest.approx(value, rel=1e-6), name
 
@@ -224,7 +224,7 @@ def test_precision_and_recall_agree_with_torch_fidelity(sets):
     expected = metric_prc.prc_features_to_metric(
         synthetic, real, prc_neighborhood=3, prc_batch_size=1000, save_cpu_ram=False, verbose=False
     )
-    found = manifold.manifold(*sets, 3)
+    found = manifold.prdc(*sets, 3)
     assert found.precision == pytest.approx(expected["precision"], rel=1e-6)
     assert found.recall == pytest.approx(expected["recall"], rel=1e-6)
 
@@ -232,7 +232,7 @@ def test_precision_and_recall_agree_with_torch_fidelity(sets):
 def test_a_copy_of_the_kth_neighbour_is_outside_of_the_ball():
     rng = np.random.default_rng(0)
     real = rng.normal(size=(40, 30)) * 10
-    found = manifold.manifold(real, real.copy(), 1)
+    found = manifold.prdc(real, real.copy(), 1)
     # Each synthetic row is its real row's copy; the ball of another row reaches it only if nearer
     # than that row's first neighbour, which it is not.
     np.testing.assert_array_equal(found.balls, 1)
@@ -267,7 +267,7 @@ def test_features_that_are_not_finite_are_refused_with_their_row():
         with pytest.raises(DataError, match="synthetic features are not finite in row 7"):
             measure(good, bad, unclustered(good, bad))
     with pytest.raises(DataError, match="real features are not finite in row 7"):
-        manifold.manifold(bad, good)
+        manifold.prdc(bad, good)
     with pytest.raises(DataError, match="row 7"):
         frechet.moments(bad)
     with pytest.raises(DataError, match="3 columns and synthetic ones 2"):

@@ -3,17 +3,20 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import rfxray.sampling
 from rfxray.commands import evaluate, evaluate_fidelity
 from rfxray.data.dataset import Records, open_dataset
 from rfxray.evaluate import features
 from rfxray.outputs import files
 from tests.rfxray.evaluate.projection import projection
 
+PACKAGED = Path(rfxray.sampling.__file__).parent / "packaged"
 MEASURES = ["FD64", "KID", "energy distance", "precision", "recall", "density", "coverage"]
 
 
@@ -160,6 +163,18 @@ def test_each_line_of_a_figure_has_n_floors_and_extractor(tiny_data, drawn, tmp_
     assert ", resolution floor " in line
     assert sum("weights" in line and "16x16 area" in line for line in said) == 1
     assert any("circular: small was trained on phantom" in line for line in said)
+
+
+def test_model_that_was_trained_on_the_data_of_an_extractor_is_circular(
+    tiny_data, drawn, tmp_path, capsys
+):
+    words = ["--real", tiny_data, "--synthetic", drawn, "--extractor", "small"]
+    run(*words, "--model", PACKAGED, "--out", tmp_path / "a")
+    said = capsys.readouterr().out
+    assert f"small was trained on phantom, the source of {PACKAGED.name}" in said
+    command = json.loads((tmp_path / "a" / "results.json").read_text())["command"]
+    assert f"--model {PACKAGED.name}" in command
+    assert str(PACKAGED) not in command
 
 
 # ------------------------------------------------------------------------------------------------

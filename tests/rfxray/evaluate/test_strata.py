@@ -8,7 +8,7 @@ from rfxray.errors import DataError
 from rfxray.evaluate import overlap
 from rfxray.evaluate.curves import plot
 from rfxray.evaluate.pictures import open_pictures
-from rfxray.evaluate.strata import sources, strata
+from rfxray.evaluate.strata import of, sources
 
 
 def test_parts_are_by_known_values_only():
@@ -18,7 +18,7 @@ def test_parts_are_by_known_values_only():
         {"sex": "F"},
     ]
     attributes = vocabulary.stack([vocabulary.encode(each) for each in asked])
-    found = {name: np.flatnonzero(mask).tolist() for name, mask in strata(attributes).items()}
+    found = {name: np.flatnonzero(mask).tolist() for name, mask in of(attributes).items()}
     assert found == {
         "view=PA": [0, 1],
         "sex=F": [2],
