@@ -15,7 +15,7 @@ from rfxray.commands.table import COMMANDS
 ROOT = Path(__file__).resolve().parents[2]
 ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Commands that import nothing heavy.
-LIGHT = ("status", "supervise", "build", "audit", "readers")
+LIGHT = ("status", "supervise", "build", "audit", "evaluate", "readers")
 
 
 def defaults() -> None:
