@@ -15,6 +15,7 @@ ACTIONS = {
     "design": ("rfxray.commands.readers_design", "a page for each reader, and the sealed key"),
     "analyse": ("rfxray.commands.readers_analyse", "turn answers and the key into a verdict"),
     "power": ("rfxray.commands.readers_power", "readers and cases for a margin and a power"),
+    "example": ("rfxray.commands.readers_example", "a whole study of phantoms, in a minute"),
     "simulate": ("rfxray.commands.readers_simulate", "answers of readers of known ability"),
 }
 

@@ -1,6 +1,7 @@
 """What a file leaves in the pixels of an image, and what readers see in it, as numbers."""
 
 import numpy as np
+from scipy import ndimage
 
 from rfxray.command_line import require
 
@@ -11,6 +12,8 @@ PEAK = 2.5  # half the width of a peak, lines of the spectrum: of a Hann window 
 BESIDE = np.array([-12, -10, -8, -6, 6, 8, 10, 12])  # half lines from a peak to what is around it
 BANDS = 12  # of the spectrum, of equal width up to the Nyquist frequency
 BINS = 16  # of the histogram
+CHANCE = 3  # deviations of the number of gaps that chance explains
+AROUND = 9  # levels around one: gaps of 8 bits that were stretched come every second to sixth level
 
 
 def burned_in(image: np.ndarray) -> bool:
@@ -24,12 +27,19 @@ def burned_in(image: np.ndarray) -> bool:
 def grey_levels(image: np.ndarray) -> float:
     """Share of the grey levels that are used: 8 bits that were stretched leave gaps.
 
-    Between the percentiles 5 and 95: towards the ends a small image has gaps by chance.
+    A level is empty by chance, too, with few pixels: with exp(−n) for n pixels expected by the
+    levels around it (Poisson). Such gaps are content, and do not count. Between the percentiles 5
+    and 95, because the counts around a level say little at the ends.
     """
     middle = np.sort(image[(image > 0) & (image < 255)])
     middle = middle[len(middle) // 20 : len(middle) - len(middle) // 20]
-    reach = int(middle[-1]) - int(middle[0]) + 1 if middle.size else 1
-    return np.unique(middle).size / reach
+    if not middle.size:
+        return 1.0
+    counts = np.bincount(middle - middle[0]).astype(np.float64)
+    by_chance = np.exp(-ndimage.uniform_filter1d(counts, AROUND, mode="nearest"))
+    deviation = np.sqrt((by_chance * (1 - by_chance)).sum())
+    gaps = (counts == 0).sum() - by_chance.sum() - CHANCE * deviation
+    return float(1 - max(gaps, 0) / counts.size)
 
 
 def border(image: np.ndarray) -> float:

@@ -16,7 +16,9 @@ def config(make_config):
 def test_every_key_is_compared_except_those_of_one_host(config):
     keys = schema.flatten(config).keys()
     assert set(agreement.LOCAL) <= keys
-    compared = {k.removeprefix("config.") for k in agreement.facts(config, []) if k.startswith("config.")}
+    compared = {
+        k.removeprefix("config.") for k in agreement.facts(config, []) if k.startswith("config.")
+    }
     assert compared == keys - set(agreement.LOCAL)
 
 
