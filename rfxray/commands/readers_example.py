@@ -20,7 +20,7 @@ COMMAND = "rfxray.readers.example"
 
 
 # The file that each command writes last, and the command. Phantoms of this seed are not among those
-# that the model in the package has seen; 8 is the side of its patches, whose grid a reader may see.
+# that the model in the package has seen; 8 is the side of its patches: a reader may see that grid.
 STEPS = (
     ("real/manifest.json", "phantom --n 240 --size 64 --seed 12 --out OUT/real"),
     ("synthetic/samples.json", "sample --like OUT/real --n 60 --out OUT/synthetic"),

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from rfxray.commands import readers
+from rfxray.readers import equivalence
 from tests.conftest import keep_signal_handlers
 
 
@@ -22,7 +23,7 @@ def test_example_is_a_whole_study_and_continues(tmp_path, capsys):
     for reader in (1, 2, 3):
         assert (out / "study" / f"reader-{reader}.html").stat().st_size > 100_000
     verdict = json.loads((out / "analysis" / "results.json").read_text())
-    assert "told apart" in json.dumps(verdict)  # the third reader has an AUC of .9
+    assert equivalence.TOLD_APART in json.dumps(verdict)  # the third reader has an AUC of .9
     shutil.rmtree(out / "analysis")
     with keep_signal_handlers():
         readers.main(["example", "--out", str(out)])
