@@ -1,0 +1,154 @@
+"""Fills the tables of docs/results.md from the results that stand in `benchmarks/results`.
+
+    python -m benchmarks.results                   regenerates the tables
+    python -m benchmarks.results --add NAME=FILE   first copies FILE to benchmarks/results/NAME.json
+
+FILE is a `results.json` of `rfxray evaluate fidelity` or a `degradations.json`, of this commit. A
+table names the commit, device and seconds of its results. If the code that a figure comes from has
+changed since, the table says that it is stale.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import degradations
+from rfxray import version
+from rfxray.command_line import ArgumentParser, exit_on_error, local_path
+from rfxray.errors import ConfigError, DataError
+from rfxray.outputs import files
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "results.md"
+RESULTS = Path(__file__).with_name("results")
+# What a figure comes from: measures, extractors, networks, and how a file becomes pixels.
+CODE = ("rfxray/evaluate", "rfxray/networks/convnets", "rfxray/networks/vit.py")
+CODE += ("rfxray/data/canonical.py",)
+_TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def code() -> str:
+    """SHA-256 of the source that figures come from, hex."""
+    digest = hashlib.sha256()
+    for place in map(ROOT.joinpath, CODE):
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(f"{file.relative_to(ROOT).as_posix()}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def add(name: str, file: Path) -> None:
+    """Takes over results of this commit.
+
+    Raises:
+      ConfigError: If they are of other code.
+      DataError: If the file holds no results.
+    """
+    try:
+        found = json.loads(file.read_text())
+        measured = found["written_by"]["commit"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} holds no results ({error!r})") from error
+    if measured != (now := version.commit()):
+        raise ConfigError(f"{file} is of commit {measured}, this is {now}; measure again")
+    if "figures" in found:  # a curve has many figures, which the report shows
+        found["figures"] = [row for row in found["figures"] if row["kind"] != "curve"]
+    text = json.dumps({**found, "code": code()}, indent=1, ensure_ascii=False) + "\n"
+    files.write_whole(RESULTS / f"{name}.json", text)
+
+
+def filled(page: str, results: Mapping[str, Mapping[str, Any]], now: str) -> str:
+    """The page with its tables.
+
+    Args:
+      page: Text with `<!-- table NAME -->` before each table and `<!-- end -->` after it.
+      results: Results by name.
+      now: Digest of the code.
+
+    Raises:
+      DataError: If the page names results that are not there, or leaves some out.
+    """
+    named = [match[1] for match in _TABLE.findall(page)]
+    if sorted(named) != sorted(results):
+        raise DataError(f"the page has tables {sorted(named)}, and there are {sorted(results)}")
+
+    def table(match: re.Match) -> str:
+        found = results[match[2]]
+        text = _degradations(found) if "studies" in found else _fidelity(found)
+        return f"{match[1]}{_how(found, now)}\n\n{text}\n{match[3]}"
+
+    return _TABLE.sub(table, page)
+
+
+def _how(found: Mapping[str, Any], now: str) -> str:
+    """How it was measured, in lines of Markdown."""
+    seconds = found["seconds"]
+    total = sum(seconds.values()) if isinstance(seconds, Mapping) else seconds
+    by = found["written_by"]
+    text = f"`{found['command']}`: commit {by['commit']}, {found['device']}, {total:.0f} s."
+    stale = "" if found["code"] == now else " **Stale: the code has changed since.**"
+    return text + stale
+
+
+def _degradations(found: Mapping[str, Any]) -> str:
+    return "\n\n".join(degradations.table(study) for study in found["studies"])
+
+
+def _fidelity(found: Mapping[str, Any]) -> str:
+    """Each figure with its floors, a line for each synthetic set, extractor and measure."""
+    head = (
+        "| set | extractor | measure | N | figure | 95% interval | real floor | resolution floor |"
+    )
+    lines = [head, "|---" * 8 + "|"]
+    rows = found["figures"]
+    for row in rows:
+        if row["kind"] != "figure" or row["value"] is None:
+            continue
+        same = {k: row[k] for k in ("name", "extractor", "synthetic", "protocol")}
+        floors = {each["kind"]: each for each in rows if all(each[k] == v for k, v in same.items())}
+        cells = [_number(floors.get(kind)) for kind in ("real floor", "resolution floor")]
+        interval = "–" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}"
+        count = f"{row['n_real']:,} × {row['n_synthetic']:,}"
+        lines.append(
+            f"| {row['synthetic']} | {row['extractor']} | {row['name']} | {count} "
+            f"| {_number(row)} | {interval} | {' | '.join(cells)} |"
+        )
+    return "\n".join(lines)
+
+
+def _number(row: Mapping[str, Any] | None) -> str:
+    return "–" if row is None or row["value"] is None else f"{row['value']:.4g}"
+
+
+def stored() -> dict[str, Any]:
+    """The results that stand here, by name."""
+    return {file.stem: json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = ArgumentParser(prog="python -m benchmarks.results", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--add",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="results to take over; repeatable",
+    )
+    arguments = parser.parse_args(argv)
+    with exit_on_error("benchmarks.results"):
+        for given in arguments.add:
+            name, equals, file = given.partition("=")
+            if not equals or not name:
+                raise ConfigError(f"--add {given} must be NAME=FILE")
+            add(name, local_path(file))
+        page = filled(PAGE.read_text(encoding="utf-8"), stored(), code())
+        files.write_whole(PAGE, page)
+        print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
