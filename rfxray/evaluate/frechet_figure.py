@@ -119,7 +119,12 @@ def infinite(
             found.append(value)
         values.append(np.mean(found))
     value = float(np.polyfit(1 / shares, values, 1)[1])
-    return _figure(name, value, pulls, of, fixed=not both)
+    plain = frechet.of_moments(whole, frechet.moments(synthetic))
+    variance, clusters = _spread(pulls, of, fixed=not both)
+    # The variance is that of pulls at the plain distance, and grows with it.
+    slope = variance / plain if variance > 0 else 0.0
+    at_zero = slope * max(plain - value, 0.0)
+    return intervals.squared_distance(name, value, at_zero, slope, clusters, n, m)
 
 
 def _windows(order: np.ndarray, size: int) -> list[np.ndarray]:
@@ -128,24 +133,27 @@ def _windows(order: np.ndarray, size: int) -> list[np.ndarray]:
     return [np.take(order, range(start, start + size), mode="wrap") for start in starts]
 
 
-def _figure(
-    name: str,
-    value: float,
-    pulls: tuple[np.ndarray, np.ndarray],
-    of: Patients,
-    fixed: bool = False,
-) -> Figure:
-    """Figure with the interval of what its rows pull at it; with a fixed reference, not of that."""
+def _figure(name: str, value: float, pulls: tuple[np.ndarray, np.ndarray], of: Patients) -> Figure:
+    variance, clusters = _spread(pulls, of)
+    n, m = len(of.real), len(of.synthetic)
+    return intervals.student(name, value, variance, clusters, n, m)
+
+
+def _spread(
+    pulls: tuple[np.ndarray, np.ndarray], of: Patients, fixed: bool = False
+) -> tuple[float, int]:
+    """Variance of what the rows pull together, and clusters behind it; of a fixed set, nothing."""
     n, m = len(of.real), len(of.synthetic)
     real, real_clusters = intervals.cluster_variance(pulls[0], of.real)
     variance, clusters = intervals.cluster_variance(pulls[1], of.synthetic)
-    if of.shared and not fixed:  # such a patient pulls from both sides at once
+    if fixed:
+        return variance, clusters
+    if of.shared:  # such a patient pulls from both sides at once
         both = np.concatenate([pulls[0] / n, pulls[1] / m]) * (n + m)
         variance = intervals.cluster_variance(both, np.concatenate([of.real, of.synthetic]))[0]
-    elif not fixed:
+    else:
         variance += real
-    clusters = clusters if fixed else min(clusters, real_clusters)
-    return intervals.student(name, value, variance, clusters, n, m)
+    return variance, min(clusters, real_clusters)
 
 
 def _pulls(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -59,6 +59,41 @@ def student(
     return Figure(name, value, value - half, value + half, n_real, n_synthetic)
 
 
+def squared_distance(
+    name: str,
+    value: float,
+    at_zero: float,
+    slope: float,
+    clusters: int,
+    n_real: int,
+    n_synthetic: int,
+) -> Figure:
+    """A squared distance with its 95% interval; its variance grows with the distance.
+
+    A shift of δ makes a squared distance δ², and its spread is 2δ times that of the means. So an
+    estimate that is too low looks too precise, and a constant variance misses the truth above it (a
+    mixture: 6% above, 1% below). The interval holds all t from which the estimate is at most a
+    quantile of Student's t away, by the variance at t, as that of a share does (Wilson 1927).
+
+    Args:
+      name: Name of the measure.
+      value: Estimate without bias.
+      at_zero: Variance if the true distance is 0.
+      slope: Variance that a unit of true distance adds.
+      clusters: Number of clusters behind these variances.
+      n_real: Number of real rows.
+      n_synthetic: Number of synthetic rows.
+    """
+    if clusters < LEAST:
+        return student(name, value, at_zero, clusters, n_real, n_synthetic)
+    quantile = float(stats.t.ppf(0.975, clusters - 1))
+    middle = value + quantile**2 * slope / 2
+    half = float(np.sqrt(max(middle**2 - value**2 + quantile**2 * at_zero, 0)))
+    if not middle - half < middle + half:
+        return student(name, value, 0.0, clusters, n_real, n_synthetic)
+    return Figure(name, value, middle - half, middle + half, n_real, n_synthetic)
+
+
 def proportion(
     name: str, hits: np.ndarray, clusters: np.ndarray, n_real: int, n_synthetic: int
 ) -> Figure:

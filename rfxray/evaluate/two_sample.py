@@ -5,10 +5,10 @@ patient are alike whatever their set is, so a pair of one patient is left out of
 correlated films only such a mean is unbiased. With one row for each patient it is the usual
 U-statistic (Gretton et al. 2012, eq. 3).
 
-The variance is that of the jackknife over patients, less what it counts twice: a statistic of pairs
-is a linear part and a part of second order (Hoeffding 1948), and the jackknife gives the second one
-with twice its variance (Efron and Stein 1981). When both sets come from one distribution there is
-nothing else, and the plain jackknife's intervals would be too wide by √2.
+A statistic of pairs is a linear part and a part of second order (Hoeffding 1948). If both sets come
+from one distribution there is only the second one, and its variance is estimated from the centred
+kernel: the jackknife over patients gives twice that (Efron and Stein 1981). What the jackknife has
+beyond it grows with the distance.
 """
 
 import dataclasses
@@ -190,10 +190,12 @@ def distance(
     least = min(x.patients, y.patients)
     without = sum(weight * _without(sums, a, b) for sums, a, b, weight in parts)
     variance = _jackknife(np.asarray(without), [x, y])
-    if not patients.shared:
-        second = sum(weight**2 * _second_order(sums, a, b) for sums, a, b, weight in parts)
-        variance = max(variance - 2 * second, 0.0) + second
-    return intervals.student(name, value, variance, least, n, m)
+    if patients.shared:
+        return intervals.student(name, value, variance, least, n, m)
+    second = sum(weight**2 * _second_order(sums, a, b) for sums, a, b, weight in parts)
+    # Near 0 the slope is unknown; two deviations of 0 away it is not.
+    slope = max(variance - second, 0.0) / max(value, 2 * np.sqrt(second), np.finfo(float).tiny)
+    return intervals.squared_distance(name, value, second, float(slope), least, n, m)
 
 
 def difference(

@@ -96,6 +96,18 @@ def test_a_patient_in_both_sets_pulls_from_both_sides():
         assert together.high - together.low < 0.6 * (apart.high - apart.low)
 
 
+def test_interval_of_a_squared_distance_reaches_farther_up_and_is_finite_at_zero():
+    far = intervals.squared_distance("KID", 1.0, 0.0001, 0.04, 50, 100, 100)
+    assert far.high - 1 > 1.3 * (1 - far.low)
+    for value in (-0.01, 0.0, 1e-12):
+        near = intervals.squared_distance("KID", value, 0.0001, 0.04, 50, 100, 100)
+        assert near.low < 0 < near.high < 0.2
+    # Its ends are the distances from which the estimate is a quantile away: t of 49 is 2.0096.
+    for end in (far.low, far.high):
+        assert abs(1 - end) == pytest.approx(2.0096 * (0.0001 + 0.04 * end) ** 0.5, rel=1e-4)
+    assert intervals.squared_distance("KID", 0.0, 0.0, 0.0, 50, 100, 100).low is None
+
+
 def test_paired_difference_is_that_of_the_distances_and_narrower():
     rng = np.random.default_rng(0)
     real, requests = rng.normal(size=(100, 4)), rng.normal(size=(120, 4))
