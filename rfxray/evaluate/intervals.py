@@ -54,7 +54,7 @@ def student(
         return Figure(name, value, None, None, n_real, n_synthetic, why)
     half = float(stats.t.ppf(0.975, clusters - 1) * np.sqrt(variance))
     if not value - half < value + half:
-        why = "the images do not differ from each other, so their spread is unknown"
+        why = "every image counts the same in it, so the spread is unknown"
         return Figure(name, value, None, None, n_real, n_synthetic, why)
     return Figure(name, value, value - half, value + half, n_real, n_synthetic)
 
