@@ -6,8 +6,9 @@ could not get below. Two synthetic sets are compared against the same reals.
 """
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from rfxray.evaluate.extractors.extractor import Extractor
 from rfxray.evaluate.feature_pair import Patients
 from rfxray.evaluate.figure import Figure, not_estimable
 from rfxray.evaluate.gathering import Gathered, Sets
+from rfxray.evaluate.manifold import Manifold
 
 CURVE = 50  # pictures at the first point of a curve; each further point doubles them
 
@@ -95,8 +97,9 @@ def judge(sets: Sets, gathered: Gathered, seed: int, models: Sequence[Path] = ()
     real = gathered.features["real"].values
     basis = _basis(gathered.extractor, real, sets.real.name)
     rows, images = [], {}
+    floors = _floors(sets, gathered, basis, seed)
     for label in sets.synthetic:
-        one = _Comparison(sets, gathered, label, basis, seed)
+        one = _Comparison(sets, gathered, label, basis, seed, floors)
         rows += one.rows()
         images[label] = one.images()
     for first, second in itertools.combinations(sets.synthetic, 2):
@@ -138,6 +141,23 @@ def _basis(extractor: Extractor, real: np.ndarray, name: str) -> Basis | None:
     return bases.fit(of.mean, of.covariance, extractor.hash, f"the real set, {name}")
 
 
+def _floors(
+    sets: Sets, gathered: Gathered, basis: Basis | None, seed: int
+) -> Callable[[int | None, int], list[Figure]]:
+    """Function of the side of the second half (None: as it is) and the most pictures of a half to
+    the floors; sets of one side and number share them."""
+    real = gathered.features["real"].values
+    codes = feature_pair.patients(len(real), 0, _names(sets, "real"), []).real
+    resized = {gathered.sides[label]: found.values for label, found in gathered.resized.items()}
+
+    @functools.cache
+    def floors(side: int | None, most: int) -> list[Figure]:
+        other = real if side is None else resized[side]
+        return measures.floors(real, other, codes, most, basis, seed)
+
+    return floors
+
+
 def _names(sets: Sets, label: str) -> list[str]:
     return overlap.patients(sets.named()[label], label)
 
@@ -145,17 +165,24 @@ def _names(sets: Sets, label: str) -> list[str]:
 class _Comparison:
     """One synthetic set against the reals."""
 
-    def __init__(self, sets: Sets, gathered: Gathered, label: str, basis: Basis | None, seed: int):
+    def __init__(
+        self,
+        sets: Sets,
+        gathered: Gathered,
+        label: str,
+        basis: Basis | None,
+        seed: int,
+        floors: Callable[[int | None, int], list[Figure]],
+    ):
         self.sets, self.gathered, self.label = sets, gathered, label
-        self.basis, self.seed = basis, seed
+        self.basis, self.seed, self.floors = basis, seed, floors
         self.real = gathered.features["real"].values
         self.synthetic = gathered.features[label].values
         self.of_real, self.of_synthetic = _names(sets, "real"), _names(sets, label)
 
     def rows(self) -> list[Row]:
-        figures = measures.measured(
-            self.real, self.synthetic, self._patients(None, None), self.basis, self.seed
-        )
+        of = self._patients(None, None)
+        figures = measures.measured(self.real, self.synthetic, of, self.basis, self.seed, self.seen)
         found = [self._row("figure", "", figure) for figure in figures]
         found += self._authenticity()
         found += self._floors()
@@ -165,15 +192,23 @@ class _Comparison:
 
     def images(self) -> PerImage:
         squares, which = manifold.nearest(self.real, self.synthetic)
-        least = min(len(self.real), len(self.synthetic))
-        inside = None
-        if least > manifold.NEIGHBOURS:
-            inside = manifold.prdc(self.real, self.synthetic).inside
+        inside = None if self.seen is None else self.seen.inside
+        return PerImage(np.sqrt(squares), which, inside, self.authentic)
+
+    @functools.cached_property
+    def seen(self) -> Manifold | None:
+        """PRDC, the dearest of all measures; None for too few pictures."""
+        if min(len(self.real), len(self.synthetic)) <= manifold.NEIGHBOURS:
+            return None
+        return manifold.prdc(self.real, self.synthetic)
+
+    @functools.cached_property
+    def authentic(self) -> np.ndarray | None:
+        """Whether each sample is farther from the training set than that is from itself."""
         train = self.gathered.features.get("train")
-        authentic = None
-        if train is not None and len(train.values) > 1:
-            authentic = manifold.authentic(train.values, self.synthetic)
-        return PerImage(np.sqrt(squares), which, inside, authentic)
+        if train is None or len(train.values) < 2:
+            return None
+        return manifold.authentic(train.values, self.synthetic)
 
     def _row(self, kind: str, part: str, figure: Figure) -> Row:
         name = self.gathered.extractor.name
@@ -193,27 +228,24 @@ class _Comparison:
             return []
         of_train = _names(self.sets, "train")
 
-        def figure(rows: np.ndarray, names: list[str]) -> Figure:
+        def figure(rows: np.ndarray, names: list[str], hits: np.ndarray | None) -> Figure:
             of = feature_pair.patients(len(of_train), len(rows), of_train, names)
-            return manifold.authenticity(train.values, rows, of)
+            return manifold.authenticity(train.values, rows, of, hits)
 
-        found = [self._row("figure", "", figure(self.synthetic, self.of_synthetic))]
+        own = figure(self.synthetic, self.of_synthetic, self.authentic)
+        found = [self._row("figure", "", own)]
         if not np.isin(self.gathered.features["real"].pictures, train.pictures).any():
-            found.append(self._row("real floor", "", figure(self.real, self.of_real)))
+            found.append(self._row("real floor", "", figure(self.real, self.of_real, None)))
         return found
 
     def _floors(self) -> list[Row]:
-        resized = self.gathered.resized.get(self.label)
-        sides = {"real floor": self.real}
-        if resized is not None:
-            sides["resolution floor"] = resized.values
-        codes = self._patients(None, None).real
+        sides: dict[str, int | None] = {"real floor": None}
+        if self.label in self.gathered.resized:
+            sides["resolution floor"] = self.gathered.sides[self.label]
         return [
             self._row(kind, "", figure)
-            for kind, other in sides.items()
-            for figure in measures.floors(
-                self.real, other, codes, len(self.synthetic), self.basis, self.seed
-            )
+            for kind, side in sides.items()
+            for figure in self.floors(side, len(self.synthetic))
         ]
 
     def _parts(self) -> list[Row]:

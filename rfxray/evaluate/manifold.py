@@ -90,7 +90,9 @@ def prdc(real: np.ndarray, synthetic: np.ndarray, neighbours: int = NEIGHBOURS) 
     return Manifold(balls > 0, balls, reached, covered, neighbours)
 
 
-def figures(real: np.ndarray, synthetic: np.ndarray, of: Patients) -> list[Figure]:
+def figures(
+    real: np.ndarray, synthetic: np.ndarray, of: Patients, seen: Manifold | None = None
+) -> list[Figure]:
     """Precision, recall, density and coverage with 95% intervals.
 
     The rows vary, in clusters of patients, and the balls are taken as they are: the spread of the
@@ -100,6 +102,7 @@ def figures(real: np.ndarray, synthetic: np.ndarray, of: Patients) -> list[Figur
       real: Real features, `[n, width] float32 or float64`.
       synthetic: Synthetic features, `[m, width]`.
       of: Patient of each row.
+      seen: PRDC of these sets, if it is there already.
 
     Raises:
       DataError: for features that are not finite or of different widths.
@@ -107,7 +110,7 @@ def figures(real: np.ndarray, synthetic: np.ndarray, of: Patients) -> list[Figur
     check_pair(real, synthetic)
     n, m = len(real), len(synthetic)
     try:
-        found = prdc(real, synthetic)
+        found = seen or prdc(real, synthetic)
     except DataError as error:
         names = ("precision", "recall", "density", "coverage")
         return [not_estimable(name, n, m, error) for name in names]
@@ -120,13 +123,16 @@ def figures(real: np.ndarray, synthetic: np.ndarray, of: Patients) -> list[Figur
     ]
 
 
-def authenticity(training: np.ndarray, synthetic: np.ndarray, of: Patients) -> Figure:
+def authenticity(
+    training: np.ndarray, synthetic: np.ndarray, of: Patients, hits: np.ndarray | None = None
+) -> Figure:
     """AuthPct, percent, with the 95% interval of a share of the synthetic rows.
 
     Args:
       training: Features of the training images, `[n, width] float32 or float64`.
       synthetic: Synthetic features, `[m, width]`.
       of: Patient of each row.
+      hits: `authentic` of these sets, if it is there already.
 
     Raises:
       DataError: for features that are not finite or of different widths.
@@ -134,7 +140,7 @@ def authenticity(training: np.ndarray, synthetic: np.ndarray, of: Patients) -> F
     check_pair(training, synthetic)
     n, m = len(training), len(synthetic)
     try:
-        hits = authentic(training, synthetic)
+        hits = authentic(training, synthetic) if hits is None else hits
     except DataError as error:
         return not_estimable("AuthPct", n, m, error)
     share = intervals.proportion("AuthPct", hits, of.synthetic, n, m)

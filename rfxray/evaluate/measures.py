@@ -13,6 +13,7 @@ from rfxray.evaluate import energy, frechet_figure, intervals, kernel, manifold
 from rfxray.evaluate.basis import LEAST, Basis
 from rfxray.evaluate.feature_pair import Patients
 from rfxray.evaluate.figure import Figure, not_estimable
+from rfxray.evaluate.manifold import Manifold
 
 SPLITS = 20  # of a floor, for distances
 SPLITS_OF_MANY = 5  # of a floor of more than `MANY` pictures: its spread between splits is small
@@ -20,7 +21,12 @@ MANY = 2000
 
 
 def measured(
-    real: np.ndarray, synthetic: np.ndarray, of: Patients, basis: Basis | None, seed: int
+    real: np.ndarray,
+    synthetic: np.ndarray,
+    of: Patients,
+    basis: Basis | None,
+    seed: int,
+    seen: Manifold | None,
 ) -> list[Figure]:
     """FD, FD∞, FD64, KID, energy distance, precision, recall, density and coverage.
 
@@ -30,6 +36,7 @@ def measured(
       of: Patient of each row.
       basis: Basis of FD64, None if there is none.
       seed: Seed of the subsets of FD∞.
+      seen: PRDC of these sets, if it is there already.
 
     Raises:
       DataError: for features that are not finite or of different widths.
@@ -40,7 +47,7 @@ def measured(
         principal(real, synthetic, of, basis),
         kernel.distance(real, synthetic, of),
         energy.distance(real, synthetic, of),
-        *manifold.figures(real, synthetic, of),
+        *manifold.figures(real, synthetic, of, seen),
     ]
 
 
