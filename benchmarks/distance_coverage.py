@@ -11,16 +11,15 @@ description, so a part is the same in every run. Prints the tables as Markdown.
 
 import argparse
 import dataclasses
-import json
 import zlib
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
+from benchmarks import resumed
 from rfxray.command_line import ArgumentParser, Progress, exit_on_error, local_path
 from rfxray.evaluate import feature_pair, frechet, frechet_figure, kernel, manifold
-from rfxray.outputs import files
 
 WIDTH = 16
 N = 800
@@ -322,17 +321,13 @@ def main() -> None:
     with exit_on_error("benchmarks.distance_coverage"):
         arguments.out.mkdir(parents=True, exist_ok=True)
         log: Path = arguments.out / "parts.jsonl"
-        text = log.read_text() if log.exists() else ""
-        if not files.ends_a_line(log):  # a kill tore the last line
-            text = text[: text.rfind("\n") + 1]
-            files.write_whole(log, text)
-        rows = [json.loads(line) for line in text.splitlines()]
+        rows = resumed.read(log)
         planned = parts(arguments.repetitions, arguments.tried)
         with Progress("benchmarks.distance_coverage", len(planned), unit="part") as progress:
             for part in planned:
                 if not any(row["part"] == dataclasses.asdict(part) for row in rows):
                     rows.append(measure(part))
-                    files.append(log, (json.dumps(rows[-1]) + "\n").encode())
+                    resumed.add(log, rows[-1])
                 progress.advance()
         print(table(rows))
 

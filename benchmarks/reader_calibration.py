@@ -10,15 +10,14 @@ all cells take about ten minutes on one core.
 
 import argparse
 import dataclasses
-import json
 import zlib
 from pathlib import Path
 
 import numpy as np
 from scipy import optimize, stats
 
+from benchmarks import resumed
 from rfxray.command_line import ArgumentParser, Progress, exit_on_error, local_path
-from rfxray.outputs import files
 from rfxray.readers import power
 from rfxray.readers.roe_metz import RoeMetz, components
 
@@ -140,11 +139,7 @@ def main() -> None:
     with exit_on_error("benchmarks.reader_calibration"):
         arguments.out.mkdir(parents=True, exist_ok=True)
         log: Path = arguments.out / "cells.jsonl"
-        text = log.read_text() if log.exists() else ""
-        if not files.ends_a_line(log):  # a kill tore the last line
-            text = text[: text.rfind("\n") + 1]
-            files.write_whole(log, text)
-        rows = [json.loads(line) for line in text.splitlines()]
+        rows = resumed.read(log)
         planned = cells()
         with Progress("benchmarks.reader_calibration", len(planned), unit="cell") as progress:
             for cell in planned:
@@ -156,7 +151,7 @@ def main() -> None:
                 ]
                 if not done:
                     rows.append(measure(cell, studies))
-                    files.append(log, (json.dumps(rows[-1]) + "\n").encode())
+                    resumed.add(log, rows[-1])
                 progress.advance()
         print(table(rows))
 

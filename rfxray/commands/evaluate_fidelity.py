@@ -26,7 +26,7 @@ from rfxray.evaluate.extractors.extractor import Extractor
 from rfxray.evaluate.extractors.kinds import open_extractor
 from rfxray.evaluate.gathering import Sets
 from rfxray.evaluate.pictures import Pictures, open_pictures
-from rfxray.outputs import cache
+from rfxray.outputs import cache, folders
 from rfxray.runtime import distributed, refusal
 
 COMMAND = "rfxray.evaluate.fidelity"
@@ -160,7 +160,7 @@ def run(command: Command, line: str) -> None:
     Raises:
       ConfigError, DataError: See `open_pictures`, `open_extractor` and `gather`.
     """
-    folder.check(command.out, [report.NAME, results.NAME, folder.IMAGES, folder.REJECTED])
+    folders.refuse_others(command.out, (report.NAME, results.NAME, folder.IMAGES, folder.REJECTED))
     extractors = [open_extractor(spec) for spec in command.extractor]
     sets = opened(command)
     first = distributed.place()[0] == 0

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
-from rfxray.evaluate import folder, merging, report, results
-from rfxray.outputs import files
+from rfxray.evaluate import merging, report, results
+from rfxray.outputs import files, folders
 
 COMMAND = "rfxray.evaluate.merge"
 TABLE = "table.md"
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parser().parse_args(argv)
     with exit_on_error(COMMAND):
         out: Path = flags.out
-        folder.check(out, [report.NAME, results.NAME, TABLE])
+        folders.refuse_others(out, (report.NAME, results.NAME, TABLE))
         runs = merging.read(flags.results)
         tables = merging.merged(runs)
         with files.saving(out):

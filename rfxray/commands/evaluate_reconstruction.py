@@ -11,9 +11,7 @@ its key). What the features of an extractor say of both sets, `rfxray evaluate f
 """
 
 import argparse
-import csv
 import dataclasses
-import io
 import json
 import math
 import shlex
@@ -29,7 +27,7 @@ from rfxray.errors import ConfigError, DataError, first_line
 from rfxray.evaluate import classifier, feature_pair, oracle_readings, reconstruction
 from rfxray.evaluate.figure import Figure
 from rfxray.evaluate.pictures import STORED, Pictures, open_pictures
-from rfxray.outputs import files, lock
+from rfxray.outputs import files, folders, lock, spreadsheet
 
 COMMAND = "rfxray.evaluate.reconstruction"
 NUMBERS, TABLE, IMAGES = "results.json", "table.md", "images.csv"
@@ -113,7 +111,7 @@ def run(command: Command, shown: str) -> None:
       command: What the flags say.
       shown: Command line for the results, without paths of this machine.
     """
-    check_folder(command.out)
+    folders.refuse_others(command.out, (NUMBERS, TABLE, IMAGES, lock.NAME))
     with files.saving(command.out):
         command.out.mkdir(parents=True, exist_ok=True)
     with lock.locked(command.out):
@@ -155,18 +153,6 @@ def _run(command: Command, shown: str) -> None:
     for figure in figures["reconstructed"][:2]:
         print(f"{figure}, compression {compression:.4g}")
     print(f"wrote {command.out / TABLE}, {NUMBERS} and {IMAGES}")
-
-
-def check_folder(out: Path) -> None:
-    """Raises a ConfigError unless a folder is new, empty or holds only files of this command."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; give a folder by --out")
-    known = {NUMBERS, TABLE, IMAGES, lock.NAME}
-    others = [] if not out.exists() else [p for p in out.iterdir() if p.name not in known]
-    if any(not files.is_temporary(path) for path in others):
-        raise ConfigError(
-            f"{out} is not empty and was not written by this command; choose another --out"
-        )
 
 
 def _as_written(pictures: Pictures, given: str) -> Callable[[int], np.ndarray]:
@@ -275,18 +261,13 @@ def table(figures: dict[str, list[Figure]], compression: float) -> str:
 def images(keys: Sequence[str], pairs: Sequence[reconstruction.Pair]) -> str:
     """The measures of each pair as CSV; an empty cell is not estimable."""
     bands = list(pairs[0].kept)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["key", "psnr", "ssim", *(f"{w}_from_{b:g}" for w in ("kept", "error") for b in bands)]
-    )
+    head = ["key", "psnr", "ssim", *(f"{w}_from_{b:g}" for w in ("kept", "error") for b in bands)]
+    rows: list[list[str]] = [head]
     for key, pair in zip(keys, pairs, strict=True):
         cells = [pair.psnr, pair.ssim, *(pair.kept.get(b) for b in bands)]
         cells += [pair.error.get(b) for b in bands]
-        row = ["" if cell is None else f"{cell:.6g}" for cell in cells]
-        # A program that opens tables must not take a key for a formula.
-        writer.writerow([f"'{key}" if key.startswith(("=", "+", "-", "@")) else key, *row])
-    return text.getvalue()
+        rows.append([key, *("" if cell is None else f"{cell:.6g}" for cell in cells)])
+    return spreadsheet.text(rows)
 
 
 if __name__ == "__main__":

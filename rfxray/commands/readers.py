@@ -4,12 +4,9 @@ Each action has flags of its own: `rfxray readers ACTION --help` lists them. An 
 imported when it is called.
 """
 
-import argparse
-import importlib
-import sys
 from collections.abc import Sequence
 
-from rfxray.command_line import ArgumentParser
+from rfxray.commands import actions
 
 ACTIONS = {
     "design": ("rfxray.commands.readers_design", "a page for each reader, and the sealed key"),
@@ -22,24 +19,7 @@ ACTIONS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the action that the first argument names, with the arguments after it."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    chosen = _parser().parse_args(words[:1])
-    module, _ = ACTIONS[chosen.action]
-    importlib.import_module(module).main(words[1:])
-
-
-def _parser() -> ArgumentParser:
-    width = max(map(len, ACTIONS)) + 2
-    lines = [f"  {name:{width}}{text}" for name, (_, text) in ACTIONS.items()]
-    parser = ArgumentParser(
-        prog="rfxray readers",
-        usage="rfxray readers ACTION [flags]",
-        description=__doc__,
-        epilog="\n".join(["actions:", *lines]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("action", choices=list(ACTIONS), help="what to do; see below")
-    return parser
+    actions.run("readers", __doc__, ACTIONS, argv)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
 from rfxray.errors import ConfigError
+from rfxray.outputs import folders
 from rfxray.outputs.files import file_sha256
 from rfxray.readers import published, reading, report
 from rfxray.readers.analysis import analyse
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parser().parse_args(argv)
     with exit_on_error(COMMAND):
         command = Command(**{**vars(flags), "files": tuple(flags.files)})
-        report.check_folder(command.out)
+        folders.refuse_others(command.out, report.FILES)
         print(f"{COMMAND}: {len(command.files)} file(s), margin ±{command.margin:g}")
         study = reading.read(command.files, command.key, command.map, command.middle)
         found = analyse(study, command.margin, command.method)

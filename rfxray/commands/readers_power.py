@@ -14,7 +14,8 @@ from rfxray.command_line import ArgumentParser, Progress, exit_on_error, local_p
 from rfxray.commands.readers_analyse import add_reading
 from rfxray.commands.readers_simulate import add_variances, numbers, variances
 from rfxray.errors import ConfigError, DataError
-from rfxray.readers import plan, power, reading, report
+from rfxray.outputs import folders
+from rfxray.readers import plan, power, reading
 from rfxray.readers.panel import panel, why_not_estimable
 from rfxray.readers.roe_metz import RoeMetz
 
@@ -88,7 +89,7 @@ def whole_numbers(text: str) -> tuple[int, ...]:
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parser().parse_args(argv)
     with exit_on_error(COMMAND):
-        report.check_folder(flags.out, (plan.PAGE, plan.NUMBERS))
+        folders.refuse_others(flags.out, (plan.PAGE, plan.NUMBERS))
         model = _model(flags)
         wanted = plan.Wanted(
             margin=flags.margin,

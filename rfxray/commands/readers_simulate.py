@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
 from rfxray.errors import ConfigError
-from rfxray.outputs import files
+from rfxray.outputs import files, folders
 from rfxray.readers import answers, key, simulation
 from rfxray.readers.roe_metz import RoeMetz
 
@@ -132,8 +132,7 @@ def _key(flags: argparse.Namespace, readers: int) -> key.Key:
         raise ConfigError("give --cases for a new study, or --key for one that was designed")
     if flags.key is None and cases < 4:
         raise ConfigError(f"--cases must be at least 4 (got {cases})")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is not empty; choose another --out")
+    folders.refuse_content(out)
     if flags.key is not None:
         if not flags.key.is_file():
             raise ConfigError(f"{flags.key} is not a file; give the key of a study")

@@ -9,7 +9,6 @@ a damaged one is never read.
 import csv
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -23,10 +22,10 @@ from rfxray.data.plan import Dropped, Plan, Shard
 from rfxray.data.record import features
 from rfxray.data.shards import fingerprint
 from rfxray.errors import DataError
+from rfxray.outputs import spreadsheet
 from rfxray.outputs.files import sync, write_whole
 
 NAME = "manifest.json"
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # what a cell of a table must not begin with
 
 
 def publish(
@@ -85,27 +84,17 @@ def reasons(dropped: Iterable[Dropped]) -> dict[str, int]:
 
 def publish_ledger(out: Path, dropped: Iterable[Dropped]) -> None:
     """Writes `dropped.csv`, without a cell that a spreadsheet takes for a formula."""
-    table = io.StringIO()
-    writer = csv.writer(table, quoting=csv.QUOTE_ALL, lineterminator="\n")  # a name may hold \r
-    writer.writerow([field.name for field in dataclasses.fields(Dropped)])
-    writer.writerows(map(_inert, dataclasses.astuple(drop)) for drop in dropped)
-    write_whole(out / "dropped.csv", table.getvalue())
+    rows = [[field.name for field in dataclasses.fields(Dropped)]]
+    rows += [list(dataclasses.astuple(drop)) for drop in dropped]
+    # Quoted, because a name may hold a carriage return.
+    write_whole(out / "dropped.csv", spreadsheet.text(rows, quoted=True))
 
 
 def read_ledger(out: str | os.PathLike) -> list[Dropped]:
     """What `dropped.csv` lists, in order."""
     with open(Path(out) / "dropped.csv", encoding="utf-8", newline="") as file:
-        return [Dropped(**{k: _bare(v) for k, v in row.items()}) for row in csv.DictReader(file)]
-
-
-def _inert(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula: an apostrophe before what looks like one."""
-    return "'" + text if text.startswith(FORMULA) else text
-
-
-def _bare(cell: str) -> str:
-    """The text of which `_inert` made a cell."""
-    return cell[1:] if cell.startswith("'") else cell
+        rows = [{k: spreadsheet.bare(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        return [Dropped(**row) for row in rows]
 
 
 def summary(manifest: Mapping[str, Any], out: str | os.PathLike) -> str:

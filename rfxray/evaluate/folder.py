@@ -1,35 +1,20 @@
 """The folder of a comparison: its page, its results, and tables of pictures by their keys."""
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rfxray.data.manifest import FORMULA
-from rfxray.errors import ConfigError
 from rfxray.evaluate import report, results, strata
 from rfxray.evaluate.fidelity import Judged, Row
 from rfxray.evaluate.gathering import Gathered, Sets
-from rfxray.outputs import files, page
+from rfxray.outputs import files, page, spreadsheet
 
 IMAGES, REJECTED = "images.csv", "rejected.csv"
 HARDEST = 12  # pictures shown of a set
 THUMBNAIL = 224  # pixels
-
-
-def check(out: Path, names: Iterable[str]) -> None:
-    """Raises a ConfigError unless a folder is new, empty or holds only files of these names."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; give a folder by --out")
-    others = [] if not out.exists() else [p for p in out.iterdir() if p.name not in set(names)]
-    if any(not files.is_temporary(path) for path in others):
-        raise ConfigError(
-            f"{out} is not empty and was not written by this command; choose another --out"
-        )
 
 
 def write(
@@ -121,21 +106,11 @@ def _images(sets: Sets, names: Sequence[str], judged: Sequence[Judged]) -> str:
         if not rows:
             rows.append(list(columns))
         rows += zip(*columns.values(), strict=True)
-    return _csv(rows)
+    return spreadsheet.text(rows)
 
 
 def _rejected(sets: Sets) -> str:
     rows: list[Sequence[object]] = [("set", "file", "reason")]
     for label, pictures in sets.named().items():
         rows += [(label, name, why) for name, why in pictures.rejected.items()]
-    return _csv(rows)
-
-
-def _csv(rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in rows:
-        # A program that opens tables must not take the name of a file for a formula.
-        cells = (str(cell) for cell in row)
-        writer.writerow([f"'{cell}" if cell.startswith(FORMULA) else cell for cell in cells])
-    return text.getvalue()
+    return spreadsheet.text(rows)

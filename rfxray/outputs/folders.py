@@ -1,9 +1,9 @@
-"""A folder that is written whole or not at all, by one process at a time."""
+"""Folders of results: what may be in them before, and those written whole or not at all."""
 
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from rfxray.errors import ConfigError
@@ -54,3 +54,14 @@ def refuse_content(out: Path) -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         what = "is not empty" if out.is_dir() else "is a file"
         raise ConfigError(f"{out} {what}; choose another --out")
+
+
+def refuse_others(out: Path, names: Collection[str]) -> None:
+    """Raises a ConfigError unless a folder is absent, empty or holds only files of these names."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; give a folder by --out")
+    others = [] if not out.exists() else [p for p in out.iterdir() if p.name not in names]
+    if any(not files.is_temporary(path) for path in others):
+        raise ConfigError(
+            f"{out} is not empty and was not written by this command; choose another --out"
+        )

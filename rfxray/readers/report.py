@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rfxray import version
-from rfxray.errors import ConfigError
 from rfxray.outputs import files, page
 from rfxray.readers import published
 from rfxray.readers.analysis import Analysis
@@ -17,18 +16,8 @@ from rfxray.readers.study import Study
 from rfxray.readers.verdict import Verdict
 
 PAGE, NUMBERS, TABLE, IMRMC = "analysis.html", "results.json", "table.md", "study.imrmc"
+FILES = (PAGE, NUMBERS, TABLE, IMRMC)
 WIDTH, HEIGHT = 560, 26  # of the plot of AUCs and of one of its rows, pixels
-
-
-def check_folder(out: Path, known: Collection[str] = (PAGE, NUMBERS, TABLE, IMRMC)) -> None:
-    """Raises a ConfigError unless a folder is new, empty or holds only files of these names."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; give a folder by --out")
-    others = [] if not out.exists() else [p for p in out.iterdir() if p.name not in known]
-    if any(not files.is_temporary(path) for path in others):
-        raise ConfigError(
-            f"{out} is not empty and was not written by this command; choose another --out"
-        )
 
 
 def write(out: Path, study: Study, found: Analysis, inputs: Mapping[str, str]) -> Path:
