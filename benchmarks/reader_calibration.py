@@ -19,7 +19,7 @@ from scipy import optimize, stats
 from benchmarks import resumed
 from rfxray.command_line import ArgumentParser, Progress, exit_on_error, local_path
 from rfxray.readers import power
-from rfxray.readers.roe_metz import RoeMetz, components
+from rfxray.readers.roe_metz import RoeMetz
 
 READERS = (3, 5, 8)
 CASES = (50, 100, 200, 400)
@@ -44,6 +44,7 @@ class Cell:
     area: float
     telling: int = 0  # readers of the minority, who have `area`; all readers have it if 0
     ratings: bool = False
+    pairs: bool = False  # cases are pairs of images
 
 
 def cells() -> list[Cell]:
@@ -58,6 +59,9 @@ def cells() -> list[Cell]:
     for readers in READERS:
         found.append(Cell("close", readers, 200, 0.1, 0.5, ratings=True))
         found.append(Cell("close", readers, 200, 0.1, 0.6, ratings=True))
+        for cases in (100, 200):
+            found.append(Cell("close", readers, cases, 0.1, 0.5, pairs=True))
+            found.append(Cell("close", readers, cases, 0.1, 0.6, pairs=True))
     for readers in (5, 8):
         for cases in (200, 400):
             for margin in MARGINS:
@@ -84,7 +88,8 @@ def before_rating(model: RoeMetz, rated: float) -> float:
 def measure(cell: Cell, studies: int) -> dict:
     """Measured and planned rates of a cell."""
     rng = np.random.default_rng(zlib.crc32(repr(cell).encode()))
-    truth = np.arange(cell.cases) < cell.cases // 2
+    images = cell.cases * (2 if cell.pairs else 1)
+    truth = np.arange(images) < images // 2
     area = np.full(cell.readers, cell.area)
     if cell.telling:
         area[cell.telling :] = 0.5
@@ -92,9 +97,11 @@ def measure(cell: Cell, studies: int) -> dict:
     scale = None
     if cell.ratings:
         scale = power.Scale(RATINGS, before_rating(model, cell.area))
-    found = power.simulated(model, area, cell.readers, truth, cell.margin, studies, rng, scale)
-    expected = components(model, cell.area, cell.cases // 2, cell.cases // 2)
-    plan = power.planned(expected, cell.readers, cell.cases, cell.margin)
+    found = power.simulated(
+        model, area, cell.readers, truth, cell.margin, studies, rng, scale, cell.pairs
+    )
+    expected = power.expected(model, cell.area, cell.cases, cell.pairs)
+    plan = power.planned(expected, cell.readers, cell.cases, cell.margin, cell.pairs)
     return {
         "cell": dataclasses.asdict(cell),
         "studies": studies,
@@ -119,8 +126,9 @@ def table(rows: list[dict]) -> str:
         if cell.telling:
             area, expected = f"{cell.telling} at {cell.area:.2f}, the rest at 0.50", ("–", "–")
         model = cell.model + (", ratings 1–5" if cell.ratings else "")
+        what = " pairs" if cell.pairs else ""
         lines.append(
-            f"| {cell.readers} × {cell.cases} | {model} | {cell.margin:g} | {area} "
+            f"| {cell.readers} × {cell.cases}{what} | {model} | {cell.margin:g} | {area} "
             f"| {rates['se'] / cell.margin:.2f} | {rates['tost']:.1%} | {expected[0]} "
             f"| {rates['difference']:.1%} | {expected[1]} | {rates['covered']:.1%} "
             f"| {rates['equivalent']:.1%} | {rates['apart']:.1%} |"

@@ -96,7 +96,7 @@ def check(
     """
     places = {name: float(k) for k, name in enumerate(sorted(files))}
     rows = [
-        {**_left_behind(image, data), "order of files": places[name]}
+        {**left_behind(image, data), "order of files": places[name]}
         for image, (name, data) in zip(images, files.items(), strict=True)
     ]
     values = np.array([list(row.values()) for row in rows])
@@ -205,7 +205,8 @@ def _by_stratum(texts: np.ndarray, truth: np.ndarray, stratum: np.ndarray) -> fl
     return float(np.average(areas, weights=sizes))
 
 
-def _left_behind(image: np.ndarray, file: bytes) -> dict[str, float]:
+def left_behind(image: np.ndarray, file: bytes) -> dict[str, float]:
+    """What an earlier file left in the pixels of an image, and the facts of its file, by name."""
     with Image.open(io.BytesIO(file)) as opened:
         width, height = opened.size
         depth = file[24] * (1 + 10 * (opened.mode not in ("L", "I;16")))

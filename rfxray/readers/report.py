@@ -34,6 +34,7 @@ def write(out: Path, study: Study, found: Analysis, inputs: Mapping[str, str]) -
     """
     numbers = {
         "inputs": dict(inputs),
+        "opened_key_sha256": study.key_sha256 or None,
         "written_by": version.versions(),
         **dataclasses.asdict(found),
     }
@@ -202,5 +203,6 @@ def html(study: Study, found: Analysis, inputs: Mapping[str, str]) -> str:
         histograms={name: _histograms(study, i) for i, name in enumerate(study.modalities)},
         number=_number,
         inputs=inputs,
+        opened_key=study.key_sha256,
         version=version.line(),
     )

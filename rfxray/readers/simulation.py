@@ -8,6 +8,7 @@ from scipy import stats
 
 from rfxray.errors import ConfigError
 from rfxray.readers.answers import SIDES, Answer
+from rfxray.readers.diagnosis import ABNORMAL, ASKED, PREFIX
 from rfxray.readers.key import DEGRADED, Case, Key
 from rfxray.readers.roe_metz import RoeMetz, scores
 
@@ -15,6 +16,7 @@ from rfxray.readers.roe_metz import RoeMetz, scores
 THRESHOLDS = stats.norm.ppf([0.2, 0.4, 0.6, 0.8])
 SECONDS = 12.0  # median time of an answer
 CONTROL_AREA = 0.98  # AUC of degraded images, of every reader
+DIAGNOSED = 0.85  # share of right answers in the phase of diagnosis, of every reader and finding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +107,15 @@ def answer(key: Key, simulated: Simulated) -> dict[str, list[Answer]]:
         )
         order = [(k, 0) for k in first] + [(k, 1) for k in again]
         # Of pairs the key says at which places the study asks; its page may have fewer repeats
-        places = sorted(map(int, key.sides[name])) if pairs else range(1, len(order) + 1)
+        before = len(key.diagnosis)
+        places = (
+            sorted(map(int, key.sides[name]))
+            if pairs
+            else range(before + 1, before + len(order) + 1)
+        )
         rows = [_row(key, name, None, "key_sha256", key.sha256, phase="about")]
         rows.append(_row(key, name, None, "experience_years", str(2 + 3 * j), phase="about"))
+        rows += _diagnosed(key, name, np.random.default_rng([simulated.seed, 3, j]))
         for item, (k, repeat) in zip(places, order, strict=False):
             lost = (
                 simulated.fatigue * (item - places[0]) / len(order) * float(model.separation(area))
@@ -127,6 +135,21 @@ def answer(key: Key, simulated: Simulated) -> dict[str, list[Answer]]:
             rows.append(_row(key, name, item, names[k], rating, **row))
         found[name] = rows
     return found
+
+
+def _diagnosed(key: Key, reader: str, rng: np.random.Generator) -> list[Answer]:
+    """The answers of the phase of diagnosis; what is not known of an image is called absent."""
+    facts = [case.strata for case in key.diagnosis.values()]
+    asked = [n for n in (ABNORMAL, *ASKED) if any(each.get(n) in ("0", "1") for each in facts)]
+    images, rows = list(key.diagnosis), []
+    for item, k in enumerate(rng.permutation(len(images)), 1):
+        for finding in asked:
+            present = facts[k].get(finding) == "1"
+            called = present == (rng.random() < DIAGNOSED)
+            modality, score = PREFIX + finding, str(int(called))
+            row = _row(key, reader, item, images[k], score, seconds=SECONDS, phase="diagnosis")
+            rows.append(dataclasses.replace(row, modality=modality))
+    return rows
 
 
 def _row(

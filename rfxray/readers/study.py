@@ -52,6 +52,7 @@ class Study:
       left_out: What was not analysed, and how often.
       diagnosis: Answers of the phase of diagnosis, None if there was none.
       controls: Of each kind of control, a study of them: beside the real cases, or of pairs.
+      key_sha256: SHA-256 of the opened key, "" for a table that has the truth.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Study:
     left_out: Mapping[str, int]
     diagnosis: Diagnosis | None = None
     controls: Mapping[str, "Study"] = dataclasses.field(default_factory=dict)
+    key_sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +149,9 @@ def from_files(files: Sequence[ReaderFile], key: Key) -> Study:
         left_out[f"answers to controls ({kind}), which are reported apart"] = count
         controls[kind] = part(real | own, Counter())
     found = part(cases, left_out)
-    return dataclasses.replace(found, diagnosis=gather(files, key), controls=controls)
+    return dataclasses.replace(
+        found, diagnosis=gather(files, key), controls=controls, key_sha256=key.sha256
+    )
 
 
 def _reading(path: Path, answer: answers_of.Answer, key: Key) -> _Reading:

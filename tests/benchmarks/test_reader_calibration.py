@@ -33,3 +33,11 @@ def test_rated_cells_have_the_auc_that_they_state():
     # The difference test sees .1 at an SE of .018 in nearly all studies, as planned.
     assert found["rates"]["covered"] > 0.8
     assert found["rates"]["difference"] == pytest.approx(found["planned"]["difference"], abs=0.06)
+
+
+def test_cells_of_pairs_are_planned_and_measured_as_pairs():
+    found = measure(Cell("close", 5, 100, 0.1, 0.6, pairs=True), 200)
+    # 200 studies: two rates of .9 differ by .06 at two deviations
+    assert found["rates"]["covered"] > 0.9
+    assert found["rates"]["se"] == pytest.approx(found["planned"]["se"], rel=0.1)
+    assert found["rates"]["difference"] == pytest.approx(found["planned"]["difference"], abs=0.1)

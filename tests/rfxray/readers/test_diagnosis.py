@@ -1,6 +1,7 @@
 """The phase of diagnosis: what is asked, what the key knows of it, and what its answers say."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -11,9 +12,10 @@ pytest.importorskip("cv2", reason="the extra prep")
 from rfxray.commands import readers as command
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs.files import save_png
-from rfxray.readers import answers, diagnosis, key, reader_page, report, study
+from rfxray.readers import answers, diagnosis, key, reader_page, report, simulation, study
 from rfxray.readers.analysis import analyse
-from tests.rfxray.readers.test_design import film, made, shown
+from rfxray.readers.roe_metz import RoeMetz
+from tests.rfxray.readers.test_design import candidates, film, made, shown
 
 
 def test_findings_of_the_flag():
@@ -123,6 +125,38 @@ def test_answers_are_compared_with_what_is_known_and_stay_out_of_the_verdict(tmp
     assert found["edema", "synthetic"].present == 1
     html = report.html(joined, analyse(joined, 0.1), {})
     assert "<td>edema</td><td>synthetic</td><td>1</td><td>3</td><td>8</td>" in html
+
+
+@pytest.mark.parametrize("modality", ["single", "pairs"])
+def test_simulated_readers_answer_the_phase_too(tmp_path, modality):
+    sides = [
+        [
+            dataclasses.replace(
+                each, facts={**each.facts, "edema": ("absent", "present")[n // 2 % 2]}
+            )
+            for n, each in enumerate(candidates(kind, 70))
+        ]
+        for kind in ("real", "synthetic")
+    ]
+    design = made(*sides, modality=modality, cases=60, training=2, diagnosis=("edema",))
+    (tmp_path / "key.json").write_bytes(design.key)
+    opened = key.read(tmp_path / "key.json")
+    abilities = simulation.Simulated((0.5, 0.6), 0, 0, 0.1, RoeMetz(), seed=1)
+    read = []
+    for reader, rows in simulation.answer(opened, abilities).items():
+        (tmp_path / reader).write_text(answers.text(rows))
+        read.append(answers.read(tmp_path / reader))
+    for file in read:
+        places = [answer.item for answer in file.answers if answer.phase == "reading"]
+        assert min(places) > len(opened.diagnosis)
+    joined = study.from_files(read, opened)
+    found = {(f.finding, f.images): f for f in analyse(joined, 0.1).diagnosis}
+    edema = found["edema", "all"]
+    assert edema.answered == 2 * len(opened.diagnosis)
+    # 60 images or 120: DIAGNOSED within four deviations
+    share = simulation.DIAGNOSED
+    error = 4 * np.sqrt(share * (1 - share) / edema.answered)
+    assert abs(edema.same_as_truth - share) < error
 
 
 def test_one_answer_to_everything_is_not_estimable(tmp_path):

@@ -51,6 +51,7 @@ def test_analysis_opens_a_sealed_key_and_refuses_a_wrong_passphrase(
     simulated, tmp_path, monkeypatch, refusal, capsys
 ):
     folder = simulated()
+    registered = hashlib.sha256(folder.key.read_bytes()).hexdigest()
     folder.key.write_bytes(sealing.seal(folder.key.read_bytes(), PASSPHRASE))
     words = ["analyse", *map(str, folder.answers), "--key", str(folder.key)]
     typed(monkeypatch, "another passphrase")
@@ -60,6 +61,9 @@ def test_analysis_opens_a_sealed_key_and_refuses_a_wrong_passphrase(
     typed(monkeypatch, PASSPHRASE)
     command.main([*words, "--out", str(tmp_path / "b")])
     assert "wrote" in capsys.readouterr().out
+    assert registered in (tmp_path / "b" / "analysis.html").read_text()
+    numbers = json.loads((tmp_path / "b" / "results.json").read_text())
+    assert numbers["opened_key_sha256"] == registered
 
 
 def test_key_that_was_sealed_after_a_change_is_another_key(
