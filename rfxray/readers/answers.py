@@ -194,7 +194,7 @@ def _row(path: Path, number: int, line: bytes) -> tuple[Answer, str]:
         modality=row["modality"],
         score=score,
         side=side,
-        seconds=number_of(where, "seconds", row["seconds"]),
+        seconds=seconds_of(where, row["seconds"]),
         repeat=whole_of(where, "repeat", row["repeat"]) or 0,
         phase=row["phase"],
         line=number,
@@ -231,6 +231,18 @@ def whole_of(where: str, name: str, value: str) -> int | None:
     if found < 0 or found != int(found):
         raise DataError(f"{where}: {name} must be a whole number from 0 on (got {value[:40]!r})")
     return int(found)
+
+
+def seconds_of(where: str, value: str) -> float | None:
+    """A time of a table, None if it is missing.
+
+    Raises:
+      DataError: If it is below 0 or no number.
+    """
+    found = number_of(where, "seconds", value)
+    if found is not None and found < 0:
+        raise DataError(f"{where}: seconds must be 0 or more, empty or NA (got {value[:40]!r})")
+    return found
 
 
 def _sha256(line: bytes) -> str:

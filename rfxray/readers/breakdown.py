@@ -60,7 +60,7 @@ def _part(
     pooled = pooling.reader_mean(part.merit()[modality], covariance)
     if not pooled.se > 0:
         return dataclasses.replace(base, why="no reader's AUC varies over these cases")
-    low, high = pooled.interval()
+    low, high = np.clip(pooled.interval(), 0, 1)  # of an AUC
     return dataclasses.replace(base, mean=float(pooled.mean), interval=(float(low), float(high)))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rfxray.errors import ConfigError, DataError
-from rfxray.readers.answers import number_of, whole_of
+from rfxray.readers.answers import number_of, seconds_of, whole_of
 
 # What a mapping may name; any other name becomes a stratum of the cases.
 NEEDED = ("reader", "case", "score", "truth")
@@ -75,10 +75,16 @@ def read(path: Path, columns: Mapping[str, str]) -> list[Row]:
             rows = list(csv.reader(file, strict=True))
         except (UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"{path} is not CSV in UTF-8: {error}") from error
-    header = rows[0] if rows else []
+    if not rows:
+        raise DataError(f"{path} is empty")
+    header = rows[0]
     for column in columns.values():
         if column not in header:
-            raise DataError(f"{path} has no column {column!r}; it has {', '.join(header)}")
+            apart = len(header) == 1 and any(mark in header[0] for mark in ";\t")
+            raise DataError(
+                f"{path} has no column {column!r}; it has {', '.join(header)}"
+                + ("; export it with commas between columns" if apart else "")
+            )
     places = {name: header.index(column) for name, column in columns.items()}
     found = []
     for number, values in enumerate(rows[1:], 2):
@@ -108,7 +114,7 @@ def _row(where: str, number: int, places: Mapping[str, int], values: list[str]) 
         truth=_truth(where, value("truth")),
         patient=value("patient") or value("case"),
         item=whole_of(where, "item", value("item")),
-        seconds=number_of(where, "seconds", value("seconds")),
+        seconds=seconds_of(where, value("seconds")),
         repeat=whole_of(where, "repeat", value("repeat")) or 0,
         strata={name: value(name) for name in places if name not in known and value(name)},
         line=number,

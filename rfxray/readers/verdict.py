@@ -74,7 +74,7 @@ class Verdict:
 def _estimate(method: str, pooled: Pooled) -> Estimate:
     if not np.isfinite(pooled.se) or pooled.se <= 0 or np.isnan(pooled.df):
         return Estimate(method, why="fewer than two readers with an AUC that varies over cases")
-    low, high = pooled.interval()
+    low, high = np.clip(pooled.interval(), 0, 1)  # of an AUC
     df = float(pooled.df) if np.isfinite(pooled.df) else None
     return Estimate(method, float(pooled.mean), float(pooled.se), df, (float(low), float(high)))
 
@@ -133,7 +133,7 @@ def judge_modality(
         verdict = TOLD_APART
     else:
         verdict = NOT_SHOWN
-    low, high = pooled.interval(1 - 2 * ALPHA)
+    low, high = np.clip(pooled.interval(1 - 2 * ALPHA), 0, 1)
     return Verdict(
         modality=name,
         verdict=verdict,

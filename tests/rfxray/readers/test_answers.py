@@ -158,7 +158,10 @@ def test_published_table_is_read_by_its_own_header(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
+        ("", "is empty"),
         ("who,what,grade\n", "has no column 'sick'"),
+        ("who;what;grade;sick\n", "export it with commas between columns"),
+        ("who\twhat\tgrade\tsick\n", "export it with commas between columns"),
         (HEADER, "has no answers"),
         (HEADER + "a,1,3,2,x\n", "line 2: truth must be 0 or 1"),
         (HEADER + "a,1,3,,x\n", "line 2: truth must be 0 or 1"),
@@ -176,6 +179,13 @@ def test_damaged_table_is_refused(tmp_path, content, words):
     path.write_text(content)
     with pytest.raises(DataError, match=words):
         reading.read([path], None, MAP, None)
+
+
+def test_time_below_zero_is_refused(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("who,what,grade,sick,kind,t\na,1,3,0,x,-5\n")
+    with pytest.raises(DataError, match="line 2: seconds must be 0 or more, empty or NA"):
+        reading.read([path], None, [*MAP, "seconds=t"], None)
 
 
 @pytest.mark.parametrize(

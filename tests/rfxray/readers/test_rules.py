@@ -200,3 +200,14 @@ def test_results_of_a_broken_study_are_json_without_nan(table, tmp_path):
     numbers = json.loads((page.parent / "results.json").read_text())
     assert numbers["verdicts"][0]["verdict"] == NOT_ESTIMABLE
     assert "nan" not in page.read_text().lower().replace("finance", "")
+
+
+def test_interval_of_a_mean_ends_where_an_auc_ends(table, ratings):
+    """Two readers of .5 and almost 1 have a t interval beyond 1, which no AUC has."""
+    nearly = np.where(TRUTH, 5.0, 1.0)
+    nearly[:8] = 3
+    found = verdict(table(np.vstack([ratings[:1], nearly]), TRUTH))
+    low, high = found.main.interval
+    assert high == 1
+    assert low >= 0
+    assert 0 < found.main.mean < 1
