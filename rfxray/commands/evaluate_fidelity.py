@@ -101,7 +101,7 @@ def parser() -> ArgumentParser:
         default=[],
         type=local_path,
         metavar="EXPORT",
-        help="export (with --data) of a model that drew samples: an extractor that it was trained "
+        help="export of a model that drew samples: an extractor that it was trained "
         "against, or on the same data, is named as circular; repeatable",
     )
     p.add_argument(

@@ -56,8 +56,8 @@ def parser() -> ArgumentParser:
         action="append",
         type=data_folder,
         metavar="DATA",
-        help="data set of the training, repeatable: the export then names the sources, and is "
-        "marked if they are phantoms only (default: the sources are not stated)",
+        help="data set of the training, where it is now, repeatable: the export names its sources, "
+        "and is marked if they are phantoms only (default: those that the run names)",
     )
     p.add_argument(
         "--licence",

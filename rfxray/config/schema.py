@@ -186,6 +186,13 @@ MODELS: dict[str, dict[str, Key]] = {
             1, "Blocks per iteration of the scan over layers; more compiles longer.", least=1
         ),
     },
+    "masked_vit": {
+        "size": Key(64, "Side of the square input, in pixels.", least=1),
+        "patch": Key(8, "Side of a patch, in pixels; tokens = (size / patch)² + 1.", least=1),
+        "width": Key(192, "Width of the token stream, and number of features.", least=1),
+        "depth": Key(4, "Blocks.", least=1),
+        "heads": Key(3, "Attention heads; width / heads is the dimension of one.", least=1),
+    },
 }
 
 OBJECTIVES: dict[str, dict[str, Key]] = {
@@ -206,6 +213,10 @@ OBJECTIVES: dict[str, dict[str, Key]] = {
         "drop_each": Key(
             0.2, "Share of examples with each attribute dropped at one random rate.", least=0
         ),
+    },
+    "masked_image": {
+        "share": Key(0.6, "Share of the cells of an image that are hidden.", above=0),
+        "cell": Key(16, "Side of a cell that is hidden as a whole, in pixels.", least=1),
     },
 }
 

@@ -7,13 +7,13 @@ from typing import TypeAlias
 import ml_collections
 
 from rfxray.config import kinds
-from rfxray.networks import radit
+from rfxray.networks import masked_vit, radit
 from rfxray.networks.network import Network
 
 # section of the config → Network
 Build: TypeAlias = Callable[[ml_collections.ConfigDict], Network]
 
-KINDS: dict[str, Build] = {"radit": radit.build}
+KINDS: dict[str, Build] = {"radit": radit.build, "masked_vit": masked_vit.build}
 
 
 @functools.lru_cache(maxsize=32)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from rfxray.arrays import AnyArray
 from rfxray.errors import ConfigError, DataError
@@ -186,6 +186,7 @@ def apply(
     weights: Weights,
     images: Float[AnyArray, "n height width 3"],
     outputs: Collection[str] = ("cls",),
+    hidden: Bool[AnyArray, "n patches"] | None = None,
 ) -> dict[str, Float[Array, "n ..."]]:
     """Runs the network in float32; trace it under jit.
 
@@ -199,6 +200,8 @@ def apply(
         `patches` are the patch tokens after it [n, rows · columns, width], and `block_K` are all
         tokens after block K, from 1 on and before the norm [n, 1 + registers + patches, width].
         What is not asked for is not kept.
+      hidden: Which patches the mask token replaces, row by row; its tensor, which `convert` leaves
+        out, is read only then.
 
     Returns:
       The outputs by name.
@@ -216,7 +219,7 @@ def apply(
         )
     found = {}
     with jax.default_matmul_precision("highest"):  # or a TPU multiplies bfloat16 and a GPU TF32
-        x = _embed(vit, weights, images)
+        x = _embed(vit, weights, images, hidden)
         for i, name in enumerate(blocks):
             x = _block(vit, weights, f"encoder.layer.{i}", x)
             if name in outputs:
@@ -227,7 +230,12 @@ def apply(
     return {name: found[name] for name in outputs}
 
 
-def _embed(vit: Vit, weights: Weights, images: Float[AnyArray, "n height width 3"]) -> Array:
+def _embed(
+    vit: Vit,
+    weights: Weights,
+    images: Float[AnyArray, "n height width 3"],
+    hidden: Bool[AnyArray, "n patches"] | None,
+) -> Array:
     n, rows, columns = len(images), images.shape[1] // vit.patch, images.shape[2] // vit.patch
     patches = rearrange(
         jnp.asarray(images), "n (y p) (x q) c -> n (y x) (p q c)", p=vit.patch, q=vit.patch
@@ -235,6 +243,8 @@ def _embed(vit: Vit, weights: Weights, images: Float[AnyArray, "n height width 3
     kernel = weights["embeddings.patch_embeddings.projection.weight"]
     x = patches @ rearrange(kernel, "p q c d -> (p q c) d")
     x = x + weights["embeddings.patch_embeddings.projection.bias"]
+    if hidden is not None:
+        x = jnp.where(jnp.asarray(hidden)[..., None], weights["embeddings.mask_token"], x)
     places = jnp.asarray(weights["embeddings.position_embeddings"])
     first, grid = places[:, :1], places[:, 1:]
     if (rows, columns) != (vit.side, vit.side):

@@ -7,7 +7,7 @@ import jax
 import ml_collections
 
 from rfxray.config import kinds
-from rfxray.objectives import flow_matching
+from rfxray.objectives import flow_matching, masked_image
 from rfxray.objectives.objective import Objective
 
 # (section of the config, `apply` of the network of every part) → Objective
@@ -15,7 +15,10 @@ Build: TypeAlias = Callable[
     [ml_collections.ConfigDict, Mapping[str, Callable[..., jax.Array]]], Objective
 ]
 
-KINDS: dict[str, Build] = {"flow_matching": flow_matching.build}
+KINDS: dict[str, Build] = {
+    "flow_matching": flow_matching.build,
+    "masked_image": masked_image.build,
+}
 
 
 def build(

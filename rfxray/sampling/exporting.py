@@ -1,6 +1,7 @@
 """A run as a folder that may be given away: one EMA of it, without its path or its data."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,8 @@ class ExportRequest:
       dtype: Dtype of the file, a key of `safetensors.DTYPES`.
       ema: Relative width of the EMA profile, of the run or of `rfxray.posthoc_ema`.
       step: Step of the checkpoint; the newest when None.
-      data: Data sets that the run was trained on, to state their sources; without any, none are.
+      data: Data sets that the run was trained on, where they are now; by default those that its
+        config names. Without them the sources are not stated.
       licence: Licence of the weights, to be stated.
       allow_kinds: Kinds outside of rfxray that the run's config may name.
     """
@@ -70,7 +72,8 @@ def export(request: ExportRequest) -> Facts:
     )
     name = weights.exact_ema_name(request.ema)
     found = weights.restore_ema(workdir, shapes, name, request.step)
-    sources, phantoms = _sources(request.data, found.data_fingerprint)
+    folders = request.data or _still_there(config.data.dirs, found.data_fingerprint)
+    sources, phantoms = _sources(folders, config.data.split, found.data_fingerprint)
     facts = Facts(
         step=found.step,
         ema=float(name),
@@ -95,8 +98,24 @@ def export(request: ExportRequest) -> Facts:
     return facts
 
 
-def _sources(folders: Sequence[str], fingerprint: str) -> tuple[tuple[str, ...], bool]:
-    """The sources of the training data, and whether they are phantoms only.
+def _still_there(folders: Sequence[str], fingerprint: str) -> Sequence[str]:
+    """The data sets that a run names, or none if they are not what it was trained on any more."""
+    try:
+        manifests = [read_manifest(folder) for folder in folders]
+    except DataError:
+        manifests = [None]
+    if "+".join(each["fingerprint"] if each else "" for each in manifests) == fingerprint:
+        return folders
+    print(
+        f"{COMMAND}: the sources of the training data are not stated, because the run's data are "
+        f"no longer in {', '.join(folders)}; say where they are with --data",
+        file=sys.stderr,
+    )
+    return ()
+
+
+def _sources(folders: Sequence[str], split: str, fingerprint: str) -> tuple[tuple[str, ...], bool]:
+    """The sources of the split that was trained on, and whether they are phantoms only.
 
     Raises:
       ConfigError: If the data sets are not those that the run was trained on.
@@ -110,8 +129,8 @@ def _sources(folders: Sequence[str], fingerprint: str) -> tuple[tuple[str, ...],
         if manifest is None:
             raise DataError(f"{folder} is not a data set (no manifest.json)")
         prints.append(manifest["fingerprint"])
-        for split in manifest["splits"].values():
-            sources |= set(split["counts"]["source"]["values"])
+        if split in manifest["splits"]:  # or the fingerprint is that of another set
+            sources |= set(manifest["splits"][split]["counts"]["source"]["values"])
         # Samples of a model may have been requested with the source phantom.
         phantoms &= manifest["name"] == "phantom" and sources == {"phantom"}
     if sorted(prints) != sorted(fingerprint.split("+")):

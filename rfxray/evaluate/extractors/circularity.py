@@ -46,8 +46,8 @@ def of_model(extractor: Extractor, export: Path) -> list[str]:
 
     Args:
       extractor: Network that judges.
-      export: Folder that `rfxray export` wrote with `--data`, so that it states the sources of the
-        training data. (A run names folders, which may hold other data by now.)
+      export: Folder that `rfxray export` wrote, which states the sources of the training data. (A
+        run names folders, which may hold other data by now.)
 
     Raises:
       DataError: If it is damaged, or does not state its training data.

@@ -15,6 +15,7 @@ _MODULES = {
     "oracle": "rfxray.evaluate.extractors.oracle",
     "rad_dino": "rfxray.evaluate.extractors.rad_dino",
     "xrv": "rfxray.evaluate.extractors.xrv",
+    "ssl": "rfxray.evaluate.extractors.ssl",
 }
 
 NAMES = tuple(_MODULES)

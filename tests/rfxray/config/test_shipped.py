@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rfxray.config.load import load_config
-from rfxray.config.schema import defaults, flatten
+from rfxray.config.schema import flatten, keys_of
 from rfxray.errors import ConfigError
 from rfxray.training import recipe
 
@@ -24,7 +24,7 @@ RADIT = {
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_shipped_config_is_valid_and_found_by_name(file):
     config = load_config(str(file))
-    assert flatten(config).keys() == flatten(defaults()).keys()
+    assert flatten(config).keys() == keys_of(config).keys()
     assert load_config(file.stem) == config
 
 
@@ -53,6 +53,12 @@ def test_configs_of_real_radiographs_have_their_documented_size(
     assert config.optim.decay < config.steps
     if petaflop:
         assert config.steps * recipe.model_flops(config) / 1e15 == pytest.approx(petaflop, rel=0.01)
+
+
+def test_masked_has_its_documented_size():
+    built = recipe.build(load_config("masked"))
+    assert built.parameters == pytest.approx(1.9e6, rel=0.02)
+    assert (built.model.input_shape, built.model.tokens) == ((64, 64, 1), 64)
 
 
 def test_nih_is_for_a_cpu_unless_it_says_otherwise():

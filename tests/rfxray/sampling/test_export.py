@@ -165,11 +165,12 @@ def test_nothing_of_the_user_or_the_data_is_in_an_export(trained, tiny_data, exp
     assert {p.name for p in (exports / "float32").iterdir()} == {MANIFEST, CONFIG, MODEL}
 
 
-def test_sources_are_stated_only_with_the_data_of_the_run(
+def test_sources_are_those_of_the_data_that_the_run_names_or_that_are_given(
     trained, tiny_data, other_data, tmp_path, exports, refusal
 ):
     facts = exported.read(exports / "float32")[1]
-    assert (facts.trained_on, facts.synthetic_only, facts.licence) == ((), False, "not stated")
+    stated = (("phantom",), False, "not stated")
+    assert (facts.trained_on, facts.synthetic_only, facts.licence) == stated
     words = ["--checkpoint", trained, "--out", tmp_path / "out", "--licence", "CC BY 4.0", "--data"]
     code, line = refusal(export.main, [*words, other_data])
     assert code == 78
