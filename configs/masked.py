@@ -4,7 +4,7 @@
     rfxray export --checkpoint runs/masked --out runs/encoder
     rfxray evaluate fidelity --extractor ssl=runs/encoder …
 
-A vision transformer of 1.9 M parameters that fills hidden parts of phantoms of 64² (arXiv
+A vision transformer of 1.84 M parameters that fills hidden parts of phantoms of 64² (arXiv
 2111.09886). For other data: --config.data.dirs=DIR --config.model.size=SIDE; it reads the training
 split only. The export states the hash of the weights and the sources of the data.
 """
