@@ -74,7 +74,10 @@ class Preempted(RfxrayError):
 # What a restart may mend once somebody has made space, and what needs another command. EFBIG is a
 # limit on the size of a file or of a file system; ESTALE is a mount on which another host wrote.
 _AGAIN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-_CORRECT = (errno.EROFS, errno.EACCES, errno.EPERM)
+_CORRECT = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),  # the path itself cannot be
+)
 
 
 def refused_by_system(error: BaseException) -> RfxrayError | None:

@@ -11,6 +11,7 @@ images.csv (what is known of each synthetic image, by its key) and rejected.csv.
 """
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import shlex
@@ -19,7 +20,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rfxray import stop_signals
-from rfxray.command_line import ArgumentParser, data_folder, exit_on_error, local_path, words_of
+from rfxray.command_line import (
+    ArgumentParser,
+    at_home,
+    data_folder,
+    exit_on_error,
+    local_path,
+    refuse_address,
+    words_of,
+)
 from rfxray.errors import ConfigError
 from rfxray.evaluate import chexgenbench, fidelity, folder, gathering, report, results
 from rfxray.evaluate.extractors.extractor import Extractor
@@ -55,6 +64,8 @@ class Command:
             )
         if len(set(self.synthetic)) < len(self.synthetic):
             raise ConfigError("--synthetic is given twice with the same set; give each once")
+        if self.seed < 0:
+            raise ConfigError(f"--seed must be 0 or more (got {self.seed})")
 
     @property
     def tables(self) -> dict[str, Path]:
@@ -68,7 +79,12 @@ class Command:
                     f"--csv {text} must be FOLDER=FILE with a folder of --real, --synthetic or "
                     "--train, as it is written there"
                 )
-            found[place] = local_path(file)
+            if place in found:
+                raise ConfigError(f"--csv names {place} twice; give one table for each folder")
+            if not file.strip():
+                raise ConfigError(f"--csv {text} names no file; give FOLDER=FILE")
+            refuse_address(file)
+            found[place] = at_home(file)
         return found
 
 
@@ -160,10 +176,15 @@ def run(command: Command, line: str) -> None:
     Raises:
       ConfigError, DataError: See `open_pictures`, `open_extractor` and `gather`.
     """
-    folders.refuse_others(command.out, (report.NAME, results.NAME, folder.IMAGES, folder.REJECTED))
+    first = distributed.place()[0] == 0
+    # Only the first host writes there, so only it keeps others out.
+    with folders.held(command.out, folder.FILES) if first else contextlib.nullcontext():
+        _run(command, line, first)
+
+
+def _run(command: Command, line: str, first: bool) -> None:
     extractors = [open_extractor(spec) for spec in command.extractor]
     sets = opened(command)
-    first = distributed.place()[0] == 0
     if first:
         for label, pictures in sets.named().items():
             _say(f"{label}: {len(pictures):,} images of {pictures.name}")
@@ -174,6 +195,9 @@ def run(command: Command, line: str) -> None:
     began = time.monotonic()
     say = _say if first else _silent
     gathered = gathering.gather(sets, extractors, cache.folder("features"), say)
+    for label, pictures in sets.named().items():
+        if known := gathering.in_training_set(sets, label, gathered[0].features):
+            say(f"{label}: {known:,} of {len(pictures):,} images are in the training set")
     published = []
     if command.protocol:
         stored = opened(command, display=False)

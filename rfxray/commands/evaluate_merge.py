@@ -39,15 +39,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parser().parse_args(argv)
     with exit_on_error(COMMAND):
         out: Path = flags.out
-        folders.refuse_others(out, (report.NAME, results.NAME, TABLE))
         runs = merging.read(flags.results)
         tables = merging.merged(runs)
-        with files.saving(out):
-            out.mkdir(parents=True, exist_ok=True)
-            files.write_whole(out / TABLE, merging.markdown(tables))
-            files.write_whole(out / report.NAME, merging.html(tables, runs))
-            text = json.dumps(merging.as_json(tables, runs), indent=1, ensure_ascii=False)
-            files.write_whole(out / results.NAME, text + "\n")
+        found = merging.as_json(tables, runs)
+        contents = {
+            TABLE: merging.markdown(tables),
+            report.NAME: merging.html(tables, runs),
+            results.NAME: json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n",
+        }
+        with folders.held(out, contents), files.saving(out):
+            files.write_together(out, contents)
         print(f"wrote {out / report.NAME}")
 
 

@@ -27,7 +27,7 @@ from rfxray.errors import ConfigError, DataError, first_line
 from rfxray.evaluate import classifier, feature_pair, oracle_readings, reconstruction
 from rfxray.evaluate.figure import Figure
 from rfxray.evaluate.pictures import STORED, Pictures, open_pictures
-from rfxray.outputs import files, folders, lock, spreadsheet
+from rfxray.outputs import files, folders, spreadsheet
 
 COMMAND = "rfxray.evaluate.reconstruction"
 NUMBERS, TABLE, IMAGES = "results.json", "table.md", "images.csv"
@@ -111,10 +111,7 @@ def run(command: Command, shown: str) -> None:
       command: What the flags say.
       shown: Command line for the results, without paths of this machine.
     """
-    folders.refuse_others(command.out, (NUMBERS, TABLE, IMAGES, lock.NAME))
-    with files.saving(command.out):
-        command.out.mkdir(parents=True, exist_ok=True)
-    with lock.locked(command.out):
+    with folders.held(command.out, (NUMBERS, TABLE, IMAGES)):
         _run(command, shown)
 
 
@@ -222,7 +219,7 @@ def write(
     figures: dict[str, list[Figure]],
     compression: float,
 ) -> None:
-    """Writes the three files; results.json last."""
+    """Writes the three files, or none of them."""
     found = {
         "command": shown,
         "written_by": version.versions(),
@@ -237,11 +234,13 @@ def write(
             for figure in rows
         ],
     }
+    contents = {
+        TABLE: table(figures, compression),
+        IMAGES: images(originals.keys, pairs),
+        NUMBERS: json.dumps(found, indent=1, allow_nan=False) + "\n",
+    }
     with files.saving(command.out):
-        files.write_whole(command.out / TABLE, table(figures, compression))
-        files.write_whole(command.out / IMAGES, images(originals.keys, pairs))
-        text = json.dumps(found, indent=1, allow_nan=False)
-        files.write_whole(command.out / NUMBERS, text + "\n")
+        files.write_together(command.out, contents)
 
 
 def table(figures: dict[str, list[Figure]], compression: float) -> str:

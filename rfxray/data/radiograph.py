@@ -28,7 +28,7 @@ import stat
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rfxray.data import canonical, dicom_header, display, stored_values
 from rfxray.data import grey as greys
@@ -158,6 +158,8 @@ def _read_image(data: bytes, kind: str) -> Radiograph:
             image = ImageOps.exif_transpose(image)
     except MemoryError:
         raise
+    except UnidentifiedImageError:  # its text is the address of our buffer
+        raise Refused(f"does not decode: the header of the {kind} is damaged") from None
     except Exception as error:  # Pillow's decoders raise any type for damage
         raise Refused(f"does not decode: {first_line(error)}") from None
     if frames > 1:

@@ -14,7 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from rfxray.evaluate import basis as bases
-from rfxray.evaluate import feature_pair, frechet, kernel, manifold, measures, overlap, strata
+from rfxray.evaluate import (
+    feature_pair,
+    frechet,
+    gathering,
+    kernel,
+    manifold,
+    measures,
+    overlap,
+    strata,
+)
 from rfxray.evaluate.basis import Basis
 from rfxray.evaluate.extractors import circularity
 from rfxray.evaluate.extractors.extractor import Extractor
@@ -234,9 +243,18 @@ class _Comparison:
 
         own = figure(self.synthetic, self.of_synthetic, self.authentic)
         found = [self._row("figure", "", own)]
-        if not np.isin(self.gathered.features["real"].pictures, train.pictures).any():
-            found.append(self._row("real floor", "", figure(self.real, self.of_real, None)))
-        return found
+        known = gathering.in_training_set(self.sets, "real", self.gathered.features)
+        floor = (
+            figure(self.real, self.of_real, None)
+            if not known
+            else not_estimable(
+                own.name,
+                len(train.values),
+                len(self.real),
+                f"{known} reals are in the training set",
+            )
+        )
+        return [*found, self._row("real floor", "", floor)]
 
     def _floors(self) -> list[Row]:
         sides: dict[str, int | None] = {"real floor": None}

@@ -13,6 +13,7 @@ from rfxray.evaluate.gathering import Gathered, Sets
 from rfxray.outputs import files, page, spreadsheet
 
 IMAGES, REJECTED = "images.csv", "rejected.csv"
+FILES = (IMAGES, REJECTED, report.NAME, results.NAME)
 HARDEST = 12  # pictures shown of a set
 THUMBNAIL = 224  # pixels
 
@@ -26,10 +27,10 @@ def write(
     published: Sequence[Gathered] = (),
     published_rows: Sequence[Row] = (),
 ) -> Path:
-    """Writes all files; `results.json` comes last.
+    """Writes all files, or none of them; `results.json` comes last.
 
     Args:
-      out: Folder; it is created if needed.
+      out: Folder, which exists.
       sets: Sets that were compared.
       gathered: Features of each extractor.
       judged: What each extractor says, in the same order.
@@ -43,8 +44,7 @@ def write(
     found = {
         **head,
         "sets": {
-            label: results.described(pictures, gathered[0].features[label])
-            for label, pictures in sets.named().items()
+            label: results.described(sets, label, gathered[0].features) for label in sets.named()
         },
         "extractors": {
             of.extractor.name: results.extractor(of, said)
@@ -63,13 +63,15 @@ def write(
         for name, said in zip(names, judged, strict=True)
         for label in sets.synthetic
     }
+    numbers = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    contents = {
+        IMAGES: _images(sets, names, judged),
+        REJECTED: _rejected(sets),
+        report.NAME: report.html(found, hardest),
+        results.NAME: numbers,
+    }
     with files.saving(out):
-        out.mkdir(parents=True, exist_ok=True)
-        files.write_whole(out / IMAGES, _images(sets, names, judged))
-        files.write_whole(out / REJECTED, _rejected(sets))
-        files.write_whole(out / report.NAME, report.html(found, hardest))
-        text = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False)
-        files.write_whole(out / results.NAME, text + "\n")
+        files.write_together(out, contents)
     return out / report.NAME
 
 

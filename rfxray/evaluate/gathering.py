@@ -103,6 +103,14 @@ def side(pictures: np.ndarray) -> int:
     return int(np.median(np.maximum(pictures["height"], pictures["width"])))
 
 
+def in_training_set(sets: Sets, label: str, found: Mapping[str, Features]) -> int | None:
+    """Number of pictures of a set that are in the training set, by key or pixels; None without."""
+    if sets.train is None or label == "train":
+        return None
+    pixels = [found[each].pictures["pixels"] for each in ("train", label)]
+    return overlap.shared(sets.train, pixels[0], sets.named()[label], pixels[1])
+
+
 def _refuse_overlaps(sets: Sets, found: Mapping[str, Features]) -> None:
     """Refuses synthetic sets that share pictures with the reals, or with each other."""
     labels = list(sets.synthetic)

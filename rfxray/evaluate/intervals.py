@@ -14,6 +14,7 @@ from rfxray.evaluate.feature_pair import Patients, patients
 from rfxray.evaluate.figure import Figure, not_estimable
 
 LEAST = 10  # patients, below which a spread between patients says little
+_ROUNDING = 1e-6  # of a value: a narrower interval is the rounding of sums, not a spread
 _LEAST_OF_CURVE = 50  # rows, from which on a figure is shown at all
 SPLITS = 20  # of a floor: the deviation of splits is known to a sixth
 
@@ -53,7 +54,7 @@ def student(
         why = f"an interval needs {LEAST} patients or samples of each set (got {clusters})"
         return Figure(name, value, None, None, n_real, n_synthetic, why)
     half = float(stats.t.ppf(0.975, clusters - 1) * np.sqrt(variance))
-    if not value - half < value + half:
+    if not half > _ROUNDING * abs(value):
         why = "every image counts the same in it, so the spread is unknown"
         return Figure(name, value, None, None, n_real, n_synthetic, why)
     return Figure(name, value, value - half, value + half, n_real, n_synthetic)
@@ -89,7 +90,7 @@ def squared_distance(
     quantile = float(stats.t.ppf(0.975, clusters - 1))
     middle = value + quantile**2 * slope / 2
     half = float(np.sqrt(max(middle**2 - value**2 + quantile**2 * at_zero, 0)))
-    if not middle - half < middle + half:
+    if not half > _ROUNDING * abs(value):
         return student(name, value, 0.0, clusters, n_real, n_synthetic)
     return Figure(name, value, middle - half, middle + half, n_real, n_synthetic)
 
@@ -187,7 +188,7 @@ def floor(
     name, values = found[0].name, np.array([figure.value for figure in found])
     mean, spread = float(values.mean()), float(values.std(ddof=1))
     half = float(stats.t.ppf(0.975, splits - 1)) * spread
-    if not mean - half < mean + half:
+    if not half > _ROUNDING * abs(mean):
         why = "all splits have the same value"
         return Figure(name, mean, None, None, size, size, why)
     return Figure(name, mean, mean - half, mean + half, size, size)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rfxray import version
-from rfxray.errors import DataError
+from rfxray.errors import ConfigError, DataError
 from rfxray.evaluate import report, results
 from rfxray.outputs import page
 
@@ -84,14 +84,19 @@ def markdown(tables: Sequence[Mapping[str, Any]]) -> str:
         for row in table["rows"]:
             kinds = {kind for figures in row["figures"].values() for kind in figures}
             for kind in (each for each in ("figure", *report.FLOORS) if each in kinds):
-                of = f"{row['run']}, {row['set']}" if kind == "figure" else kind
+                of = _plain(f"{row['run']}, {row['set']}") if kind == "figure" else kind
                 cells = [
                     _cell(row["figures"].get(measure, {}).get(kind))
                     for measure in table["measures"]
                 ]
-                lines.append(f"| {of} | {row['real']} | {' | '.join(cells)} |")
+                lines.append(f"| {of} | {_plain(row['real'])} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _plain(name: str) -> str:
+    """A name of a folder as the text of one cell."""
+    return " ".join(name.replace("|", "\\|").split())
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
@@ -127,5 +132,13 @@ def as_json(
 
 
 def read(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Results by name of the run; see `results.read`."""
+    """Results by name of the run; see `results.read`.
+
+    Raises:
+      ConfigError: If one is given twice.
+    """
+    places = [(path / results.NAME if path.is_dir() else path).resolve() for path in paths]
+    if len(set(places)) < len(places):
+        twice = next(place for place in places if places.count(place) > 1)
+        raise ConfigError(f"{twice} is given twice; give each result once")
     return {name: results.read(path) for name, path in zip(names(paths), paths, strict=True)}

@@ -21,18 +21,31 @@ def refuse(
       DataError: If a picture of both has the same key (of data sets of ours; names of files mean
         nothing elsewhere) or the same pixels, with the first one.
     """
-    keys = set(first.keys) & set(second.keys) if first.records and second.records else set()
-    same = np.isin(second_pixels, first_pixels)
-    if keys:
-        what, count, example = "keys", len(keys), min(keys)
-    elif same.any():
-        what, count, example = "pixels", int(same.sum()), second.keys[int(same.argmax())]
-    else:
+    keys, pixels = _same(first, first_pixels, second, second_pixels)
+    if not (keys | pixels).any():
         return
+    what, which = ("keys", keys) if keys.any() else ("pixels", pixels)
     raise DataError(
-        f"{first.name} and {second.name} overlap: {count} pictures of the same {what}, such as "
-        f"{example}; give two sets that share no picture"
+        f"{first.name} and {second.name} overlap: {which.sum()} pictures of the same {what}, such "
+        f"as {second.keys[int(which.argmax())]}; give two sets that share no picture"
     )
+
+
+def shared(
+    first: Pictures, first_pixels: np.ndarray, second: Pictures, second_pixels: np.ndarray
+) -> int:
+    """Number of pictures of the second set that are in the first one; see `refuse`."""
+    keys, pixels = _same(first, first_pixels, second, second_pixels)
+    return int((keys | pixels).sum())
+
+
+def _same(
+    first: Pictures, first_pixels: np.ndarray, second: Pictures, second_pixels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether a picture of the second set has the key, and the pixels, of one of the first."""
+    keys = set(first.keys) if first.records and second.records else set()
+    same_key = np.array([key in keys for key in second.keys], bool)
+    return same_key, np.isin(second_pixels, first_pixels)
 
 
 def repeated(pixels: np.ndarray) -> int:

@@ -8,39 +8,30 @@
 
 The canonical display is what `rfxray.data.radiograph` and `canonical.normalise` make of a file.
 
-A table is a CSV with a column `image` (a path below the folder; a name of a file, or that without
-its ending, is enough if it is unique), and perhaps `patient` and attributes. It decides which files
-are read, and every row must have its file.
+A table (see `image_table`) decides which files are read.
 
 A set is never smaller than what was given: what cannot be read is an error, unless `reject` asks
 for it to be left out, counted and listed.
 """
 
-import csv
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rfxray.attributes import vocabulary
-from rfxray.attributes.spellings import BLANK
 from rfxray.attributes.states import known_from_states
 from rfxray.attributes.vocabulary import Attributes
 from rfxray.command_line import refuse_address, require
 from rfxray.data import manifest
 from rfxray.data.dataset import Dataset, Records, open_dataset
 from rfxray.errors import ConfigError, DataError, first_line
+from rfxray.evaluate import image_files, image_table
 from rfxray.outputs import dicom, files
 
-# Endings of images; those that the decoder cannot read are refused and not overlooked.
-READ = (".png", ".jpg", ".jpeg", ".jpe", ".dcm", ".dicom")
-NOT_READ = (".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".npy", ".npz", ".gz")
 STORED = "16-bit pixels as they are stored, over 65535"
 
 
@@ -97,7 +88,8 @@ def open_pictures(
       given: Path of a folder, or `DATA:SPLIT`.
       table: CSV that describes a folder of files.
       reject: Whether files that cannot be read, are in colour or repeat another file are left out
-        and listed in `rejected`, instead of refused. Every file is decoded for that.
+        and listed in `rejected`, instead of refused. Every file is decoded for that; a record of a
+        data set is never left out.
       display: Whether files of anybody get the canonical display; otherwise a PNG or JPEG is its
         stored values over the largest of its bits, as other programs read it.
 
@@ -115,12 +107,12 @@ def open_pictures(
         return _of_dataset(open_dataset(path), split)
     if split:
         raise ConfigError(f"{path} is not a data set and has no split {split!r}; give its path")
-    if (path / "plan.json").is_file() and not (path / "samples.json").is_file():
+    if (path / "plan.json").is_file() and not (path / image_files.SAMPLES).is_file():
         raise DataError(f"{path} is not finished; repeat the command that draws its samples first")
-    if (path / "samples.json").is_file():
+    if (path / image_files.SAMPLES).is_file():
         if table is not None:
-            raise ConfigError(f"{path} has samples.json; leave its table out")
-        return _of_samples(path)
+            raise ConfigError(f"{path} has {image_files.SAMPLES}; leave its table out")
+        return _of_samples(path, reject)
     return _of_files(path, table, reject, display)
 
 
@@ -130,6 +122,8 @@ def _path_and_split(text: str) -> tuple[Path, str]:
     before, colon, split = text.rpartition(":")
     if path.is_dir() or not colon:
         return path, ""
+    if not split:
+        raise ConfigError(f"{text} names no split after its colon; leave the colon out for all")
     return Path(before).expanduser(), split
 
 
@@ -176,58 +170,86 @@ def _of_dataset(dataset: Dataset, split: str) -> Pictures:
 # Samples
 
 
-def _of_samples(path: Path) -> Pictures:
-    index = path / "samples.json"
-    try:
-        entries = json.loads(index.read_text(encoding="utf-8"))["pictures"]
-        pairs = [(str(each["file"]), dict(each["attributes"])) for each in entries]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{index} does not list files of samples; draw them again, or remove it to have the "
-            "folder read as files of anybody"
-        ) from error
-    names = [name for name, _ in pairs]
+def _of_samples(path: Path, reject: bool) -> Pictures:
+    index = path / image_files.SAMPLES
+    names, attributes = _listed(index)
     _refuse_missing(path, names, str(index))
-    if not names:
-        raise DataError(f"{path} has no samples; draw some with rfxray sample")
-    attributes = vocabulary.stack([vocabulary.encode(asked) for _, asked in pairs])
-    contents = _contents(path, names)
-    _refuse_repeated(path, contents)
+    known = dict(zip(names, range(len(names)), strict=True))
+    if len(known) < len(names):
+        twice = next(name for number, name in enumerate(names) if known[name] != number)
+        raise DataError(f"{index} lists {twice} twice; repeat the command of its samples")
+    contents, rejected = image_files.kept(path, names, reject, lambda name: _written(path / name))
+    names = list(contents)
+    there = {name for name in image_files.found(path)[0] if name != "grid.png"}
+    unlisted = len(there - known.keys())
 
     def load(number: int) -> np.ndarray:
-        return _written(path / names[number])
+        try:
+            return _written(path / names[number])
+        except DataError as error:
+            raise image_files.unreadable(path / names[number], error) from error
 
     return Pictures(
         name=_last(path),
         keys=tuple(names),
         patients=("",) * len(names),
-        attributes=attributes,
+        attributes=attributes.rows(np.array([known[name] for name in names])),
         boxes=None,
         fingerprint=_sha256([STORED, *_lines(contents)]),
         reading=STORED,
         records=False,
         synthetic=True,
-        rejected={},
-        notes=(),
+        rejected=rejected,
+        notes=(f"{unlisted} files are not in {index.name}, so not in the set",) * bool(unlisted),
         load=load,
     )
 
 
+def _listed(index: Path) -> tuple[list[str], Attributes]:
+    """The files of samples that an index lists, and what was requested of them."""
+    try:
+        entries = json.loads(index.read_text(encoding="utf-8"))["pictures"]
+        pairs = [(str(each["file"]), dict(each["attributes"])) for each in entries]
+        attributes = [vocabulary.encode(asked) for _, asked in pairs]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"{type(error).__name__} {first_line(error)}"
+        raise DataError(
+            f"{index} does not list files of samples ({why}); draw them again, or remove it to "
+            "have the folder read as files of anybody"
+        ) from error
+    if not pairs:
+        raise DataError(f"{index.parent} has no samples; draw some with rfxray sample")
+    return [name for name, _ in pairs], vocabulary.stack(attributes)
+
+
 def _written(file: Path) -> np.ndarray:
-    """A file of ours: its 16 bits are the pixels, and are not displayed again."""
+    """A file of ours: its 16 bits are the pixels, and are not displayed again.
+
+    Raises:
+      DataError: With the reason, in words before a colon that name no file.
+    """
     try:
         if file.suffix == ".dcm":
             require("prep", "pydicom")
             image = dicom.read(file)
         else:
             image = files.read_png(file)
-    except (OSError, ValueError, AttributeError, SyntaxError) as error:
-        raise DataError(
-            f"{file} cannot be read ({first_line(error)}); repeat the command of its samples.json"
-        ) from error
+    except (OSError, ValueError, AttributeError, SyntaxError, DataError) as error:
+        said = first_line(error).replace(str(file), file.name)
+        raise DataError(f"cannot be read: {said}") from error
     if image.dtype != np.uint16:
-        raise DataError(f"{file} is not of 16 bits, so rfxray sample did not write it")
+        raise DataError("not of 16 bits: rfxray sample did not write it")
     return image.astype(np.float32) / np.float32(65535)
+
+
+def _refuse_missing(path: Path, names: Iterable[str], where: str) -> None:
+    top = path.resolve()
+    for name in names:
+        file = path / name
+        if not file.resolve().is_relative_to(top) or not file.is_file():
+            raise DataError(
+                f"{path} has no file {name!r}, which {where} lists; repeat the command that made it"
+            )
 
 
 # ------------------------------------------------------------------------------------------------
@@ -238,32 +260,24 @@ def _of_files(path: Path, table: Path | None, reject: bool, display: bool) -> Pi
     require("prep", "cv2", "pydicom")
     from rfxray.data import radiograph
 
-    found = sorted(_walk(path))
-    notes = []
-    if table is None:
-        names, patients, attributes = found, [""] * len(found), None
+    found, others = image_files.found(path)
+    if table is not None:
+        described = image_table.read(path, table, found)
+        names, notes = described.names, described.notes
     else:
-        names, patients, attributes = _described(path, table, found)
-        if unlisted := len(found) - len(names):
-            notes.append(f"{unlisted} files are not in {table.name}, so not in the set")
+        described, names = None, found
+        notes = [f"{others} files are hidden or not images, so not in the set"] * bool(others)
     if not names:
         raise DataError(
-            f"{path} has no images; give a folder of {', '.join(READ)} files, or a data set"
+            f"{path} has no images; give a folder of {', '.join(image_files.READ)} files, or a "
+            "data set"
         )
-    contents = _contents(path, names)
-    rejected: dict[str, str] = {}
-    if reject:
-        rejected = _rejected(path, contents)
-        kept = [k for k, name in enumerate(names) if name not in rejected]
-        if not kept:
-            name, why = next(iter(rejected.items()))
-            raise DataError(f"no file of {path} can be read; the first: {name}: {why}")
-        names = [names[k] for k in kept]
-        patients = [patients[k] for k in kept]
-        attributes = attributes.rows(np.array(kept)) if attributes is not None else None
-        contents = {name: contents[name] for name in names}
-    else:
-        _refuse_repeated(path, contents)
+    numbers = {name: number for number, name in enumerate(names)}
+    contents, rejected = image_files.kept(
+        path, names, reject, lambda name: _decoded(path / name, True)
+    )
+    names = list(contents)
+    rows = np.array([numbers[name] for name in names])
     how = json.dumps([radiograph.PREPROCESSING, radiograph.versions()], sort_keys=True)
     reading = f"{'canonical display' if display else 'stored values'} {_sha256([how])}"
 
@@ -271,16 +285,13 @@ def _of_files(path: Path, table: Path | None, reject: bool, display: bool) -> Pi
         try:
             return _decoded(path / names[number], display)
         except DataError as error:
-            raise DataError(
-                f"{path / names[number]}: {error}; repair or remove the file, or leave out what is "
-                "rejected with --skip-rejected"
-            ) from error
+            raise image_files.unreadable(path / names[number], error) from error
 
     return Pictures(
         name=_last(path),
         keys=tuple(names),
-        patients=tuple(patients),
-        attributes=attributes,
+        patients=tuple(described.patients[row] if described else "" for row in rows),
+        attributes=described.attributes.rows(rows) if described else None,
         boxes=None,
         fingerprint=_sha256([reading, *_lines(contents)]),
         reading=reading,
@@ -302,93 +313,6 @@ def _decoded(file: Path, display: bool) -> np.ndarray:
     return found.pixels / np.float32(2**found.bits - 1)
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Paths of the images below a folder, with forward slashes; hidden files are not looked at."""
-    entered = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        if real in entered:  # a link to a folder that has been entered
-            folders.clear()
-            continue
-        entered.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            file = Path(root, name)
-            if not name.startswith(".") and _is_image(file):
-                yield file.relative_to(folder).as_posix()
-
-
-def _is_image(file: Path) -> bool:
-    if file.suffix.lower() in (*READ, *NOT_READ):
-        return True
-    if file.suffix and not file.suffix[1:].isdigit():
-        return False
-    try:  # DICOM files are often named by a UID, or without an ending
-        with file.open("rb") as opened:
-            return opened.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def _described(
-    path: Path, table: Path, found: Sequence[str]
-) -> tuple[list[str], list[str], Attributes]:
-    """Names, patients and attributes of the rows of a table, in the order of the names."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} cannot be read ({first_line(error)}); give a CSV") from error
-    if not rows or "image" not in rows[0]:
-        raise DataError(f"{table} must have a header with a column image, and rows")
-    there = set(found)
-    by_name: dict[str, set[str]] = {}
-    for name in found:
-        for alias in (name, Path(name).name, Path(name).stem):
-            by_name.setdefault(alias, set()).add(name)
-    known: dict[str, tuple[str, Attributes]] = {}
-    for line, row in enumerate(rows, 2):
-        image = (row.get("image") or "").strip()
-        match = [image] if image in there else sorted(by_name.get(image, ()))
-        if len(match) != 1:
-            how = "has no such file" if not match else f"has {len(match)} such files"
-            raise DataError(f"{table} line {line} names {image!r}, and {path} {how}; correct it")
-        if match[0] in known:
-            raise DataError(f"{table} line {line} names {image!r} a second time; keep one row")
-        cells = {name: (row.get(name) or "").strip() for name in vocabulary.NAMES if name in row}
-        given = {name: cell for name, cell in cells.items() if cell.lower() not in BLANK}
-        try:
-            attributes = vocabulary.encode(given)
-        except ConfigError as error:
-            raise DataError(f"{table} line {line}: {error}") from error
-        patient = (row.get("patient") or "").strip()
-        known[match[0]] = ("" if patient.lower() in BLANK else patient, attributes)
-    names = sorted(known)
-    stacked = vocabulary.stack([known[name][1] for name in names])
-    return names, [known[name][0] for name in names], stacked
-
-
-def _rejected(path: Path, contents: Mapping[str, str]) -> dict[str, str]:
-    """Why files cannot be in a set, by name: what `Pictures.read` refuses, and repeated files."""
-    first: dict[str, str] = {}
-    found = {}
-    for name, content in contents.items():
-        if (there := first.setdefault(content, name)) != name:
-            found[name] = f"the same content as {there}"
-
-    def reason(name: str) -> str:
-        try:
-            _decoded(path / name, True)
-        except DataError as error:
-            return str(error)
-        return ""
-
-    remaining = [name for name in contents if name not in found]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found |= zip(remaining, pool.map(reason, remaining), strict=True)
-    return {name: why for name, why in sorted(found.items()) if why}
-
-
 # ------------------------------------------------------------------------------------------------
 # Contents
 
@@ -399,46 +323,10 @@ def _last(path: Path) -> str:
 
 def _sha256(lines: Iterable[str]) -> str:
     whole = hashlib.sha256()
-    for line in lines:
-        whole.update(line.encode() + b"\n")
+    for line in lines:  # a name of a file need not be UTF-8
+        whole.update(line.encode("utf-8", "surrogateescape") + b"\n")
     return whole.hexdigest()
 
 
 def _lines(contents: Mapping[str, str]) -> Iterator[str]:
     return (f"{content} {name}" for name, content in contents.items())
-
-
-def _contents(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of each file, by name, in the order of the names."""
-
-    def one(name: str) -> str:
-        try:
-            return files.file_sha256(path / name)
-        except OSError as error:
-            raise DataError(
-                f"{path / name} cannot be read ({error.strerror}); check its permissions, or "
-                "remove it"
-            ) from error
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
-        return dict(zip(names, pool.map(one, names), strict=True))
-
-
-def _refuse_missing(path: Path, names: Sequence[str], where: str) -> None:
-    top = path.resolve()
-    for name in names:
-        file = path / name
-        if not file.resolve().is_relative_to(top) or not file.is_file():
-            raise DataError(
-                f"{path} has no file {name!r}, which {where} lists; repeat the command that made it"
-            )
-
-
-def _refuse_repeated(path: Path, contents: Mapping[str, Any]) -> None:
-    first: dict[str, str] = {}
-    for name, content in contents.items():
-        if (there := first.setdefault(content, name)) != name:
-            raise DataError(
-                f"{path / name} has the same content as {there}; remove one of them, or leave out "
-                "what is rejected with --skip-rejected"
-            )

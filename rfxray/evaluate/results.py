@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,19 +12,27 @@ import jax
 import numpy as np
 
 from rfxray import version
-from rfxray.errors import DataError
+from rfxray.errors import DataError, first_line
 from rfxray.evaluate import gathering, overlap
 from rfxray.evaluate.features import Features
 from rfxray.evaluate.fidelity import Judged, Row
-from rfxray.evaluate.gathering import Gathered
-from rfxray.evaluate.pictures import Pictures
+from rfxray.evaluate.figure import Figure
+from rfxray.evaluate.gathering import Gathered, Sets
 
 KIND = "rfxray.evaluate.fidelity"
+_WORDS = [field.name for field in dataclasses.fields(Row) if field.name != "figure"]
 NAME = "results.json"
 
 
-def described(pictures: Pictures, features: Features) -> dict[str, Any]:
-    """What is said of a set: numbers and hashes, no key and no path."""
+def described(sets: Sets, label: str, found: Mapping[str, Features]) -> dict[str, Any]:
+    """What is said of a set: numbers and hashes, no key and no path.
+
+    Args:
+      sets: Sets that are compared.
+      label: Label of the set.
+      found: Features of each set by its label.
+    """
+    pictures, features = sets.named()[label], found[label]
     known = {name for name in pictures.patients if name}
     sizes = np.stack([features.pictures["height"], features.pictures["width"]], 1)
     shapes, counts = np.unique(sizes, axis=0, return_counts=True)
@@ -37,6 +46,7 @@ def described(pictures: Pictures, features: Features) -> dict[str, Any]:
         "sizes": len(shapes),
         "most_common_size": shapes[int(counts.argmax())].tolist(),
         "repeated": overlap.repeated(features.pictures["pixels"]),
+        "in_training_set": gathering.in_training_set(sets, label, found),
         "rejected": _counted(pictures.rejected),
         "notes": list(pictures.notes),
     }
@@ -93,17 +103,53 @@ def read(path: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
         if found["kind"] != KIND:
             raise KeyError("kind")
-        keys = {field.name for field in dataclasses.fields(Row)} - {"figure"}
-        complete = all(keys <= row.keys() for row in found["figures"])
-        complete &= all(name in found for name in ("command", "sets", "extractors"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{file} holds no results of rfxray evaluate fidelity ({type(error).__name__}); give "
             "its --out"
         ) from error
-    if not complete:
-        raise DataError(f"{file} was written by another version of rfxray; run its command again")
+    try:
+        _check(found)
+    except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{file} is damaged, or of another version of rfxray ({first_line(error)}); run its "
+            "command again"
+        ) from error
     return found
+
+
+def _check(found: Mapping[str, Any]) -> None:
+    """Raises an error unless results have all that a table of them needs."""
+    for name in ("command", "device"):
+        _is(found, name, str)
+    for name, kind in (("written_by", str), ("seconds", int | float)):
+        for each in _is(found, name, dict):
+            _is(found[name], each, kind)
+    _is(found, "seed", int)
+    for name in ("name", "fingerprint"):
+        _is(found["sets"]["real"], name, str)
+    for row in _is(found, "figures", list):
+        for name in _WORDS:
+            _is(row, name, str)
+        of = found["extractors"][row["extractor"]]
+        for name in ("hash", "resize_path"):
+            _is(of, name, str)
+        if _is(of, "basis", dict | None):
+            _is(of["basis"], "hash", str)
+        if row["protocol"] != "corrected":
+            _is(found["published"], row["extractor"], str)
+        numbers = [_is(row, name, int | float | None) for name in ("value", "low", "high")]
+        counts = [_is(row, name, int) for name in ("n_real", "n_synthetic")]
+        name, reason = _is(row, "name", str), _is(row, "reason", str | None)
+        Figure(name, numbers[0], numbers[1], numbers[2], counts[0], counts[1], reason)
+
+
+def _is(of: Mapping[str, Any], name: str, kind: Any) -> Any:
+    """A value of this type, and a finite one."""
+    value = of[name]
+    if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
+        raise TypeError(f"{name} is not what it should be")
+    return value
 
 
 def chosen(figures: Sequence[Mapping[str, Any]], **values: str) -> list[Mapping[str, Any]]:

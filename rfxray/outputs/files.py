@@ -49,6 +49,25 @@ def write_whole(path: str | Path, content: str | bytes, durable: bool = True) ->
         temporary.write_bytes(content)
 
 
+def write_together(folder: Path, contents: Mapping[str, str]) -> None:
+    """Writes files that belong together, in their order: a disk that refuses changes none of them.
+
+    Each is on the disk before the first gets its name. The last one, which says that all are there,
+    is removed before that: a process that is killed in between leaves no mixture that looks whole.
+
+    Args:
+      folder: Existing folder.
+      contents: Text of each file, by its name.
+    """
+    with contextlib.ExitStack() as until_named:
+        for name in reversed(list(contents)):  # names are given in the reverse order
+            temporary = until_named.enter_context(whole_file(folder / name, durable=False))
+            temporary.write_bytes(contents[name].encode("utf-8", "backslashreplace"))
+            sync(temporary)
+        (folder / list(contents)[-1]).unlink(missing_ok=True)
+    sync(folder)
+
+
 @contextlib.contextmanager
 def whole_file(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """Like `write_whole`, for content that another library writes or that comes in pieces.

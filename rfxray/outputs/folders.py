@@ -49,6 +49,38 @@ def whole_folder(out: Path) -> Iterator[Path]:
             beside.rmdir()
 
 
+@contextlib.contextmanager
+def held(out: Path, names: Collection[str]) -> Iterator[None]:
+    """Keeps other processes from writing a folder of results while one is being made.
+
+    What killed processes left there is removed. If the block raises an error, a folder that it
+    made, and that is still empty, is removed too.
+
+    Args:
+      out: Folder; it is created if needed.
+      names: Names of the files that may be in it.
+
+    Raises:
+      ConfigError: If there is something else in it, or another process is writing it.
+      SaveFailed: If the disk refuses.
+    """
+    refuse_others(out, names)
+    new = not out.exists()
+    try:
+        with contextlib.ExitStack() as until_done:
+            with files.saving(out):
+                out.mkdir(parents=True, exist_ok=True)
+                until_done.enter_context(lock.locked(out))
+                files.remove_temporary(out)
+            refuse_others(out, names)  # again: somebody may have been first
+            yield
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):  # it has content
+                out.rmdir()
+        raise
+
+
 def refuse_content(out: Path) -> None:
     """Raises a ConfigError unless a folder is absent or empty."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -61,7 +93,7 @@ def refuse_others(out: Path, names: Collection[str]) -> None:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; give a folder by --out")
     others = [] if not out.exists() else [p for p in out.iterdir() if p.name not in names]
-    if any(not files.is_temporary(path) for path in others):
+    if any(not (files.is_temporary(path) or lock.is_lock(path)) for path in others):
         raise ConfigError(
             f"{out} is not empty and was not written by this command; choose another --out"
         )

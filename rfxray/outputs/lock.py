@@ -291,8 +291,13 @@ class Lock:
     def _write(self) -> None:
         # Not `files.write_whole`: whoever holds the folder may remove all temporary files.
         fresh = self._file.with_name(f"{self._file.name}.{self._holder.token}.new")
-        fresh.write_text(self._holder.line())
-        fresh.replace(self._file)
+        try:
+            fresh.write_text(self._holder.line())
+            fresh.replace(self._file)
+        except OSError:
+            with contextlib.suppress(OSError):  # the disk may refuse that as well
+                fresh.unlink(missing_ok=True)
+            raise
 
     def _remove(self) -> None:
         self._over = True

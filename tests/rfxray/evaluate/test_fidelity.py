@@ -1,6 +1,8 @@
 """`rfxray evaluate fidelity` from flags to files."""
 
 import csv
+import errno
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -12,8 +14,9 @@ from PIL import Image
 import rfxray.sampling
 from rfxray.commands import evaluate, evaluate_fidelity
 from rfxray.data.dataset import Records, open_dataset
-from rfxray.evaluate import features
-from rfxray.outputs import files
+from rfxray.evaluate import features, folder
+from rfxray.outputs import files, lock
+from tests import conftest, full_disk
 from tests.rfxray.evaluate.projection import projection
 
 PACKAGED = Path(rfxray.sampling.__file__).parent / "packaged"
@@ -240,15 +243,18 @@ def test_unreadable_file_is_refused_or_counted_and_listed(refusal, tiny_data, tm
         (["--synthetic", "REAL:nosplit"], "no split 'nosplit'"),
         (["--synthetic", "DRAWN", "--synthetic", "DRAWN"], "--synthetic is given twice"),
         (["--synthetic", "DRAWN", "--csv", "x=y.csv"], "--csv x=y.csv must be FOLDER=FILE"),
+        (["--synthetic", "DRAWN", "--csv", "DRAWN="], "names no file"),
+        (["--synthetic", "DRAWN", "--csv", "DRAWN=a", "--csv", "DRAWN=b"], "DRAWN twice"),
+        (["--synthetic", "DRAWN", "--seed", "-1"], "--seed must be 0 or more (got -1)"),
         (["--synthetic", "DRAWN", "--protocol", "chexgenbench"], "needs --extractor inception"),
     ],
 )
 def test_wrong_command_is_one_line(refusal, tiny_data, drawn, tmp_path, words, said):
     places = {"DRAWN": str(drawn), "REAL:nosplit": f"{tiny_data}:nosplit"}
-    given = [places.get(word, word) for word in words]
+    given = [places.get(word, word.replace("DRAWN", str(drawn))) for word in words]
     code, line = refused(refusal, "--real", tiny_data, "--out", tmp_path / "o", *given)
     assert code in (65, 78)
-    assert said in line
+    assert said.replace("DRAWN", str(drawn)) in line
 
 
 def test_folder_of_somebody_else_is_not_written(refusal, tiny_data, drawn, tmp_path):
@@ -316,3 +322,108 @@ def test_two_models_are_compared_on_the_same_reals(tiny_data, other_data, drawn,
     assert difference["value"] == pytest.approx(values[0] - values[1], rel=1e-6)
     assert difference["part"] == "other:train"
     assert "samples less other:train" in (tmp_path / "o/report.html").read_text()
+
+
+# ------------------------------------------------------------------------------------------------
+# Shared with the training set
+
+
+def test_reals_and_samples_of_the_training_set_are_counted_and_said(
+    tiny_data, drawn, tmp_path, capsys
+):
+    words = ["--real", tiny_data, "--train", f"{tiny_data}:train", "--synthetic", drawn]
+    run(*words, "--extractor", "small", "--out", tmp_path / "o")
+    assert "real: 50 of 70 images are in the training set" in capsys.readouterr().out
+    found = results(tmp_path / "o")
+    assert found["sets"]["real"]["in_training_set"] == 50
+    assert found["sets"]["samples"]["in_training_set"] == 0
+    (floor,) = figures(found, name="AuthPct", kind="real floor")
+    assert floor["value"] is None
+    assert floor["reason"] == "50 reals are in the training set"
+    assert "50 of 70 images of the set real are in" in (tmp_path / "o/report.html").read_text()
+
+
+def test_samples_that_are_training_images_have_an_authpct_of_zero(tiny_data, drawn, tmp_path):
+    words = ["--real", f"{tiny_data}:validation", "--train", drawn, "--synthetic", drawn]
+    run(*words, "--extractor", "small", "--out", tmp_path / "o")
+    found = results(tmp_path / "o")
+    assert found["sets"]["samples"]["in_training_set"] == 60
+    (share,) = figures(found, name="AuthPct", kind="figure")
+    assert share["value"] == 0
+    assert share["high"] > 0
+
+
+# ------------------------------------------------------------------------------------------------
+# Two processes, a kill, a full disk
+
+
+def test_second_command_on_one_folder_is_refused(refusal, tiny_data, drawn, tmp_path):
+    (tmp_path / "o").mkdir()
+    words = ["--real", tiny_data, "--synthetic", drawn, "--out", tmp_path / "o"]
+    with lock.locked(tmp_path / "o"):
+        code, line = refused(refusal, *words)
+    assert code == 78
+    assert f"another process is writing {tmp_path / 'o'}" in line
+    run("--extractor", "small", *words)
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == sorted(folder.FILES)
+
+
+def test_folder_that_cannot_be_made_is_refused_before_anything_is_extracted(
+    refusal, tiny_data, drawn, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(features, "extracted", lambda *_: pytest.fail("extracted"))
+    (tmp_path / "file").write_text("")
+    words = ["--real", tiny_data, "--synthetic", drawn, "--out", tmp_path / "file" / "o"]
+    code, line = refused(refusal, *words)
+    assert code == 78
+    assert "Not a directory" in line
+
+
+def test_disk_that_refuses_leaves_the_earlier_results_or_all_new_ones(
+    tiny_data, drawn, tmp_path, capfd, monkeypatch
+):
+    cache, out = tmp_path / "cache", tmp_path / "o"
+    cache.mkdir()
+    monkeypatch.setenv("RFXRAY_CACHE", str(cache))
+    words = ["--real", f"{tiny_data}:validation", "--synthetic", drawn, "--extractor", "small"]
+    run(*words, "--out", out)
+
+    def content():
+        return {path.name: path.read_text() for path in out.iterdir() if path.name != lock.NAME}
+
+    earlier = content()
+    for first, number in enumerate(itertools.cycle((errno.ENOSPC, errno.EROFS))):
+        capfd.readouterr()
+        code = 0
+        with full_disk.refusing(out, first, number) as calls, conftest.keep_signal_handlers():
+            try:
+                run(*words, "--seed", "1", "--out", out)
+            except SystemExit as end:
+                code = end.code
+        said = [line for line in capfd.readouterr().err.splitlines() if ": error: " in line]
+        if len(calls) <= first:
+            break
+        assert code == (75 if number == errno.ENOSPC else 78), first
+        assert len(said) == 1
+        left = content()
+        assert left == earlier or "results.json" not in left, first
+        earlier = left
+    assert code == 0
+    assert json.loads(content()["results.json"])["seed"] == 1
+    assert first > 8
+
+
+def test_killed_command_continues_with_what_was_extracted(tiny_data, drawn, tmp_path, monkeypatch):
+    monkeypatch.setenv("RFXRAY_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    words = ["--real", tiny_data, "--synthetic", drawn, "--extractor", "small"]
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(*words, "--out", tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / f".results.json.{'0' * 32}.tmp").write_text("{")  # of a process killed there
+    monkeypatch.setattr(features, "_write_parts", lambda *_: pytest.fail("extracted again"))
+    run(*words, "--out", tmp_path / "o")
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == sorted(folder.FILES)

@@ -89,16 +89,58 @@ def test_command_writes_page_table_and_numbers(tmp_path, capsys):
     evaluate.main(words)  # the same folder again
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("{", "holds no results of rfxray evaluate fidelity"),
-        ('{"kind": "other"}', "holds no results of rfxray evaluate fidelity"),
-        ('{"kind": "rfxray.evaluate.fidelity"}', "holds no results of rfxray evaluate fidelity"),
-    ],
-)
-def test_results_of_something_else_are_refused(refusal, tmp_path, content, said):
+@pytest.mark.parametrize("content", ["{", '{"kind": "other"}', "[]", "3"])
+def test_results_of_something_else_are_refused(refusal, tmp_path, content):
     (tmp_path / "results.json").write_text(content)
     code, line = refusal(evaluate.main, ["merge", tmp_path, "--out", tmp_path / "o"])
     assert code == 65
-    assert said in line
+    assert "holds no results of rfxray evaluate fidelity" in line
+
+
+def places(of, at=()):
+    """Every place in nested mappings and lists."""
+    pairs = of.items() if isinstance(of, dict) else enumerate(of) if isinstance(of, list) else ()
+    for key, value in pairs:
+        yield (*at, key)
+        yield from places(value, (*at, key))
+
+
+@pytest.mark.parametrize("damage", ["gone", None, float("nan"), "text", []])
+def test_results_that_lack_anything_are_merged_or_refused_in_one_line(tmp_path, capsys, damage):
+    refused = 0
+    run = tmp_path / "run"
+    run.mkdir()
+    for place in places(RUN):
+        found = copy.deepcopy(RUN)
+        of = found
+        for key in place[:-1]:
+            of = of[key]
+        of.pop(place[-1]) if damage == "gone" else of.__setitem__(place[-1], damage)
+        (run / "results.json").write_text(json.dumps(found))
+        words = ["merge", str(run), "--out", str(tmp_path / "o")]
+        code = 0
+        try:
+            evaluate.main(words)
+        except SystemExit as end:
+            code = end.code
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert (code, len(lines)) in ((0, 0), (65, 1))
+        assert all(str(run / "results.json") in line or "no figures" in line for line in lines)
+        refused += len(lines)
+    assert refused > 10
+
+
+def test_same_results_twice_are_refused(refusal, tmp_path):
+    run = written(tmp_path / "run", RUN)
+    words = ["merge", run, run / "results.json", "--out", tmp_path / "o"]
+    code, line = refusal(evaluate.main, words)
+    assert code == 78
+    assert "is given twice" in line
+    assert not (tmp_path / "o").exists()
+
+
+def test_bar_in_the_name_of_a_set_is_not_the_end_of_its_cell():
+    run = copy.deepcopy(RUN)
+    run["figures"][0]["synthetic"] = "a|b"
+    text = merging.markdown(merging.merged({"run": run}))
+    assert r"| run, a\|b |" in text

@@ -173,6 +173,12 @@ def test_table_gives_patients_and_attributes(folder, tmp_path):
     assert found.notes == ("1 files are not in films.csv, so not in the set",)
 
 
+def test_columns_that_are_not_read_are_named(folder, tmp_path):
+    table = tmp_path / "films.csv"
+    table.write_text("image,scanner,sex,site\na.png,x,F,y\nb.png,x,F,y\nc,x,F,y\n")
+    assert open_pictures(folder, table).notes == ("columns of films.csv not read: scanner, site",)
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
@@ -180,6 +186,15 @@ def test_table_gives_patients_and_attributes(folder, tmp_path):
         ("image\na.png\na.png\n", "line 3 names 'a.png' a second time"),
         ("image,sex\na.png,dog\n", "line 2: sex has no value 'dog'"),
         ("file\na.png\n", "must have a header with a column image"),
+        ("image;sex\na.png;F\n", "a column image, separated by commas"),
+        ("image,Sex\na.png,F\n", "has a column 'Sex'; write it sex"),
+        ("image,Pleural Effusion\na.png,1\n", "write it pleural_effusion"),
+        ("image,sex,sex\na.png,F,M\n", "has two columns sex"),
+        ("image,sex\na.png,F,x\n", "line 2 has 3 cells, and the header 2"),
+        ("image,sex,view\na.png\n", "line 2 has 1 cells, and the header 3"),
+        ('image,sex\n"a.png,F\n', "cannot be read .*; give a CSV in UTF-8"),
+        ("image,age\n\na.png,nan\nb.png,inf\n", "line 4: age=inf is not a number of years"),
+        ("image,edema\na.png,0.5\n", "line 2: edema has no value '0.5'"),
     ],
 )
 def test_table_that_does_not_fit_is_refused_by_line(folder, tmp_path, rows, said):
@@ -192,21 +207,42 @@ def test_table_that_does_not_fit_is_refused_by_line(folder, tmp_path, rows, said
 def bad(folder, kind: str) -> str:
     """Adds one bad file; its name."""
     name = f"z_{kind}.png"
+    file = folder / name
     if kind == "duplicate":
-        shutil.copy(folder / "a.png", folder / name)
+        shutil.copy(folder / "a.png", file)
     elif kind == "coloured":
-        colours = np.stack([image(5), image(6), image(7)], -1)
-        Image.fromarray(colours).save(folder / name)
+        Image.fromarray(np.stack([image(5), image(6), image(7)], -1)).save(file)
     elif kind == "torn":
         whole = (folder / "a.png").read_bytes()
-        (folder / name).write_bytes(whole[: len(whole) // 2])
+        file.write_bytes(whole[: len(whole) // 2])
+    elif kind == "header":
+        file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\x00" * 60)
+    elif kind == "empty":
+        file.write_bytes(b"")
+    elif kind == "text":
+        file.write_text("not a picture")
     elif kind == "tiff":
         name = "z_tiff.tif"
         Image.fromarray(image(5)).save(folder / name)
     elif kind == "small":
-        Image.fromarray(image(5, 20, 20)).save(folder / name)
+        Image.fromarray(image(5, 20, 20)).save(file)
     elif kind == "narrow":
-        Image.fromarray(image(5, 400, 40)).save(folder / name)
+        Image.fromarray(image(5, 400, 40)).save(file)
+    elif kind == "constant":
+        Image.fromarray(np.full((48, 40), 9, np.uint8)).save(file)
+    elif kind == "two greys":
+        Image.fromarray((image(5) > 128).astype(np.uint8) * 200).save(file)
+    elif kind == "frames":
+        second = [Image.fromarray(image(6))]
+        Image.fromarray(image(5)).save(file, save_all=True, append_images=second)
+    elif kind == "transparent":
+        Image.fromarray(np.dstack([image(5), image(6)]), "LA").save(file)
+    elif kind == "link to nothing":
+        file.symlink_to(folder / "gone.png")
+    elif kind == "link to a repeated file":
+        file.symlink_to(folder / "a.png")
+    elif kind == "pipe":
+        os.mkfifo(file)
     return name
 
 
@@ -219,9 +255,19 @@ REASONS = {
     "duplicate": "same content as a.png",
     "coloured": "colour",
     "torn": "does not decode",
+    "header": "does not decode: the header of the PNG is damaged",
+    "empty": "an empty file",
+    "text": "neither PNG, JPEG nor DICOM",
     "tiff": "neither PNG, JPEG nor DICOM",
     "small": "too small: 20 × 20 pixels",
     "narrow": "too narrow: 400 × 40 pixels",
+    "constant": "blank: one grey value",
+    "two greys": "only black and white",
+    "frames": "several frames",
+    "transparent": "partly transparent",
+    "link to nothing": "cannot be opened: No such file",
+    "link to a repeated file": "same content as a.png",
+    "pipe": "cannot be opened: not a regular file",
 }
 
 
@@ -234,6 +280,86 @@ def test_bad_file_is_refused_or_listed_never_skipped_in_silence(folder, kind):
     assert left.keys == ("a.png", "b.png", "more/c.png")
     assert list(left.rejected) == [name]
     assert REASONS[kind] in left.rejected[name]
+    shared = left.rejected[name].partition(":")[0]  # what results count, without a name of a file
+    assert ".png" not in shared
+    assert str(folder) not in left.rejected[name]
+
+
+@pytest.mark.parametrize("kind", ["torn", "8 bits", "duplicate"])
+def test_bad_sample_is_refused_or_listed(tmp_path, kind):
+    out = write_samples(tmp_path / "drawn")
+    file = out / "sample_00002.png"
+    if kind == "torn":
+        file.write_bytes(file.read_bytes()[:60])
+    elif kind == "8 bits":
+        Image.fromarray(image(2)).save(file)
+    else:
+        shutil.copy(out / "sample_00001.png", file)
+    with pytest.raises(DataError, match=r"sample_00002\.png.*--skip-rejected"):
+        read_all(out)
+    left = open_pictures(out, reject=True)
+    assert len(left) == len(left.patients) == len(left.attributes.values) == 3
+    assert list(left.rejected) == ["sample_00002.png"]
+    assert str(tmp_path) not in left.rejected["sample_00002.png"]
+
+
+def test_samples_that_their_index_does_not_list_are_counted(tmp_path):
+    out = write_samples(tmp_path / "drawn")
+    assert open_pictures(out).notes == ()
+    files.save_png(out / "sample_00009.png", image(9).astype(np.uint16) * 200)
+    found = open_pictures(out)
+    assert len(found) == 4
+    assert found.notes == ("1 files are not in samples.json, so not in the set",)
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([{"file": "sample_00001.png", "attributes": {}}] * 2, r"lists sample_00001\.png twice"),
+        ([{"file": "sample_00001.png", "attributes": {"no": 1}}], "does not list .*attribute 'no'"),
+        ([{"file": "sample_00001.png", "attributes": None}], "does not list files of samples"),
+        ([], "has no samples"),
+    ],
+)
+def test_index_of_samples_that_is_wrong_is_refused(tmp_path, entries, said):
+    out = write_samples(tmp_path / "drawn")
+    (out / "samples.json").write_text(json.dumps({"pictures": entries}))
+    with pytest.raises(DataError, match=said):
+        open_pictures(out)
+
+
+def test_images_are_found_by_their_content_and_other_files_are_counted(folder):
+    assert open_pictures(folder).notes == ("2 files are hidden or not images, so not in the set",)
+    shutil.copy(folder / "a.png", folder / "IM1")
+    (folder / "a.png").unlink()
+    Image.fromarray(image(8)).save(folder / "photo.bak", "JPEG")
+    os.mkfifo(folder / "pipe")
+    found = open_pictures(folder)
+    assert found.keys == ("IM1", "b.png", "more/c.png", "photo.bak")
+    assert found.notes == ("3 files are hidden or not images, so not in the set",)
+
+
+def test_folder_above_sets_of_their_own_is_refused(tmp_path, tiny_data):
+    (tmp_path / "all").mkdir()
+    write_samples(tmp_path / "all" / "one")
+    with pytest.raises(DataError, match=r"all/one is a set of its own, below .*all"):
+        open_pictures(tmp_path / "all")
+    shutil.copytree(tiny_data, tmp_path / "sets" / "data")
+    with pytest.raises(DataError, match="sets/data is a set of its own"):
+        open_pictures(tmp_path / "sets")
+
+
+def test_name_that_is_not_utf_8_is_a_key(folder):
+    shutil.copy(folder / "a.png", os.fsencode(folder) + b"/\xff.png")
+    (folder / "a.png").unlink()
+    found = open_pictures(folder)
+    assert len(found) == 3
+    assert len(found.fingerprint) == 64
+
+
+def test_split_must_have_a_name(tiny_data):
+    with pytest.raises(ConfigError, match="names no split after its colon"):
+        open_pictures(f"{tiny_data}:")
 
 
 def test_empty_and_missing_folders_are_refused(tmp_path):
