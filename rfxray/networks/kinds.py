@@ -7,13 +7,17 @@ from typing import TypeAlias
 import ml_collections
 
 from rfxray.config import kinds
-from rfxray.networks import masked_vit, radit
+from rfxray.networks import masked_vit, radit, vae
 from rfxray.networks.network import Network
 
 # section of the config → Network
 Build: TypeAlias = Callable[[ml_collections.ConfigDict], Network]
 
-KINDS: dict[str, Build] = {"radit": radit.build, "masked_vit": masked_vit.build}
+KINDS: dict[str, Build] = {
+    "radit": radit.build,
+    "masked_vit": masked_vit.build,
+    "vae": vae.build,
+}
 
 
 @functools.lru_cache(maxsize=32)

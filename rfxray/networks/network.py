@@ -2,15 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Key, PyTree
 
 from rfxray.arrays import Params
 
-# (params, inputs …) → output; a network and its objective agree on the inputs.
-Apply: TypeAlias = Callable[..., Float[Array, "..."]]
+# (params, inputs …) → arrays; a network and its objective agree on both.
+Apply: TypeAlias = Callable[..., Any]
 
 
 def _runs_anywhere(backend: str) -> None:

@@ -65,6 +65,11 @@ def convert(
     return converted
 
 
+def laid_out(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shapes, in JAX's layout, of tensors with these shapes in PyTorch's."""
+    return {name: _layout(name, np.broadcast_to(0, shape)).shape for name, shape in shapes.items()}
+
+
 def _layout(name: str, tensor: np.ndarray) -> np.ndarray:
     if name.endswith(".weight") and tensor.ndim == 4:
         return rearrange(tensor, "o i h w -> h w i o")

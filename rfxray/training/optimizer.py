@@ -60,7 +60,8 @@ def build(
     Args:
       optim: Section of the config.
       steps: Steps of the whole run.
-      axes: Tree like the parameters; weight decay skips those named `…scale` and `…bias`.
+      axes: Tree like the parameters with the names of their dimensions; weight decay skips those
+        with one dimension or named `…scale` and `…bias`.
 
     Raises:
       ConfigError: As in `schedule`, or if b1 or b2 is not below 1.
@@ -68,7 +69,7 @@ def build(
     if optim.b1 >= 1 or optim.b2 >= 1:
         raise ConfigError(f"optim.b1 and optim.b2 must be below 1 (got {optim.b1} and {optim.b2})")
     matrices = jax.tree_util.tree_map_with_path(
-        lambda path, _: not path[-1].key.endswith(("scale", "bias")),
+        lambda path, names: len(names) > 1 and not path[-1].key.endswith(("scale", "bias")),
         axes,
         is_leaf=lambda leaf: isinstance(leaf, tuple),
     )

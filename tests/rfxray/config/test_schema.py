@@ -7,7 +7,7 @@ import pytest
 from rfxray.config import load, schema
 from rfxray.config.schema import Key, defaults, flatten, keys_of
 from rfxray.errors import ConfigError
-from rfxray.networks import attention, radit
+from rfxray.networks import attention, radit, vae
 from rfxray.networks import kinds as networks
 from rfxray.objectives import kinds as objectives
 from rfxray.sampling import solvers
@@ -54,6 +54,13 @@ def test_schema_keys_of_radit_match_its_builder():
     assert list(schema.MODELS["radit"]) == [field.name for field in fields]
     runtime = {name for name, key in schema.MODELS["radit"].items() if key.runtime}
     assert runtime == {field.name for field in dataclasses.fields(radit.Execution)}
+
+
+def test_schema_keys_of_vae_match_its_builder():
+    fields = [field.name for field in dataclasses.fields(vae.Vae)]
+    assert list(schema.MODELS["vae"]) == [*fields, "remat"]
+    assert {name for name, key in schema.MODELS["vae"].items() if key.runtime} == {"remat"}
+    assert schema.MODELS["vae"]["remat"].choices == vae.REMAT
 
 
 @pytest.mark.parametrize("name", schema.OPTIM["schedule"].choices)
