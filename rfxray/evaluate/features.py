@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from rfxray.command_line import Progress
-from rfxray.errors import DataError
+from rfxray.errors import ConfigError, DataError
 from rfxray.evaluate.extractors.extractor import Extractor
 from rfxray.evaluate.pictures import Pictures
 from rfxray.outputs import files
@@ -70,7 +70,8 @@ def extracted(pictures: Pictures, extractor: Extractor, cache: Path) -> Features
 
     Raises:
       DataError: If a picture cannot be read, or its features are not finite.
-      ConfigError: If another process extracts the same features.
+      ConfigError: If another process extracts the same features, or hosts were given different
+        pictures or weights.
     """
     folder = cache / identity(pictures, extractor)
     host, _ = distributed.place()
@@ -82,6 +83,8 @@ def extracted(pictures: Pictures, extractor: Extractor, cache: Path) -> Features
         return _opened(folder, 0.0)
     with files.saving(folder), run_lock.locked_run(folder, host, "RFXRAY_CACHE"):
         seconds = 0.0
+        if host == 0 and (folder / "parts").exists():
+            files.remove_temporary(folder / "parts")  # no other host writes there yet
         if not _all_hosts_have(folder):  # another process has not just finished
             seconds = _write_parts(pictures, extractor, folder)
             distributed.barrier(f"the features of {folder.name}", PATIENCE)
@@ -114,8 +117,6 @@ def _write_parts(pictures: Pictures, extractor: Extractor, folder: Path) -> floa
     host, hosts = distributed.place()
     parts = folder / "parts"
     parts.mkdir(exist_ok=True)
-    if host == 0:
-        files.remove_temporary(parts)
     own = [range(i, min(i + PART, len(pictures))) for i in range(0, len(pictures), PART)]
     own = own[host::hosts]
     pending = [part for part in own if _part(parts, part.start, len(part)) is None]
@@ -212,6 +213,7 @@ def _part(parts: Path, start: int, count: int) -> tuple[np.ndarray, np.ndarray] 
 
 def _join(folder: Path, count: int, width: int) -> None:
     """Joins all parts; `done.json`, with checksums, comes last."""
+    files.remove_temporary(folder)  # of a run that was killed here
     about = np.empty(count, PICTURE)
     with files.whole_file(folder / "features.npy") as temporary:
         values = np.lib.format.open_memmap(temporary, "w+", np.float32, (count, width))
@@ -233,9 +235,24 @@ def _join(folder: Path, count: int, width: int) -> None:
 
 
 def _all_hosts_have(folder: Path) -> bool:
-    """Whether the features are complete and undamaged, as the first host sees it."""
-    complete = distributed.place()[0] == 0 and _is_complete(folder)
-    return distributed.first_says(complete) if distributed.joined() else complete
+    """Whether the features are complete and undamaged, as the first host sees it.
+
+    The answer travels by the coordination service, which waits as long as the first host reads: a
+    collective of the devices would give up.
+
+    Raises:
+      ConfigError: If this host would extract other features than the first one.
+    """
+    if not distributed.joined():
+        return _is_complete(folder)
+    own = f"{folder.name} {_is_complete(folder)}" if distributed.place()[0] == 0 else None
+    name, complete = distributed.of_first("the state of the features", own, PATIENCE).split()
+    if name != folder.name:
+        raise ConfigError(
+            "this host was given other pictures or weights than host 0; give every host the same "
+            "files (their content is compared)"
+        )
+    return complete == "True"
 
 
 def _is_complete(folder: Path) -> bool:
