@@ -40,7 +40,7 @@ class Squashed(Preprocessing):
         return f"{first}, then {super().__str__()}"
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        return super().prepare(resize(image, SIDE, "bilinear", quantise=True))
+        return super().prepare(resize(image, (SIDE, SIDE), "bilinear", quantise=True))
 
 
 def variants(extractors: list[Extractor]) -> list[Extractor]:

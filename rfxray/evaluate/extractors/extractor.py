@@ -29,8 +29,9 @@ class Preprocessing:
 
     Attributes:
       size: Side of the input, pixels.
-      fit: Way to a square: `pad` with black, centred; `crop` to the shorter side, centred; `squash`
-        both sides to `size`.
+      fit: Way to a square: `pad` with black, centred; `crop` to the shorter side, centred, before
+        the resize; `cover`, the same after it, with the longer side rounded down, as transformers
+        does; `squash` both sides to `size`.
       filter: Filter of the resize. All are antialiased, as Pillow's; `area` is its box filter.
       quantise: Whether the image is rounded to 8 bits before the resize and after it, as a file or
         a library of 8-bit images does. Otherwise it stays float32.
@@ -40,7 +41,7 @@ class Preprocessing:
     """
 
     size: int
-    fit: Literal["pad", "crop", "squash"]
+    fit: Literal["pad", "crop", "cover", "squash"]
     filter: Literal["bicubic", "bilinear", "area"]
     quantise: bool
     channels: Literal[1, 3]
@@ -53,11 +54,16 @@ class Preprocessing:
 
     def __str__(self) -> str:
         """The resize path in words: the same text for the same path, so that it can be hashed."""
-        fit = {"pad": "padded to a square with black", "crop": "cropped to a square, centred"}
+        fit = {
+            "pad": "padded to a square with black",
+            "crop": "cropped to a square, centred",
+            "cover": "cropped to a square, centred, after the resize",
+            "squash": "squashed",
+        }
         depth = "8 bits" if self.quantise else "float32"
         mean, std = (" ".join(map(repr, dict.fromkeys(v))) for v in (self.mean, self.std))
         return (
-            f"{fit.get(self.fit, 'squashed')}, {self.size}x{self.size} {self.filter} antialiased "
+            f"{fit[self.fit]}, {self.size}x{self.size} {self.filter} antialiased "
             f"in {depth}, {self.channels} channels, (x - [{mean}]) / [{std}]"
         )
 
@@ -84,40 +90,56 @@ class Preprocessing:
             raise DataError(
                 f"an extractor reads values in [0, 1], not {image.min():g} to {image.max():g}"
             )
-        resized = resize(_fitted(image, self.fit), self.size, self.filter, self.quantise)
+        shape = _covering(image, self.size) if self.fit == "cover" else (self.size, self.size)
+        resized = resize(_fitted(image, self.fit), shape, self.filter, self.quantise)
+        if self.fit == "cover":
+            resized = _centre(resized, self.size)
         channels = np.repeat(resized[..., None], self.channels, -1)
         return (channels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
 
 
 def resize(
-    image: Float[np.ndarray, "h w"], size: int, filter: str, quantise: bool
-) -> Float[np.ndarray, "size size"]:
-    """An image in [0, 1] at [size, size], antialiased.
+    image: Float[np.ndarray, "h w"], shape: tuple[int, int], filter: str, quantise: bool
+) -> Float[np.ndarray, "height width"]:
+    """An image in [0, 1] at another size, antialiased.
 
     Args:
       image: [h, w] float32 in [0, 1].
-      size: Side of the result, pixels.
+      shape: Height and width of the result, pixels.
       filter: `bicubic`, `bilinear` or `area`.
       quantise: Whether it passes through 8 bits before and after.
 
     Returns:
-      [size, size] float32 in [0, 1].
+      [height, width] float32 in [0, 1].
     """
+    height, width = shape
     if quantise:
         grey = Image.fromarray(np.round(image * 255).astype(np.uint8))
-        return np.asarray(grey.resize((size, size), _FILTERS[filter]), np.float32) / 255
+        return np.asarray(grey.resize((width, height), _FILTERS[filter]), np.float32) / 255
     grey = Image.fromarray(np.ascontiguousarray(image, np.float32))
-    return np.asarray(grey.resize((size, size), _FILTERS[filter])).clip(0, 1)
+    return np.asarray(grey.resize((width, height), _FILTERS[filter])).clip(0, 1)
+
+
+def _covering(image: np.ndarray, size: int) -> tuple[int, int]:
+    """Height and width of an image at which its shorter side is `size`."""
+    height, width = image.shape
+    shorter = min(height, width)
+    return size * height // shorter, size * width // shorter
+
+
+def _centre(image: np.ndarray, side: int) -> np.ndarray:
+    top, left = ((length - side) // 2 for length in image.shape)
+    return image[top : top + side, left : left + side]
 
 
 def _fitted(image: np.ndarray, fit: str) -> np.ndarray:
     height, width = image.shape
-    if fit == "squash" or height == width:
+    if fit in ("squash", "cover") or height == width:
         return image
-    side = max(height, width) if fit == "pad" else min(height, width)
-    top, left = abs(side - height) // 2, abs(side - width) // 2
     if fit == "crop":
-        return image[top : top + side, left : left + side]
+        return _centre(image, min(height, width))
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
     square = np.zeros((side, side), np.float32)
     square[top : top + height, left : left + width] = image
     return square

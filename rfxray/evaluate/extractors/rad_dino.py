@@ -1,8 +1,7 @@
 """RAD-DINO (Pérez-García et al. 2025, arXiv 2401.10815): DINOv2 B/14 trained on chest radiographs.
 
-An image is prepared as the processor of its folder does: 8 bits, bicubic to 518² of the centre. The
-processor resizes before it crops and this crops before it resizes, which differs by less than a
-pixel on images that are not square, and not at all on square ones.
+An image is prepared as the processor of its folder does: 8 bits, bicubic to 518 pixels of the
+shorter side, the centre of that.
 """
 
 from pathlib import Path
@@ -63,7 +62,7 @@ def open_weights(weights: Path | None) -> Extractor:
         name="rad_dino",
         hash=weights_hash(tensors),
         width=network.width,
-        preprocessing=Preprocessing(SIZE, "crop", "bicubic", True, 3, tuple(mean), tuple(std)),
+        preprocessing=Preprocessing(SIZE, "cover", "bicubic", True, 3, tuple(mean), tuple(std)),
         features=resident.of_images(features, tensors),
         # The five sets of its card: 882,775 images.
         trained_on=("brax", "chexpert", "mimic", "nih", "padchest"),

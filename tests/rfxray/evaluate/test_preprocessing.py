@@ -23,7 +23,7 @@ def film(height, width, seed=0):
 @pytest.mark.parametrize("size", [8, 21, 64, 100])
 def test_resize_equals_pillow_on_float32(filter, size):
     image = film(64, 64)
-    ours = resize(image, size, filter, quantise=False)
+    ours = resize(image, (size, size), filter, quantise=False)
     theirs = np.asarray(Image.fromarray(image, "F").resize((size, size), PILLOW[filter]))
     assert ours.dtype == np.float32
     np.testing.assert_array_equal(ours, theirs.clip(0, 1))
@@ -32,7 +32,7 @@ def test_resize_equals_pillow_on_float32(filter, size):
 @pytest.mark.parametrize("filter", PILLOW)
 def test_a_resize_down_is_antialiased(filter):
     stripes = np.tile(np.float32([0, 1]), (64, 32))
-    assert resize(stripes, 8, filter, quantise=False) == pytest.approx(0.5, abs=0.02)
+    assert resize(stripes, (8, 8), filter, quantise=False) == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("filter", PILLOW)
@@ -40,7 +40,7 @@ def test_quantised_resize_equals_pillow_on_8_bits(filter):
     image = film(50, 50)
     grey = Image.fromarray((image * 255).round().astype(np.uint8), "L")
     theirs = np.asarray(grey.resize((20, 20), PILLOW[filter]))
-    ours = resize(image, 20, filter, quantise=True)
+    ours = resize(image, (20, 20), filter, quantise=True)
     np.testing.assert_array_equal(np.round(ours * 255), theirs)
     assert np.unique(ours * 255 % 1 > 1e-3).tolist() == [False]
 
@@ -48,7 +48,7 @@ def test_quantised_resize_equals_pillow_on_8_bits(filter):
 def test_area_filter_is_the_mean_of_whole_blocks():
     image = film(32, 32)
     means = image.reshape(8, 4, 8, 4).mean((1, 3))
-    np.testing.assert_allclose(resize(image, 8, "area", False), means, atol=1e-6)
+    np.testing.assert_allclose(resize(image, (8, 8), "area", False), means, atol=1e-6)
 
 
 def test_pad_centres_the_image_on_black():
@@ -60,6 +60,19 @@ def test_crop_takes_the_centre_of_the_longer_side():
     image = np.tile(np.arange(16, dtype=np.float32) / 16, (8, 1))
     prepared = dataclasses.replace(PLAIN, fit="crop").prepare(image)[..., 0]
     np.testing.assert_array_equal(prepared, image[:, 4:12])
+
+
+@pytest.mark.parametrize(("height", "width"), [(50, 37), (37, 50), (90, 11), (8, 30), (31, 31)])
+def test_cover_resizes_the_shorter_side_and_takes_the_centre(height, width):
+    image = film(height, width)
+    prepared = dataclasses.replace(PLAIN, fit="cover").prepare(image)[..., 0]
+    longer = 8 * max(height, width) // min(height, width)
+    whole = (8, longer) if height > width else (longer, 8)
+    resized = np.asarray(Image.fromarray(image, "F").resize(whole, Image.BICUBIC)).clip(0, 1)
+    start = (longer - 8) // 2
+    rows, columns = slice(start, start + 8), slice(None)
+    theirs = resized[rows, columns] if height > width else resized[columns, rows]
+    np.testing.assert_array_equal(prepared, theirs)
 
 
 def test_squash_resizes_each_side():
@@ -80,7 +93,7 @@ def test_padding_is_black_before_the_mean_is_subtracted():
 @given(
     st.integers(1, 40),
     st.integers(1, 40),
-    st.sampled_from(["pad", "crop", "squash"]),
+    st.sampled_from(["pad", "crop", "cover", "squash"]),
     st.sampled_from(list(PILLOW)),
     st.booleans(),
 )
@@ -94,7 +107,7 @@ def test_every_path_gives_finite_values_of_its_size_in_range(height, width, fit,
 
 
 def test_a_constant_image_stays_constant():
-    for fit in ("crop", "squash"):
+    for fit in ("crop", "cover", "squash"):
         for filter in PILLOW:
             path = dataclasses.replace(PLAIN, fit=fit, filter=filter)
             assert path.prepare(np.full((31, 17), 0.25, np.float32)) == pytest.approx(0.25)
@@ -111,8 +124,9 @@ def test_text_names_every_field():
     }
     texts = {str(dataclasses.replace(PLAIN, **{name: value})) for name, value in changes.items()}
     colour = dataclasses.replace(PLAIN, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
-    texts |= {str(PLAIN), str(colour), str(dataclasses.replace(PLAIN, fit="squash"))}
-    assert len(texts) == len(changes) + 3
+    texts |= {str(dataclasses.replace(PLAIN, fit=fit)) for fit in ("squash", "cover")}
+    texts |= {str(PLAIN), str(colour)}
+    assert len(texts) == len(changes) + 4
     assert str(PLAIN) == (
         "padded to a square with black, 8x8 bicubic antialiased in float32, 1 channels, "
         "(x - [0.0]) / [1.0]"

@@ -79,8 +79,8 @@ def test_without_weights_the_error_says_where_they_come_from(name):
 def test_rad_dino_answers_the_class_token_with_the_processor_of_its_folder(tmp_path):
     extractor = kinds.open_extractor(f"rad_dino={folder_of(tmp_path)}")
     assert str(extractor.preprocessing) == (
-        "cropped to a square, centred, 518x518 bicubic antialiased in 8 bits, 3 channels, "
-        "(x - [0.5 0.4 0.3]) / [0.25 0.5 0.125]"
+        "cropped to a square, centred, after the resize, 518x518 bicubic antialiased in 8 bits, "
+        "3 channels, (x - [0.5 0.4 0.3]) / [0.25 0.5 0.125]"
     )
     assert "mimic" in extractor.trained_on
     images = prepared(extractor)
@@ -90,11 +90,16 @@ def test_rad_dino_answers_the_class_token_with_the_processor_of_its_folder(tmp_p
 
 
 @pytest.mark.usefixtures("tiny_rad_dino")
-def test_rad_dino_prepares_a_square_image_exactly_as_the_processor_of_transformers(tmp_path):
+@pytest.mark.parametrize(
+    ("height", "width"), [(640, 640), (640, 523), (400, 611), (1021, 519), (300, 1000), (518, 700)]
+)
+def test_rad_dino_prepares_an_image_exactly_as_the_processor_of_transformers(
+    tmp_path, height, width
+):
     import_peer("torchvision")
     processor = import_peer("transformers").BitImageProcessorPil(**PROCESSOR)
     extractor = kinds.open_extractor(f"rad_dino={folder_of(tmp_path)}")
-    levels = np.random.default_rng(0).integers(0, 256, (640, 640)).astype(np.uint8)
+    levels = np.random.default_rng(0).integers(0, 256, (height, width)).astype(np.uint8)
     colour = Image.fromarray(np.repeat(levels[..., None], 3, -1))
     theirs = np.asarray(processor(colour, return_tensors="np")["pixel_values"][0])
     ours = extractor.preprocessing.prepare(levels / np.float32(255))
