@@ -5,13 +5,15 @@ that picture enlarged to its size; FID has no least N; KID is the mean over 100 
 the smaller set, so of nearly the same pictures; nothing has an interval; figures have 3 decimals.
 They compare with published ones and with nothing else: they never share a column with ours.
 
-Two things differ: the order of its random subsets is that of another generator, and files of 16
-bits are rounded to 8 where its libraries would clip them. Its inception score is not computed.
+Two things differ: the order of its random subsets and splits is that of another generator, and
+files of 16 bits are rounded to 8 where its libraries would clip them.
 """
 
 import dataclasses
+import math
 
 import numpy as np
+from scipy import special
 
 from rfxray.errors import ConfigError, DataError
 from rfxray.evaluate import frechet, kernel, manifold
@@ -23,6 +25,7 @@ from rfxray.evaluate.gathering import Gathered
 NAME = "chexgenbench"
 SIDE = 299  # pixels
 SUBSETS = 100
+SPLITS = 10  # of the Inception score
 WHY = "the benchmark gives no interval"
 _PATHS = {
     # torch-fidelity: (x − 128) / 128 of 8 bits
@@ -70,23 +73,29 @@ def _variant(extractor: Extractor) -> Extractor:
 
 
 def judge(gathered: Gathered, seed: int) -> list[Row]:
-    """FID, KID and PRDC of every synthetic set by one extractor, as the benchmark has them.
+    """FID, KID, Inception score and PRDC of every synthetic set by one extractor, as the benchmark
+    has them.
 
     Args:
       gathered: Features of one of the `variants`.
-      seed: Seed of the subsets of KID.
+      seed: Seed of the subsets of KID, and of the splits of the Inception score.
     """
-    real, name = gathered.features["real"].values, gathered.extractor.name
+    real, extractor = gathered.features["real"].values, gathered.extractor
     return [
-        Row(label, name, NAME, "figure", "", figure)
+        Row(label, extractor.name, NAME, "figure", "", figure)
         for label in gathered.sides
-        for figure in _figures(real, gathered.features[label].values, seed)
+        for figure in _figures(real, gathered.features[label].values, seed, extractor.classes)
     ]
 
 
-def _figures(real: np.ndarray, synthetic: np.ndarray, seed: int) -> list[Figure]:
+def _figures(
+    real: np.ndarray, synthetic: np.ndarray, seed: int, classes: np.ndarray | None = None
+) -> list[Figure]:
     n, m = len(real), len(synthetic)
     figures = []
+    if classes is not None:
+        value = round(inception_score(synthetic, classes, seed), 3)
+        figures.append(Figure("Inception score", value, None, None, n, m, WHY))
     for what in ("FID", "KID of subsets"):
         try:
             value = _fid(real, synthetic) if what == "FID" else _kid(real, synthetic, seed)
@@ -130,4 +139,27 @@ def _kid(real: np.ndarray, synthetic: np.ndarray, seed: int) -> float:
             products = kernel.polynomial(side, side)
             within += (products.sum() - np.trace(products)) / (size * (size - 1))
         found.append(within - 2 * kernel.polynomial(x, y).mean())
+    return float(np.mean(found))
+
+
+def inception_score(features: np.ndarray, classes: np.ndarray, seed: int) -> float:
+    """Inception score (Salimans et al. 2016, arXiv 1606.03498): the mean over splits of
+    exp(E KL(p(y|x) ‖ p(y))); 1 at the least, where every image has the same classes.
+
+    The splits are those of torchmetrics: as large as a tenth, rounded up, the last one smaller.
+
+    Args:
+      features: Features [n, width] of a set.
+      classes: Matrix [width, classes] to logits.
+      seed: Seed of the order in which the set is split.
+    """
+    order = np.random.default_rng(seed).permutation(len(features))
+    size = -(-len(features) // SPLITS)
+    found = []
+    for start in range(0, len(features), size):
+        rows = features[np.sort(order[start : start + size])].astype(np.float64)
+        logits = rows @ classes.astype(np.float64)
+        log_p = logits - special.logsumexp(logits, axis=1, keepdims=True)
+        log_mean = special.logsumexp(log_p, axis=0) - math.log(len(rows))
+        found.append(math.exp((np.exp(log_p) * (log_p - log_mean)).sum(1).mean()))
     return float(np.mean(found))

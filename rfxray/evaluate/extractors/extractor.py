@@ -158,6 +158,8 @@ class Extractor:
         float32, both on the host.
       trained_on: Names of the data sets that its weights were fitted to.
       scores: Function from the same images to named scores, each [n] float32, if it has any.
+      classes: Matrix [width, classes] float32 from features to the logits of the Inception score,
+        for the network that has one.
     """
 
     name: str
@@ -167,6 +169,7 @@ class Extractor:
     features: Callable[[np.ndarray], np.ndarray]
     trained_on: tuple[str, ...]
     scores: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
+    classes: np.ndarray | None = None
 
 
 def weights_hash(weights: Mapping[str, Any]) -> str:

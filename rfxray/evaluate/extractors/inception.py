@@ -30,16 +30,19 @@ def open_weights(weights: Path | None) -> Extractor:
             "pt_inception-2015-12-05-6726825d.pth of the releases of mseitzer/pytorch-fid"
         )
     try:
-        tensors = inception.convert(tensors_of(weights, "inception"))
+        given = tensors_of(weights, "inception")
+        tensors = inception.convert(given)
     except DataError as error:
         raise DataError(f"{weights}: {error}") from None
+    classes = inception.classes(given)
     return Extractor(
         name="inception",
-        hash=weights_hash(tensors),
+        hash=weights_hash(tensors | {"classes": classes}),
         width=inception.WIDTH,
         preprocessing=Preprocessing(
             inception.SIZE, "squash", "bicubic", False, 3, (0.5,) * 3, (0.5,) * 3
         ),
         features=resident.of_images(inception.apply, tensors),
         trained_on=("ImageNet",),
+        classes=classes,
     )

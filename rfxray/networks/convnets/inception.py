@@ -24,6 +24,7 @@ WIDTH = 2048
 _EPSILON = 1e-3
 
 # The classifier. Distances do not read it; its 1,008 classes tell the file from torchvision's.
+# The Inception score reads its matrix.
 _CLASSIFIER = {"fc.weight": (1008, WIDTH), "fc.bias": (1008,)}
 
 
@@ -183,6 +184,15 @@ def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     whole = torch_weights.convert(tensors, shapes() | _CLASSIFIER, "the Inception-v3 of FID")
     return {name: tensor for name, tensor in whole.items() if name not in _CLASSIFIER}
+
+
+def classes(tensors: Mapping[str, np.ndarray]) -> Float[np.ndarray, "2048 1008"]:
+    """The matrix from features to the logits of the Inception score, which have no bias.
+
+    Args:
+      tensors: Tensors of a file that `convert` accepts.
+    """
+    return np.ascontiguousarray(tensors["fc.weight"].T, np.float32)
 
 
 def apply(

@@ -85,6 +85,63 @@ def test_figures_are_those_of_its_metrics(n, m):
     assert found["FID"].n_synthetic == m
 
 
+def in_order(monkeypatch):
+    """The splits of the Inception score without the shuffle."""
+
+    class Unshuffled:
+        def permutation(self, n):
+            return np.arange(n)
+
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Unshuffled())
+
+
+@pytest.mark.parametrize("scale", [0.1, 5])
+def test_inception_score_equals_torch_fidelity(monkeypatch, scale):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(70, 6)).astype(np.float32)
+    classes = (scale * rng.normal(size=(6, 11))).astype(np.float32)
+    isc = import_peer("torch_fidelity.metric_isc")
+    logits = import_peer("torch").tensor(features.astype(np.float64) @ classes.astype(np.float64))
+    theirs = isc.isc_features_to_metric(logits, splits=10, shuffle=False)
+    in_order(monkeypatch)
+    found = chexgenbench.inception_score(features, classes, seed=0)
+    assert found == pytest.approx(theirs["inception_score_mean"], rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [3, 11, 57])
+def test_splits_of_the_inception_score_are_the_chunks_of_torch(monkeypatch, n):
+    torch = import_peer("torch")
+    rng = np.random.default_rng(n)
+    features, classes = rng.normal(size=(n, 6)), 3 * rng.normal(size=(6, 11))
+    p = torch.tensor(features @ classes).softmax(1)
+    scores = [
+        (chunk * (chunk.log() - chunk.mean(0, keepdim=True).log())).sum(1).mean().exp()
+        for chunk in p.chunk(10)
+    ]
+    in_order(monkeypatch)
+    found = chexgenbench.inception_score(features, classes, seed=0)
+    assert found == pytest.approx(float(torch.stack(scores).mean()), rel=1e-9)
+
+
+def test_inception_score_is_1_of_equal_images_and_the_number_of_classes_at_most():
+    classes = 1e4 * np.eye(4)
+    assert chexgenbench.inception_score(np.ones((40, 4)), classes, 0) == pytest.approx(1)
+    one_each = np.tile(np.eye(4), (500, 1))
+    assert chexgenbench.inception_score(one_each, classes, 0) == pytest.approx(4, rel=0.02)
+
+
+def test_only_a_network_with_classes_has_an_inception_score():
+    rng = np.random.default_rng(1)
+    real, synthetic = rng.normal(size=(30, 5)), rng.normal(size=(20, 5))
+    classes = rng.normal(size=(5, 9))
+    names = [f.name for f in chexgenbench._figures(real, synthetic, 0)]
+    first, *others = chexgenbench._figures(real, synthetic, 0, classes)
+    assert first.name == "Inception score"
+    assert first.value == round(chexgenbench.inception_score(synthetic, classes, 0), 3)
+    assert [f.name for f in others] == names
+    assert (first.n_synthetic, first.low, first.reason) == (20, None, chexgenbench.WHY)
+
+
 def test_files_are_read_as_stored_and_not_displayed(tmp_path):
     values = np.linspace(40, 180, 48 * 48).reshape(48, 48).astype(np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png")

@@ -232,6 +232,19 @@ def test_inception_reads_images_from_minus_one_to_one(tmp_path):
     assert extractor.width == 2048
 
 
+def test_inception_has_the_matrix_of_the_inception_score_in_its_hash(tmp_path):
+    classifier = {"fc.weight": (1008, 2048), "fc.bias": (1008,)}
+    tensors = draw(inception.shapes() | classifier, 0.05)
+    hashes = []
+    for scale in (1, 2):
+        tensors["fc.weight"] = scale * tensors["fc.weight"]
+        save_file(tensors, tmp_path / f"{scale}.safetensors")
+        extractor = kinds.open_extractor(f"inception={tmp_path / f'{scale}.safetensors'}")
+        np.testing.assert_array_equal(extractor.classes, tensors["fc.weight"].T)
+        hashes.append(extractor.hash)
+    assert hashes[0] != hashes[1]
+
+
 @pytest.mark.parametrize("name", ["inception", "xrv"])
 def test_weights_of_another_network_are_refused_in_one_line(tmp_path, name):
     save_file({"w": np.ones(3, np.float32)}, tmp_path / "w.safetensors")
