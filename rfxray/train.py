@@ -40,6 +40,7 @@ from rfxray.runtime.compiler_options import options_for
 from rfxray.runtime.preemption import StopRequest
 from rfxray.runtime.run_lock import locked_run
 from rfxray.runtime.watchdog import Watchdog
+from rfxray.training import frozen
 from rfxray.training import recipe as recipes
 from rfxray.training import state as states
 from rfxray.training.evaluators import kinds as evaluation
@@ -86,9 +87,11 @@ def run(
     # =============================================================================================
     recipe = recipes.build(config)
     mixture = open_data(config, recipe.model.input_shape)
-    identity = identity_of(config, mixture.fingerprint)
+    given = frozen.open_weights(config)
+    hashes = {name: weights.hash for name, weights in given.items()}
+    identity = identity_of(config, mixture.fingerprint, hashes)
     data = [(each.path, each.fingerprint) for each in mixture.datasets]
-    agreement.require(config, data, allow)
+    agreement.require(config, data, allow, hashes)
 
     host, hosts = jax.process_index(), jax.process_count()
     if hosts == 1:
@@ -115,7 +118,8 @@ def run(
     resumed = checkpoints.resume()
     if resumed is None:
         set_aside = []
-        current = Current(0, 0, states.init(recipe, mesh), no_metrics)
+        params = {name: weights.params for name, weights in given.items()}
+        current = Current(0, 0, states.init(recipe, mesh, params), no_metrics)
     else:
         step, (state, metrics, position), set_aside = resumed
         current = Current(step, position, states.State(**state), metrics, checkpoints.trained)
@@ -140,6 +144,8 @@ def run(
         for row in overview.split("\n"):
             say(row)
     say(f"{recipe.parameters:,} parameters, {recipe.model.tokens} tokens an image")
+    for name, digest in hashes.items():
+        say(f"parts.{name} is not trained: weights {config.parts[name].weights} ({digest[:12]}…)")
     for each in mixture.datasets:
         counts = ", ".join(f"{split} {n:,}" for split, n in each.examples.items())
         say(f"data {each.path}: images of {each.size}², {counts}")

@@ -22,6 +22,7 @@ import ml_collections
 from jaxtyping import PyTree
 
 from rfxray.checkpoints import safetensors
+from rfxray.config.schema import is_frozen
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs import files
 from rfxray.outputs.folders import whole_folder
@@ -80,6 +81,9 @@ def is_export(folder: Path) -> bool:
 def reduced(config: ml_collections.FrozenConfigDict) -> str:
     """The `config.json` of an export: what a network is built from, and nothing else of the run."""
     kept = {name: config[name].to_dict() for name in ("model", "objective", "parts")}
+    for part in kept["parts"].values():
+        if is_frozen(part):  # NAME=PATH: what the model was trained against stays, where it was not
+            part["weights"] = part["weights"].partition("=")[0]
     return json.dumps({**kept, "evaluators": {}}, indent=1) + "\n"
 
 

@@ -1,15 +1,24 @@
 """What of a config is the identity of a run: what a checkpoint must agree with."""
 
+from collections.abc import Mapping
+
 import ml_collections
 
-from rfxray.config.schema import flatten, keys_of
+from rfxray.config.schema import flatten, is_frozen, keys_of
 
 
-def identity_of(config: ml_collections.ConfigDict, data_fingerprint: str) -> dict[str, object]:
+def identity_of(
+    config: ml_collections.ConfigDict, data_fingerprint: str, weights: Mapping[str, str] = {}
+) -> dict[str, object]:
     """The identity of a run as flat JSON values.
 
-    Every key that is not runtime, with the data sets by content instead of by path; `steps` counts
-    if the learning rate before the end depends on it.
+    Every key that is not runtime, with data sets and given weights by content instead of by path;
+    `steps` counts if the learning rate before the end depends on it.
+
+    Args:
+      config: Config of the run.
+      data_fingerprint: Fingerprint of its data.
+      weights: Hash of the given weights of each part that is not trained, by name.
     """
     keys = keys_of(config)
     same: dict[str, object] = {
@@ -20,6 +29,7 @@ def identity_of(config: ml_collections.ConfigDict, data_fingerprint: str) -> dic
     if any(optim.schedule == "cosine" for optim in _optims(config)):
         same["steps"] = config.steps
     same["data.fingerprint"] = data_fingerprint
+    same |= {f"parts.{name}.weights": found for name, found in weights.items()}
     return same
 
 
@@ -35,4 +45,5 @@ def decays_otherwise(config: ml_collections.ConfigDict, steps: int, step: int) -
 
 
 def _optims(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
-    return [config.optim, *(part.optim for part in config.parts.values())]
+    trained = [part for part in config.parts.values() if not is_frozen(part)]
+    return [config.optim, *(part.optim for part in trained)]

@@ -17,6 +17,7 @@ from rfxray.config.schema import (
     Value,
     defaults,
     flatten,
+    is_frozen,
     keys_of,
     kinds_of,
 )
@@ -282,7 +283,8 @@ def from_json(
         given.model.kind,
         given.objective.kind,
         {name: section.kind for name, section in given.evaluators.items()},
-        {name: part.model.kind for name, part in given.parts.items()},
+        {name: part.model.kind for name, part in given.parts.items() if not is_frozen(part)},
+        {name: part.model.kind for name, part in given.parts.items() if is_frozen(part)},
     )
     with config.unlocked(), config.ignore_type():
         config.update(given)

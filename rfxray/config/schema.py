@@ -15,37 +15,9 @@ from collections.abc import Mapping
 import ml_collections
 
 from rfxray.config import kinds
+from rfxray.config.key import Key, Value, runtime
+from rfxray.config.models import MODELS
 
-Value = bool | int | float | str | tuple[str, ...] | tuple[float, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Key:
-    """One key of a config.
-
-    Attributes:
-      default: Value that a config starts from; its type is the type of the key.
-      meaning: What it is, with its unit.
-      runtime: Whether it may change between a run and its resumption.
-      least: Smallest value allowed, if there is one.
-      above: Value that it must exceed, if there is one.
-      choices: The only values allowed, if they are few.
-    """
-
-    default: Value
-    meaning: str
-    runtime: bool = False
-    least: float | None = None
-    above: float | None = None
-    choices: tuple[str, ...] = ()
-
-
-def _runtime(default: Value, meaning: str, **bounds) -> Key:
-    return Key(default, meaning, runtime=True, **bounds)
-
-
-ATTENTION = ("auto", "xla", "cudnn", "splash")
-REMAT = ("none", "dots", "attention", "full")
 SOLVERS = ("euler", "heun", "midpoint", "rk4", "ab2", "exponential")
 
 REMEMBERED_SKIPS = 16  # skipped steps that a run remembers: the largest skip.limit
@@ -56,80 +28,80 @@ REMEMBERED_SKIPS = 16  # skipped steps that a run remembers: the largest skip.li
 COMMON: dict[str, Key] = {
     "seed": Key(0, "Seed of initialisation, data order, noise and dropout.", least=0),
     # Not runtime if optim.schedule depends on it: see identity.py.
-    "steps": _runtime(100_000, "Optimizer steps of the whole run.", least=1),
+    "steps": runtime(100_000, "Optimizer steps of the whole run.", least=1),
     "batch_size": Key(256, "Examples per step, over all devices.", least=1),
     # Where the data is may change; what it is, by content, is identity.
-    "data.dirs": _runtime(("",), "Data set directories, as data_prep writes them."),
+    "data.dirs": runtime(("",), "Data set directories, as data_prep writes them."),
     "data.weights": Key((1.0,), "Share of each directory in the mixture, any positive scale."),
     "data.split": Key("train", "Split to train on."),
     "data.closed_vocabulary_negatives": Key(
         True, "Whether a finding that a closed list does not name trains as absent."
     ),
-    "data.make": _runtime("", "Command that makes data.dirs, shown if they are absent."),
-    "data.verify": _runtime(
+    "data.make": runtime("", "Command that makes data.dirs, shown if they are absent."),
+    "data.verify": runtime(
         "sample",
         "Check at the start: none, sample (one record of each shard) or full (every checksum).",
         choices=("none", "sample", "full"),
     ),
-    "data.tolerate": _runtime(
+    "data.tolerate": runtime(
         0, "Damaged records of a run that the next record may replace.", least=0
     ),
-    "data.threads": _runtime(2, "Reader threads per host, or per worker process.", least=1),
-    "data.workers": _runtime(0, "Reader processes per host; 0: threads only.", least=0),
-    "data.prefetch": _runtime(4, "Batches read ahead per host or worker process.", least=1),
+    "data.threads": runtime(2, "Reader threads per host, or per worker process.", least=1),
+    "data.workers": runtime(0, "Reader processes per host; 0: threads only.", least=0),
+    "data.prefetch": runtime(4, "Batches read ahead per host or worker process.", least=1),
     "ema_sigmas": Key((0.05, 0.10), "Relative widths of the power-function EMA profiles."),
-    "mesh.data": _runtime(-1, "Replicas of the model; -1: the devices that are left."),
-    "mesh.fsdp": _runtime(
+    "mesh.data": runtime(-1, "Replicas of the model; -1: the devices that are left."),
+    "mesh.fsdp": runtime(
         1, "Shards of parameters, optimizer and EMA; also splits the batch.", least=1
     ),
-    "mesh.tensor": _runtime(1, "Shards of attention heads and of the MLP's width.", least=1),
-    "mesh.sequence": _runtime(1, "Shards of the tokens of an image.", least=1),
-    "accumulate": _runtime(
+    "mesh.tensor": runtime(1, "Shards of attention heads and of the MLP's width.", least=1),
+    "mesh.sequence": runtime(1, "Shards of the tokens of an image.", least=1),
+    "accumulate": runtime(
         1, "Parts of a batch that are computed one after another, to save memory.", least=1
     ),
-    "skip.factor": _runtime(
+    "skip.factor": runtime(
         50.0,
         "Multiple of the usual gradient norm above which a step is skipped; 0: only steps that "
         "are not finite.",
         least=0,
     ),
-    "skip.limit": _runtime(8, "Skipped steps within skip.window that end the run.", least=1),
-    "skip.window": _runtime(1000, "Steps over which skips are counted.", least=1),
-    "log_every": _runtime(50, "Steps between two lines of metrics.", least=1),
-    "checkpoint_every": _runtime(
+    "skip.limit": runtime(8, "Skipped steps within skip.window that end the run.", least=1),
+    "skip.window": runtime(1000, "Steps over which skips are counted.", least=1),
+    "log_every": runtime(50, "Steps between two lines of metrics.", least=1),
+    "checkpoint_every": runtime(
         1000, "Steps between checkpoints; 0: only by minutes and at the end.", least=0
     ),
-    "checkpoint_minutes": _runtime(
+    "checkpoint_minutes": runtime(
         30.0,
         "Minutes after which a checkpoint is overdue, looked at when metrics are logged; 0: never.",
         least=0,
     ),
-    "checkpoint_keep": _runtime(3, "Newest checkpoints that are kept.", least=1),
-    "checkpoint_keep_every": _runtime(
+    "checkpoint_keep": runtime(3, "Newest checkpoints that are kept.", least=1),
+    "checkpoint_keep_every": runtime(
         0, "Interval of the steps that are kept for ever; 0: none.", least=0
     ),
-    "ema_every": _runtime(
+    "ema_every": runtime(
         0, "Steps between snapshots of the averages, kept for ever; 0: none.", least=0
     ),
-    "stop_seconds": _runtime(
+    "stop_seconds": runtime(
         25,
         "Seconds from a request to stop to the end of the process, saved or not; a spot machine "
         "is gone 30 seconds after its notice.",
         least=1,
     ),
-    "watchdog.factor": _runtime(
+    "watchdog.factor": runtime(
         20.0, "Multiple of the median step after which a stall is reported.", above=1
     ),
-    "watchdog.seconds": _runtime(
+    "watchdog.seconds": runtime(
         120.0, "Seconds that a stall lasts at least before it is reported; 0: never.", least=0
     ),
-    "watchdog.give_up": _runtime(
+    "watchdog.give_up": runtime(
         1800.0, "Seconds of standing still that end the process; 0: never.", least=0
     ),
-    "profile.first": _runtime(
+    "profile.first": runtime(
         0, "First step of a trace for XProf or Perfetto; 0: no trace.", least=0
     ),
-    "profile.steps": _runtime(3, "Steps of the trace.", least=1),
+    "profile.steps": runtime(3, "Steps of the trace.", least=1),
 }
 
 # Of `optim`, and of `parts.NAME.optim`.
@@ -151,93 +123,62 @@ OPTIM: dict[str, Key] = {
     "clip": Key(1.0, "Largest global norm of the gradient.", above=0),
 }
 
+# Of `parts.NAME` that is not trained, instead of an optimizer. What they are, by content, is
+# identity.
+WEIGHTS = runtime(
+    "",
+    "Weights that are not trained, NAME=PATH: ssl=FOLDER (rfxray export), or rad_dino=FOLDER or "
+    "dinov2=FOLDER (Hugging Face).",
+)
+
 # ---------------------------------------------------------------------------------------------
 # Keys of each kind
 
-MODELS: dict[str, dict[str, Key]] = {
-    "radit": {
-        "size": Key(512, "Side of the square input, in pixels or latent cells.", least=1),
-        "channels": Key(1, "Channels of the input: 1 for pixels, 16 for latents.", least=1),
-        "patch": Key(16, "Side of a patch in the unit of size; tokens = (size / patch)².", least=1),
-        "width": Key(1024, "Width of the token stream.", least=1),
-        "depth": Key(24, "Blocks.", least=1),
-        "heads": Key(8, "Attention heads; width / heads is the dimension of one.", least=1),
-        "mlp_width": Key(2816, "Hidden width of SwiGLU.", least=1),
-        "adaln_rank": Key(128, "Rank of each block's own part of the modulation.", least=1),
-        "rope_theta": Key(100.0, "Base of the axial rotary frequencies.", above=1),
-        "dtype": Key(
-            "bfloat16",
-            "Type of activations and matrix products in the blocks, float32 ones at the device's "
-            "default precision (TF32 on a GPU, bfloat16 on a TPU); parameters stay float32.",
-            choices=("float32", "bfloat16"),
-        ),
-        "attention": _runtime(
-            "auto",
-            "Attention kernel: xla, cudnn (GPU), splash (TPU), or auto, which takes what fits.",
-            choices=ATTENTION,
-        ),
-        "remat": _runtime(
-            "none",
-            "What the backward pass computes again: none, dots (no matrix product), attention, "
-            "full.",
-            choices=REMAT,
-        ),
-        "unroll": _runtime(
-            1, "Blocks per iteration of the scan over layers; more compiles longer.", least=1
-        ),
-    },
-    "masked_vit": {
-        "size": Key(64, "Side of the square input, in pixels.", least=1),
-        "patch": Key(8, "Side of a patch, in pixels; tokens = (size / patch)² + 1.", least=1),
-        "width": Key(192, "Width of the token stream, and number of features.", least=1),
-        "depth": Key(4, "Blocks.", least=1),
-        "heads": Key(3, "Attention heads; width / heads is the dimension of one.", least=1),
-    },
-    "vae": {
-        "size": Key(512, "Side of the square images, pixels.", least=1),
-        "channels": Key(
-            1,
-            "Channels of the first and the last convolution, 1 or 3; with 3 a grey image is given "
-            "three times, and the mean of the output is taken.",
-            least=1,
-        ),
-        "width": Key(128, "Channels that the multipliers multiply.", least=1),
-        "multipliers": Key(
-            (1, 2, 4, 4),
-            "Widths of the levels in units of width, the largest maps first; each level except the "
-            "last halves the sides.",
-        ),
-        "decoder_multipliers": Key(
-            (0,),
-            "Widths of the levels of the decoder, likewise; 0: those of multipliers.",
-        ),
-        "blocks": Key(2, "Residual blocks of a level; the decoder has one more.", least=1),
-        "z": Key(16, "Channels of the latents.", least=1),
-        "groups": Key(32, "Groups of the group norms; they divide every width.", least=1),
-        "mid_attention": Key(True, "Whether the cells attend to each other in the middle."),
-        "quant_convs": Key(
-            False, "Whether a 1 × 1 convolution ends the encoder, and another begins the decoder."
-        ),
-        "patchify": Key(
-            False,
-            "Whether 2 × 2 cells of latents are folded into one and normalised by stored "
-            "statistics, as FLUX.2 does; 4·z channels at twice the factor.",
-        ),
-        "dtype": Key(
-            "float32",
-            "Type of activations and products of the levels, bfloat16 or float32 (exact on every "
-            "device); parameters, norms, and the first and last convolutions stay float32.",
-            choices=("float32", "bfloat16"),
-        ),
-        "remat": _runtime(
-            "none",
-            "What the backward pass computes again: none, or level (each level from its input).",
-            choices=("none", "level"),
-        ),
-    },
-}
-
 OBJECTIVES: dict[str, dict[str, Key]] = {
+    "autoencoding": {
+        "distance": Key(
+            "l1",
+            "Distance of the pixels, from -1 to 1: l1 (mean absolute) or l2 (mean squared).",
+            choices=("l1", "l2"),
+        ),
+        "perceptual_weight": Key(
+            0.0,
+            "Weight of the mean squared difference of normalised states in parts.perceptual; such "
+            "a difference is about 1e-3, so 250 to 500 make it as large as l1. 0: none.",
+            least=0,
+        ),
+        "kl_weight": Key(
+            1e-6,
+            "Weight of the KL divergence, a mean over latent values, in nats. Latent diffusion "
+            "sums it, and the pixels too: its 1e-6 is this times latent values / pixel values of "
+            "an image, so 1e-6 / 48 for f8 z4 in colour and 2.5e-7 for f8 z16 in grey.",
+            least=0,
+        ),
+        "adversarial_weight": Key(
+            0.0,
+            "Strength of the adversarial term against the reconstruction, as a ratio of gradients "
+            "in the last layer: 0.5 in latent diffusion. 0: none.",
+            least=0,
+        ),
+        "adversarial_start": Key(
+            0,
+            "Examples seen before the adversarial term and its discriminator begin: steps × "
+            "batch_size.",
+            least=0,
+        ),
+        "equivariance": Key(
+            0.0,
+            "Share of the examples of which image and latents are shrunk to 0.25 to 1 of their "
+            "side before they are decoded: 0.5 in EQ-VAE. 0: none.",
+            least=0,
+        ),
+        "latent_noise": Key(
+            0.0,
+            "Deviation of the sigma of the noise on latents, in their own unit: each example has "
+            "sigma = |N(0, this)|. 0: only that of the posterior.",
+            least=0,
+        ),
+    },
     "flow_matching": {
         "prediction": Key(
             "v",
@@ -264,19 +205,19 @@ OBJECTIVES: dict[str, dict[str, Key]] = {
 
 EVALUATORS: dict[str, dict[str, Key]] = {
     "validation_loss": {
-        "every": _runtime(1000, "Steps between two evaluations; 0: never.", least=0),
-        "split": _runtime("validation", "Split that is evaluated."),
-        "batches": _runtime(
+        "every": runtime(1000, "Steps between two evaluations; 0: never.", least=0),
+        "split": runtime("validation", "Split that is evaluated."),
+        "batches": runtime(
             4, "Batches of batch_size; always the same examples, times and noise.", least=1
         ),
     },
     "sample_grid": {
-        "every": _runtime(1000, "Steps between two grids; 0: never.", least=0),
-        "split": _runtime("validation", "Split that gives the attributes, by its first examples."),
-        "n": _runtime(16, "Samples in the grid.", least=1),
-        "solver": _runtime("heun", "Solver of the ODE.", choices=SOLVERS),
-        "steps": _runtime(20, "Steps of the solver.", least=1),
-        "guidance": _runtime(2.0, "Weight of classifier-free guidance; 1: none.", least=0),
+        "every": runtime(1000, "Steps between two grids; 0: never.", least=0),
+        "split": runtime("validation", "Split that gives the attributes, by its first examples."),
+        "n": runtime(16, "Samples in the grid.", least=1),
+        "solver": runtime("heun", "Solver of the ODE.", choices=SOLVERS),
+        "steps": runtime(20, "Steps of the solver.", least=1),
+        "guidance": runtime(2.0, "Weight of classifier-free guidance; 1: none.", least=0),
     },
 }
 
@@ -289,6 +230,7 @@ def defaults(
     objective: str = "flow_matching",
     evaluators: Mapping[str, str] | None = None,
     parts: Mapping[str, str] | None = None,
+    frozen: Mapping[str, str] | None = None,
 ) -> ml_collections.ConfigDict:
     """A config of those kinds with the default of every key.
 
@@ -297,6 +239,8 @@ def defaults(
       objective: Kind of the objective, likewise.
       evaluators: Name of each evaluator to its kind; ours under their own names by default.
       parts: Name of each further network that the objective trains to its kind.
+      frozen: Name of each network that the objective reads and nothing trains to its kind; it is
+        among the parts too, and has weights instead of an optimizer.
 
     Raises:
       ConfigError: If a kind does not exist.
@@ -308,6 +252,7 @@ def defaults(
     config.evaluators = ml_collections.ConfigDict({n: {"kind": k} for n, k in evaluators.items()})
     config.parts = ml_collections.ConfigDict(
         {name: {"model": {"kind": kind}} for name, kind in (parts or {}).items()}
+        | {n: {"model": {"kind": kind}, "weights": ""} for n, kind in (frozen or {}).items()}
     )
     for kind in kinds_of(config):
         if kinds.is_foreign(kind):
@@ -331,6 +276,11 @@ def kinds_of(config: ml_collections.ConfigDict) -> list[str]:
     return [section.kind for section in sections]
 
 
+def is_frozen(part: ml_collections.ConfigDict) -> bool:
+    """Whether a part of a config has given weights, which nothing trains."""
+    return "weights" in part
+
+
 def keys_of(config: ml_collections.ConfigDict) -> dict[str, Key]:
     """Every key that a config of those kinds has, by its dotted name.
 
@@ -351,7 +301,10 @@ def keys_of(config: ml_collections.ConfigDict) -> dict[str, Key]:
     keys |= {f"optim.{name}": key for name, key in OPTIM.items()}
     for name, part in config.parts.items():
         add(f"parts.{name}.model", part.model, MODELS, "network")
-        keys |= {f"parts.{name}.optim.{key}": about for key, about in OPTIM.items()}
+        if is_frozen(part):
+            keys[f"parts.{name}.weights"] = WEIGHTS
+        else:
+            keys |= {f"parts.{name}.optim.{key}": about for key, about in OPTIM.items()}
     for name, evaluator in config.evaluators.items():
         add(f"evaluators.{name}", evaluator, EVALUATORS, "evaluator")
     # What is only looked at changes no run.

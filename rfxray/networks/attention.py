@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from rfxray.config.schema import ATTENTION
+from rfxray.config.models import ATTENTION
 from rfxray.errors import ConfigError
 from rfxray.runtime.sharding import RULES, constrain
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import ml_collections
 
 from rfxray.config import kinds
-from rfxray.networks import masked_vit, radit, vae
+from rfxray.networks import grey_vit, masked_vit, patch_discriminator, radit, vae
 from rfxray.networks.network import Network
 
 # section of the config → Network
@@ -17,6 +17,8 @@ KINDS: dict[str, Build] = {
     "radit": radit.build,
     "masked_vit": masked_vit.build,
     "vae": vae.build,
+    "grey_vit": grey_vit.build,
+    "patch_discriminator": patch_discriminator.build,
 }
 
 

@@ -32,7 +32,7 @@ from rfxray.runtime.sharding import constrain
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The shape of the network; see rfxray/config/schema.py for the meaning of each field."""
+    """The shape of the network; see rfxray/config/models.py for the meaning of each field."""
 
     size: int
     channels: int

@@ -16,7 +16,7 @@ PATCH = 2  # side of the patches that FLUX.2 folds its latents by, cells
 
 @dataclasses.dataclass(frozen=True)
 class Vae:
-    """The shape of the network; see rfxray/config/schema.py for the meaning of each field."""
+    """The shape of the network; see rfxray/config/models.py for the meaning of each field."""
 
     size: int
     channels: int

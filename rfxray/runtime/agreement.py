@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -80,7 +80,10 @@ Facts = dict[str, str]
 
 
 def facts(
-    config: ml_collections.ConfigDict, data: Sequence[tuple[Path, str]], allow: Iterable[str] = ()
+    config: ml_collections.ConfigDict,
+    data: Sequence[tuple[Path, str]],
+    allow: Iterable[str] = (),
+    weights: Mapping[str, str] = {},
 ) -> Facts:
     """What must be the same on every host, by name.
 
@@ -88,12 +91,15 @@ def facts(
       config: Config of the run.
       data: Path and fingerprint of each data set, in the order of the mixture.
       allow: Keys of `--allow-change`.
+      weights: Hash of the given weights of each part that is not trained, by name.
     """
+    places = [f"parts.{name}.weights" for name in weights]  # compared by content
     found = {
         f"config.{key}": repr(value)
         for key, value in schema.flatten(config).items()
-        if key not in LOCAL
+        if key not in (*LOCAL, *places)
     }
+    found |= {f"config.parts.{name}.weights": digest[:16] for name, digest in weights.items()}
     found["--allow-change"] = repr(sorted(allow))
     for number, (path, fingerprint) in enumerate(data):
         # A path may differ: it is for the reader of the message, and not compared.
@@ -117,12 +123,15 @@ def facts(
 
 
 def require(
-    config: ml_collections.ConfigDict, data: Sequence[tuple[Path, str]], allow: Iterable[str] = ()
+    config: ml_collections.ConfigDict,
+    data: Sequence[tuple[Path, str]],
+    allow: Iterable[str] = (),
+    weights: Mapping[str, str] = {},
 ) -> None:
     """Compares the facts of all hosts; on one host it does nothing. All hosts must call it.
 
     Args:
-      config, data, allow: As in `facts`.
+      config, data, allow, weights: As in `facts`.
 
     Raises:
       HostsDiffer: If they differ; it names the hosts, what differs, and its values.
@@ -130,7 +139,7 @@ def require(
     """
     if not distributed.joined():
         return
-    own = facts(config, data, allow)
+    own = facts(config, data, allow, weights)
     client, (me, _) = distributed.service(), distributed.place()
     compared = {name: value.split("\0")[0] for name, value in own.items()}
     digest = hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()

@@ -9,6 +9,7 @@ import ml_collections
 import optax
 
 from rfxray.config.load import override
+from rfxray.config.schema import is_frozen
 from rfxray.errors import ConfigError
 from rfxray.networks import kinds as networks
 from rfxray.networks.network import Network
@@ -73,7 +74,19 @@ def build(config: ml_collections.FrozenConfigDict) -> Recipe:
             f"objective.kind={config.objective.kind} trains the parts "
             f"{', '.join(objective.losses)}, but the config has no parts.{min(unknown)}"
         )
-    optims = {"model": config.optim} | {name: part.optim for name, part in config.parts.items()}
+    frozen = {name for name, part in config.parts.items() if is_frozen(part)}
+    if given := frozen & set(objective.losses):
+        raise ConfigError(
+            f"objective.kind={config.objective.kind} trains parts.{min(given)}, which must have an "
+            "optimizer instead of weights; name it in parts=, not in frozen="
+        )
+    if idle := set(config.parts) - frozen - set(objective.losses):
+        raise ConfigError(
+            f"objective.kind={config.objective.kind} does not train parts.{min(idle)}, which must "
+            "have weights instead of an optimizer; name it in frozen=, not in parts="
+        )
+    trained = {name: part.optim for name, part in config.parts.items() if name not in frozen}
+    optims = {"model": config.optim} | trained
     return Recipe(
         networks=built,
         objective=objective,

@@ -2,7 +2,7 @@
 
 A nested dict of named parts:
 
-- `params`: parameters of every part by name (`model`, and what else the objective trains);
+- `params`: parameters of every part by name (`model`, and what else the objective reads);
 - `optimizer`: optax state of every trained part by name;
 - `ema`: averaged parts of every profile;
 - `guard`: see skip_guard.py;
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int32, Key, PyTree
 
-from rfxray.arrays import Params
+from rfxray.arrays import AnyArray, Params
 from rfxray.checkpoints.weights import ema_name
 from rfxray.objectives.objective import Parts
 from rfxray.runtime import sharding
@@ -79,12 +79,27 @@ def _fresh(recipe: Recipe, key: Key[Array, ""]) -> State:
     }
 
 
-def init(recipe: Recipe, mesh: jax.sharding.Mesh) -> State:
-    """A new state from the seed of the recipe; every array is created with its sharding."""
+def init(recipe: Recipe, mesh: jax.sharding.Mesh, given: Parts | None = None) -> State:
+    """A new state from the seed of the recipe; every array is created with its sharding.
+
+    Args:
+      recipe: Recipe of the run.
+      mesh: Mesh of the run.
+      given: Parameters of the parts that are not trained, by name; without them they are fresh.
+    """
+    place = _place(recipe, mesh)
     with jax.set_mesh(mesh):
-        return jax.jit(lambda key: _fresh(recipe, key), out_shardings=_place(recipe, mesh))(
+        state = jax.jit(lambda key: _fresh(recipe, key), out_shardings=place)(
             jax.random.key(recipe.seed)
         )
+    for name, params in (given or {}).items():
+        state["params"][name] = jax.tree.map(_put, params, place["params"][name])
+    return state
+
+
+def _put(array: AnyArray, place: jax.sharding.Sharding) -> jax.Array:
+    """An array that every host has, on the devices of a sharding."""
+    return jax.make_array_from_callback(array.shape, place, lambda index: array[index])
 
 
 def abstract(recipe: Recipe, mesh: jax.sharding.Mesh) -> State:

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from rfxray.config import load, schema
+from rfxray.config import load, models, schema
 from rfxray.config.schema import Key, defaults, flatten, keys_of
 from rfxray.errors import ConfigError
 from rfxray.networks import attention, radit, vae
@@ -44,8 +44,8 @@ def test_schema_kinds_match_the_registered_kinds():
 
 def test_schema_choices_match_the_implementations():
     assert tuple(solvers.SOLVERS) == schema.SOLVERS
-    assert tuple(radit.REMAT) == schema.REMAT
-    for kernel in set(schema.ATTENTION) - {"auto"}:
+    assert tuple(radit.REMAT) == models.REMAT
+    for kernel in set(models.ATTENTION) - {"auto"}:
         assert attention.resolve(kernel, 1024, 128, "bfloat16") == kernel
 
 
