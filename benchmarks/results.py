@@ -107,7 +107,7 @@ def _fidelity(found: Mapping[str, Any]) -> str:
     for row in rows:
         if row["kind"] != "figure" or row["value"] is None:
             continue
-        same = {k: row[k] for k in ("name", "extractor", "synthetic", "protocol")}
+        same = {k: row[k] for k in ("name", "extractor", "synthetic", "protocol", "part")}
         floors = {each["kind"]: each for each in rows if all(each[k] == v for k, v in same.items())}
         cells = [_number(floors.get(kind)) for kind in ("real floor", "resolution floor")]
         interval = "–" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}"

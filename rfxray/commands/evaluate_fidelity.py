@@ -256,7 +256,11 @@ def _tell(extractor: Extractor, judged: fidelity.Judged) -> None:
     for reason in judged.circular:
         _say(f"circular: {reason}")
     _say(f"{extractor.name}: weights {extractor.hash[:12]}; {extractor.preprocessing}")
-    floors = {(row.synthetic, row.figure.name, row.kind): row.figure for row in judged.rows}
+    floors = {
+        (row.synthetic, row.figure.name, row.kind): row.figure
+        for row in judged.rows
+        if not row.part
+    }
     for row in judged.rows:
         if row.kind not in ("figure", "difference"):
             continue

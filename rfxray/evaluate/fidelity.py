@@ -44,7 +44,8 @@ class Row:
       extractor: Name of the extractor.
       protocol: `corrected`, or the name of a published protocol: never in one column.
       kind: `figure`, `real floor`, `resolution floor`, `part`, `curve` or `difference`.
-      part: Part such as `view=PA`, or label of the other set of a difference; else empty.
+      part: Part such as `view=PA`, of a `part` and of its floors; label of the other set of a
+        difference; else empty.
       figure: The figure.
     """
 
@@ -112,21 +113,24 @@ def judge(sets: Sets, gathered: Gathered, seed: int, models: Sequence[Path] = ()
         rows += one.rows()
         images[label] = one.images()
     for first, second in itertools.combinations(sets.synthetic, 2):
-        rows.append(_difference(sets, gathered, first, second))
+        rows += _differences(sets, gathered, first, second, basis)
     return Judged(rows, images, basis, circular(sets, gathered.extractor, models))
 
 
-def _difference(sets: Sets, gathered: Gathered, first: str, second: str) -> Row:
-    """KID of a set less that of another, paired: the reals are the same, and so is the noise of
-    samples that have the same key and were requested with the same attributes."""
+def _differences(
+    sets: Sets, gathered: Gathered, first: str, second: str, basis: Basis | None
+) -> list[Row]:
+    """KID, FD64 and FD of a set less those of another, paired: the reals are the same, and so is
+    the noise of samples that have the same key and were requested with the same attributes."""
     of = [_names(sets, label) for label in ("real", first, second)]
     for key, i, k in overlap.pairs(sets.synthetic[first], sets.synthetic[second]):
         of[1][i] = of[2][k] = f"request {key}"
     real, one, other = (gathered.features[label].values for label in ("real", first, second))
     sides = zip(("real", first, second), map(len, of), of, strict=True)
     codes, _ = feature_pair.number(*sides)
-    figure = kernel.difference(real, one, other, (codes[0], codes[1], codes[2]))
-    return Row(first, gathered.extractor.name, "corrected", "difference", second, figure)
+    figures = measures.differences(real, one, other, (codes[0], codes[1], codes[2]), basis)
+    name = gathered.extractor.name
+    return [Row(first, name, "corrected", "difference", second, figure) for figure in figures]
 
 
 def circular(sets: Sets, extractor: Extractor, models: Sequence[Path]) -> list[str]:
@@ -286,7 +290,23 @@ class _Comparison:
                     self.real[rows[0]], self.synthetic[rows[1]], self._patients(rows[0], rows[1])
                 )
             found.append(self._row("part", part, figure))
+            if figure.value is not None:
+                found += self._part_floors(part, rows[0], len(rows[1]))
         return found
+
+    def _part_floors(self, part: str, rows: np.ndarray, most: int) -> list[Row]:
+        codes = feature_pair.patients(len(rows), 0, [self.of_real[row] for row in rows], []).real
+        others = {"real floor": self.real}
+        if self.label in self.gathered.resized:
+            others["resolution floor"] = self.gathered.resized[self.label].values
+        return [
+            self._row(
+                kind,
+                part,
+                measures.part_floor(self.real[rows], other[rows], codes, most, self.seed),
+            )
+            for kind, other in others.items()
+        ]
 
     def _curve(self) -> list[Row]:
         """KID, FD64 and FD of the same N of both sets, drawn without replacement."""

@@ -66,6 +66,60 @@ def principal(real: np.ndarray, synthetic: np.ndarray, of: Patients, basis: Basi
     return _figure(basis.name, value, _pulls(projected[0], projected[1]), of)
 
 
+def difference(
+    real: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    codes: tuple[np.ndarray, np.ndarray, np.ndarray],
+    basis: Basis | None = None,
+) -> Figure:
+    """FD (on a basis: FD64) of a first model less that of a second, to one real set, paired.
+
+    Both distances are too large by a bias of their N. It cancels only for as many samples of both,
+    and as far as their covariances are alike, so other numbers are refused. The influence of a real
+    row is on both distances at once, and that of two samples of one request is summed.
+
+    Args:
+      real: Real features, `[n, width] float32 or float64`.
+      first: Features of the samples of the first model, `[m, width]`.
+      second: Features of the samples of the second model, `[m, width]`.
+      codes: Cluster of each row of the three sets in one numbering (`feature_pair.number`).
+      basis: Principal components of FD64; None for FD in full width.
+
+    Raises:
+      DataError: for features that are not finite or of another width.
+    """
+    check_pair(real, first)
+    check_pair(real, second)
+    name = f"{'FD' if basis is None else basis.name} difference"
+    n, m = len(real), min(len(first), len(second))
+    if len(first) != len(second):
+        why = (
+            f"a Fréchet distance depends on N, and the sets have {len(first)} and {len(second)} "
+            "samples; give as many of each"
+        )
+        return not_estimable(name, n, m, why)
+    sets = real, first, second
+    try:
+        moments = [frechet.moments(side) for side in sets]
+        distances = [
+            frechet.distance(moments[0], side)
+            if basis is None
+            else frechet.principal(moments[0], side, basis)
+            for side in moments[1:]
+        ]
+    except DataError as error:
+        return not_estimable(name, n, m, error)
+    if basis is not None:
+        sets = tuple((side - basis.mean) @ basis.components for side in sets)
+    to_first, to_second = _pulls(sets[0], sets[1]), _pulls(sets[0], sets[2])
+    rows = n + 2 * m
+    pulls = ((to_first[0] - to_second[0]) / n, to_first[1] / m, -to_second[1] / m)
+    variance, _ = intervals.cluster_variance(np.concatenate(pulls) * rows, np.concatenate(codes))
+    clusters = min(len(np.unique(of)) for of in codes)
+    return intervals.student(name, distances[0] - distances[1], variance, clusters, n, m)
+
+
 def infinite(
     real: np.ndarray, synthetic: np.ndarray, of: Patients, both: bool = False, seed: int = 0
 ) -> Figure:

@@ -1,4 +1,4 @@
-"""Intervals that know of patients, floors between halves of the reals, and curves over N.
+"""Intervals that know of patients, and floors between halves of the reals.
 
 Nothing here resamples with replacement: a row that is drawn twice is its own neighbour, and makes
 every distance of covariances larger (benchmarks/RESULTS.md has the coverage of a bootstrap).
@@ -15,7 +15,6 @@ from rfxray.evaluate.figure import Figure, not_estimable
 
 LEAST = 10  # patients, below which a spread between patients says little
 _ROUNDING = 1e-6  # of a value: a narrower interval is the rounding of sums, not a spread
-_LEAST_OF_CURVE = 50  # rows, from which on a figure is shown at all
 SPLITS = 20  # of a floor: the deviation of splits is known to a sixth
 
 Measure = Callable[[np.ndarray, np.ndarray, Patients], Figure]
@@ -121,7 +120,8 @@ def proportion(
     ratio = quantile**2 / effective
     middle = (share + ratio / 2) / (1 + ratio)
     half = np.sqrt(share * (1 - share) * ratio + ratio**2 / 4) / (1 + ratio)
-    low, high = float(max(middle - half, 0)), float(min(middle + half, 1))
+    # Wilson's interval holds the share and ends at 0 and 1, except for rounding.
+    low, high = float(np.clip(middle - half, 0, share)), float(np.clip(middle + half, share, 1))
     return Figure(name, share, low, high, n_real, n_synthetic)
 
 
@@ -192,28 +192,3 @@ def floor(
         why = "all splits have the same value"
         return Figure(name, mean, None, None, size, size, why)
     return Figure(name, mean, mean - half, mean + half, size, size)
-
-
-def curve(
-    measure: Measure, real: np.ndarray, synthetic: np.ndarray, of: Patients, seed: int = 0
-) -> list[Figure]:
-    """A distance at falling N: all rows, a half, a quarter, … of both sets, by whole patients.
-
-    A distance without bias stays where it is while its interval grows.
-
-    Args:
-      measure: Distance, such as `kernel.distance`.
-      real: Real features, `[n, width] float32 or float64`.
-      synthetic: Synthetic features, `[m, width]`.
-      of: Patient of each row.
-      seed: Seed of the order of the patients.
-    """
-    orders = [patient_order(codes, seed) for codes in (of.real, of.synthetic)]
-    figures, part = [], 1
-    while min(len(real), len(synthetic)) // part >= _LEAST_OF_CURVE:
-        x, y = (order[: len(order) // part] for order in orders)
-        figures.append(
-            measure(real[x], synthetic[y], Patients(of.real[x], of.synthetic[y], of.count))
-        )
-        part *= 2
-    return figures

@@ -5,7 +5,6 @@ FD64 from 320 on, below that only KID and the energy distance. What is not estim
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
@@ -13,11 +12,13 @@ from rfxray.evaluate import energy, frechet_figure, intervals, kernel, manifold
 from rfxray.evaluate.basis import LEAST, Basis
 from rfxray.evaluate.feature_pair import Patients
 from rfxray.evaluate.figure import Figure, not_estimable
+from rfxray.evaluate.intervals import Measure
 from rfxray.evaluate.manifold import Manifold
 
 SPLITS = 20  # of a floor, for distances
 SPLITS_OF_MANY = 5  # of a floor of more than `MANY` pictures: its spread between splits is small
 MANY = 2000
+NO_BASIS = f"without a committed basis it is fitted on {LEAST} reals or more, of 64 features"
 
 
 def measured(
@@ -54,8 +55,7 @@ def measured(
 def principal(real: np.ndarray, synthetic: np.ndarray, of: Patients, basis: Basis | None) -> Figure:
     """FD64, or why there is none; see `measured`."""
     if basis is None:
-        why = f"without a committed basis it is fitted on {LEAST} reals or more, of 64 features"
-        return not_estimable("FD64", len(real), len(synthetic), why)
+        return not_estimable("FD64", len(real), len(synthetic), NO_BASIS)
     return frechet_figure.principal(real, synthetic, of, basis)
 
 
@@ -69,6 +69,68 @@ def of_curve(
         frechet_figure.full(real, synthetic, of),
     ]
     return [figure for figure in found if figure.value is not None]
+
+
+def differences(
+    real: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    codes: tuple[np.ndarray, np.ndarray, np.ndarray],
+    basis: Basis | None,
+) -> list[Figure]:
+    """KID, FD64 and FD of a first model less those of a second, to one real set, paired.
+
+    Args:
+      real: Real features, [n, width] float32.
+      first: Features of the samples of the first model, [m, width] float32.
+      second: Features of the samples of the second model, [l, width] float32.
+      codes: Cluster of each row of the three sets in one numbering.
+      basis: Basis of FD64, None if there is none.
+    """
+    kid = kernel.difference(real, first, second, codes)
+    if basis is None:
+        counts = len(real), min(len(first), len(second))
+        fd64 = not_estimable("FD64 difference", *counts, NO_BASIS)
+    else:
+        fd64 = frechet_figure.difference(real, first, second, codes, basis)
+    return [kid, fd64, frechet_figure.difference(real, first, second, codes)]
+
+
+def part_floor(
+    real: np.ndarray, other: np.ndarray, codes: np.ndarray, most: int, seed: int
+) -> Figure:
+    """KID of halves of a part of the reals that share no patient; see `floors`.
+
+    It has at most 2,000 pictures of a half: there are many parts, and its N stands beside it.
+    """
+    size, splits = _halves(codes, min(most, MANY))
+    found = _between(real, other, codes, kernel.distance, size, splits, seed)
+    return dataclasses.replace(found, name=kernel.NAME)
+
+
+def _halves(codes: np.ndarray, most: int) -> tuple[int, int]:
+    """Pictures of a half, and number of splits."""
+    largest = int(np.bincount(codes).max())
+    size = max(1, min(most, len(codes) // 2 - largest // 2))
+    return size, SPLITS if size <= MANY else SPLITS_OF_MANY
+
+
+def _between(
+    real: np.ndarray,
+    other: np.ndarray,
+    codes: np.ndarray,
+    measure: Measure,
+    size: int,
+    splits: int,
+    seed: int,
+) -> Figure:
+    """A distance between halves, the second one of other features of the same pictures."""
+
+    def of_numbers(left: np.ndarray, right: np.ndarray, of: Patients) -> Figure:
+        return measure(real[left[:, 0]], other[right[:, 0]], of)
+
+    # The splits are of numbers of rows, so that either half may come from other features.
+    return intervals.floor(of_numbers, np.arange(len(real))[:, None], codes, size, splits, seed)
 
 
 def floors(
@@ -93,26 +155,16 @@ def floors(
       Distances as the mean over splits, with the range of 95% of such splits; precision, recall,
       density and coverage of the first split, with their own intervals.
     """
-    largest = int(np.bincount(codes).max())
-    size = max(1, min(most, len(real) // 2 - largest // 2))
-    splits = SPLITS if size <= MANY else SPLITS_OF_MANY
-    distances: dict[str, Callable[[np.ndarray, np.ndarray, Patients], Figure]] = {
+    size, splits = _halves(codes, most)
+    distances: dict[str, Measure] = {
         "FD": frechet_figure.full,
         "FD64": lambda x, y, of: principal(x, y, of, basis),
         kernel.NAME: kernel.distance,
         energy.NAME: energy.distance,
     }
-    # The splits are of numbers of rows, so that either half may come from other features.
-    numbers = np.arange(len(real))[:, None]
-
-    def between(measure: Callable[[np.ndarray, np.ndarray, Patients], Figure]) -> Figure:
-        def of_numbers(left: np.ndarray, right: np.ndarray, of: Patients) -> Figure:
-            return measure(real[left[:, 0]], other[right[:, 0]], of)
-
-        return intervals.floor(of_numbers, numbers, codes, size, splits, seed)
-
     found = [
-        dataclasses.replace(between(measure), name=name) for name, measure in distances.items()
+        dataclasses.replace(_between(real, other, codes, measure, size, splits, seed), name=name)
+        for name, measure in distances.items()
     ]
     if found[-1].value is None:  # too few patients for two halves
         return found

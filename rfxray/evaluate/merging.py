@@ -28,7 +28,7 @@ def merged(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     tables: dict[tuple, dict[str, Any]] = {}
     for run, found in runs.items():
         for row in found["figures"]:
-            if row["kind"] not in ("figure", *report.FLOORS):
+            if row["kind"] not in ("figure", *report.FLOORS) or row["part"]:
                 continue
             name, protocol = row["extractor"], row["protocol"]
             of = found["extractors"][name]

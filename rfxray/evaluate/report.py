@@ -36,7 +36,8 @@ def reasons(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     found: dict[str, list[str]] = {}
     for row in rows:
         if row["reason"]:
-            what = row["name"] if row["kind"] == "figure" else f"{row['name']} ({row['kind']})"
+            plain = row["kind"] in ("figure", "part", "difference")
+            what = row["name"] if plain else f"{row['name']} ({row['kind']})"
             found.setdefault(row["reason"], []).append(what)
     return [f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in found.items()]
 
@@ -45,8 +46,18 @@ def by_measure(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each measure with its figure and its floors."""
     found = []
     for name in dict.fromkeys(row["name"] for row in rows if row["kind"] == "figure"):
-        own = {row["kind"]: row for row in rows if row["name"] == name}
+        own = {row["kind"]: row for row in rows if row["name"] == name and not row["part"]}
         found.append({"name": name, "of": [own.get(kind) for kind in ("figure", *FLOORS)]})
+    return found
+
+
+def by_part(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each part that has a figure, with it and its floors."""
+    found = []
+    for row in rows:
+        if row["kind"] == "part" and row["value"] is not None:
+            own = {each["kind"]: each for each in rows if each["part"] == row["part"]}
+            found.append({"part": row["part"], "of": [row, *(own.get(kind) for kind in FLOORS)]})
     return found
 
 
@@ -64,7 +75,10 @@ def plots(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
             f"{kind}, {row['synthetic']}" if len(lines) > 1 else kind: row["value"]
             for kind in FLOORS
             for row in rows
-            if row["kind"] == kind and row["name"] == name and row["value"] is not None
+            if row["kind"] == kind
+            and row["name"] == name
+            and row["value"] is not None
+            and not row["part"]
         }
         found[name] = curves.plot(lines, floors)
     return found
@@ -91,6 +105,7 @@ def html(found: Mapping[str, Any], hardest: Mapping[str, Sequence[Mapping[str, A
         numbers=numbers,
         reasons=reasons,
         by_measure=by_measure,
+        by_part=by_part,
         plots=plots,
     )
 

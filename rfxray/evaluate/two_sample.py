@@ -23,6 +23,7 @@ from rfxray.evaluate.figure import Figure, not_estimable
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
+_NOTHING = 1e-150  # a distance with which one cannot divide
 BLOCK = 2000  # rows: a block of pairs in float64 has 32 MB
 
 
@@ -190,11 +191,12 @@ def distance(
     least = min(x.patients, y.patients)
     without = sum(weight * _without(sums, a, b) for sums, a, b, weight in parts)
     variance = _jackknife(np.asarray(without), [x, y])
-    if patients.shared:
-        return intervals.student(name, value, variance, least, n, m)
     second = sum(weight**2 * _second_order(sums, a, b) for sums, a, b, weight in parts)
     # Near 0 the slope is unknown; two deviations of 0 away it is not.
-    slope = max(variance - second, 0.0) / max(value, 2 * np.sqrt(second), np.finfo(float).tiny)
+    known = max(value, 2 * np.sqrt(second))
+    if patients.shared or known < _NOTHING:
+        return intervals.student(name, value, variance, least, n, m)
+    slope = max(variance - second, 0.0) / known
     return intervals.squared_distance(name, value, second, float(slope), least, n, m)
 
 

@@ -1,12 +1,20 @@
 """docs/results.md says what the stored results say, and marks what is older than its code."""
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 
-from benchmarks import results
+from benchmarks import degradations, results
 from rfxray import version
+from rfxray.commands import evaluate_fidelity
+from rfxray.commands import table as commands
 from rfxray.errors import ConfigError, DataError
+from rfxray.evaluate.pictures import STORED
+from rfxray.outputs import files
+from tests import conftest
+from tests.rfxray.evaluate.projection import projection
 
 ROW = {
     "synthetic": "samples",
@@ -77,3 +85,91 @@ def test_only_results_of_this_commit_are_taken_over(tmp_path, monkeypatch):
     file.write_text("[]")
     with pytest.raises(DataError, match="no results"):
         results.add("one", file)
+
+
+# ------------------------------------------------------------------------------------------------
+# The stored commands, at toy size
+
+SIDE = 32
+FILMS = 24  # of each split, set and folder
+
+
+def split_name(given: str) -> tuple[str, list[str]]:
+    """Name of a set of a command or of its results, and its splits: none of a folder of files."""
+    name, _, splits = given.partition(":")
+    return name, splits.split("+") if splits else []
+
+
+def stand_ins(found: dict, where: Path, first: int = 0) -> None:
+    """A small set of each name of a stored result, of the same kind and splits, in a folder."""
+    sets = found.get("sets", {"data": found.get("data")}).values()
+    splits: dict[str, list[str]] = {}
+    for each in sets:
+        name, own = split_name(each["name"])
+        splits[name] = [*splits.get(name, []), *own]
+    for each in sets:
+        name, _ = split_name(each["name"])
+        if (where / name).exists():
+            continue
+        if splits[name]:
+            numbers = {}
+            for split in dict.fromkeys(splits[name]):
+                numbers[split] = range(first, first + FILMS)
+                first += FILMS
+            conftest.write(where / name, **numbers)
+            continue
+        (where / name).mkdir()
+        entries = []
+        for number, record in enumerate(conftest.draw(range(first, first + FILMS))):
+            file = f"sample_{number:05d}.png"
+            files.save_png(where / name / file, record["image"])
+            entries.append({"file": file, "attributes": {"view": "PA"}})
+        first += FILMS
+        if each["reading"] == STORED:
+            listed = json.dumps({"pictures": entries})
+            (where / name / "samples.json").write_text(listed)
+
+
+@pytest.mark.parametrize("name", sorted(results.stored()))
+def test_stored_command_runs_at_toy_size_and_gives_the_same_figures(name, tmp_path, monkeypatch):
+    found = results.stored()[name]
+    stand_ins(found, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RFXRAY_CACHE", str(tmp_path / "cache"))
+
+    def small(spec):
+        return projection(80, name=spec)
+
+    monkeypatch.setattr(evaluate_fidelity, "open_extractor", small)
+    monkeypatch.setattr(degradations, "open_extractor", small)
+    program, *words = shlex.split(found["command"])
+    for place, word in enumerate(words):
+        if word == "--csv":  # a table of a folder
+            folder, _, table = words[place + 1].partition("=")
+            rows = [f"{file.name},p{n % 20}" for n, file in enumerate(Path(folder).iterdir())]
+            Path(table).write_text("\n".join(["image,patient", *rows]) + "\n")
+    if program == "rfxray":
+        with conftest.keep_signal_handlers():
+            commands.main(words)
+        toy = json.loads((tmp_path / words[words.index("--out") + 1] / "results.json").read_text())
+        assert toy["sets"].keys() == found["sets"].keys()
+
+        def named(of):
+            kinds = ("figure", "real floor", "difference")
+            return {
+                (row["synthetic"], row["extractor"], row["name"], row["kind"], row["part"])
+                for row in of["figures"]
+                if row["kind"] in kinds and "=" not in row["part"]
+            }
+
+        assert named(found) <= named(toy)
+        text = results.filled(PAGE, {"one": {**toy, "code": "now"}}, "now")
+        assert "| KID |" in text
+    else:
+        assert words[:2] == ["-m", "benchmarks.degradations"]
+        degradations.main([*words[2:], "--out", str(tmp_path / "out")])
+        toy = json.loads((tmp_path / "out/degradations.json").read_text())
+        assert [study["order"].keys() for study in toy["studies"]] == [
+            study["order"].keys() for study in found["studies"]
+        ]
+    assert toy["command"] == found["command"]

@@ -14,7 +14,7 @@ from PIL import Image
 import rfxray.sampling
 from rfxray.commands import evaluate, evaluate_fidelity
 from rfxray.data.dataset import Records, open_dataset
-from rfxray.evaluate import features, folder
+from rfxray.evaluate import features, folder, strata
 from rfxray.outputs import files, lock
 from tests import conftest, full_disk
 from tests.rfxray.evaluate.projection import projection
@@ -87,7 +87,7 @@ def test_every_figure_has_its_numbers_and_stands_beside_its_floors(compared):
             (own,) = figures(found, extractor=extractor, name=name, kind="figure")
             assert (own["n_real"], own["n_synthetic"]) == (70, 60)
             for kind in ("real floor", "resolution floor"):
-                (floor,) = figures(found, extractor=extractor, name=name, kind=kind)
+                (floor,) = figures(found, extractor=extractor, name=name, kind=kind, part="")
                 assert floor["n_real"] == floor["n_synthetic"] <= 35
     assert found["sets"]["real"]["patients"] == 70
     assert found["sets"]["samples"]["patients"] is None
@@ -118,6 +118,28 @@ def test_parts_of_fifty_images_have_a_figure_and_others_the_reason(compared):
     assert parts["view=PA"]["reason"] == "it needs 50 images of each set (got 24)"
     assert parts["source=phantom"]["n_real"] == 70
     assert {"age=40 to 49", "cardiomegaly=present"} <= parts.keys()
+
+
+def test_parts_stand_beside_floors_of_the_same_part(tiny_data, other_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(strata, "LEAST", 10)
+    words = ["--real", tiny_data, "--synthetic", other_data, "--extractor", "small"]
+    run(*words, "--out", tmp_path / "o")
+    found = results(tmp_path / "o")
+    estimated = [row for row in figures(found, kind="part") if row["value"] is not None]
+    assert "source=phantom" in {row["part"] for row in estimated}
+    assert len(estimated) > 1
+    for row in estimated:
+        assert row["low"] < row["high"]
+        (floor,) = figures(found, kind="real floor", part=row["part"], name="KID")
+        assert (
+            floor["n_real"] == floor["n_synthetic"] == min(row["n_synthetic"], row["n_real"] // 2)
+        )
+        assert floor["low"] < floor["high"]
+    (whole,) = figures(found, kind="real floor", part="", name="KID")
+    (same,) = figures(found, kind="real floor", part="source=phantom", name="KID")
+    assert same["value"] == pytest.approx(whole["value"])
+    text = (tmp_path / "o/report.html").read_text()
+    assert f"{same['value']:.4g}" in text.split("<td>source=phantom</td>")[1][:600]
 
 
 def test_page_needs_nothing_and_shows_no_path_and_no_key(compared, tiny_data, drawn):
@@ -315,6 +337,9 @@ def test_two_models_are_compared_on_the_same_reals(tiny_data, other_data, drawn,
     run(*words, "--extractor", "small", "--out", tmp_path / "o")
     found = results(tmp_path / "o")
     (difference,) = figures(found, kind="difference", name="KID difference")
+    (plain,) = figures(found, kind="difference", name="FD difference")
+    assert plain["value"] is None
+    assert "60 and 30 samples; give as many of each" in plain["reason"]
     values = [
         figures(found, kind="figure", name="KID", synthetic=label)[0]["value"]
         for label in ("samples", "other:train")

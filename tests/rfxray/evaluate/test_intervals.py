@@ -144,19 +144,6 @@ def test_floor_of_an_unbiased_distance_is_about_zero_and_of_fd_is_not():
     assert "so many" in intervals.floor(kernel.distance, real, codes, 250).reason
 
 
-def test_curve_halves_both_sets_down_to_fifty():
-    real, synthetic = gaussians(400, 240, shift=0.5)
-    of = feature_pair.patients(400, 240, np.arange(400) // 2)
-    curve = intervals.curve(kernel.distance, real, synthetic, of)
-    assert [(figure.n_real, figure.n_synthetic) for figure in curve] == [
-        (400, 240),
-        (200, 120),
-        (100, 60),
-    ]
-    whole = kernel.distance(real, synthetic, of)
-    assert (curve[0].value, curve[0].low) == pytest.approx((whole.value, whole.low), rel=1e-9)
-
-
 def test_infinite_distance_has_no_bias_where_the_plain_one_has():
     # |Δμ|² = 4 · .1² = .04; the bias of FD is more than that.
     of = feature_pair.patients(500, 600)
