@@ -52,6 +52,7 @@ class Command:
     csv: tuple[str, ...]
     extractor: tuple[str, ...]
     skip_rejected: bool
+    show_files: bool
     protocol: str | None
     seed: int
     out: Path
@@ -140,6 +141,12 @@ def parser() -> ArgumentParser:
         "(default: refuse the set)",
     )
     p.add_argument(
+        "--show-files",
+        action="store_true",
+        help="show images of folders of files on the page, which is made to be shared: no patient "
+        "may be on them (default: only samples of rfxray and phantoms are shown)",
+    )
+    p.add_argument(
         "--protocol",
         choices=[chexgenbench.NAME],
         help="figures by the path of a published benchmark too, its faults included, in columns of "
@@ -213,7 +220,9 @@ def _run(command: Command, line: str, first: bool) -> None:
         rows = [row for of in published for row in chexgenbench.judge(of, command.seed)]
         seconds["figures"] = time.monotonic() - began
         head = results.head(line, command.seed, seconds)
-        page = folder.write(command.out, sets, gathered, judged, head, published, rows)
+        page = folder.write(
+            command.out, sets, gathered, judged, head, published, rows, command.show_files
+        )
         print(f"wrote {page}")
     distributed.barrier("the end of the comparison", 86400.0)
 

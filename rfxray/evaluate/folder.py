@@ -26,6 +26,7 @@ def write(
     head: Mapping[str, Any],
     published: Sequence[Gathered] = (),
     published_rows: Sequence[Row] = (),
+    show_files: bool = False,
 ) -> Path:
     """Writes all files, or none of them; `results.json` comes last.
 
@@ -37,6 +38,7 @@ def write(
       head: Entries of the results before the others.
       published: Features by the path of a published benchmark.
       published_rows: Figures of it.
+      show_files: Whether images of folders of files, which may be of patients, are on the page.
 
     Returns:
       Path of the page.
@@ -58,16 +60,18 @@ def write(
         ],
     }
     names = [of.extractor.name for of in gathered]
+    hidden = {label: why for label in sets.synthetic if (why := _hidden(sets, label, show_files))}
     hardest = {
         f"{name} {label}": _hardest(sets, label, said)
         for name, said in zip(names, judged, strict=True)
         for label in sets.synthetic
+        if label not in hidden
     }
     numbers = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     contents = {
         IMAGES: _images(sets, names, judged),
         REJECTED: _rejected(sets),
-        report.NAME: report.html(found, hardest),
+        report.NAME: report.html(found, hardest, hidden),
         results.NAME: numbers,
     }
     with files.saving(out):
@@ -75,12 +79,21 @@ def write(
     return out / report.NAME
 
 
+def _hidden(sets: Sets, label: str, show_files: bool) -> str:
+    """Why no picture of a set may be on a page that is made to be shared; empty if they may."""
+    pictures = sets.synthetic[label]
+    if pictures.synthetic or strata.sources(pictures.attributes) == {"phantom"}:
+        return ""
+    if pictures.records:
+        return "it is a data set of patients"
+    if show_files:
+        return ""
+    return "nothing says that its files are not of patients (--show-files says so)"
+
+
 def _hardest(sets: Sets, label: str, said: Judged) -> list[dict[str, str]]:
-    """The pictures of a set that are farthest from every real one, none of a patient's data set."""
+    """The pictures of a set that are farthest from every real one."""
     pictures, seen = sets.synthetic[label], said.images[label]
-    invented = pictures.synthetic or strata.sources(pictures.attributes) == {"phantom"}
-    if pictures.records and not invented:
-        return []
     shown = []
     for number in np.argsort(-seen.nearest, kind="stable")[:HARDEST]:
         image = np.rint(pictures.read(int(number)) * 255).astype(np.uint8)

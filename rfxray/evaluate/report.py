@@ -84,13 +84,18 @@ def plots(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def html(found: Mapping[str, Any], hardest: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def html(
+    found: Mapping[str, Any],
+    hardest: Mapping[str, Sequence[Mapping[str, Any]]],
+    hidden: Mapping[str, str],
+) -> str:
     """The page of one comparison.
 
     Args:
       found: Results, as `results.json` holds them.
       hardest: Pictures that are farthest from every real one, by `EXTRACTOR SET`: mappings with
         `image`, a data URI, and `text`.
+      hidden: Why images of a set are not shown, by its label.
     """
     return page.render(
         Path(__file__).with_name("report.html"),
@@ -98,6 +103,7 @@ def html(found: Mapping[str, Any], hardest: Mapping[str, Sequence[Mapping[str, A
         found=found,
         labels=labels(found),
         hardest=hardest,
+        hidden=hidden,
         protocols=list(dict.fromkeys(row["protocol"] for row in found["figures"])),
         chosen=lambda **wanted: results.chosen(found["figures"], **wanted),
         value=value,

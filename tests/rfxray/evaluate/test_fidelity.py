@@ -452,3 +452,44 @@ def test_killed_command_continues_with_what_was_extracted(tiny_data, drawn, tmp_
     monkeypatch.setattr(features, "_write_parts", lambda *_: pytest.fail("extracted again"))
     run(*words, "--out", tmp_path / "o")
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == sorted(folder.FILES)
+
+
+# ------------------------------------------------------------------------------------------------
+# What may be shared
+
+
+def test_files_that_may_be_of_patients_are_shown_only_if_asked(tiny_data, tmp_path):
+    films = folder_of(tmp_path / "films")
+    words = ["--real", tiny_data, "--synthetic", films, "--extractor", "small"]
+    for flags, count in (([], 0), (["--show-files"], 12)):
+        run(*words, *flags, "--out", tmp_path / "o")
+        page = (tmp_path / "o/report.html").read_text()
+        assert page.count("data:image/png") == count
+        assert ("nothing says that its files are not of patients" in page) == (count == 0)
+    assert "--show-files" in results(tmp_path / "o")["command"]
+
+
+def test_data_set_of_patients_is_never_shown(tiny_data, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(strata, "sources", lambda _: {"nih"})
+    words = ["--real", drawn, "--synthetic", tiny_data, "--extractor", "small", "--show-files"]
+    run(*words, "--out", tmp_path / "o")
+    page = (tmp_path / "o/report.html").read_text()
+    assert "data:image" not in page
+    assert "it is a data set of patients" in page
+
+
+@pytest.mark.parametrize("kind", ["duplicate", "torn"])
+def test_reasons_of_rejected_files_name_no_file_in_what_is_shared(tiny_data, tmp_path, kind):
+    films = folder_of(tmp_path / "films")
+    if kind == "duplicate":
+        shutil.copy(films / "05.png", films / "Doe^John.png")
+    else:
+        (films / "Doe^John.png").write_bytes((films / "05.png").read_bytes()[:60])
+    words = ["--real", tiny_data, "--synthetic", films, "--extractor", "small"]
+    run(*words, "--skip-rejected", "--out", tmp_path / "o")
+    assert "Doe" in (tmp_path / "o/rejected.csv").read_text()
+    for shared in ("results.json", "report.html"):
+        text = (tmp_path / "o" / shared).read_text()
+        assert "Doe" not in text
+        assert "05.png" not in text
+    assert sum(results(tmp_path / "o")["sets"]["films"]["rejected"].values()) == 1
