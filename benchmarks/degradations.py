@@ -250,6 +250,20 @@ def table(found: dict) -> str:
     return "\n".join(lines)
 
 
+def blind(studies: Sequence[dict]) -> str:
+    """The faults that each measure does not see as Markdown, a line for each extractor."""
+    measures = list(next(iter(studies[0]["order"].values())))
+    lines = [f"| blind to | {' | '.join(measures)} |", "|---" * (len(measures) + 1) + "|"]
+    for found in studies:
+        cells = []
+        for measure in measures:
+            orders = {fault: row[measure] for fault, row in found["order"].items()}
+            missed = [f for f, value in orders.items() if value is not None and value < SEES]
+            cells.append(", ".join(missed) or "–")
+        lines.append(f"| {found['extractor']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#555555")
 
 

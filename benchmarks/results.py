@@ -1,11 +1,12 @@
-"""Fills the tables of docs/results.md from the results that stand in `benchmarks/results`.
+"""Fills the tables of the pages in docs from the results that stand in `benchmarks/results`.
 
     python -m benchmarks.results                   regenerates the tables
     python -m benchmarks.results --add NAME=FILE   first copies FILE to benchmarks/results/NAME.json
 
-FILE is a `results.json` of `rfxray evaluate fidelity` or a `degradations.json`, of this commit. A
-table names the commit, device and seconds of its results. If the code that a figure comes from has
-changed since, the table says that it is stale.
+FILE is a `results.json` of `rfxray evaluate fidelity`, a `degradations.json` or a `probes.json`, of
+this commit. `<!-- table NAME -->` in a page begins a table, and `<!-- table NAME:blind -->` one of
+the faults that a distance does not see. A table names the commit, device and seconds of its
+results. If the code that a figure comes from has changed since, the table says that it is stale.
 """
 
 import argparse
@@ -16,18 +17,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import degradations
+from benchmarks import degradations, ssl_probe
 from rfxray import version
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs import files
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "results.md"
+PAGES = tuple(ROOT / "docs" / name for name in ("results.md", "evaluation.md", "extractors.md"))
 RESULTS = Path(__file__).with_name("results")
 # What a figure comes from: measures, extractors, networks, and how a file becomes pixels.
 CODE = ("rfxray/evaluate", "rfxray/networks/convnets", "rfxray/networks/vit.py")
-CODE += ("rfxray/data/canonical.py",)
+CODE += ("rfxray/networks/masked_vit.py", "rfxray/data/canonical.py")
 _TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -60,27 +61,35 @@ def add(name: str, file: Path) -> None:
     files.write_whole(RESULTS / f"{name}.json", text)
 
 
-def filled(page: str, results: Mapping[str, Mapping[str, Any]], now: str) -> str:
-    """The page with its tables.
+def filled(pages: Sequence[str], results: Mapping[str, Mapping[str, Any]], now: str) -> list[str]:
+    """The pages with their tables.
 
     Args:
-      page: Text with `<!-- table NAME -->` before each table and `<!-- end -->` after it.
+      pages: Texts with `<!-- table NAME -->` before each table and `<!-- end -->` after it.
       results: Results by name.
       now: Digest of the code.
 
     Raises:
-      DataError: If the page names results that are not there, or leaves some out.
+      DataError: If the pages name results that are not there, or leave some out.
     """
-    named = [match[1] for match in _TABLE.findall(page)]
-    if sorted(named) != sorted(results):
-        raise DataError(f"the page has tables {sorted(named)}, and there are {sorted(results)}")
+    named = {match[1].partition(":")[0] for page in pages for match in _TABLE.findall(page)}
+    if named != set(results):
+        raise DataError(f"the pages have tables {sorted(named)}, and there are {sorted(results)}")
 
     def table(match: re.Match) -> str:
-        found = results[match[2]]
-        text = _degradations(found) if "studies" in found else _fidelity(found)
-        return f"{match[1]}{_how(found, now)}\n\n{text}\n{match[3]}"
+        name, _, form = match[2].partition(":")
+        found = results[name]
+        return f"{match[1]}{_how(found, now)}\n\n{_shown(found, form)}\n{match[3]}"
 
-    return _TABLE.sub(table, page)
+    return [_TABLE.sub(table, page) for page in pages]
+
+
+def _shown(found: Mapping[str, Any], form: str) -> str:
+    if form == "blind":
+        return degradations.blind(found["studies"])
+    if "studies" in found:
+        return "\n\n".join(degradations.table(study) for study in found["studies"])
+    return ssl_probe.table(found) if "probes" in found else _fidelity(found)
 
 
 def _how(found: Mapping[str, Any], now: str) -> str:
@@ -91,10 +100,6 @@ def _how(found: Mapping[str, Any], now: str) -> str:
     text = f"`{found['command']}`: commit {by['commit']}, {found['device']}, {total:.0f} s."
     stale = "" if found["code"] == now else " **Stale: the code has changed since.**"
     return text + stale
-
-
-def _degradations(found: Mapping[str, Any]) -> str:
-    return "\n\n".join(degradations.table(study) for study in found["studies"])
 
 
 def _fidelity(found: Mapping[str, Any]) -> str:
@@ -145,9 +150,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             if not equals or not name:
                 raise ConfigError(f"--add {given} must be NAME=FILE")
             add(name, local_path(file))
-        page = filled(PAGE.read_text(encoding="utf-8"), stored(), code())
-        files.write_whole(PAGE, page)
-        print(f"wrote {PAGE}")
+        texts = filled([page.read_text(encoding="utf-8") for page in PAGES], stored(), code())
+        for page, text in zip(PAGES, texts, strict=True):
+            files.write_whole(page, text)
+        print(f"wrote {', '.join(page.name for page in PAGES)} in {ROOT / 'docs'}")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ MODELS: dict[str, dict[str, Key]] = {
     "masked_vit": {
         "size": Key(64, "Side of the square input, in pixels.", least=1),
         "patch": Key(8, "Side of a patch, in pixels; tokens = (size / patch)² + 1.", least=1),
-        "width": Key(192, "Width of the token stream, and number of features.", least=1),
+        "width": Key(96, "Width of the token stream, and number of features.", least=1),
         "depth": Key(4, "Blocks.", least=1),
         "heads": Key(3, "Attention heads; width / heads is the dimension of one.", least=1),
     },

@@ -198,8 +198,8 @@ OBJECTIVES: dict[str, dict[str, Key]] = {
         ),
     },
     "masked_image": {
-        "share": Key(0.6, "Share of the cells of an image that are hidden.", above=0),
-        "cell": Key(16, "Side of a cell that is hidden as a whole, in pixels.", least=1),
+        "share": Key(0.5, "Share of the cells of an image that are covered.", above=0),
+        "cell": Key(16, "Side of a cell that is covered as a whole, in pixels.", least=1),
     },
 }
 

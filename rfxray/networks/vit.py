@@ -221,11 +221,11 @@ def apply(
     with jax.default_matmul_precision("highest"):  # or a TPU multiplies bfloat16 and a GPU TF32
         x = _embed(vit, weights, images, hidden)
         for i, name in enumerate(blocks):
-            x = _block(vit, weights, f"encoder.layer.{i}", x)
+            x = block(vit, weights, f"encoder.layer.{i}", x)
             if name in outputs:
                 found[name] = x
         if "cls" in outputs or "patches" in outputs:
-            x = _norm(vit, weights, "layernorm", x)
+            x = norm(vit, weights, "layernorm", x)
             found |= {"cls": x[:, 0], "patches": x[:, 1 + vit.registers :]}
     return {name: found[name] for name in outputs}
 
@@ -260,19 +260,22 @@ def _embed(
     return jnp.concatenate([*tokens, x + grid], axis=1)
 
 
-def _block(vit: Vit, weights: Weights, name: str, x: Array) -> Array:
+def block(
+    vit: Vit, weights: Weights, name: str, x: Float[Array, "n tokens width"]
+) -> Float[Array, "n tokens width"]:
+    """One block; its tensors begin with the name."""
     linear = functools.partial(_linear, weights)
 
     def heads(part: str) -> Array:
         y = linear(f"{name}.attention.attention.{part}", h)
         return rearrange(y, "n t (h d) -> n t h d", h=vit.heads)
 
-    h = _norm(vit, weights, f"{name}.norm1", x)
+    h = norm(vit, weights, f"{name}.norm1", x)
     mixed = attention(heads("query"), heads("key"), heads("value"), "xla")
     mixed = rearrange(mixed, "n t h d -> n t (h d)")
     mixed = linear(f"{name}.attention.output.dense", mixed)
     x = x + mixed * weights[f"{name}.layer_scale1.lambda1"]
-    h = _norm(vit, weights, f"{name}.norm2", x)
+    h = norm(vit, weights, f"{name}.norm2", x)
     if vit.gated:
         gate, h = jnp.split(linear(f"{name}.mlp.weights_in", h), 2, axis=-1)
         h = linear(f"{name}.mlp.weights_out", jax.nn.silu(gate) * h)
@@ -286,7 +289,10 @@ def _linear(weights: Weights, name: str, x: Array) -> Array:
     return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-def _norm(vit: Vit, weights: Weights, name: str, x: Array) -> Array:
+def norm(
+    vit: Vit, weights: Weights, name: str, x: Float[Array, "n tokens width"]
+) -> Float[Array, "n tokens width"]:
+    """The layer norm of a name."""
     mean = x.mean(-1, keepdims=True)
     variance = jnp.square(x - mean).mean(-1, keepdims=True)
     x = (x - mean) * jax.lax.rsqrt(variance + vit.epsilon)

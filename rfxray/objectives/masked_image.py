@@ -1,7 +1,7 @@
-"""Masked image modelling: the network predicts the hidden parts of an image from the rest.
+"""Masked image modelling: the network predicts the covered parts of an image from the rest.
 
-SimMIM (arXiv 2111.09886): most of the image is hidden in large square cells, and the loss is the
-mean absolute error over the hidden pixels. No label is read, so features that it learns know only
+SimMIM (arXiv 2111.09886): a share of the image is covered by square cells, and the loss is the mean
+absolute error over the covered pixels. No label is read, so features that it learns know only
 the images of the training split.
 """
 

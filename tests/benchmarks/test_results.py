@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import degradations, results
+from benchmarks import degradations, results, ssl_probe
 from rfxray import version
 from rfxray.commands import evaluate_fidelity
 from rfxray.commands import table as commands
@@ -41,13 +41,13 @@ def found(code: str = "now", **changes) -> dict:
 PAGE = "before\n<!-- table one -->\nold\n<!-- end -->\nafter\n"
 
 
-def test_page_has_the_figures_of_the_stored_results():
-    page = results.PAGE.read_text(encoding="utf-8")
-    assert results.filled(page, results.stored(), results.code()) == page
+def test_pages_have_the_figures_of_the_stored_results():
+    pages = [page.read_text(encoding="utf-8") for page in results.PAGES]
+    assert results.filled(pages, results.stored(), results.code()) == pages
 
 
 def test_figure_stands_beside_its_floors_and_what_is_not_estimable_is_left_out():
-    page = results.filled(PAGE, {"one": found()}, "now")
+    (page,) = results.filled([PAGE], {"one": found()}, "now")
     row = "| samples | efficientnet_lite0 | KID | 1,000 × 50 | 0.25 | 0.2 to 0.3 | 0.0125 | – |"
     assert row in page.splitlines()
     assert page.count("| KID |") == 1
@@ -55,19 +55,34 @@ def test_figure_stands_beside_its_floors_and_what_is_not_estimable_is_left_out()
     assert page.startswith("before")
     assert page.endswith("after\n")
     assert "old" not in page
-    assert results.filled(page, {"one": found()}, "now") == page
+    assert results.filled([page], {"one": found()}, "now") == [page]
 
 
 def test_result_older_than_its_code_is_stale():
-    assert "Stale" not in results.filled(PAGE, {"one": found("now")}, "now")
-    assert "Stale" in results.filled(PAGE, {"one": found("earlier")}, "now")
+    assert "Stale" not in results.filled([PAGE], {"one": found("now")}, "now")[0]
+    assert "Stale" in results.filled([PAGE], {"one": found("earlier")}, "now")[0]
 
 
 def test_table_without_results_and_results_without_a_table_are_refused():
     with pytest.raises(DataError, match="one"):
-        results.filled(PAGE, {}, "now")
+        results.filled([PAGE], {}, "now")
     with pytest.raises(DataError, match="two"):
-        results.filled(PAGE, {"one": found(), "two": found()}, "now")
+        results.filled([PAGE], {"one": found(), "two": found()}, "now")
+
+
+def test_table_of_blindness_names_the_faults_below_the_limit():
+    order = {
+        "blur": {"KID": 1.0, "FD64": 0.85, "recall": None},
+        "mirror": {"KID": 0.3, "FD64": -0.5, "recall": 0.9},
+    }
+    studies = [{"extractor": "a", "order": order}]
+    studies += [{"extractor": "b", "order": {"blur": order["blur"]}}]
+    given = {**found(), "studies": studies}
+    page = PAGE.replace("table one", "table one:blind")
+    (filled,) = results.filled([page], {"one": given}, "now")
+    assert "| blind to | KID | FD64 | recall |" in filled
+    assert "| a | mirror | blur, mirror | – |" in filled
+    assert "| b | – | blur | – |" in filled
 
 
 def test_only_results_of_this_commit_are_taken_over(tmp_path, monkeypatch):
@@ -163,8 +178,16 @@ def test_stored_command_runs_at_toy_size_and_gives_the_same_figures(name, tmp_pa
             }
 
         assert named(found) <= named(toy)
-        text = results.filled(PAGE, {"one": {**toy, "code": "now"}}, "now")
+        (text,) = results.filled([PAGE], {"one": {**toy, "code": "now"}}, "now")
         assert "| KID |" in text
+    elif words[1] == "benchmarks.ssl_probe":
+        monkeypatch.setattr(ssl_probe, "open_extractor", small)
+        monkeypatch.setattr(ssl_probe, "twin", lambda encoder: projection(80, seed=1))
+        ssl_probe.main([*words[2:], "--out", str(tmp_path / "out")])
+        toy = json.loads((tmp_path / "out/probes.json").read_text())
+        assert toy["data"]["name"] == found["data"]["name"]
+        assert toy["weights"].keys() == found["weights"].keys()
+        assert toy["probes"][0].keys() == found["probes"][0].keys()
     else:
         assert words[:2] == ["-m", "benchmarks.degradations"]
         degradations.main([*words[2:], "--out", str(tmp_path / "out")])

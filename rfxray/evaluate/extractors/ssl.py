@@ -1,14 +1,17 @@
 """Features of a network that was trained without labels on radiographs of one's own.
 
 `rfxray train --config masked` trains it on the training split of a data set, and `rfxray export`
-makes the folder that is read here. It has seen radiographs, as no network of photographs has; for a
-model of the same data its figures are circular, and are printed as such.
+makes the folder that is read here. Features are the mean over the patches. It has seen radiographs,
+as no network of photographs has; for a model of the same data its figures are circular, and are
+printed as such.
 """
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import ml_collections
 import numpy as np
 
 from rfxray.checkpoints import exported, safetensors
@@ -53,6 +56,21 @@ def open_weights(weights: Path | None) -> Extractor:
     }
     restored = safetensors.restore(weights / exported.MODEL, {"model": shapes})["model"]
     params = {name: np.asarray(leaf) for name, leaf in restored.items()}
+    return of_network(section, params, facts.trained_on)
+
+
+def of_network(
+    section: ml_collections.ConfigDict,
+    params: Mapping[str, np.ndarray],
+    trained_on: tuple[str, ...],
+) -> Extractor:
+    """The extractor of a network in memory.
+
+    Args:
+      section: The `model` section of its config.
+      params: Parameters by name.
+      trained_on: Sources of the data that it was trained on.
+    """
     return Extractor(
         name="ssl",
         hash=weights_hash(params),
@@ -61,5 +79,5 @@ def open_weights(weights: Path | None) -> Extractor:
         features=resident.of_images(
             functools.partial(masked_vit.features, masked_vit.trunk(section)), params
         ),
-        trained_on=facts.trained_on,
+        trained_on=trained_on,
     )

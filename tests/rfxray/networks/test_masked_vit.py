@@ -1,5 +1,6 @@
 """The vision transformer that fills covered parts of an image, beside DINOv2 of transformers."""
 
+import dataclasses
 import functools
 import json
 
@@ -19,8 +20,12 @@ SECTION = ml_collections.FrozenConfigDict(
     {"kind": "masked_vit", "size": 32, "patch": 8, "width": 32, "depth": 2, "heads": 2}
 )
 SHAPE = masked_vit.trunk(SECTION)
-# Not read from whole images: what stands for a covered patch, and the layer that makes pixels.
-OF_COVERED = ("embeddings.mask_token", "head.weight", "head.bias")
+# Not read from whole images: what stands for a covered patch, and what makes pixels of the code.
+OF_COVERED = {
+    name
+    for name in kinds.build(SECTION).shapes
+    if name.startswith(("decoder.", "head.", "embeddings.mask_token"))
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,35 +56,47 @@ hidden = jax.jit(functools.partial(masked_vit.hidden, SHAPE))
 features = jax.jit(functools.partial(masked_vit.features, SHAPE))
 
 
-def in_torch(params):
-    """The trunk with the layout of a published file."""
+def published(shape, params, folder):
+    """transformers' model of a trunk, from a folder as it is published."""
     turn = {4: (3, 2, 0, 1), 2: (1, 0)}
-    return {
-        name: value.transpose(turn[value.ndim])
+    tensors = {
+        name: np.ascontiguousarray(value.transpose(turn[value.ndim]))
         if name.endswith("weight") and value.ndim in turn
         else value
         for name, value in params.items()
-        if not name.startswith("head.")
+        if not name.startswith(("decoder.", "head."))
     }
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(test_vit.config(shape)))
+    return test_vit.peer(shape, folder)
 
 
-def test_trunk_equals_transformers_with_and_without_covered_patches(
-    params, images, covered, tmp_path
-):
+def test_network_equals_its_parts_in_transformers(params, images, covered, tmp_path):
     torch = import_peer("torch")
-    theirs = {name: np.ascontiguousarray(each) for name, each in in_torch(params).items()}
-    save_file(theirs, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    (tmp_path / "config.json").write_text(json.dumps(test_vit.config(SHAPE)))
-    model = test_vit.peer(SHAPE, tmp_path)
+    model = published(SHAPE, params, tmp_path / "trunk")
+    # The decoder's block and norm, as those of a trunk of one block.
+    single = {name: v for name, v in params.items() if "layer.1." not in name}
+    single |= {
+        name.replace("decoder.layer.", "encoder.layer.").removeprefix("decoder."): value
+        for name, value in params.items()
+        if name.startswith(("decoder.layer.", "decoder.layernorm."))
+    }
+    decoder = published(dataclasses.replace(SHAPE, depth=1), single, tmp_path / "decoder")
     colour = torch.tensor(images.repeat(3, -1)).permute(0, 3, 1, 2)
     mask = torch.tensor(covered[:, ::8, ::8, 0].reshape(3, 16))
     with torch.no_grad():
         whole = model(colour, output_hidden_states=True)
         seen = model(colour * (1 - torch.tensor(covered).permute(0, 3, 1, 2).float()), mask)
+        left = ~mask[..., None]
+        code = (seen.last_hidden_state[:, 1:] * left).sum(1) / left.sum(1)
+        x = code[:, None] + torch.tensor(params["decoder.position_embeddings"])
+        x = decoder.encoder(x).last_hidden_state
+        x = decoder.layernorm(x).numpy()
     blocks = np.stack([state[:, 1:] for state in whole.hidden_states[1:]])
     assert relative(hidden(params, images), blocks) < TOLERANCE
     assert relative(features(params, images), whole.last_hidden_state[:, 1:].mean(1)) < TOLERANCE
-    pixels = seen.last_hidden_state[:, 1:].numpy() @ params["head.weight"] + params["head.bias"]
+    pixels = x @ params["head.weight"] + params["head.bias"]
     grid = pixels.reshape(3, 4, 4, 8, 8).transpose(0, 1, 3, 2, 4).reshape(3, 32, 32, 1)
     assert relative(predict(params, images, covered), grid) < TOLERANCE
 
@@ -110,7 +127,7 @@ def test_every_tensor_matters(params, images, covered):
     found = effects(lambda w: predict(w, images, covered), params)
     # The bias of the keys adds the same number to all logits of a query.
     idle = {name: found.pop(name) for name in params if name.endswith("attention.key.bias")}
-    assert len(idle) == SHAPE.depth
+    assert len(idle) == SHAPE.depth + 1
     assert max(idle.values()) < 1e-5
     assert min(found.values()) > MATTERS, min(found, key=found.get)
     found = effects(lambda w: features(w, images), params)
