@@ -4,8 +4,8 @@
     rfxray compile-pod --config radit:size=xl,space=pixel --topology v5p:4x4x4
 
 `space=latent` (64² × 16 channels, patch 2, velocity predicted) or `space=pixel` (512² × 1 channel,
-patch 16, data predicted, arXiv 2511.13720). Latents can be compiled for a pod but not yet trained
-on: there is no encoder yet.
+patch 16, data predicted, arXiv 2511.13720). Latents are read from a data set that `rfxray encode`
+wrote (docs/latents.md).
 
 | size | parameters | GFLOP a token | tokens of a full run | steps | chip-hours v6e, v5p, v4, v5e |
 |---|---|---|---|---|---|

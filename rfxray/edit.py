@@ -56,6 +56,7 @@ def run(request: EditRequest) -> None:
     if step is None and is_run(request.checkpoint):
         step = edit_folder.begun_step(out, plan)
     model = load(request.checkpoint, request.ema, step, allow_kinds=request.allow_kinds)
+    editing.refuse_latents(model)
     plan |= samples.by_content(model.source)
     edit_folder.refuse_other(out, plan)
     if count == 1:  # bad input is refused before a folder is made; of a list, when its turn comes

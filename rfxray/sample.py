@@ -1,10 +1,8 @@
 """Draws radiographs from a trained model: `python -m rfxray.sample --help`."""
 
-import signal
 import time
 from collections.abc import Sequence
 
-from rfxray import stop_signals
 from rfxray.command_line import Progress, exit_on_error
 from rfxray.data.dataset import open_dataset
 from rfxray.data.pixels import to_float
@@ -34,7 +32,9 @@ def run(request: SampleRequest) -> None:
     if step is None and is_run(request.checkpoint):
         # The checkpoint that the folder was begun with: the training run may have continued since.
         step = stream.begun_step(out)
-    model = load(request.checkpoint, request.ema, step, request.weak, request.allow_kinds)
+    model = load(
+        request.checkpoint, request.ema, step, request.weak, request.allow_kinds, request.vae
+    )
     if trained_on is not None:
         memorisation.check(trained_on, model.size)
     first = distributed.place()[0] == 0
@@ -78,19 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_error("rfxray.sample"), refusal.travels("rfxray.sample"):
         arguments = parser().parse_args(argv)
         distributed.start(refusal.listen)
-        if distributed.joined():
-            stop_signals.hear(_end_all)  # JAX took SIGTERM, for what only training does
-        else:
-            stop_signals.hear_again()
+        refusal.hear_stops()
         run(request_of(arguments))
-
-
-def _end_all(number: int) -> None:
-    """Ends all hosts at a request to stop this one, which would leave them waiting."""
-    name = signal.Signals(number).name
-    refusal.leave(
-        Preempted.exit_code, f"stopped: asked to by {name}; rerun the command to continue"
-    )
 
 
 if __name__ == "__main__":

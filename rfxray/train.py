@@ -26,6 +26,7 @@ import numpy as np
 from clu import parameter_overview
 
 from rfxray import command_line, stop_signals, version
+from rfxray.checkpoints import exported
 from rfxray.checkpoints.run import Checkpoints
 from rfxray.config import listing
 from rfxray.config.identity import identity_of
@@ -33,7 +34,7 @@ from rfxray.config.load import load_config, overrides, to_json
 from rfxray.data import batches, dataset
 from rfxray.data.faults import Faults
 from rfxray.errors import ConfigError, Preempted, SaveFailed, refused_by_system
-from rfxray.outputs.files import write_whole
+from rfxray.outputs.files import saving, write_whole
 from rfxray.perf import chips
 from rfxray.runtime import agreement, distributed, refusal, sharding
 from rfxray.runtime.compiler_options import options_for
@@ -106,6 +107,12 @@ def run(
 
     make_workdir(workdir)
     lock = held.enter_context(locked_run(workdir, host))
+    latents, vae = mixture.latents and mixture.latents.entry(), None
+    if latents is not None:
+        vae = workdir / exported.VAE
+        if host == 0:
+            with saving(workdir):
+                exported.copy(mixture.datasets[0].path / exported.VAE, vae)
 
     # =============================================================================================
     # The state: fresh, or the newest checkpoint that is whole
@@ -129,7 +136,7 @@ def run(
     # What is said about it
     # =============================================================================================
     if host == 0:
-        write_whole(workdir / "config.json", to_json(config, version.versions()))
+        write_whole(workdir / "config.json", to_json(config, version.versions(), latents))
     writer = held.enter_context(Writer(workdir, current.step))
     # From here on, so that compiling counts as lost.
     goodput = Goodput(workdir, current.trained, checkpoints.began)
@@ -192,7 +199,9 @@ def run(
     loader = batches.train_batches(
         mixture, recipe.batch_size, reading, current.position, host, hosts
     )
-    evaluators = evaluation.build(config.evaluators, Context(recipe, mixture, mesh, host, hosts))
+    evaluators = evaluation.build(
+        config.evaluators, Context(recipe, mixture, mesh, host, hosts, vae)
+    )
     skips = SkipReport(
         workdir,
         mixture,

@@ -222,6 +222,62 @@ def trained(tmp_path_factory, make_config, tiny_data, run_training) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_vae():
+    """`make_vae(out, seed)`: the export of an untrained autoencoder for 32²: 8 × 8 × 2 cells."""
+    import jax
+
+    from rfxray import __version__
+    from rfxray.checkpoints import exported, weights
+    from rfxray.config.load import check_config
+    from rfxray.config.schema import defaults
+    from rfxray.networks import kinds
+
+    def make(out: Path, seed: int = 0, kind: str = "vae") -> Path:
+        config = defaults(model=kind)
+        if kind == "vae":
+            config.model.update(size=32, width=8, multipliers=(1, 1, 2), blocks=1, z=2, groups=4)
+        config = check_config(config)
+        network = kinds.build(config.model)
+        params = {"model": jax.jit(network.init)(jax.random.key(seed))}
+        digest = weights.digest_of(params)
+        facts = exported.Facts(
+            step=1,
+            ema=0.05,
+            dtype="float32",
+            parameters=network.parameters,
+            weights=digest,
+            source_weights=digest,
+            data_fingerprint="none",
+            trained_on=("phantom",),
+            synthetic_only=True,
+            licence="not stated",
+            flow_loss_limit=None,
+            rfxray=__version__,
+        )
+        exported.write(out, config, params, facts)
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_vae(tmp_path_factory, make_vae) -> Path:
+    """The export of an untrained autoencoder."""
+    return make_vae(tmp_path_factory.mktemp("vae") / "export")
+
+
+@pytest.fixture(scope="session")
+def tiny_latents(tmp_path_factory, tiny_data, tiny_vae) -> Path:
+    """The latents of `tiny_data` by `tiny_vae`."""
+    from rfxray.sampling.encoding import EncodeRequest, encode
+
+    out = tmp_path_factory.mktemp("latents") / "tiny"
+    request = EncodeRequest(tiny_data, tiny_vae, out, batch_size=12, shard_examples=16)
+    encode(request, lambda total, done: lambda: None)
+    return out
+
+
+@pytest.fixture(scope="session")
 def randomise():
     """`randomise(tree, seed, scale)`: every array plus normal noise, so that no gate is zero."""
     import jax

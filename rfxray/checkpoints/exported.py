@@ -1,8 +1,11 @@
 """A network as a folder to give away: `rfxray export` writes it, `sampling.load` opens it.
 
     model.safetensors   one EMA of a run, float32 or bfloat16; the facts below, in its header
-    config.json         the sections model, objective and parts of the run's config, no other key
+    config.json         the sections model, objective and parts of the run's config, and what it
+                        records of its latents, no other key
     export.json         the facts, size and SHA-256 of the other two, a checksum of itself
+
+A network of latents has its autoencoder beside it, in the folder `vae`: an export of its own.
 
 No path, data set or user of the run is named in it. A parameter is named by its path in the
 parameter tree, joined by dots, from the part on: `model.head`, `model.condition.time.inner`. The
@@ -13,6 +16,7 @@ multiply from the right (x @ W), so their first dimension is the input.
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,12 +26,14 @@ import ml_collections
 from jaxtyping import PyTree
 
 from rfxray.checkpoints import safetensors
+from rfxray.config.load import LATENTS
 from rfxray.config.schema import is_frozen
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs import files
 from rfxray.outputs.folders import whole_folder
 
 FORMAT, VERSION = "rfxray.export", 1
+VAE = "vae"  # folder of the autoencoder in what holds latents, a model of them, or its export
 MANIFEST, CONFIG, MODEL = "export.json", "config.json", "model.safetensors"
 UNSTATED = "not stated"
 
@@ -41,7 +47,7 @@ class Facts:
       ema: Relative width of the EMA profile.
       dtype: Dtype of the tensors in the file, `float32` or `bfloat16`.
       parameters: Number of parameters.
-      weights: Identity of the network as it is exported, see `sampling.pretrained.identity`.
+      weights: Identity of the network as it is exported, see `sampling.network_identity`.
       source_weights: Identity of the network in the run; the same if dtype is float32.
       data_fingerprint: Fingerprint of the training data, of several joined by `+`.
       trained_on: Sources of the training data, as the attribute `source` names them; empty if they
@@ -78,13 +84,16 @@ def is_export(folder: Path) -> bool:
     return any((folder / name).exists() for name in (MANIFEST, MODEL))
 
 
-def reduced(config: ml_collections.FrozenConfigDict) -> str:
+def reduced(
+    config: ml_collections.FrozenConfigDict, latents: Mapping[str, object] | None = None
+) -> str:
     """The `config.json` of an export: what a network is built from, and nothing else of the run."""
     kept = {name: config[name].to_dict() for name in ("model", "objective", "parts")}
     for part in kept["parts"].values():
         if is_frozen(part):  # NAME=PATH: what the model was trained against stays, where it was not
             part["weights"] = part["weights"].partition("=")[0]
-    return json.dumps({**kept, "evaluators": {}}, indent=1) + "\n"
+    recorded = {LATENTS: dict(latents)} if latents else {}
+    return json.dumps({**recorded, **kept, "evaluators": {}}, indent=1) + "\n"
 
 
 def write(
@@ -93,6 +102,8 @@ def write(
     params: PyTree[jax.Array],
     facts: Facts,
     progress: Callable[[int], None] = lambda new: None,
+    latents: Mapping[str, object] | None = None,
+    vae: Path | None = None,
 ) -> None:
     """Writes an export, whole or not at all.
 
@@ -102,18 +113,22 @@ def write(
       params: Parameters by part, float32.
       facts: What the export says of itself.
       progress: Function called with the number of bytes of each tensor.
+      latents: What the run records of its latents.
+      vae: Folder of the export of the autoencoder of these latents, which is copied.
 
     Raises:
       ConfigError: If `out` is not an empty folder, or another process is writing it.
       OSError: If the disk refuses.
     """
-    text = reduced(config)
+    text = reduced(config, latents)
     metadata = facts.metadata(hashlib.sha256(text.encode()).hexdigest())
     with whole_folder(out) as folder:
         files.write_whole(folder / CONFIG, text)
         with files.whole_file(folder / MODEL) as temporary:
             tensors = safetensors.dotted(params)
             safetensors.write(temporary, tensors, facts.dtype, metadata, progress)
+        if vae is not None:
+            copy(vae, folder / VAE)
         about = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(facts)}
         about["files"] = {
             name: [(folder / name).stat().st_size, files.file_sha256(folder / name)]
@@ -121,6 +136,21 @@ def write(
         }
         about["checksum"] = _checksum(about)
         files.write_whole(folder / MANIFEST, json.dumps(about, indent=1) + "\n")
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copies an export, whole or not at all; nothing if it is there already.
+
+    Raises:
+      DataError: If the source, or what is there, is damaged.
+    """
+    if target.exists():
+        read(target)
+        return
+    read(source)
+    with whole_folder(target) as folder:
+        for name in (MODEL, CONFIG, MANIFEST):
+            shutil.copyfile(source / name, folder / name)
 
 
 def read(folder: Path) -> tuple[dict[str, Any], Facts]:

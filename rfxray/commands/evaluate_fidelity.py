@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rfxray import stop_signals
 from rfxray.command_line import (
     ArgumentParser,
     at_home,
@@ -168,8 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         command = Command(**{**vars(flags), **several})
         distributed.start(refusal.listen)
-        if not distributed.joined():
-            stop_signals.hear_again()
+        refusal.hear_stops()
         run(command, shlex.join(["rfxray", "evaluate", "fidelity", *shown(flags)]))
 
 

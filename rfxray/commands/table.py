@@ -18,6 +18,7 @@ COMMANDS = {
     "sample": ("rfxray.sample", "draw radiographs from a trained model"),
     "edit": ("rfxray.edit", "change one attribute of a radiograph"),
     "compile-pod": ("rfxray.compile_pod", "compile a config for a TPU pod that you do not have"),
+    "encode": ("rfxray.commands.encode", "turn a data set of images into one of latents"),
     "export": ("rfxray.commands.export", "one average of a run as a folder to give away"),
     "posthoc-ema": ("rfxray.posthoc_ema", "average the weights of a run to any width"),
     "status": ("rfxray.runtime.status", "judge the reports of all hosts (on stdin)"),

@@ -241,13 +241,18 @@ def override(
     return check_config(changed)
 
 
-WRITTEN_BY = "written_by"
+WRITTEN_BY, LATENTS = "written_by", "latents"
 
 
-def to_json(config: ml_collections.FrozenConfigDict, written_by: Mapping[str, str]) -> str:
-    """The content of `config.json`: the keys, and which code wrote it."""
+def to_json(
+    config: ml_collections.FrozenConfigDict,
+    written_by: Mapping[str, str],
+    latents: Mapping[str, object] | None = None,
+) -> str:
+    """The content of `config.json`: the keys, which code wrote it, and what the latents are."""
     tree = json.loads(config.to_json_best_effort())
-    return json.dumps({WRITTEN_BY: dict(written_by), **tree}, indent=1) + "\n"
+    recorded = {WRITTEN_BY: dict(written_by)} | ({LATENTS: dict(latents)} if latents else {})
+    return json.dumps({**recorded, **tree}, indent=1) + "\n"
 
 
 def from_json(
@@ -262,7 +267,7 @@ def from_json(
     Raises:
       ConfigError: As `load_config`, and for a foreign kind that was not allowed.
     """
-    keys = {key: value for key, value in tree.items() if key != WRITTEN_BY}
+    keys = {key: value for key, value in tree.items() if key not in (WRITTEN_BY, LATENTS)}
     given = with_tuples(ml_collections.ConfigDict(keys, convert_dict=True))
     try:
         wanted = kinds_of(given)

@@ -21,6 +21,7 @@ import numpy as np
 from rfxray.attributes.states import known_from_states
 from rfxray.data.dataset import Dataset, Records, open_dataset
 from rfxray.data.faults import Faults
+from rfxray.data.latents import Latents, Statistics, mixed
 from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError, Preempted
 
@@ -53,6 +54,18 @@ class Mixture:
         """Fingerprints of the data sets, joined in the order of the mixture."""
         return "+".join(dataset.fingerprint for dataset in self.datasets)
 
+    @property
+    def latents(self) -> Latents | None:
+        """What the latents of the mixture are; None for images."""
+        found = [dataset.latents for dataset in self.datasets if dataset.latents]
+        if not found:
+            return None
+        return dataclasses.replace(
+            found[0],
+            source="+".join(each.source for each in found),
+            statistics=mixed([each.statistics for each in found], self.weights),
+        )
+
     def require_split(self, split: str, remedy: str) -> None:
         """Raises a ConfigError if a data set lacks a split; `remedy` says what to set."""
         for dataset in self.datasets:
@@ -65,13 +78,17 @@ class Mixture:
     def require_shape(self, shape: tuple[int, int, int]) -> None:
         """Raises a ConfigError unless the images have a shape: height, width, channels."""
         for dataset in self.datasets:
-            if (dataset.size, dataset.size, 1) != tuple(shape):
+            if dataset.shape != tuple(shape):
                 what = "set config.model.size, or build the data set at that size"
-                if shape[2] != 1:
-                    what = "training on latents is not supported yet, use a config of pixels"
+                if dataset.latents:
+                    what = "set config.model.size and config.model.channels to those of the latents"
+                elif shape[2] != 1:
+                    what = "encode it with rfxray encode, or use a config of pixels"
+                held = "latents" if dataset.latents else "images"
                 raise ConfigError(
-                    f"data set {dataset.path} holds images of {dataset.size} × {dataset.size} × 1, "
-                    f"but the network takes {' × '.join(map(str, shape))}; {what}"
+                    f"data set {dataset.path} holds {held} of "
+                    f"{' × '.join(map(str, dataset.shape))}, but the network takes "
+                    f"{' × '.join(map(str, shape))}; {what}"
                 )
 
 
@@ -108,10 +125,25 @@ def open_mixture(
             "data.dirs is not set; add --config.data.dirs=DIR, a folder that rfxray build, "
             "harmonise or phantom wrote"
         )
-    datasets = tuple(open_dataset(folder, make) for folder in dirs)
+    datasets = tuple(open_dataset(folder, make, latents=True) for folder in dirs)
+    _refuse_mixed(datasets)
     mixture = Mixture(datasets, tuple(weights), split, seed, closed_vocabulary_negatives)
     mixture.require_split(split, "config.data.split")
     return mixture
+
+
+def _refuse_mixed(datasets: Sequence[Dataset]) -> None:
+    """Raises a ConfigError if images and latents, or latents of several VAEs, are mixed."""
+    first = datasets[0]
+    for other in datasets[1:]:
+        if (one := first.latents and first.latents.vae) != (
+            two := other.latents and other.latents.vae
+        ):
+            said = [f"latents of the VAE {vae[:12]}" if vae else "images" for vae in (one, two)]
+            raise ConfigError(
+                f"data set {first.path} holds {said[0]} and {other.path} {said[1]}; a run reads "
+                "images, or latents of one VAE"
+            )
 
 
 # ---------------------------------------------------------------------------------------------
@@ -121,13 +153,17 @@ def open_mixture(
 class _Decoder:
     """(position in the order, record) → the fields that the train step reads."""
 
-    def __init__(self, closed_vocabulary_negatives: bool):
-        self._closed = closed_vocabulary_negatives
+    def __init__(self, closed_vocabulary_negatives: bool, statistics: Statistics | None):
+        self._closed, self._statistics = closed_vocabulary_negatives, statistics
 
     def __call__(self, index: int, example: dict) -> dict[str, np.ndarray | np.generic]:
         known = known_from_states(example["states"], self._closed)
+        if self._statistics:
+            image = self._statistics.normalised(example["latent"])
+        else:
+            image = to_float(example["image"])[..., None]
         return {
-            "image": to_float(example["image"])[..., None],
+            "image": image,
             "attributes": np.where(known, example["attributes"], 0).astype(np.float32),
             "known": known,
             "index": np.uint32(index),
@@ -135,14 +171,16 @@ class _Decoder:
 
     def __reduce__(self):
         # Unpickling is the only hook that Grain runs when a worker process starts.
-        return _decoder_of_a_worker, (self._closed,)
+        return _decoder_of_a_worker, (self._closed, self._statistics)
 
 
-def _decoder_of_a_worker(closed_vocabulary_negatives: bool) -> _Decoder:
+def _decoder_of_a_worker(
+    closed_vocabulary_negatives: bool, statistics: Statistics | None
+) -> _Decoder:
     """A decoder. In a worker process, ties the process to the trainer first."""
     if multiprocessing.parent_process() is not None:
         _live_as_long_as_the_trainer()
-    return _Decoder(closed_vocabulary_negatives)
+    return _Decoder(closed_vocabulary_negatives, statistics)
 
 
 def _live_as_long_as_the_trainer() -> None:
@@ -178,7 +216,8 @@ def _order(mixture: Mixture, split: str, shuffle: bool) -> grain.MapDataset:
 
 def _examples(mixture: Mixture, split: str, shuffle: bool) -> grain.MapDataset:
     """The endless order of examples as the train step reads them."""
-    decoder = _Decoder(mixture.closed_vocabulary_negatives)
+    latents = mixture.latents
+    decoder = _Decoder(mixture.closed_vocabulary_negatives, latents and latents.statistics)
     return _order(mixture, split, shuffle).map_with_index(decoder)
 
 

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from rfxray.command_line import at_home, refuse_address
 from rfxray.data import record
 from rfxray.data.faults import Faults
+from rfxray.data.latents import Latents
 from rfxray.data.manifest import NAME, read_manifest
-from rfxray.errors import DataError, first_line
+from rfxray.errors import ConfigError, DataError, first_line
 from rfxray.outputs.files import file_sha256
 
 
@@ -38,6 +39,7 @@ class Dataset:
       shards: Shards of each split, in order.
       examples: Number of examples of each split.
       fingerprint: Hash over every field of every example, hex.
+      latents: What its latents are; None for a data set of images.
     """
 
     path: Path
@@ -45,6 +47,12 @@ class Dataset:
     shards: dict[str, tuple[Shard, ...]]
     examples: dict[str, int]
     fingerprint: str
+    latents: Latents | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of what a model sees of a record."""
+        return self.latents.shape if self.latents else (self.size, self.size, 1)
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{split} {count:,}" for split, count in self.examples.items())
@@ -55,15 +63,16 @@ class Dataset:
         return [str(self.path / shard.file) for shard in self.shards[split]]
 
 
-def open_dataset(path: str | Path, make: str = "") -> Dataset:
+def open_dataset(path: str | Path, make: str = "", latents: bool = False) -> Dataset:
     """Reads the manifest of a data set directory.
 
     Args:
       path: Path of the directory.
       make: Command that makes the data set, shown if it is missing.
+      latents: Whether it may hold latents.
 
     Raises:
-      ConfigError: For `gs://…` and the like.
+      ConfigError: For `gs://…` and the like, or if it holds latents where images are needed.
       DataError: If the directory, its manifest or a shard is missing or damaged.
     """
     refuse_address(path)
@@ -81,12 +90,25 @@ def open_dataset(path: str | Path, make: str = "") -> Dataset:
             for split, about in splits.items()
         }
         examples = {split: about["examples"] for split, about in splits.items()}
-        dataset = Dataset(path, manifest["size"], shards, examples, manifest["fingerprint"])
+        about = manifest.get("latents")
+        dataset = Dataset(
+            path,
+            manifest["size"],
+            shards,
+            examples,
+            manifest["fingerprint"],
+            Latents.of_entry(about) if about else None,
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"cannot read the manifest {path / NAME} ({error!r}): it was written by another "
             "version of rfxray, or is damaged; build the data set again"
         ) from error
+    if dataset.latents and not latents:
+        raise ConfigError(
+            f"data set {path} holds latents, and images are needed here; give the data set that it "
+            "was encoded from"
+        )
     for shard in sorted((s for each in shards.values() for s in each), key=lambda s: s.file):
         if not (path / shard.file).is_file():
             raise DataError(f"data set {path} lacks its shard {shard.file}")
@@ -110,6 +132,7 @@ class Records:
 
     def __init__(self, dataset: Dataset, split: str, faults: Faults | None = None):
         self._paths, self._faults, self._size = dataset.paths(split), faults, dataset.size
+        self._latent = dataset.latents.shape if dataset.latents else None
         self._ends = np.cumsum([shard.examples for shard in dataset.shards[split]])
         try:
             self._source = ArrayRecordDataSource(self._paths)
@@ -137,15 +160,15 @@ class Records:
         return self._undamaged(number, image=True)
 
     def labels(self, number: int) -> dict:
-        """The same without the field `image`, which is not decoded; errors as above."""
+        """The same without image or latent, which are not decoded; errors as above."""
         return self._undamaged(number, image=False)
 
     def _undamaged(self, number: int, image: bool) -> dict:
         for candidate in range(int(number), int(number) + len(self)):
             place = candidate % len(self)
             try:
-                found = record.deserialize(self._source[place], image)
-                record.check(found, self._size)
+                found = record.deserialize(self._source[place], image, self._latent)
+                record.check(found, self._size, self._latent)
                 return found
             except (DataError, RuntimeError, OSError) as error:
                 shard = int(np.searchsorted(self._ends, place, side="right"))

@@ -77,6 +77,13 @@ def publish(
     return manifest
 
 
+def fragments(plan: Plan, out: str | os.PathLike, split: str) -> list[dict[str, Any]]:
+    """What is said of each shard of a split that is written, before it is published."""
+    partial = Path(out) / "partial"
+    shards = [shard for shard in plan.shards if shard.split == split]
+    return [read_json(partial / f"{shard.stem}.json") for shard in shards]
+
+
 def reasons(dropped: Iterable[Dropped]) -> dict[str, int]:
     """How many were dropped for each reason, most first."""
     return dict(Counter(drop.reason for drop in dropped).most_common())
@@ -212,7 +219,7 @@ def _write_tfds_metadata(plan: Plan, out: Path, by_split: Mapping[str, list]) ->
     )
     tfds.folder_dataset.write_metadata(
         data_dir=os.fspath(out),
-        features=features(plan.size),
+        features=features(plan.size, plan.latent, plan.shown),
         split_infos=[
             tfds.core.SplitInfo(
                 name=split,

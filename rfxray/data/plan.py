@@ -72,6 +72,8 @@ class Plan:
       shards: Shards in order, split after split.
       dropped: What was dropped before any shard is written.
       notes: Counts of the inputs for the manifest; JSON.
+      latent: Shape of the latents, if records hold latents; `options` says so too.
+      shown: Fields that records have of `record.CONTENTS`.
     """
 
     name: str
@@ -84,6 +86,8 @@ class Plan:
     shards: tuple[Shard, ...]
     dropped: tuple[Dropped, ...] = ()
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    latent: tuple[int, int, int] | None = None
+    shown: tuple[str, ...] = ("image",)
 
     @property
     def all_versions(self) -> dict[str, str]:

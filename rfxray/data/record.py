@@ -17,12 +17,19 @@ training imports neither TensorFlow nor tfds.
 | states | int8 [19] | a `State` per attribute: what is known and how |
 | key | text | `source/patient/study/image` |
 | patient | text | `source/patient`: what a split never divides |
+
+A data set of latents, which `rfxray encode` writes, has these fields in the place of `image`:
+
+| field | type | meaning |
+|---|---|---|
+| latent | float16 [height, width, channels] | mean of the encoder's posterior; little-endian |
+| log_variance | float16, likewise | its log-variance, only if it was asked for |
 """
 
 import hashlib
 import io
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -31,6 +38,11 @@ from PIL import Image
 from rfxray.attributes.states import State
 from rfxray.attributes.vocabulary import NUM_ATTRIBUTES, all_known, refuse_outside
 from rfxray.errors import ConfigError, DataError
+
+IMAGE = "image"
+CONTENTS = (IMAGE, "latent", "log_variance")  # fields of which a record has one, or the last two
+_SHOWN = ((IMAGE,), ("latent",), ("latent", "log_variance"))
+Shape: TypeAlias = tuple[int, int, int]  # of a latent: height, width, channels
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -57,15 +69,27 @@ def decode_png(data: bytes) -> np.ndarray:
     return image
 
 
-def features(size: int):
-    """The tfds feature dictionary of a data set of `size` × `size` radiographs (imports tfds)."""
+def features(size: int, latent: Shape | None = None, shown: Collection[str] = (IMAGE,)):
+    """The tfds feature dictionary of a data set (imports tfds).
+
+    Args:
+      size: Side of the square images, pixels.
+      latent: Shape of the latents of a data set of latents.
+      shown: Fields that it has of `CONTENTS`.
+    """
     import tensorflow_datasets as tfds
+
+    def content(name: str):
+        if name == IMAGE:
+            shape = (size, size, 1)
+            return tfds.features.Image(shape=shape, dtype=np.uint16, encoding_format="png")
+        assert latent is not None
+        raw = tfds.features.Encoding.BYTES
+        return tfds.features.Tensor(shape=latent, dtype=np.float16, encoding=raw)
 
     return tfds.features.FeaturesDict(
         {
-            "image": tfds.features.Image(
-                shape=(size, size, 1), dtype=np.uint16, encoding_format="png"
-            ),
+            **{name: content(name) for name in shown},
             "content_box": tfds.features.Tensor(shape=(4,), dtype=np.int32),
             "original_size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
             "original_bits": np.int32,
@@ -130,10 +154,9 @@ def _example_class() -> Any:
 _Example = _example_class()
 
 
-# field: (list of the Example, dtype or None for text and bytes, shape), in the order in which a
-# digest takes them.
+# field: (list of the Example, dtype or None for text, shape), in the order in which a digest takes
+# them, after those of `CONTENTS`.
 FIELDS = {
-    "image": ("bytes_list", None, ()),
     "content_box": ("int64_list", np.int32, (4,)),
     "original_size": ("int64_list", np.int32, (2,)),
     "original_bits": ("int64_list", np.int32, ()),
@@ -146,25 +169,36 @@ FIELDS = {
 }
 
 
+def shown(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which fields of `CONTENTS` a record has, in their order."""
+    return tuple(name for name in CONTENTS if name in record)
+
+
 def serialize(record: Mapping[str, Any]) -> bytes:
     """A record as the bytes of one ArrayRecord entry.
 
     Args:
-      record: Every field of the table above; `image` as [size, size] uint16, text as str, numbers
-        as arrays or scalars.
+      record: Every field of a table above; `image` as [size, size] uint16, latents as float16, text
+        as str, numbers as arrays or scalars.
 
     Raises:
       ValueError: If a field is missing, unknown or of another shape, or a state does not exist.
     """
-    if record.keys() != FIELDS.keys():
-        raise ValueError(f"a record has exactly the fields {sorted(FIELDS)}, not {sorted(record)}")
+    contents = shown(record)
+    if contents not in _SHOWN or record.keys() != {*contents, *FIELDS}:
+        raise ValueError(
+            f"a record has exactly the fields {sorted(FIELDS)} and an image or a latent, not "
+            f"{sorted(record)}"
+        )
     example = _Example()
+    for name in contents:
+        value = record[name]
+        content = encode_png(value) if name == IMAGE else _halves(value).tobytes()
+        example.features.feature[name].bytes_list.value.append(content)
     for name, (kind, dtype, _) in FIELDS.items():
         value = record[name]
         entry = getattr(example.features.feature[name], kind).value
-        if name == "image":
-            entry.append(encode_png(value))
-        elif dtype is None:
+        if dtype is None:
             entry.append(value.encode())
         else:
             entry.extend(_numbers(name, value).ravel().tolist())
@@ -174,37 +208,42 @@ def serialize(record: Mapping[str, Any]) -> bytes:
 def digest(record: Mapping[str, Any]) -> str:
     """SHA-256 over every field of a record, hex: the same on every machine.
 
-    Of each field in the order of `FIELDS`: its name, then its content, each behind its length as 8
-    bytes. Text is UTF-8, numbers are little-endian in the type of the field, and the image is its
-    height and width as 8 bytes each, then its pixels as little-endian uint16: how the PNG was
-    compressed does not matter.
+    Of each field in the order of `CONTENTS` and `FIELDS`: its name, then its content, each behind
+    its length as 8 bytes. Text is UTF-8, numbers are little-endian in the type of the field, and an
+    image or a latent is its shape as 8 bytes a dimension, then its values as little-endian uint16
+    or float16: how the PNG was compressed does not matter.
 
     Args:
       record: As `serialize` takes it, or `deserialize` returns it.
     """
     whole = hashlib.sha256()
-    for name, (_, dtype, _) in FIELDS.items():
-        value = record[name]
-        if name == "image":
-            content = np.asarray(np.shape(value), "<i8").tobytes()
-            content += np.ascontiguousarray(value, "<u2").tobytes()
-        elif dtype is None:
-            content = value.encode()
-        else:
-            array = _numbers(name, value)
-            content = array.astype(array.dtype.newbyteorder("<")).tobytes()
+
+    def add(name: str, content: bytes) -> None:
         for part in (name.encode(), content):
             whole.update(len(part).to_bytes(8, "little"))
             whole.update(part)
+
+    for name in shown(record):
+        value = record[name]
+        values = np.ascontiguousarray(value, "<u2") if name == IMAGE else _halves(value)
+        add(name, np.asarray(np.shape(value), "<i8").tobytes() + values.tobytes())
+    for name, (_, dtype, _) in FIELDS.items():
+        value = record[name]
+        if dtype is None:
+            add(name, value.encode())
+        else:
+            array = _numbers(name, value)
+            add(name, array.astype(array.dtype.newbyteorder("<")).tobytes())
     return whole.hexdigest()
 
 
-def deserialize(data: bytes, image: bool = True) -> dict:
+def deserialize(data: bytes, image: bool = True, latent: Shape | None = None) -> dict:
     """The inverse of `serialize`: `image` [size, size] uint16, text as str, numbers as arrays.
 
     Args:
       data: Bytes of one ArrayRecord entry.
-      image: Whether the image is decoded; without it the record has no field `image`.
+      image: Whether image or latent are decoded; without it the record has no such field.
+      latent: Shape of the latents, if the data set is one of latents.
 
     Raises:
       DataError: If the bytes are not such a record.
@@ -214,15 +253,19 @@ def deserialize(data: bytes, image: bool = True) -> dict:
     except Exception as error:  # protobuf's DecodeError has no stable import path
         raise DataError(f"not a tf.train.Example: {error}") from error
     record = {}
-    for name, (kind, dtype, shape) in FIELDS.items():
+    contents = shown(entries) if latent else (IMAGE,)
+    for name in (*(contents or ("latent",)), *FIELDS):
         if name not in entries:
             raise DataError(f"a record has no field {name!r}; was it written by another version?")
-        if name == "image" and not image:
+        if name in CONTENTS and not image:
             continue
+        kind, dtype, shape = FIELDS.get(name, ("bytes_list", None, ()))
         value = getattr(entries[name], kind).value
         try:
-            if name == "image":
+            if name == IMAGE:
                 record[name] = decode_png(value[0])
+            elif name in CONTENTS:
+                record[name] = np.frombuffer(value[0], "<f2").reshape(latent)
             elif dtype is None:
                 record[name] = value[0].decode()
             else:
@@ -234,18 +277,26 @@ def deserialize(data: bytes, image: bool = True) -> dict:
     return record
 
 
-def check(record: Mapping[str, Any], size: int) -> None:
+def check(record: Mapping[str, Any], size: int, latent: Shape | None = None) -> None:
     """Checks what the types of a record leave open: readers and writers call it for every record.
 
     Args:
       record: Record as `serialize` takes it, or `deserialize` returns it, perhaps without image.
       size: Side of the square images of its data set, pixels.
+      latent: Shape of the latents, if the data set is one of latents.
 
     Raises:
-      DataError: If the image has another size or type, or an attribute, known or not, has a value
-        outside of its vocabulary.
+      DataError: If the image has another size or type, a latent has another shape or is not finite,
+        or an attribute, known or not, has a value outside of its vocabulary.
     """
-    image = np.asarray(record["image"]) if "image" in record else None
+    for name in shown(record) if latent else ():
+        values = np.asarray(record[name])
+        if values.shape != latent or not np.isfinite(values).all():
+            raise DataError(
+                f"its {name} is {' × '.join(map(str, values.shape))}, not a finite one of "
+                f"{' × '.join(map(str, latent or ()))}"
+            )
+    image = np.asarray(record[IMAGE]) if IMAGE in record else None
     if image is not None and (image.shape != (size, size) or image.dtype != np.uint16):
         raise DataError(
             f"its image is {' × '.join(map(str, image.shape))} of {image.dtype}, not {size} × "
@@ -255,6 +306,10 @@ def check(record: Mapping[str, Any], size: int) -> None:
         refuse_outside(all_known(np.asarray(record["attributes"])))
     except ConfigError as error:
         raise DataError(str(error)) from error
+
+
+def _halves(values: Any) -> np.ndarray:
+    return np.ascontiguousarray(values, "<f2")
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:

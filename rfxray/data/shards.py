@@ -19,7 +19,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from rfxray.attributes.states import State, known_from_states
 from rfxray.attributes.vocabulary import ATTRIBUTES, UNKNOWN, decode_value
-from rfxray.data import record
+from rfxray.data import latents, record
 from rfxray.data.plan import Dropped, Shard
 from rfxray.errors import DataError, first_line
 from rfxray.outputs import files
@@ -46,6 +46,7 @@ def write_shard(
     size: int,
     records: Iterable[dict | Dropped],
     advance: Callable[[], None] = lambda: None,
+    latent: record.Shape | None = None,
 ) -> None:
     """Writes `directory/partial/STEM.array_record`, then its fragment `STEM.json`.
 
@@ -55,6 +56,7 @@ def write_shard(
       size: Side of the square images, pixels.
       records: One record, or why there is none, for each item of the shard, in order.
       advance: Called after each item, for progress.
+      latent: Shape of the latents, if records hold latents; their moments come into the fragment.
 
     Raises:
       ValueError: If there is not one result for each item.
@@ -63,6 +65,7 @@ def write_shard(
     """
     partial = Path(directory) / "partial"
     digests, dropped, counts = [], [], Counter()
+    moments: latents.Moments | None = None
     with files.whole_file(partial / f"{shard.stem}.array_record") as temporary:
         writer = ArrayRecordWriter(os.fspath(temporary), WRITER_OPTIONS)
         for item, result in zip(shard.items, records, strict=True):
@@ -71,12 +74,15 @@ def write_shard(
             else:
                 entry = record.serialize(result)
                 try:
-                    record.check(result, size)
+                    record.check(result, size, latent)
                 except DataError as error:
                     raise DataError(f"{item!r} made a record that is not valid: {error}") from error
                 _write(writer.write, entry)
                 digests.append(record.digest(result))
                 counts.update(_tally(result))
+                if latent:
+                    one = latents.moments(result["latent"])
+                    moments = one if moments is None else moments.merged(one)
             advance()
         _write(writer.close)
         written = {"bytes": os.path.getsize(temporary), "sha256": files.file_sha256(temporary)}
@@ -89,6 +95,8 @@ def write_shard(
         "counts": sorted([*key, number] for key, number in counts.items()),
         "digests": "".join(digests),
     }
+    if moments is not None:
+        fragment["moments"] = moments.entry()
     files.write_whole(_fragment(partial, shard), json.dumps(fragment))
 
 

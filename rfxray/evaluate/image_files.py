@@ -124,7 +124,7 @@ def kept(
     return left, dict(sorted(rejected.items()))
 
 
-def unreadable(file: Path, why: object) -> DataError:
+def unreadable(file: Path, why: str | Exception) -> DataError:
     """The refusal of a file that is not decoded."""
     return DataError(f"{file}: {why}; repair or remove the file, {_WAY_OUT}")
 

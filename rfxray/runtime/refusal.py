@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -108,6 +109,23 @@ def listen() -> None:
                     leave(**json.loads(found[0][1]), everywhere=True)
 
     threading.Thread(target=look, name="refusals", daemon=True).start()
+
+
+def hear_stops() -> None:
+    """From now on, a request to stop this host ends all of them, which would wait for it.
+
+    For commands that continue where they stopped; a training saves first (`runtime.preemption`).
+    Call it after `distributed.start`, because JAX takes SIGTERM when hosts join.
+    """
+    if distributed.joined():
+        stop_signals.hear(_end_all)
+    else:
+        stop_signals.hear_again()
+
+
+def _end_all(number: int) -> None:
+    name = signal.Signals(number).name
+    leave(Preempted.exit_code, f"stopped: asked to by {name}; rerun the command to continue")
 
 
 def leave(code: int = 0, line: str = "", everywhere: bool = False, shown: bool = False) -> NoReturn:

@@ -253,6 +253,15 @@ def edit(
 # Batches
 
 
+def refuse_latents(model: Model) -> None:
+    """Raises a ConfigError for a model of latents, which samples and does not edit yet."""
+    if model.space:
+        raise ConfigError(
+            "the model is one of latents, which are sampled but not edited yet; edit with a model "
+            "of pixels"
+        )
+
+
 def refuse_masks(settings: EditSettings, masked: bool, keeping: bool) -> None:
     """Raises a ConfigError for an edit mask without a keep mask, for a method that redraws all."""
     if settings.method == "noise" and masked and not keeping:
@@ -262,6 +271,7 @@ def refuse_masks(settings: EditSettings, masked: bool, keeping: bool) -> None:
 
 
 def _refuse_size(model: Model, **arrays) -> None:
+    refuse_latents(model)
     wanted = model.shape[:2]
     for what, array in arrays.items():
         if array is not None and (found := np.shape(array)[-2:]) != wanted:

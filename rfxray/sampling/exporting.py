@@ -13,13 +13,14 @@ from rfxray import __version__
 from rfxray.checkpoints import exported, safetensors, weights
 from rfxray.checkpoints.exported import Facts
 from rfxray.command_line import Progress
-from rfxray.config.load import from_json
+from rfxray.config.load import LATENTS, from_json
 from rfxray.data.manifest import read_manifest
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs.files import saving
 from rfxray.outputs.folders import refuse_content
 from rfxray.sampling import distance
-from rfxray.sampling.pretrained import EMA, averaged, identity
+from rfxray.sampling.network_identity import identity
+from rfxray.sampling.pretrained import EMA, averaged
 
 COMMAND = "rfxray.export"
 
@@ -65,7 +66,8 @@ def export(request: ExportRequest) -> Facts:
     workdir = request.checkpoint
     if exported.is_export(workdir):
         raise ConfigError(f"{workdir} is an export; give the workdir of its run as --checkpoint")
-    config = from_json(weights.read_config(workdir), request.allow_kinds)
+    tree = weights.read_config(workdir)
+    config, latents = from_json(tree, request.allow_kinds), tree.get(LATENTS)
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), averaged(config)
@@ -79,8 +81,8 @@ def export(request: ExportRequest) -> Facts:
         ema=float(name),
         dtype=request.dtype,
         parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)),
-        weights=identity(config, weights.digest_of(found.params, request.dtype)),
-        source_weights=identity(config, found.digest),
+        weights=identity(config, weights.digest_of(found.params, request.dtype), latents=latents),
+        source_weights=identity(config, found.digest, latents=latents),
         data_fingerprint=found.data_fingerprint,
         trained_on=sources,
         synthetic_only=phantoms,
@@ -94,7 +96,8 @@ def export(request: ExportRequest) -> Facts:
         f"{request.dtype}, {size / 1e6:,.1f} MB"
     )
     with saving(request.out), Progress(COMMAND, size, unit="byte") as progress:
-        exported.write(request.out, config, found.params, facts, progress.advance)
+        vae = workdir / exported.VAE if latents else None
+        exported.write(request.out, config, found.params, facts, progress.advance, latents, vae)
     return facts
 
 

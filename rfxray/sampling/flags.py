@@ -182,6 +182,7 @@ def request_of(arguments: argparse.Namespace) -> SampleRequest:
         nearest=arguments.nearest,
         compile_only=arguments.compile_only,
         allow_kinds=arguments.allow_kind,
+        vae=arguments.vae,
         words=words_of(parser(), arguments, ("csv",) if arguments.anonymous else ()),
     )
 
@@ -325,6 +326,7 @@ def parser() -> argparse.ArgumentParser:
     which = p.add_argument_group("which, and as what")
     add = which.add_argument
     model_flags.add_weights(which)
+    model_flags.add_vae(which)
     add(
         "--seed",
         type=int,

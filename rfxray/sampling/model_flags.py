@@ -27,6 +27,17 @@ def add_places(p: argparse.ArgumentParser) -> None:
     )
 
 
+def add_vae(group: argparse._ArgumentGroup) -> None:
+    """Adds --vae."""
+    group.add_argument(
+        "--vae",
+        type=local_path,
+        metavar="DIR",
+        help="autoencoder of a model of latents, as rfxray export wrote it (default: the copy "
+        "beside the weights)",
+    )
+
+
 def add_weights(group: argparse._ArgumentGroup) -> None:
     """Adds --ema, --step and --allow-kind, which choose the weights of the run."""
     group.add_argument(

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,19 +9,21 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
 from rfxray.checkpoints import exported, safetensors, weights
 from rfxray.config import load as configuration
-from rfxray.config.schema import flatten, keys_of
-from rfxray.errors import ConfigError
+from rfxray.data.latents import Latents
+from rfxray.errors import ConfigError, DataError
 from rfxray.networks import kinds as networks
 from rfxray.objectives import kinds as objectives
 from rfxray.objectives.objective import Objective, Parts
 from rfxray.objectives.objective import Velocity as ParametricVelocity
 from rfxray.runtime import sharding
 from rfxray.sampling import distance
+from rfxray.sampling.autoencoder import LatentSpace, open_space
 from rfxray.sampling.given import Asked, rows_of
+from rfxray.sampling.network_identity import identity
 from rfxray.sampling.solvers import Velocity
 
 # A model that comes with the package, for a first look: an export that has seen only procedural
@@ -49,6 +49,7 @@ class Model:
       weak: Parameters of a lesser network of the same run, for autoguidance.
       flow_loss_limit: Flow loss above which an image is unlike the training data, see `distance`;
         None if the run did not measure it.
+      space: Latent space of a model of latents; None for a model of pixels.
     """
 
     params: Parts
@@ -58,15 +59,20 @@ class Model:
     source: Mapping[str, object]
     weak: Parts | None = None
     flow_loss_limit: float | None = None
+    space: LatentSpace | None = None
 
     @property
     def size(self) -> int:
         """Side of the square images, pixels."""
-        return self.shape[0]
+        return self.space.latents.size if self.space else self.shape[0]
+
+    def images(self, x: Float[jax.Array, " n *shape"]) -> Float[jax.Array, "n size size 1"]:
+        """The images of what the network sees, [-1, 1] but not clipped, still on the devices."""
+        return self.space.images(x) if self.space else x
 
     def __repr__(self) -> str:
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(self.params))
-        height, width, _ = self.shape
+        height = width = self.size
         made = ", ".join(f"{name} {value}" for name, value in self.source.items())
         return f"Model({height} × {width}, {count:,} parameters, {made})"
 
@@ -90,6 +96,7 @@ def load(
     step: int | None = None,
     weak: tuple[float, int | None] | None = None,
     allow_kinds: Sequence[str] = (),
+    vae: Path | None = None,
 ) -> Model:
     """The network of a run, with the weights of one of its EMA profiles, or that of an export.
 
@@ -103,25 +110,30 @@ def load(
         the network itself when None.
       allow_kinds: Kinds `package.module:name` outside of rfxray that the run's config may name.
         Their code is run; without this a config that names one is refused.
+      vae: Folder of the export of the autoencoder of a model of latents; its own copy when None.
 
     Raises:
       ConfigError: for an unknown profile or step, a weak network that is the same one or of a
-        later step, or a profile, step or weak network that an export does not hold.
+        later step, a profile, step or weak network that an export does not hold, or another
+        autoencoder than that of the latents.
       DataError: if there is no checkpoint, or it is damaged.
     """
     if workdir is None:
-        model = _of_export(PACKAGED, ema, step, weak, allow_kinds)
+        model = _of_export(PACKAGED, ema, step, weak, allow_kinds, vae)
         return dataclasses.replace(model, source={**model.source, "checkpoint": PACKAGED_NAME})
     workdir = Path(workdir)
     if exported.is_export(workdir):
-        return _of_export(workdir, ema, step, weak, allow_kinds)
-    config = configuration.from_json(weights.read_config(workdir), allow_kinds)
+        return _of_export(workdir, ema, step, weak, allow_kinds, vae)
+    tree = weights.read_config(workdir)
+    config = configuration.from_json(tree, allow_kinds)
+    latents, space = tree.get(configuration.LATENTS), _space(workdir, tree, vae)
     mesh, shapes = _places(config)
 
     def restore(ema, step):
         name = weights.exact_ema_name(ema)
         found = weights.restore_ema(workdir, shapes, name, step)
-        about = {"step": found.step, "ema": float(name), "weights": identity(config, found.digest)}
+        which = identity(config, found.digest, latents=latents)
+        about = {"step": found.step, "ema": float(name), "weights": which}
         return found.params, found.step, about
 
     ema = EMA if ema is None else ema
@@ -136,7 +148,26 @@ def load(
             raise ConfigError(f"autoguidance of step {step} by step {weak_step}, which is later")
         lesser, _, source["weak"] = restore(weak_ema, weak_step)
     limit = distance.limit(workdir, step)
-    return Model(params, _sampled(config), shape(config), mesh, source, lesser, limit)
+    return Model(params, _sampled(config), shape(config), mesh, source, lesser, limit, space)
+
+
+def _space(folder: Path, tree: Mapping, vae: Path | None) -> LatentSpace | None:
+    """The latent space of a run or an export, from its `config.json`."""
+    if configuration.LATENTS not in tree:
+        if vae is not None:
+            raise ConfigError(f"{folder} is a model of pixels and reads no --vae; leave it out")
+        return None
+    try:
+        latents = Latents.of_entry(tree[configuration.LATENTS])
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / 'config.json'} does not say its latents: {error!r}") from error
+    vae = folder / exported.VAE if vae is None else vae
+    if not vae.exists():
+        raise DataError(
+            f"{folder} is a model of latents and has no folder {exported.VAE}; give the export of "
+            f"the autoencoder {latents.vae[:12]} by --vae"
+        )
+    return open_space(vae, latents)
 
 
 def _of_export(
@@ -145,6 +176,7 @@ def _of_export(
     step: int | None,
     weak: tuple[float, int | None] | None,
     allow_kinds: Sequence[str],
+    vae: Path | None,
 ) -> Model:
     """The network of an export, which holds one profile of one step."""
     tree, facts = exported.read(folder)
@@ -164,7 +196,9 @@ def _of_export(
         "checkpoint": str(folder),
         "step": facts.step,
         "ema": facts.ema,
-        "weights": identity(config, weights.digest_of(params)),
+        "weights": identity(
+            config, weights.digest_of(params), latents=tree.get(configuration.LATENTS)
+        ),
     }
     return Model(
         params,
@@ -173,6 +207,7 @@ def _of_export(
         mesh,
         source,
         flow_loss_limit=facts.flow_loss_limit,
+        space=_space(folder, tree, vae),
     )
 
 
@@ -193,23 +228,6 @@ def _sampled(config: ml_collections.FrozenConfigDict) -> ParametricVelocity:
     if "attention" in config.model:
         config = configuration.override(config, {"model.attention": "auto"})
     return velocity(config)
-
-
-def identity(config: ml_collections.FrozenConfigDict, digest: str) -> str:
-    """sha256 of all that decides the velocity of a network, hex; no path is part of it.
-
-    Args:
-      config: Config of the run: the network and the objective count, without runtime keys.
-      digest: Digest of the parameters, from `weights.restore_ema`.
-    """
-    keys = keys_of(config)
-    decides = {
-        key: value
-        for key, value in flatten(config).items()
-        if key.split(".")[0] in ("model", "objective", "parts") and not keys[key].runtime
-    }
-    text = json.dumps([digest, decides], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def shape(config: ml_collections.FrozenConfigDict) -> tuple[int, int, int]:

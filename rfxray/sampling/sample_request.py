@@ -31,6 +31,7 @@ class SampleRequest:
       nearest: Data set to compare the images with.
       compile_only: Whether only to fill the compilation cache.
       allow_kinds: Kinds outside of rfxray that may be run.
+      vae: Folder of the autoencoder of a model of latents; its own copy when None.
       words: Words of the command line, for the record.
     """
 
@@ -48,6 +49,7 @@ class SampleRequest:
     nearest: str | None
     compile_only: bool
     allow_kinds: Sequence[str]
+    vae: Path | None
     words: Sequence[str]
 
     @property

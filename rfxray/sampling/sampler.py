@@ -201,7 +201,7 @@ class Batches:
         )
 
     def __call__(self, indices: Integer[np.ndarray, " batch"], attributes: Attributes) -> Images:
-        """Draws one batch: [size, height, width, channels] float32, still on the devices."""
+        """Draws one batch: images [size, height, width, 1] float32, still on the devices."""
         settings, model = self.settings, self.model
         batch = sharding.global_batch(
             model.mesh, {"indices": indices.astype(np.uint32), **attributes._asdict()}
@@ -210,7 +210,8 @@ class Batches:
         seed, weights = jnp.uint32(settings.seed), jnp.asarray(settings.traced_weights())
         with jax.set_mesh(model.mesh):  # so that attention kernels run on each device's own rows
             x = self._start(seed, places)
-            return self._integrate(model.params, model.weak, x, seed, weights, places, asked)
+            x = self._integrate(model.params, model.weak, x, seed, weights, places, asked)
+            return model.images(x)
 
     def compile(self) -> None:
         """Compiles without drawing anything; the persistent cache keeps the result."""

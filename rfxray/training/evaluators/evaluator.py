@@ -2,14 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
+from rfxray.arrays import AnyArray
 from rfxray.data import batches
 from rfxray.data.batches import Mixture
 from rfxray.objectives.objective import Batch
 from rfxray.runtime import sharding
+from rfxray.sampling.autoencoder import open_space
 from rfxray.training.recipe import Recipe
 from rfxray.training.state import State
 
@@ -40,6 +44,7 @@ class Context:
       mixture: Data of the run.
       mesh: Mesh of the run.
       host, hosts: Number of this host, and of all hosts.
+      vae: Folder of the autoencoder that decodes latents, if the data are latents.
     """
 
     recipe: Recipe
@@ -47,6 +52,13 @@ class Context:
     mesh: jax.sharding.Mesh
     host: int
     hosts: int
+    vae: Path | None = None
+
+    def images(self, x: Float[AnyArray, " n *shape"]) -> Float[np.ndarray, "n size size 1"]:
+        """The images of what the network sees; an autoencoder is on the devices only meanwhile."""
+        if self.vae is None or self.mixture.latents is None:
+            return np.asarray(x)
+        return np.asarray(open_space(self.vae, self.mixture.latents).images(x))
 
     @property
     def batch_multiple(self) -> int:

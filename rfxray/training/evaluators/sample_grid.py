@@ -42,7 +42,8 @@ def build(section: ml_collections.ConfigDict, context: Context) -> Evaluator:
         seed, weight = np.uint32(recipe.seed), np.float32(section.guidance)
 
         def evaluate(state: State) -> Findings:
-            images = np.asarray(draw(state["ema"][profile], seed, weight, indices, attributes))
+            drawn = np.asarray(draw(state["ema"][profile], seed, weight, indices, attributes))
+            images = context.images(drawn)
             return Findings(images={"samples": contact_sheet.grid(to_uint8(images[..., 0]))})
 
         return evaluate

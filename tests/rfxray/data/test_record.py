@@ -153,4 +153,54 @@ def test_known_states_follow_the_closed_vocabulary_option():
 
 def test_schema_matches_the_vocabulary():
     assert record.FIELDS["attributes"][2] == (vocabulary.NUM_ATTRIBUTES,)
-    assert set(record.features(8)) == set(record.FIELDS)
+    assert set(record.features(8)) == {"image", *record.FIELDS}
+
+
+latents = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4)).flatmap(
+    lambda shape: arrays.arrays(np.float16, shape, elements=st.floats(-9, 9, width=16))
+)
+
+
+@given(records, latents, st.booleans())
+def test_latent_round_trips_and_serialises_deterministically(written, latent, both):
+    written = {name: value for name, value in written.items() if name != "image"}
+    written |= {"latent": latent} | ({"log_variance": -latent} if both else {})
+    data = record.serialize(written)
+    read = record.deserialize(data, latent=latent.shape)
+    assert read.keys() == written.keys()
+    for name, value in written.items():
+        np.testing.assert_array_equal(read[name], value)
+    assert record.serialize(read) == data
+    assert record.digest(read) == record.digest(written)
+    bare = record.deserialize(data, image=False, latent=latent.shape)
+    assert bare.keys() == record.FIELDS.keys()
+
+
+def test_latent_of_another_shape_or_not_finite_is_refused(tiny_records):
+    (drawn,) = tiny_records([7])
+    drawn = {name: drawn[name] for name in record.FIELDS}
+    latent = np.zeros((4, 4, 2), np.float16)
+    data = record.serialize({**drawn, "latent": latent})
+    with pytest.raises(DataError, match="'latent' of a record is malformed"):
+        record.deserialize(data, latent=(4, 4, 3))
+    with pytest.raises(DataError, match="no field 'image'"):
+        record.deserialize(data)
+    record.check({**drawn, "latent": latent}, 32, (4, 4, 2))
+    latent[0, 0, 0] = np.inf
+    with pytest.raises(DataError, match="its latent is 4 × 4 × 2, not a finite one"):
+        record.check({**drawn, "latent": latent}, 32, (4, 4, 2))
+    with pytest.raises(ValueError, match="an image or a latent"):
+        record.serialize({**drawn, "log_variance": latent})
+
+
+def test_tfds_reads_our_latents(tiny_records):
+    (drawn,) = tiny_records([7])
+    written = {name: drawn[name] for name in record.FIELDS}
+    latent = np.random.default_rng(0).normal(size=(4, 4, 3)).astype(np.float16)
+    written |= {"latent": latent, "log_variance": -latent}
+    spec = record.features(32, latent.shape, ("latent", "log_variance"))
+    read = spec.deserialize_example_np(record.serialize(written))
+    assert read.keys() == written.keys()
+    for name in ("latent", "log_variance"):
+        assert read[name].dtype == np.float16
+        np.testing.assert_array_equal(read[name], written[name])

@@ -142,7 +142,7 @@ def changed(value):
     return array
 
 
-@pytest.mark.parametrize("field", record.FIELDS)
+@pytest.mark.parametrize("field", ["image", *record.FIELDS])
 def test_changing_any_field_changes_the_fingerprint(field, tmp_path):
     def make_other(items):
         for example in map(draw, items):

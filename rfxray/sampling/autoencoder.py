@@ -1,0 +1,157 @@
+"""A trained autoencoder, ready to encode images and to decode latents."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from rfxray.arrays import AnyArray, Params
+from rfxray.checkpoints import exported, safetensors, weights
+from rfxray.config.load import from_json
+from rfxray.data.latents import Latents
+from rfxray.errors import ConfigError
+from rfxray.networks import kinds
+from rfxray.networks.network import Network
+from rfxray.runtime import sharding
+from rfxray.sampling.network_identity import identity
+
+# Latents that a device decodes at once: the maps of one image of 512² are 134 MB a layer.
+DECODED = 4
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Autoencoder:
+    """A trained autoencoder.
+
+    Attributes:
+      folder: Folder of its export.
+      weights: What identifies it by content: the network and its parameters, hex.
+      network: The network, of kind `vae`.
+      params: Its parameters, on the devices of `mesh`.
+      mesh: Devices of this process, over which a batch is split.
+    """
+
+    folder: Path
+    weights: str
+    network: Network
+    params: Params
+    mesh: jax.sharding.Mesh
+
+    def latent_shape(self, size: int) -> tuple[int, int, int]:
+        """Height, width and channels of the latent of an image of size × size pixels.
+
+        Raises:
+          ConfigError: If its factor does not divide the size.
+        """
+        images = jax.ShapeDtypeStruct((1, size, size, 1), np.float32)
+        encode = functools.partial(self.network.apply, method="encode")
+        _, height, width, channels = jax.eval_shape(encode, self.params, images).mean.shape
+        return height, width, channels
+
+    def encode(
+        self, images: Float[np.ndarray, "n size size 1"]
+    ) -> tuple[Float[jax.Array, "n rows columns z"], Float[jax.Array, "n rows columns z"]]:
+        """Mean and log-variance of the posterior, float32, still on the devices.
+
+        Args:
+          images: Images in [-1, 1], float32; as many as the devices divide.
+        """
+        return _run(self.network, "encode", self.mesh)(self.params, self._placed(images))
+
+    def decode(
+        self, latents: Float[AnyArray, "n rows columns z"]
+    ) -> Float[jax.Array, "n size size 1"]:
+        """Images of latents as they are stored, float32, not clipped, still on the devices."""
+        group = DECODED * self.mesh.size
+        run = _run(self.network, "decode", self.mesh)
+        images = []
+        for start in range(0, len(latents), group):
+            rows = jnp.arange(start, start + group) % len(latents)  # one program for all groups
+            images.append(run(self.params, jnp.take(latents, rows, axis=0)))
+        # A network of three channels shows grey
+        return jnp.concatenate(images)[: len(latents)].mean(-1, keepdims=True)
+
+    def _placed(self, values: np.ndarray) -> jax.Array:
+        return sharding.global_batch(self.mesh, {"x": np.asarray(values, np.float32)})["x"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatentSpace:
+    """What a model of latents is sampled in: an autoencoder, and how its latents are normalised.
+
+    Attributes:
+      vae: The autoencoder.
+      latents: What the training data say of them.
+    """
+
+    vae: Autoencoder
+    latents: Latents
+
+    def images(self, x: Float[AnyArray, "n rows columns z"]) -> Float[jax.Array, "n size size 1"]:
+        """The images of latents as the model sees them, float32, not clipped, on the devices."""
+        about = self.latents.statistics
+        mean, std = jnp.asarray(about.mean, jnp.float32), jnp.asarray(about.std, jnp.float32)
+        return self.vae.decode(x * std + mean)
+
+
+def open_space(folder: Path, latents: Latents) -> LatentSpace:
+    """The latent space of a run.
+
+    Args:
+      folder: Folder of the export of the autoencoder.
+      latents: What the run records of its latents.
+
+    Raises:
+      ConfigError: If it is another autoencoder.
+      DataError: If it is damaged.
+    """
+    return LatentSpace(open_autoencoder(folder, latents.vae), latents)
+
+
+def open_autoencoder(folder: Path, expected: str | None = None) -> Autoencoder:
+    """Opens the export of an autoencoder.
+
+    Args:
+      folder: Folder of `rfxray export`.
+      expected: Identity of the autoencoder that is needed; None for any.
+
+    Raises:
+      ConfigError: If it is no export of an autoencoder, or another one.
+      DataError: If it is damaged.
+    """
+    if not exported.is_export(folder):
+        raise ConfigError(
+            f"{folder} is not an export of an autoencoder; make one with rfxray export "
+            "--checkpoint WORKDIR --out DIR"
+        )
+    tree, _ = exported.read(folder)
+    if tree["model"]["kind"] != "vae":
+        raise ConfigError(
+            f"{folder} is an export of a {tree['model']['kind']} network, not of an autoencoder "
+            "(kind vae)"
+        )
+    config = from_json(tree)
+    network = kinds.build(config.model)
+    mesh = sharding.make_mesh(-1, 1, 1, jax.local_devices())
+    whole = sharding.replicated(mesh)
+    shapes = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), network.shapes
+    )
+    params = safetensors.restore(folder / exported.MODEL, {"model": shapes})["model"]
+    found = identity(config, weights.digest_of({"model": params}), ("model",))
+    if expected is not None and found != expected:
+        raise ConfigError(
+            f"{folder} is another autoencoder ({found[:12]}) than the one of these latents "
+            f"({expected[:12]}); give the one that encoded them"
+        )
+    return Autoencoder(folder, found, network, params, mesh)
+
+
+@functools.lru_cache(maxsize=8)
+def _run(network: Network, method: str, mesh: jax.sharding.Mesh):
+    rows = jax.sharding.NamedSharding(mesh, sharding.BATCH)
+    return jax.jit(functools.partial(network.apply, method=method), out_shardings=rows)

@@ -1,0 +1,207 @@
+"""Data sets of latents: what `rfxray encode` stores, and what it refuses."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rfxray.commands import encode as command
+from rfxray.data import manifest
+from rfxray.data.dataset import Records, open_dataset
+from rfxray.data.pixels import to_float
+from rfxray.errors import ConfigError, DataError
+from rfxray.sampling import encoding
+from rfxray.sampling.autoencoder import open_autoencoder
+from rfxray.sampling.encoding import EncodeRequest
+
+
+def encoded(data, vae, out, **changes):
+    request = EncodeRequest(data, vae, out, batch_size=12, shard_examples=16)
+    return encoding.encode(
+        dataclasses.replace(request, **changes), lambda total, done: lambda: None
+    )
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in (".lock", "plan.json")
+    }
+
+
+def test_latents_are_the_means_of_the_posterior(tiny_data, tiny_vae, tiny_latents):
+    vae = open_autoencoder(tiny_vae)
+    images, latents = open_dataset(tiny_data), open_dataset(tiny_latents, latents=True)
+    assert latents.shape == vae.latent_shape(32) == (8, 8, 2)
+    assert latents.examples == images.examples
+    for split in images.examples:
+        pixels, cells = Records(images, split), Records(latents, split)
+        for number in (0, 13, len(pixels) - 1):
+            given, found = pixels[number], cells[number]
+            for name in given.keys() - {"image"}:
+                np.testing.assert_array_equal(found[name], given[name])
+            mean, _ = vae.encode(to_float(given["image"])[None, ..., None])
+            np.testing.assert_allclose(found["latent"], mean[0], rtol=2e-3, atol=2e-3)
+
+
+def test_statistics_are_those_of_a_plain_reader(tiny_latents):
+    dataset = open_dataset(tiny_latents, latents=True)
+    records = Records(dataset, "train")
+    cells = np.stack([records[k]["latent"] for k in range(len(records))]).astype(np.float64)
+    found = dataset.latents.statistics
+    np.testing.assert_allclose(found.mean, cells.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(found.std, cells.std((0, 1, 2)), rtol=1e-12)
+
+
+def test_manifest_names_the_autoencoder_and_the_source(tiny_data, tiny_vae, tiny_latents):
+    about = open_dataset(tiny_latents, latents=True).latents
+    assert about.vae == open_autoencoder(tiny_vae).weights
+    assert about.source == open_dataset(tiny_data).fingerprint
+    assert open_autoencoder(tiny_latents / "vae").weights == about.vae
+    text = (tiny_latents / "manifest.json").read_text()
+    assert str(tiny_vae) not in text
+    assert str(tiny_data) not in text
+
+
+def test_tfds_opens_it(tiny_latents):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    source = tfds.builder_from_directory(tiny_latents).as_data_source("validation")
+    mine = Records(open_dataset(tiny_latents, latents=True), "validation")
+    np.testing.assert_array_equal(source[3]["latent"], mine[3]["latent"])
+    assert source[3]["latent"].dtype == np.float16
+
+
+def test_log_variance_is_stored_on_request(tiny_data, tiny_vae, tmp_path):
+    encoded(tiny_data, tiny_vae, tmp_path / "both", log_variance=True)
+    dataset = open_dataset(tmp_path / "both", latents=True)
+    assert dataset.latents.log_variance
+    image = Records(open_dataset(tiny_data), "train")[5]["image"]
+    _, expected = open_autoencoder(tiny_vae).encode(to_float(image)[None, ..., None])
+    found = Records(dataset, "train")[5]["log_variance"]
+    np.testing.assert_allclose(found, expected[0], rtol=2e-3, atol=2e-3)
+
+
+def test_run_that_was_killed_continues_to_the_same_bytes(tiny_data, tiny_vae, tmp_path):
+    """Killed after some shards, as often as it takes."""
+    encoded(tiny_data, tiny_vae, tmp_path / "whole")
+    out = tmp_path / "killed"
+    words = ["--data", tiny_data, "--vae", tiny_vae, "--out", out, "--shard-examples", "16"]
+    words = [sys.executable, "-m", "rfxray", "encode", *map(str, words), "--batch-size", "12"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("partial/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "manifest.json").exists()
+    (out / "partial" / "train-00000.array_record").unlink(missing_ok=True)
+    (out / "partial" / "train-00000.json").unlink(missing_ok=True)
+    encoded(tiny_data, tiny_vae, out)
+    assert files_of(out) == files_of(tmp_path / "whole")
+    before = files_of(out)
+    encoded(tiny_data, tiny_vae, out)  # finished: nothing is done
+    assert files_of(out) == before
+
+
+def test_another_request_is_refused(tiny_data, tiny_vae, make_vae, tmp_path):
+    encoded(tiny_data, tiny_vae, tmp_path / "out")
+    other = make_vae(tmp_path / "other", seed=1)
+    with pytest.raises(ConfigError, match=r"holds a data set of another plan: options\.vae"):
+        encoded(tiny_data, other, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"options\.log_variance is False there and True here"):
+        encoded(tiny_data, tiny_vae, tmp_path / "out", log_variance=True)
+
+
+def test_what_cannot_encode_is_refused(tiny_data, tiny_vae, tiny_latents, make_vae, tmp_path):
+    with pytest.raises(ConfigError, match="not an export of an autoencoder; make one"):
+        encoded(tiny_data, tmp_path, tmp_path / "out")
+    radit = make_vae(tmp_path / "masked", kind="masked_vit")
+    with pytest.raises(ConfigError, match="an export of a masked_vit network"):
+        encoded(tiny_data, radit, tmp_path / "out")
+    with pytest.raises(ConfigError, match="holds latents, and images are needed"):
+        encoded(tiny_latents, tiny_vae, tmp_path / "out")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_vae, damaged)
+    content = bytearray((damaged / "model.safetensors").read_bytes())
+    content[-7] ^= 1
+    (damaged / "model.safetensors").write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"model\.safetensors is not what was written"):
+        encoded(tiny_data, damaged, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_latents_that_are_not_finite_are_refused(tiny_data, tiny_vae, tmp_path, monkeypatch):
+    from rfxray.sampling.autoencoder import Autoencoder
+
+    def overflowing(self, images):
+        mean = jnp.full((len(images), 8, 8, 2), 1e6)
+        return mean, mean
+
+    monkeypatch.setattr(Autoencoder, "encode", overflowing)
+    with pytest.raises(DataError, match="made a record that is not valid: its latent is 8 × 8 × 2"):
+        encoded(tiny_data, tiny_vae, tmp_path / "out")
+
+
+def test_command_ends_with_what_it_made(tiny_data, tiny_vae, tmp_path, capsys, refusal):
+    out = tmp_path / "out"
+    words = ["--data", str(tiny_data), "--vae", str(tiny_vae), "--out", str(out)]
+    command.main(words)
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == f"rfxray.encode: {manifest.summary(manifest.read_manifest(out), out)}"
+    code, line = refusal(command.main, [*words[:-1], str(tmp_path / "b"), "--batch-size", "0"])
+    assert (code, "--batch-size must be at least 1" in line) == (78, True)
+    plan = json.loads((out / "plan.json").read_text())
+    assert plan["options"]["source_fingerprint"] == open_dataset(tiny_data).fingerprint
+
+
+def latents_of(folder):
+    dataset = open_dataset(folder, latents=True)
+    return dataset, {
+        split: np.stack(
+            [found["latent"] for found in map(Records(dataset, split).__getitem__, range(n))]
+        )
+        for split, n in dataset.examples.items()
+    }
+
+
+@pytest.mark.drill
+def test_two_hosts_and_eight_devices_encode_what_one_does(
+    tiny_data, tiny_vae, tiny_latents, end_of_hosts, run_module, tmp_path
+):
+    words = ["--data", str(tiny_data), "--vae", str(tiny_vae), "--shard-examples", "16"]
+    two, eight = tmp_path / "two", tmp_path / "eight"
+    each = [*words, "--batch-size", "12", "--out", str(two)]
+    codes, lines = end_of_hosts([each, each], command="rfxray.commands.encode")
+    assert codes == [0, 0], lines
+    done = run_module("rfxray", "encode", *words, "--out", str(eight), devices=8)
+    assert done.returncode == 0, done.stderr
+    one, expected = latents_of(tiny_latents)
+    for folder in (two, eight):
+        found, latents = latents_of(folder)
+        assert found.examples == one.examples
+        assert found.latents.vae == one.latents.vae
+        for split, values in expected.items():
+            np.testing.assert_allclose(latents[split], values, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(
+            found.latents.statistics.mean, one.latents.statistics.mean, atol=1e-5
+        )
+
+
+@pytest.mark.drill
+def test_host_that_was_asked_for_something_else_is_refused(
+    tiny_data, tiny_vae, end_of_hosts, tmp_path
+):
+    words = ["--data", str(tiny_data), "--vae", str(tiny_vae), "--out", str(tmp_path / "out")]
+    codes, lines = end_of_hosts(
+        [words, [*words, "--log-variance"]], command="rfxray.commands.encode"
+    )
+    assert codes[1] == 78
+    assert "asked to encode something else than the first one" in lines[1][0]

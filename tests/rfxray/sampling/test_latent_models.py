@@ -1,0 +1,124 @@
+"""Models of latents: trained on what `rfxray encode` wrote, sampled to images."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rfxray import sample, sampling
+from rfxray.attributes.vocabulary import Attributes
+from rfxray.checkpoints import exported
+from rfxray.data.dataset import open_dataset
+from rfxray.errors import ConfigError, DataError
+from rfxray.sampling.autoencoder import open_autoencoder
+from rfxray.sampling.encoding import EncodeRequest, encode
+from rfxray.sampling.exporting import ExportRequest, export
+from rfxray.sampling.sampler import make_sampler
+from rfxray.sampling.settings import Settings
+
+OVERRIDES = ("model.size=8", "model.channels=2", "model.patch=2", "steps=6")
+SETTINGS = Settings(seed=3, steps=3, solver="euler", guidance=1.0, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_config, tiny_latents, run_training):
+    """Workdir of a run on latents."""
+    grid = ("evaluators.sample_grid.every=6", "evaluators.sample_grid.n=2")
+    config = make_config(f"data.dirs={tiny_latents}", *OVERRIDES, *grid)
+    return run_training(config, tmp_path_factory.mktemp("latent_run") / "run")
+
+
+def test_run_keeps_its_autoencoder_and_statistics(run, tiny_latents):
+    about = open_dataset(tiny_latents, latents=True).latents
+    assert json.loads((run / "config.json").read_text())["latents"] == json.loads(
+        json.dumps(about.entry())
+    )
+    assert open_autoencoder(run / "vae").weights == about.vae
+
+
+def test_sample_grid_shows_images(run):
+    with Image.open(run / "samples" / "step_00000006.png") as grid:
+        assert min(grid.size) >= 32
+
+
+def test_samples_are_decoded_latents(run):
+    model = sampling.load(run)
+    assert (model.size, model.shape) == (32, (8, 8, 2))
+    drawn = sampling.generate(model, {"view": "PA"}, n=3, settings=SETTINGS)
+    assert drawn.images.shape == (3, 32, 32)
+    program = SETTINGS.program()
+    attributes = Attributes(*(np.repeat(np.asarray(a)[:1], 3, 0) for a in drawn.attributes))
+    draw = make_sampler(model.velocity, model.shape, program)
+    weights = SETTINGS.traced_weights()
+    latents = np.asarray(draw(model.params, 3, weights, np.arange(3), attributes))
+    about = model.space.latents.statistics
+    images = open_autoencoder(run / "vae").decode(latents * about.std + np.array(about.mean))
+    expected = np.clip(np.asarray(images)[..., 0], -1, 1)
+    np.testing.assert_allclose(drawn.images, expected, atol=1e-4)
+
+
+def test_number_of_samples_drawn_together_changes_nothing(run):
+    model = sampling.load(run)
+    drawn = sampling.generate(model, {"view": "PA"}, n=7, settings=SETTINGS)
+    one = sampling.generate(model, {"view": "PA"}, indices=[6], settings=SETTINGS)
+    np.testing.assert_allclose(one.images[0], drawn.images[6], atol=1e-4)
+
+
+def test_export_is_the_same_model(run, tmp_path):
+    facts = export(ExportRequest(run, tmp_path / "export"))
+    there, here = sampling.load(tmp_path / "export"), sampling.load(run)
+    assert there.source["weights"] == here.source["weights"] == facts.weights
+    images = [sampling.generate(m, {}, n=1, settings=SETTINGS).images for m in (there, here)]
+    np.testing.assert_array_equal(*images)
+
+
+def test_autoencoder_is_found_elsewhere_or_refused(run, tiny_vae, make_vae, trained, tmp_path):
+    bare = tmp_path / "bare"
+    export(ExportRequest(run, bare))
+    shutil.rmtree(bare / exported.VAE)
+    with pytest.raises(DataError, match="has no folder vae; give the export of the autoencoder"):
+        sampling.load(bare)
+    assert sampling.load(bare, vae=tiny_vae).size == 32
+    with pytest.raises(ConfigError, match="is another autoencoder"):
+        sampling.load(bare, vae=make_vae(tmp_path / "other", seed=1))
+    with pytest.raises(ConfigError, match="is a model of pixels and reads no --vae"):
+        sampling.load(trained, vae=tiny_vae)
+
+
+def test_statistics_that_do_not_match_the_autoencoder_are_refused(run, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    text = json.loads((out / "config.json").read_text())
+    text["latents"]["statistics"]["std"].append(1.0)
+    (out / "config.json").write_text(json.dumps(text))
+    with pytest.raises(DataError, match=r"config\.json does not say its latents"):
+        sampling.load(out)
+
+
+def test_latents_of_another_autoencoder_do_not_resume_a_run(
+    run, tiny_data, make_vae, make_config, run_training, tmp_path
+):
+    encode(
+        EncodeRequest(tiny_data, make_vae(tmp_path / "vae", seed=1), tmp_path / "data"),
+        lambda total, done: lambda: None,
+    )
+    config = make_config(f"data.dirs={tmp_path / 'data'}", *OVERRIDES)
+    with pytest.raises(ConfigError, match="data"):
+        run_training(config, run)
+
+
+def test_latents_are_not_edited_yet(run):
+    model = sampling.load(run)
+    with pytest.raises(ConfigError, match="sampled but not edited yet"):
+        sampling.edit(model, np.zeros((1, 32, 32), np.float32), {}, {"view": "PA"})
+
+
+def test_command_writes_images(run, tmp_path):
+    words = ["--checkpoint", str(run), "--n", "2", "--steps", "2", "--solver", "euler"]
+    sample.main([*words, "--out", str(tmp_path / "out"), "--vae", str(run / "vae")])
+    names = sorted((tmp_path / "out").glob("sample_*.png"))
+    assert len(names) == 2
+    with Image.open(names[0]) as image:
+        assert image.size == (32, 32)
