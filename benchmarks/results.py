@@ -13,7 +13,7 @@ import argparse
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,33 @@ from rfxray.outputs import files
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(ROOT / "docs" / name for name in ("results.md", "evaluation.md", "extractors.md"))
 RESULTS = Path(__file__).with_name("results")
-# What a figure comes from: measures, extractors, networks, and how a file becomes pixels.
-CODE = ("rfxray/evaluate", "rfxray/networks/convnets", "rfxray/networks/vit.py")
-CODE += ("rfxray/networks/masked_vit.py", "rfxray/data/canonical.py")
+# What a figure comes from: measures, bases, extractors, networks, and how a file becomes pixels.
+CODE = (
+    "rfxray/evaluate",
+    "rfxray/networks/convnets",
+    "rfxray/networks/masked_vit.py",
+    "rfxray/networks/vit.py",
+    "rfxray/data/canonical.py",
+    "rfxray/data/decoded.py",
+    "rfxray/data/display.py",
+    "rfxray/data/grey.py",
+    "rfxray/data/radiograph.py",
+)
+# And those of a benchmark, by an entry that its results have.
+OWN = {"studies": "benchmarks/degradations.py", "probes": "benchmarks/ssl_probe.py"}
+_NO_CODE = (".html", ".pyc")
 _TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def code() -> str:
-    """SHA-256 of the source that figures come from, hex."""
+def code(found: Mapping[str, Any]) -> str:
+    """SHA-256 of the source that results come from, hex."""
     digest = hashlib.sha256()
-    for place in map(ROOT.joinpath, CODE):
-        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+    own = [name for entry, name in OWN.items() if entry in found]
+    for place in map(ROOT.joinpath, (*CODE, *own)):
+        inside = [file for file in sorted(place.rglob("*")) if file.is_file()]
+        for file in inside if place.is_dir() else [place]:
+            if file.suffix in _NO_CODE:
+                continue
             digest.update(f"{file.relative_to(ROOT).as_posix()}\n".encode() + file.read_bytes())
     return digest.hexdigest()
 
@@ -57,17 +73,21 @@ def add(name: str, file: Path) -> None:
         raise ConfigError(f"{file} is of commit {measured}, this is {now}; measure again")
     if "figures" in found:  # a curve has many figures, which the report shows
         found["figures"] = [row for row in found["figures"] if row["kind"] != "curve"]
-    text = json.dumps({**found, "code": code()}, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps({**found, "code": code(found)}, indent=1, ensure_ascii=False) + "\n"
     files.write_whole(RESULTS / f"{name}.json", text)
 
 
-def filled(pages: Sequence[str], results: Mapping[str, Mapping[str, Any]], now: str) -> list[str]:
+def filled(
+    pages: Sequence[str],
+    results: Mapping[str, Mapping[str, Any]],
+    now: Callable[[Mapping[str, Any]], str] = code,
+) -> list[str]:
     """The pages with their tables.
 
     Args:
       pages: Texts with `<!-- table NAME -->` before each table and `<!-- end -->` after it.
       results: Results by name.
-      now: Digest of the code.
+      now: Digest of the code that results come from.
 
     Raises:
       DataError: If the pages name results that are not there, or leave some out.
@@ -79,7 +99,7 @@ def filled(pages: Sequence[str], results: Mapping[str, Mapping[str, Any]], now: 
     def table(match: re.Match) -> str:
         name, _, form = match[2].partition(":")
         found = results[name]
-        return f"{match[1]}{_how(found, now)}\n\n{_shown(found, form)}\n{match[3]}"
+        return f"{match[1]}{_how(found, now(found))}\n\n{_shown(found, form)}\n{match[3]}"
 
     return [_TABLE.sub(table, page) for page in pages]
 
@@ -150,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if not equals or not name:
                 raise ConfigError(f"--add {given} must be NAME=FILE")
             add(name, local_path(file))
-        texts = filled([page.read_text(encoding="utf-8") for page in PAGES], stored(), code())
+        texts = filled([page.read_text(encoding="utf-8") for page in PAGES], stored())
         for page, text in zip(PAGES, texts, strict=True):
             files.write_whole(page, text)
         print(f"wrote {', '.join(page.name for page in PAGES)} in {ROOT / 'docs'}")

@@ -211,8 +211,9 @@ def difference(
     """Distance of a first set of samples less that of a second, to one real set, paired.
 
     The real set is the same, so its spread mostly cancels, and its own term wholly. Samples of one
-    request have one cluster, and their spread cancels too. The interval is that of the jackknife: a
-    little wide if all three distributions are the same.
+    request have one cluster, and their spread cancels too. The jackknife has the part of second
+    order twice, so that is taken off once, if each request has a sample of both sets or none of
+    both; otherwise the interval is a little wide where all three distributions are alike.
 
     Args:
       name: Name of the figure.
@@ -234,9 +235,44 @@ def difference(
     if least < 2:
         return not_estimable(name, n, m, "a set has a single patient; give at least 2")
     x, y, z = sides
-    value, without = 0.0, np.zeros(count)
-    for a, b, weight in ((y, y, 1), (z, z, -1), (x, y, -2), (x, z, 2)):
-        sums = _sums(kernel, a, b, count)
+    pairs = _pairs(first, second, codes)
+    if pairs is None:
+        parts = [(kernel, y, y, 1), (kernel, z, z, -1), (kernel, x, y, -2), (kernel, x, z, 2)]
+    else:
+        both = Side(pairs, np.unique(codes[1]), count)
+        width = real.shape[1]
+
+        def within(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+            return kernel(a[:, :width], b[:, :width]) - kernel(a[:, width:], b[:, width:])
+
+        def across(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+            return kernel(a, b[:, :width]) - kernel(a, b[:, width:])
+
+        parts = [(within, both, both, 1), (across, x, both, -2)]
+    value, second_order, without = 0.0, 0.0, np.zeros(count)
+    for of_rows, a, b, weight in parts:
+        sums = _sums(of_rows, a, b, count)
         value += weight * sums.mean
         without += weight * _without(sums, a, b)
-    return intervals.student(name, value, _jackknife(without, sides), least, n, m)
+        second_order += weight**2 * _second_order(sums, a, b)
+    variance = _jackknife(without, sides)
+    names = [np.unique(of) for of in codes]
+    apart = len(np.unique(np.concatenate(names))) == sum(map(len, names))
+    if pairs is not None or apart:
+        variance = max(variance - second_order, second_order)
+    return intervals.student(name, value, variance, least, n, m)
+
+
+def _pairs(
+    first: np.ndarray, second: np.ndarray, codes: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> np.ndarray | None:
+    """Features of both samples of each request, side by side, in the order of the requests; None
+    unless each request has one of both."""
+    requests = [np.unique(of, return_index=True) for of in codes[1:]]
+    one_each = all(
+        len(of) == len(names) for of, (names, _) in zip(codes[1:], requests, strict=True)
+    )
+    if not one_each or not np.array_equal(requests[0][0], requests[1][0]):
+        return None
+    rows = [which for _, which in requests]
+    return np.concatenate([first[rows[0]], second[rows[1]]], axis=1)

@@ -38,16 +38,20 @@ def found(code: str = "now", **changes) -> dict:
     return {**how, "written_by": {"commit": "abc"}, "code": code, "figures": figures, **changes}
 
 
+def now(of: dict) -> str:
+    return "now"
+
+
 PAGE = "before\n<!-- table one -->\nold\n<!-- end -->\nafter\n"
 
 
 def test_pages_have_the_figures_of_the_stored_results():
     pages = [page.read_text(encoding="utf-8") for page in results.PAGES]
-    assert results.filled(pages, results.stored(), results.code()) == pages
+    assert results.filled(pages, results.stored()) == pages
 
 
 def test_figure_stands_beside_its_floors_and_what_is_not_estimable_is_left_out():
-    (page,) = results.filled([PAGE], {"one": found()}, "now")
+    (page,) = results.filled([PAGE], {"one": found()}, now)
     row = "| samples | efficientnet_lite0 | KID | 1,000 × 50 | 0.25 | 0.2 to 0.3 | 0.0125 | – |"
     assert row in page.splitlines()
     assert page.count("| KID |") == 1
@@ -55,19 +59,43 @@ def test_figure_stands_beside_its_floors_and_what_is_not_estimable_is_left_out()
     assert page.startswith("before")
     assert page.endswith("after\n")
     assert "old" not in page
-    assert results.filled([page], {"one": found()}, "now") == [page]
+    assert results.filled([page], {"one": found()}, now) == [page]
 
 
 def test_result_older_than_its_code_is_stale():
-    assert "Stale" not in results.filled([PAGE], {"one": found("now")}, "now")[0]
-    assert "Stale" in results.filled([PAGE], {"one": found("earlier")}, "now")[0]
+    assert "Stale" not in results.filled([PAGE], {"one": found("now")}, now)[0]
+    assert "Stale" in results.filled([PAGE], {"one": found("earlier")}, now)[0]
+
+
+def test_digest_is_of_the_code_and_the_files_that_figures_come_from(tmp_path, monkeypatch):
+    for name in (*results.CODE, *results.OWN.values()):
+        place = tmp_path / name
+        if (results.ROOT / name).is_dir():
+            place.mkdir(parents=True)
+            for inside in ("a.py", "basis.npz", "page.html"):
+                (place / inside).write_text(name)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(name)
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    study, comparison = {"studies": []}, {"figures": []}
+    before = results.code(study), results.code(comparison)
+    (tmp_path / "rfxray/evaluate/page.html").write_text("other")
+    assert (results.code(study), results.code(comparison)) == before
+    (tmp_path / "benchmarks/degradations.py").write_text("other")
+    assert results.code(study) != before[0]
+    assert results.code(comparison) == before[1]
+    for name in ("rfxray/evaluate/basis.npz", "rfxray/data/display.py", "rfxray/networks/vit.py"):
+        (tmp_path / name).write_text("other")
+        assert results.code(comparison) != before[1]
+        before = results.code(study), results.code(comparison)
 
 
 def test_table_without_results_and_results_without_a_table_are_refused():
     with pytest.raises(DataError, match="one"):
-        results.filled([PAGE], {}, "now")
+        results.filled([PAGE], {}, now)
     with pytest.raises(DataError, match="two"):
-        results.filled([PAGE], {"one": found(), "two": found()}, "now")
+        results.filled([PAGE], {"one": found(), "two": found()}, now)
 
 
 def test_table_of_blindness_names_the_faults_below_the_limit():
@@ -79,7 +107,7 @@ def test_table_of_blindness_names_the_faults_below_the_limit():
     studies += [{"extractor": "b", "order": {"blur": order["blur"]}}]
     given = {**found(), "studies": studies}
     page = PAGE.replace("table one", "table one:blind")
-    (filled,) = results.filled([page], {"one": given}, "now")
+    (filled,) = results.filled([page], {"one": given}, now)
     assert "| blind to | KID | FD64 | recall |" in filled
     assert "| a | mirror | blur, mirror | – |" in filled
     assert "| b | – | blur | – |" in filled
@@ -95,7 +123,7 @@ def test_only_results_of_this_commit_are_taken_over(tmp_path, monkeypatch):
     file.write_text(json.dumps(found(written_by={"commit": version.commit()})))
     results.add("one", file)
     (stored,) = results.stored().values()
-    assert stored["code"] == results.code()
+    assert stored["code"] == results.code(stored)
     assert "curve" not in {row["kind"] for row in stored["figures"]}
     file.write_text("[]")
     with pytest.raises(DataError, match="no results"):
@@ -178,7 +206,7 @@ def test_stored_command_runs_at_toy_size_and_gives_the_same_figures(name, tmp_pa
             }
 
         assert named(found) <= named(toy)
-        (text,) = results.filled([PAGE], {"one": {**toy, "code": "now"}}, "now")
+        (text,) = results.filled([PAGE], {"one": {**toy, "code": "now"}}, now)
         assert "| KID |" in text
     elif words[1] == "benchmarks.ssl_probe":
         monkeypatch.setattr(ssl_probe, "open_extractor", small)
