@@ -66,7 +66,7 @@ def main() -> None:
             how = EditSettings(floor=floor, guidance=1.0, steps=50)
             path = editing.abduct(model, real, source, how)
             back = editing.predict(model, path, source, source, how)
-            report(f"{name}: noise of std {path[:, 0].std():.2f}; drawn again", back)
+            report(f"{name}: noise of std {path.states[:, 0].std():.2f}; drawn again", back)
             rows.append(back)
             labels.append(f"drawn again, {name}")
         for name, how in WAYS.items():

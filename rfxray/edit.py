@@ -55,8 +55,9 @@ def run(request: EditRequest) -> None:
     step = request.step
     if step is None and is_run(request.checkpoint):
         step = edit_folder.begun_step(out, plan)
-    model = load(request.checkpoint, request.ema, step, allow_kinds=request.allow_kinds)
-    editing.refuse_latents(model)
+    model = load(
+        request.checkpoint, request.ema, step, allow_kinds=request.allow_kinds, vae=request.vae
+    )
     plan |= samples.by_content(model.source)
     edit_folder.refuse_other(out, plan)
     if count == 1:  # bad input is refused before a folder is made; of a list, when its turn comes
@@ -177,7 +178,8 @@ def edit_one(
 
 def warn_if_far(model: Model, given: Given) -> dict[str, float | None]:
     """Warns of a radiograph unlike the training data; returns its loss and the limit."""
-    loss = jax.jit(distance.losses(model.velocity))(model.params, given.image[None, ..., None])
+    seen = model.cells(given.image[None])
+    loss = jax.jit(distance.losses(model.velocity))(model.params, seen)
     found = {
         "flow_loss": round(float(loss[0]), 5),
         "flow_loss_limit": model.flow_loss_limit,

@@ -91,6 +91,17 @@ class LatentSpace:
     vae: Autoencoder
     latents: Latents
 
+    def cells(
+        self, images: Float[np.ndarray, "n size size"]
+    ) -> Float[np.ndarray, "n rows columns z"]:
+        """The latents of images in [-1, 1], as the model sees them, float32."""
+        group = DECODED * self.vae.mesh.size
+        means = []
+        for start in range(0, len(images), group):
+            rows = np.arange(start, start + group) % len(images)  # one program for all groups
+            means.append(np.asarray(self.vae.encode(images[rows][..., None])[0]))
+        return self.latents.statistics.normalised(np.concatenate(means)[: len(images)])
+
     def images(self, x: Float[AnyArray, "n rows columns z"]) -> Float[jax.Array, "n size size 1"]:
         """The images of latents as the model sees them, float32, not clipped, on the devices."""
         about = self.latents.statistics

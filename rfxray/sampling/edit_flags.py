@@ -93,6 +93,7 @@ class EditRequest:
       native: Whether to carry the change back to the pixels of the file.
       anonymous: Whether the records leave out the names of files that were given.
       allow_kinds: Kinds outside of rfxray that may be run.
+      vae: Folder of the autoencoder of a model of latents; its own copy when None.
       words: Words of the command line, for the record.
     """
 
@@ -110,6 +111,7 @@ class EditRequest:
     native: bool
     anonymous: bool
     allow_kinds: Sequence[str]
+    vae: Path | None
     words: Sequence[str]
 
     def command(self, model: Model) -> str:
@@ -243,6 +245,7 @@ def request_of(arguments: argparse.Namespace) -> EditRequest:
         native=arguments.native,
         anonymous=arguments.anonymous,
         allow_kinds=arguments.allow_kind,
+        vae=arguments.vae,
         words=words_of(parser(), arguments, hidden if arguments.anonymous else ()),
     )
 
@@ -388,6 +391,7 @@ def parser() -> argparse.ArgumentParser:
         "five more edits (default: no strip)",
     )
     model_flags.add_weights(how)
+    model_flags.add_vae(how)
     add("--dicom", action="store_true", help="write edited.dcm too (default: off)")
     add(
         "--native",

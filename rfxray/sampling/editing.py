@@ -17,12 +17,17 @@ Two masks, after RadEdit (Pérez-García et al. 2024, arXiv 2312.12865). Within 
 velocity is the guided one, outside it that of the observed condition. Within the *keep mask* every
 state is replaced by the original's own at the very time that the step arrives at (RadEdit's public
 code pastes one time late), so that at t = 0 these pixels are the original's to the last bit.
+
+A model of latents edits the cells of its autoencoder. What the decoder does not explain of an image
+is put aside and added again, as above: x' = x + D(z') − D(z), except where the image is redrawn.
+Masks act on pixels: an edit mask takes every cell of which it covers a part, a keep mask those that
+it covers whole, and kept pixels are the original's to the last bit all the same.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -120,12 +125,25 @@ class EditSettings:
         )
 
 
+class Abduction(NamedTuple):
+    """How a model comes to images.
+
+    Attributes:
+      states: What the network sees from t = strength down to the images themselves, which come
+        last, [n, states, *model.shape] float32.
+      images: The images, [n, size, size] float32 in [−1, 1].
+    """
+
+    states: Float[np.ndarray, "n states rows columns channels"]
+    images: Float[np.ndarray, "n height width"]
+
+
 def abduct(
     model: Model,
     images: Float[np.ndarray, "n height width"],
     source: Attributes,
     settings: EditSettings = EditSettings(),
-) -> Float[np.ndarray, "n states height width"]:
+) -> Abduction:
     """The path on which the model comes to these images, given what they show.
 
     Args:
@@ -135,10 +153,6 @@ def abduct(
       settings: Settings of which method, strength, floor, steps, solver, corrections and seed are
         read. `invert` inverts the very steps of the solver, `noise` mixes with noise instead.
 
-    Returns:
-      Path [n, states, size, size] float32, from t = strength down to the images themselves, which
-      come last.
-
     Raises:
       ConfigError: for images that are not of the model's size, or `flow`, which has no such path.
     """
@@ -147,17 +161,18 @@ def abduct(
     _refuse_size(model, images=images)
     source = requested(source)
     run = _ascent(model.velocity, model.shape, settings.program())
+    cells = model.cells(images)
 
     def one(rows):
-        batch = _placed(model, images=images[rows], source=source.rows(rows), rows=rows)
+        batch = _placed(model, images=cells[rows], source=source.rows(rows), rows=rows)
         return run(model.params, _numbers(settings), **batch)
 
-    return _in_batches(model, settings, one, len(images))
+    return Abduction(_in_batches(model, settings, one, len(images)), images)
 
 
 def predict(
     model: Model,
-    path: Float[np.ndarray, "n states height width"],
+    path: Abduction,
     source: Attributes,
     target: Attributes,
     settings: EditSettings = EditSettings(),
@@ -169,7 +184,7 @@ def predict(
 
     Args:
       model: Model that `abduct` was given.
-      path: Path from `abduct`, [n, states, size, size].
+      path: Path from `abduct`.
       source: What the images show, as far as it is known, [n, 19].
       target: What they are to show, [n, 19].
       settings: Settings that `abduct` was given, except for the guidance.
@@ -187,22 +202,24 @@ def predict(
     refuse_masks(settings, mask is not None, keep is not None)
     source, target = requested(source), requested(target)
     run = _descent(model.velocity, settings.program(), mask is not None, keep is not None)
-    masks = _masks(model, len(path), mask, keep)
+    masks = _masks(model, len(path.images), mask, keep)
+    states = path.states
     if keep is None:
-        path = path[:, [0, -2, -1]]  # the rest of the path serves only kept pixels
+        states = states[:, [0, -2, -1]]  # the rest of the path serves only kept pixels
 
     def one(rows):
         there = _placed(
             model,
-            path=path[rows],
+            path=states[rows],
             source=source.rows(rows),
             target=target.rows(rows),
             masks=tuple(m[rows] for m in masks),
         )
         return run(model.params, _numbers(settings), **there)
 
-    edited = np.clip(_in_batches(model, settings, one, len(path), progress), -1.0, 1.0)
-    return edited if keep is None else np.where(masks[1] > 0.5, path[:, -1], edited)
+    edited = _in_batches(model, settings, one, len(states), progress)
+    shown = _shown(model, edited, states[:, -1] if settings.low else None, path.images)
+    return shown if keep is None else np.where(_over(keep, shown), path.images, shown)
 
 
 def edit(
@@ -233,11 +250,12 @@ def edit(
         return predict(model, path, source, target, settings, mask, keep, progress)
     run = _walk(model.velocity, settings.program())
     masks = _masks(model, len(images), mask, keep)
+    cells = model.cells(images)
 
     def one(rows):
         there = _placed(
             model,
-            images=images[rows],
+            images=cells[rows],
             source=source.rows(rows),
             target=target.rows(rows),
             rows=rows,
@@ -245,21 +263,28 @@ def edit(
         )
         return run(model.params, _numbers(settings), **there)
 
-    edited = np.clip(_in_batches(model, settings, one, len(images), progress), -1.0, 1.0)
-    return edited if keep is None else np.where(masks[1] > 0.5, images, edited)
+    edited = _in_batches(model, settings, one, len(images), progress)
+    shown = _shown(model, edited, cells, images)
+    return shown if keep is None else np.where(_over(keep, shown), images, shown)
+
+
+def _shown(
+    model: Model, edited: np.ndarray, cells: np.ndarray | None, images: np.ndarray
+) -> Float[np.ndarray, "n height width"]:
+    """The images of edited states, in [−1, 1]; what the decoder leaves out of the cells of the
+    images is added again, unless these are None."""
+    drawn = np.asarray(model.images(edited))[..., 0]
+    if model.space and cells is not None:
+        drawn = images + (drawn - np.asarray(model.images(cells))[..., 0])
+    return np.clip(drawn, -1.0, 1.0)
+
+
+def _over(keep: np.ndarray, images: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(np.asarray(keep, np.float32) > 0.5, images.shape)
 
 
 # ---------------------------------------------------------------------------------------------
 # Batches
-
-
-def refuse_latents(model: Model) -> None:
-    """Raises a ConfigError for a model of latents, which samples and does not edit yet."""
-    if model.space:
-        raise ConfigError(
-            "the model is one of latents, which are sampled but not edited yet; edit with a model "
-            "of pixels"
-        )
 
 
 def refuse_masks(settings: EditSettings, masked: bool, keeping: bool) -> None:
@@ -271,8 +296,7 @@ def refuse_masks(settings: EditSettings, masked: bool, keeping: bool) -> None:
 
 
 def _refuse_size(model: Model, **arrays) -> None:
-    refuse_latents(model)
-    wanted = model.shape[:2]
+    wanted = (model.size, model.size)
     for what, array in arrays.items():
         if array is not None and (found := np.shape(array)[-2:]) != wanted:
             given, size = (" × ".join(map(str, shape)) for shape in (found, wanted))
@@ -280,12 +304,21 @@ def _refuse_size(model: Model, **arrays) -> None:
 
 
 def _masks(model: Model, n: int, mask, keep) -> tuple[np.ndarray, np.ndarray]:
-    """Both masks as [n, size, size] float32; one mask may serve all images."""
+    """Both masks as [n, rows, columns] float32 of what the network sees; one may serve all."""
     _refuse_size(model, **{"an edit mask": mask, "a keep mask": keep})
     given = np.asarray(1.0 if mask is None else mask), np.asarray(0.0 if keep is None else keep)
-    shape = (n, *model.shape[:2])
+    shape = (n, model.size, model.size)
     edit_mask, keep_mask = (np.broadcast_to(a.astype(np.float32), shape) for a in given)
-    return edit_mask, keep_mask
+    # A cell is edited where the mask has any part of it, and kept where it has all of it
+    return _of_cells(edit_mask, model, np.max), _of_cells(keep_mask, model, np.min)
+
+
+def _of_cells(mask: np.ndarray, model: Model, over: Callable[..., np.ndarray]) -> np.ndarray:
+    rows, columns, _ = model.shape
+    cells = rearrange(
+        mask, "n (rows y) (columns x) -> n rows columns (y x)", rows=rows, columns=columns
+    )
+    return over(cells, axis=-1)
 
 
 def _numbers(settings: EditSettings) -> dict[str, np.ndarray]:
@@ -323,7 +356,7 @@ def _in_batches(model, settings, one, n: int, progress=None) -> np.ndarray:
 def _ascent(velocity: ParametricVelocity, shape: Shape, settings: EditSettings):
     def run(params, numbers, images, source, rows):
         times = _times(settings, numbers)
-        images, straight = images[..., None], noise(shape, numbers["seed"], rows)
+        straight = noise(shape, numbers["seed"], rows)
         if settings.method == "noise":
             path = jnp.stack([flow.interpolate(images, straight, t[None]) for t in times])
         else:
@@ -333,7 +366,7 @@ def _ascent(velocity: ParametricVelocity, shape: Shape, settings: EditSettings):
             path = solvers.invert(observed, low, times, settings.solver, settings.corrections)
         if settings.low:
             path = jnp.concatenate([path, images[None]])
-        return rearrange(path, "steps n h w 1 -> n steps h w")
+        return jnp.moveaxis(path, 0, 1)
 
     return jax.jit(run)
 
@@ -344,7 +377,7 @@ def _descent(velocity: ParametricVelocity, settings: EditSettings, masked: bool,
         network = functools.partial(velocity, params)
         times = _times(settings, numbers)
         mask, keep = (m[..., None] for m in masks)
-        path = rearrange(path, "n steps h w -> steps n h w 1")
+        path = jnp.moveaxis(path, 1, 0)
         branches = _branches(settings.guide, source, target, numbers["weights"])
         if masked:
             # Where the mask is 0 the velocity is that of the source: one branch more, and weights
@@ -364,7 +397,7 @@ def _descent(velocity: ParametricVelocity, settings: EditSettings, masked: bool,
             t, low, images = times[-1], path[-2], path[-1]
             observed = guide.guided(network, guide.unguided(source))
             x = images + (x - t * dx_dt(x, t)) - (low - t * observed(low, t))
-        return rearrange(x, "n h w 1 -> n h w")
+        return x
 
     return jax.jit(run)
 
@@ -376,7 +409,7 @@ def _walk(velocity: ParametricVelocity, settings: EditSettings):
     def run(params, numbers, images, source, target, rows, masks):
         network = functools.partial(velocity, params)
         times = _times(settings, numbers)
-        images, keys = images[..., None], keys_of(numbers["seed"], rows)
+        keys = keys_of(numbers["seed"], rows)
         mask, keep = (m[..., None] for m in masks)
         branches = _branches(settings.guide, source, target, numbers["weights"])
         conditions = jax.tree.map(
@@ -395,7 +428,7 @@ def _walk(velocity: ParametricVelocity, settings: EditSettings):
 
         intervals = (times[:-1], jnp.diff(times), jnp.arange(1, len(times)))
         z, _ = jax.lax.scan(step, images, intervals)
-        return rearrange(z, "n h w 1 -> n h w")
+        return z
 
     return jax.jit(run)
 

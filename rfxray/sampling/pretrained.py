@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float, PyTree
 
+from rfxray.arrays import AnyArray
 from rfxray.checkpoints import exported, safetensors, weights
 from rfxray.config import load as configuration
 from rfxray.data.latents import Latents
@@ -66,9 +67,15 @@ class Model:
         """Side of the square images, pixels."""
         return self.space.latents.size if self.space else self.shape[0]
 
-    def images(self, x: Float[jax.Array, " n *shape"]) -> Float[jax.Array, "n size size 1"]:
-        """The images of what the network sees, [-1, 1] but not clipped, still on the devices."""
-        return self.space.images(x) if self.space else x
+    def cells(self, images: Float[np.ndarray, "n size size"]) -> Float[np.ndarray, " n *shape"]:
+        """What the network sees of images in [-1, 1], float32."""
+        if self.space:
+            return np.asarray(self.space.cells(images))
+        return np.asarray(images, np.float32)[..., None]
+
+    def images(self, x: Float[AnyArray, " n *shape"]) -> Float[jax.Array, "n size size 1"]:
+        """The images of what the network sees, about [-1, 1], not clipped, still on the devices."""
+        return self.space.images(x) if self.space else jnp.asarray(x)
 
     def __repr__(self) -> str:
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(self.params))

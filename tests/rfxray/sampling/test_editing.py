@@ -73,9 +73,10 @@ def test_abducted_noise_has_unit_std_and_reproduces_the_image(exact):
     drawn = (rng.normal(size=(3, SIZE, SIZE)) * WIDTH).astype(np.float32)  # std of model samples
     how = dataclasses.replace(FAST, floor=0.0, steps=50, corrections=4)
     path = editing.abduct(exact, drawn, BEFORE, how)
-    assert path.shape == (3, 51, SIZE, SIZE)
-    np.testing.assert_array_equal(path[:, -1], drawn)
-    assert path[:, 0].std() == pytest.approx(1.0, abs=0.03)
+    assert path.states.shape == (3, 51, SIZE, SIZE, 1)
+    np.testing.assert_array_equal(path.states[:, -1, ..., 0], drawn)
+    np.testing.assert_array_equal(path.images, drawn)
+    assert path.states[:, 0].std() == pytest.approx(1.0, abs=0.03)
     back = editing.predict(exact, path, BEFORE, BEFORE, how)
     np.testing.assert_allclose(back, np.clip(drawn, -1, 1), atol=1e-4)
 

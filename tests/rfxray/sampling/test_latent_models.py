@@ -1,5 +1,6 @@
 """Models of latents: trained on what `rfxray encode` wrote, sampled to images."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,11 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rfxray import sample, sampling
+from rfxray import edit, sample, sampling
+from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import Attributes
 from rfxray.checkpoints import exported
-from rfxray.data.dataset import open_dataset
+from rfxray.data.dataset import Records, open_dataset
+from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError, DataError
+from rfxray.outputs.files import save_png
+from rfxray.sampling import editing
 from rfxray.sampling.autoencoder import open_autoencoder
 from rfxray.sampling.encoding import EncodeRequest, encode
 from rfxray.sampling.exporting import ExportRequest, export
@@ -109,10 +114,82 @@ def test_latents_of_another_autoencoder_do_not_resume_a_run(
         run_training(config, run)
 
 
-def test_latents_are_not_edited_yet(run):
+FAST = sampling.EditSettings(steps=3, solver="euler", corrections=4, batch_size=2)
+BEFORE, AFTER = {"view": "PA"}, {"view": "AP"}
+
+
+@pytest.fixture(scope="module")
+def images(tiny_data):
+    records = Records(open_dataset(tiny_data), "validation")
+    return np.stack([to_float(records[k]["image"]) for k in range(3)])
+
+
+def untouched(model, images):
+    """Images after the autoencoder."""
+    return np.asarray(model.images(model.cells(images)))[..., 0]
+
+
+@pytest.mark.parametrize("method", ["invert", "flow"])
+def test_edit_without_a_change_returns_the_image_that_no_decoder_draws(run, images, method):
     model = sampling.load(run)
-    with pytest.raises(ConfigError, match="sampled but not edited yet"):
-        sampling.edit(model, np.zeros((1, 32, 32), np.float32), {}, {"view": "PA"})
+    how = dataclasses.replace(FAST, method=method)
+    same = sampling.edit(model, images, BEFORE, BEFORE, how)
+    assert np.abs(untouched(model, images) - images).mean() > 0.1  # it was not trained
+    np.testing.assert_allclose(same, images, atol=1e-3)
+
+
+def test_change_is_what_decoding_changes(run, images):
+    model = sampling.load(run)
+    edited = sampling.edit(model, images, BEFORE, AFTER, FAST)
+    path = sampling.abduct(model, images, vocabulary.stack([vocabulary.encode(BEFORE)] * 3), FAST)
+    np.testing.assert_allclose(path.states[:, -1], model.cells(images), atol=1e-6)
+    assert np.abs(edited - images).max() > 1e-4
+    assert np.abs(edited - images).mean() < np.abs(untouched(model, images) - images).mean()
+
+
+def test_redrawn_image_gets_nothing_of_the_old_one(run, images):
+    """The far end of `noise` is a sample: what the decoder left out of the image is not its own."""
+    model = sampling.load(run)
+    how = dataclasses.replace(FAST, method="noise")
+    one, other = (sampling.edit(model, x, BEFORE, AFTER, how) for x in (images, images[::-1]))
+    np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", editing.METHODS)
+def test_kept_pixels_are_equal_to_the_last_bit(run, images, method):
+    model = sampling.load(run)
+    keep = np.zeros((32, 32), bool)
+    keep[5, 7] = keep[11:14, 3] = keep[17:27, 9:29] = True
+    how = dataclasses.replace(FAST, method=method)
+    edited = sampling.edit(model, images, BEFORE, AFTER, how, keep=keep)
+    np.testing.assert_array_equal(edited[:, keep], images[:, keep])
+    assert (edited[:, ~keep] != images[:, ~keep]).mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    "where", [np.s_[5, 7], np.s_[11:14, 3], np.s_[31, 31], np.s_[0, 0], np.s_[3:5, 3:5]]
+)
+def test_masks_of_few_pixels_survive_the_way_to_cells(run, where):
+    """Of 4 × 4 pixels a cell: an edit takes every cell that it touches, also through a keep mask
+    of all else; what is kept is kept as pixels."""
+    model = sampling.load(run)
+    small = np.zeros((32, 32), bool)
+    small[where] = True
+    cells = np.zeros((8, 8), bool)
+    rows, columns = np.nonzero(small)
+    cells[rows // 4, columns // 4] = True
+    edited, kept = editing._masks(model, 1, small, ~small)
+    np.testing.assert_array_equal(edited[0] > 0, cells)
+    np.testing.assert_array_equal(kept[0] > 0.5, ~cells)
+
+
+def test_command_edits_a_radiograph(run, images, tmp_path):
+    image = np.round((images[0] + 1) * 32767.5).astype(np.uint16)
+    save_png(tmp_path / "film.png", image)
+    words = ["--checkpoint", str(run), "--image", str(tmp_path / "film.png"), "--set", "view=AP"]
+    words += ["--from", "view=PA", "--steps", "2", "--method", "flow"]
+    edit.main([*words, "--out", str(tmp_path / "out")])
+    assert list((tmp_path / "out").rglob("*.png"))
 
 
 def test_command_writes_images(run, tmp_path):
