@@ -1,6 +1,7 @@
 """Published weights, turned into safetensors without running what their files hold."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from rfxray.checkpoints import tensor_files, torch_files
 from rfxray.errors import ConfigError
-from rfxray.outputs.files import file_sha256, saving, write_whole
+from rfxray.outputs.files import file_sha256, saving, write_together
 
 STATE_DICT = "state dict, read as tensors only"
 MODULE = "pickled module, its classes read as names without code"
@@ -44,7 +45,7 @@ def record_of(out: Path) -> Path:
 
 
 def convert(source: Path, out: Path) -> Conversion:
-    """Writes the tensors of a file as safetensors, and the record of it beside.
+    """Writes the tensors of a file as safetensors and the record of it beside, or neither.
 
     Args:
       source: Path of a state dict or a pickled module that `torch.save` wrote, or of a safetensors
@@ -75,16 +76,16 @@ def convert(source: Path, out: Path) -> Conversion:
         raise ConfigError(
             f"{out} exists and has another content; remove it or choose another --out"
         )
+    done = Conversion(
+        loader=loader,
+        tensors=len(found.tensors),
+        values=int(sum(np.size(array) for array in found.tensors.values())),
+        left_out=found.left_out,
+        classes=found.classes,
+        source_sha256=digest,
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    record = json.dumps(dataclasses.asdict(done), indent=1) + "\n"
     with saving(out):
-        write_whole(out, content)
-        done = Conversion(
-            loader=loader,
-            tensors=len(found.tensors),
-            values=int(sum(np.size(array) for array in found.tensors.values())),
-            left_out=found.left_out,
-            classes=found.classes,
-            source_sha256=digest,
-            sha256=file_sha256(out),
-        )
-        write_whole(record_of(out), json.dumps(dataclasses.asdict(done), indent=1) + "\n")
+        write_together(out.parent, {out.name: content, record_of(out).name: record})
     return done

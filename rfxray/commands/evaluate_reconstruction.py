@@ -117,7 +117,8 @@ def run(command: Command, shown: str) -> None:
 
 def _run(command: Command, shown: str) -> None:
     originals = open_pictures(command.original)
-    reconstructed = open_pictures(command.reconstructed)
+    # A decoder may answer two images with the same one, which counts.
+    reconstructed = open_pictures(command.reconstructed, repeats=True)
     read_original = _as_written(originals, command.original)
     read_reconstructed = _as_written(reconstructed, command.reconstructed)
     partners = reconstruction.matched(originals.keys, reconstructed.keys)

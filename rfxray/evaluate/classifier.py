@@ -181,8 +181,10 @@ def load(path: str | os.PathLike = PACKAGED) -> Oracle:
             arrays = dict(file)
             size = int(arrays.pop("size"))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        # NumPy's own words for another file advise to load it as a pickle.
+        why = error.strerror if isinstance(error, OSError) else "it is not an oracle"
         raise DataError(
-            f"no oracle in {path} ({error}); make it with "
+            f"no oracle in {path} ({why}); make it with "
             f"python -m data_prep.phantom.oracle --out {path}"
         ) from None
     like = _initial(size, 0)

@@ -19,7 +19,6 @@ NOT_READ = (".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".jxl", ".
 NOT_READ += (".npy", ".npz", ".gz", ".nii", ".nrrd", ".mha", ".pgm")
 SAMPLES = "samples.json"
 _STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # of PNG and JPEG
-_WAY_OUT = "or leave out what is rejected with --skip-rejected"
 
 # Function of the name of a file that decodes it; a DataError is the reason why not.
 Decode = Callable[[str], object]
@@ -72,7 +71,7 @@ def _is_image(file: Path) -> bool:
 
 
 def kept(
-    folder: Path, names: Sequence[str], reject: bool, decode: Decode
+    folder: Path, names: Sequence[str], reject: bool | None, decode: Decode, repeats: bool
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The files that are in a set, and those that are not.
 
@@ -80,8 +79,9 @@ def kept(
       folder: Folder of the files.
       names: Paths of the files in it.
       reject: Whether files that cannot be read or repeat another one are left out, instead of
-        refused. Every file is decoded for that.
+        refused. Every file is decoded for that. None: refused, and there is no flag to ask for it.
       decode: What reads a file.
+      repeats: Whether files may repeat another one.
 
     Returns:
       SHA-256 of each file in the order of the names, and the reason for each that is left out. What
@@ -93,14 +93,17 @@ def kept(
     contents, rejected = _contents(folder, names)
     if rejected and not reject:
         name, why = next(iter(rejected.items()))
-        raise DataError(f"{folder / name} {why}; check its permissions or remove it, {_WAY_OUT}")
+        raise DataError(
+            f"{folder / name} {why}; check its permissions or remove it{_way_out(reject)}"
+        )
     first: dict[str, str] = {}
     for name, content in contents.items():
-        if (there := first.setdefault(content, name)) == name:
+        if repeats or (there := first.setdefault(content, name)) == name:
             continue
         if not reject:
             raise DataError(
-                f"{folder / name} has the same content as {there}; remove one of them, {_WAY_OUT}"
+                f"{folder / name} has the same content as {there}; remove one of them"
+                f"{_way_out(reject)}"
             )
         rejected[name] = f"repeated: the same content as {there}"
     if not reject:
@@ -124,9 +127,13 @@ def kept(
     return left, dict(sorted(rejected.items()))
 
 
-def unreadable(file: Path, why: str | Exception) -> DataError:
-    """The refusal of a file that is not decoded."""
-    return DataError(f"{file}: {why}; repair or remove the file, {_WAY_OUT}")
+def unreadable(file: Path, why: str | Exception, reject: bool | None) -> DataError:
+    """The refusal of a file that is not decoded; see `kept`."""
+    return DataError(f"{file}: {why}; repair or remove the file{_way_out(reject)}")
+
+
+def _way_out(reject: bool | None) -> str:
+    return "" if reject is None else ", or leave out what is rejected with --skip-rejected"
 
 
 def _contents(folder: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -88,10 +88,15 @@ def squared_distance(
         return student(name, value, at_zero, clusters, n_real, n_synthetic)
     quantile = float(stats.t.ppf(0.975, clusters - 1))
     middle = value + quantile**2 * slope / 2
-    half = float(np.sqrt(max(middle**2 - value**2 + quantile**2 * at_zero, 0)))
-    if not half > _ROUNDING * abs(value):
+    inside = middle**2 - value**2 + quantile**2 * at_zero
+    half = float(np.sqrt(max(inside, 0)))
+    # No distance is below 0, so there the variance is that of 0.
+    below = quantile * at_zero**0.5
+    low = middle - half if value > below else value - below
+    high = max(value + below, middle + half) if inside >= 0 else value + below
+    if not high - low > _ROUNDING * abs(value):
         return student(name, value, 0.0, clusters, n_real, n_synthetic)
-    return Figure(name, value, middle - half, middle + half, n_real, n_synthetic)
+    return Figure(name, value, low, high, n_real, n_synthetic)
 
 
 def proportion(

@@ -80,7 +80,11 @@ class Pictures:
 
 
 def open_pictures(
-    given: str | Path, table: Path | None = None, reject: bool = False, display: bool = True
+    given: str | Path,
+    table: Path | None = None,
+    reject: bool | None = None,
+    display: bool = True,
+    repeats: bool = False,
 ) -> Pictures:
     """Lists a set of pictures.
 
@@ -89,9 +93,10 @@ def open_pictures(
       table: CSV that describes a folder of files.
       reject: Whether files that cannot be read, are in colour or repeat another file are left out
         and listed in `rejected`, instead of refused. Every file is decoded for that; a record of a
-        data set is never left out.
+        data set is never left out. None, for a command without --skip-rejected, refuses too.
       display: Whether files of anybody get the canonical display; otherwise a PNG or JPEG is its
         stored values over the largest of its bits, as other programs read it.
+      repeats: Whether a file may have the content of another one.
 
     Raises:
       ConfigError: If there is no such split, or the table is not for this set.
@@ -112,8 +117,8 @@ def open_pictures(
     if (path / image_files.SAMPLES).is_file():
         if table is not None:
             raise ConfigError(f"{path} has {image_files.SAMPLES}; leave its table out")
-        return _of_samples(path, reject)
-    return _of_files(path, table, reject, display)
+        return _of_samples(path, reject, repeats)
+    return _of_files(path, table, reject, display, repeats)
 
 
 def _path_and_split(text: str) -> tuple[Path, str]:
@@ -170,7 +175,7 @@ def _of_dataset(dataset: Dataset, split: str) -> Pictures:
 # Samples
 
 
-def _of_samples(path: Path, reject: bool) -> Pictures:
+def _of_samples(path: Path, reject: bool | None, repeats: bool) -> Pictures:
     index = path / image_files.SAMPLES
     names, attributes = _listed(index)
     _refuse_missing(path, names, str(index))
@@ -178,7 +183,9 @@ def _of_samples(path: Path, reject: bool) -> Pictures:
     if len(known) < len(names):
         twice = next(name for number, name in enumerate(names) if known[name] != number)
         raise DataError(f"{index} lists {twice} twice; repeat the command of its samples")
-    contents, rejected = image_files.kept(path, names, reject, lambda name: _written(path / name))
+    contents, rejected = image_files.kept(
+        path, names, reject, lambda name: _written(path / name), repeats
+    )
     names = list(contents)
     there = {name for name in image_files.found(path)[0] if name != "grid.png"}
     unlisted = len(there - known.keys())
@@ -187,7 +194,7 @@ def _of_samples(path: Path, reject: bool) -> Pictures:
         try:
             return _written(path / names[number])
         except DataError as error:
-            raise image_files.unreadable(path / names[number], error) from error
+            raise image_files.unreadable(path / names[number], error, reject) from error
 
     return Pictures(
         name=_last(path),
@@ -256,7 +263,9 @@ def _refuse_missing(path: Path, names: Iterable[str], where: str) -> None:
 # Files of anybody
 
 
-def _of_files(path: Path, table: Path | None, reject: bool, display: bool) -> Pictures:
+def _of_files(
+    path: Path, table: Path | None, reject: bool | None, display: bool, repeats: bool
+) -> Pictures:
     require("prep", "cv2", "pydicom")
     from rfxray.data import radiograph
 
@@ -274,7 +283,7 @@ def _of_files(path: Path, table: Path | None, reject: bool, display: bool) -> Pi
         )
     numbers = {name: number for number, name in enumerate(names)}
     contents, rejected = image_files.kept(
-        path, names, reject, lambda name: _decoded(path / name, True)
+        path, names, reject, lambda name: _decoded(path / name, True), repeats
     )
     names = list(contents)
     rows = np.array([numbers[name] for name in names])
@@ -285,7 +294,7 @@ def _of_files(path: Path, table: Path | None, reject: bool, display: bool) -> Pi
         try:
             return _decoded(path / names[number], display)
         except DataError as error:
-            raise image_files.unreadable(path / names[number], error) from error
+            raise image_files.unreadable(path / names[number], error, reject) from error
 
     return Pictures(
         name=_last(path),

@@ -4,7 +4,7 @@ import os
 import pwd
 from pathlib import Path
 
-from rfxray.errors import ConfigError
+from rfxray.errors import ConfigError, SaveFailed, refused_by_system
 
 
 def root() -> Path | None:
@@ -30,6 +30,7 @@ def folder(name: str) -> Path:
 
     Raises:
       ConfigError: If there is no place for it.
+      SaveFailed: If the disk is full.
     """
     found = root()
     if found is None:
@@ -37,7 +38,8 @@ def folder(name: str) -> Path:
     try:
         (found / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
+        full = isinstance(refused_by_system(error), SaveFailed)
+        raise (SaveFailed if full else ConfigError)(
             f"the cache {found / name} cannot be created ({error.strerror}); set RFXRAY_CACHE to a "
             "folder that can be written"
         ) from error

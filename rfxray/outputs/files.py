@@ -43,13 +43,15 @@ def write_whole(path: str | Path, content: str | bytes, durable: bool = True) ->
       durable: Whether the file survives a power cut from here on. Without it nothing waits for
         the disk: for what is written again and again, such as a heartbeat.
     """
-    if isinstance(content, str):
-        content = content.encode("utf-8", "backslashreplace")
     with whole_file(path, durable) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(_bytes(content))
 
 
-def write_together(folder: Path, contents: Mapping[str, str]) -> None:
+def _bytes(content: str | bytes) -> bytes:
+    return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+
+
+def write_together(folder: Path, contents: Mapping[str, str | bytes]) -> None:
     """Writes files that belong together, in their order: a disk that refuses changes none of them.
 
     Each is on the disk before the first gets its name. The last one, which says that all are there,
@@ -57,12 +59,12 @@ def write_together(folder: Path, contents: Mapping[str, str]) -> None:
 
     Args:
       folder: Existing folder.
-      contents: Text of each file, by its name.
+      contents: Text or bytes of each file, by its name.
     """
     with contextlib.ExitStack() as until_named:
         for name in reversed(list(contents)):  # names are given in the reverse order
             temporary = until_named.enter_context(whole_file(folder / name, durable=False))
-            temporary.write_bytes(contents[name].encode("utf-8", "backslashreplace"))
+            temporary.write_bytes(_bytes(contents[name]))
             sync(temporary)
         (folder / list(contents)[-1]).unlink(missing_ok=True)
     sync(folder)

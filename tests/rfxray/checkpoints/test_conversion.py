@@ -1,5 +1,6 @@
 """`rfxray evaluate convert`: published weights as safetensors, with a record of both files."""
 
+import errno
 import hashlib
 import json
 import pickle
@@ -12,6 +13,7 @@ import safetensors.numpy
 from rfxray.checkpoints import tensor_files
 from rfxray.commands import evaluate
 from rfxray.errors import DataError
+from tests import full_disk
 
 
 def sha256(file) -> str:
@@ -65,6 +67,20 @@ def test_same_weights_give_the_same_bytes_again(tmp_path, capsys):
     source.write_bytes(safetensors.numpy.save({"w": np.ones(3, np.float32)}))
     first = convert(source, out, capsys)[0]
     assert convert(source, out, capsys)[0] == first
+
+
+def test_disk_that_refuses_leaves_no_result_without_its_record(tmp_path, capsys, refusal):
+    source, out = tmp_path / "a.safetensors", tmp_path / "out" / "b.safetensors"
+    source.write_bytes(safetensors.numpy.save({"w": np.ones(3, np.float32)}))
+    out.parent.mkdir()
+    for first in range(4):  # two files are opened and named
+        with full_disk.refusing(out.parent, first, errno.ENOSPC):
+            code, line = refusal(evaluate.main, ["convert", source, "--out", out])
+        assert code == 75
+        assert "check free space" in line
+        there = [path.name for path in out.parent.iterdir()]
+        assert there == [] or (first == 3 and there == [out.name])
+    convert(source, out, capsys)
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,18 @@ def test_interval_of_a_squared_distance_reaches_farther_up_and_is_finite_at_zero
     assert intervals.squared_distance("KID", 0.0, 0.0, 0.0, 50, 100, 100).low is None
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.01, 1.0])
+def test_interval_of_a_squared_distance_has_an_end_for_every_estimate(slope):
+    """Far below 0, where an estimate of two sets of one distribution is now and then, too."""
+    ends = []
+    for value in np.linspace(-0.08, 0.08, 65):
+        found = intervals.squared_distance("KID", value, 0.0001, slope, 50, 100, 100)
+        assert found.low < value < found.high
+        ends.append((found.low, found.high))
+    for side in np.array(ends).T:
+        assert (np.diff(side) > 0).all()
+
+
 def test_paired_difference_is_that_of_the_distances_and_narrower():
     rng = np.random.default_rng(0)
     real, requests = rng.normal(size=(100, 4)), rng.normal(size=(120, 4))

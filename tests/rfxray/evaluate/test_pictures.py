@@ -246,8 +246,8 @@ def bad(folder, kind: str) -> str:
     return name
 
 
-def read_all(folder) -> list:
-    found = open_pictures(folder)
+def read_all(folder, **how) -> list:
+    found = open_pictures(folder, **how)
     return [found.read(number) for number in range(len(found))]
 
 
@@ -275,6 +275,8 @@ REASONS = {
 def test_bad_file_is_refused_or_listed_never_skipped_in_silence(folder, kind):
     name = bad(folder, kind)
     with pytest.raises(DataError, match=f"{name}.*{REASONS[kind]}.*--skip-rejected"):
+        read_all(folder, reject=False)
+    with pytest.raises(DataError, match=f"{name}.*{REASONS[kind]}(?!.*--skip)"):  # no such flag
         read_all(folder)
     left = open_pictures(folder, reject=True)
     assert left.keys == ("a.png", "b.png", "more/c.png")
@@ -296,7 +298,7 @@ def test_bad_sample_is_refused_or_listed(tmp_path, kind):
     else:
         shutil.copy(out / "sample_00001.png", file)
     with pytest.raises(DataError, match=r"sample_00002\.png.*--skip-rejected"):
-        read_all(out)
+        read_all(out, reject=False)
     left = open_pictures(out, reject=True)
     assert len(left) == len(left.patients) == len(left.attributes.values) == 3
     assert list(left.rejected) == ["sample_00002.png"]

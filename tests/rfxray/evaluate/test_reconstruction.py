@@ -9,7 +9,7 @@ import pytest
 from rfxray.commands import evaluate_reconstruction
 from rfxray.errors import DataError
 from rfxray.evaluate import reconstruction
-from rfxray.outputs import files
+from rfxray.outputs import files, lock
 
 
 def film(seed=0, height=64, width=64):
@@ -195,6 +195,24 @@ def test_images_that_equal_their_original_have_no_psnr_and_say_so(folders):
     psnr = next(figure for figure in found["figures"] if figure["name"] == "PSNR")
     assert psnr["value"] is None
     assert "1 of 12 images are the same" in psnr["reason"]
+
+
+def test_decoder_that_answers_every_image_with_one_is_measured(folders):
+    first = (folders / "decoded" / "film0.png").read_bytes()
+    for number in range(1, 12):
+        (folders / "decoded" / f"film{number}.png").write_bytes(first)
+    evaluate(folders)
+    found = json.loads((folders / "out" / "results.json").read_text())
+    assert found["images"] == 12
+    assert found["figures"][0]["value"] < 25
+
+
+def test_second_command_on_one_folder_is_refused(folders, capsys):
+    (folders / "out").mkdir()
+    with lock.locked(folders / "out"), pytest.raises(SystemExit) as ended:
+        evaluate(folders)
+    assert ended.value.code == 78
+    assert "another process is writing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

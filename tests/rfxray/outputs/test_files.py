@@ -1,3 +1,5 @@
+import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -6,6 +8,7 @@ import pytest
 
 from rfxray.errors import SaveFailed
 from rfxray.outputs import files
+from tests import full_disk
 
 
 def test_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
@@ -62,3 +65,21 @@ def test_failed_write_error_says_what_to_do(tmp_path):
     said = r"none cannot be written \(No such file.*\); check free space"
     with pytest.raises(SaveFailed, match=said), files.saving(out):
         files.write_whole(out / "notes.txt", "x")
+
+
+def test_files_that_belong_together_are_all_new_or_lack_the_last(tmp_path):
+    old, new = ({name: f"{age} {name}" for name in "abc"} for age in ("old", "new"))
+    files.write_together(tmp_path, old)
+    for first in range(30):
+        with (
+            full_disk.refusing(tmp_path, first, errno.ENOSPC) as calls,
+            contextlib.suppress(OSError),
+        ):
+            files.write_together(tmp_path, new)
+        there = {path.name: path.read_text() for path in tmp_path.iterdir()}
+        if len(calls) <= first:
+            break
+        assert there == old or "c" not in there
+        old = there
+    assert there == new
+    assert first >= 6  # three files are opened and named
