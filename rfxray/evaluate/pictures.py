@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from rfxray.attributes import vocabulary
 from rfxray.attributes.states import known_from_states
@@ -143,7 +144,9 @@ def _of_dataset(dataset: Dataset, split: str) -> Pictures:
         )
     splits = [split] if split else list(dataset.shards)
     parts = [Records(dataset, each) for each in splits]
-    labels = [part.labels(number) for part in parts for number in range(len(part))]
+    every = [(part, number) for part in parts for number in range(len(part))]
+    progress = tqdm(every, f"reading the labels of {dataset.path}", unit="record", disable=None)
+    labels = [part.labels(number) for part, number in progress]  # 14,000 a second
     ends = np.cumsum([len(part) for part in parts])
     states = np.stack([each["states"] for each in labels])
     known = known_from_states(states)
