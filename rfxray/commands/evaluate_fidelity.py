@@ -262,6 +262,8 @@ def _last(path: str | Path) -> str:
 def _tell(extractor: Extractor, judged: fidelity.Judged) -> None:
     for reason in judged.circular:
         _say(f"circular: {reason}")
+    for line in judged.suspects:
+        _say(f"{extractor.name}: {line}; see {folder.IMAGES}")
     _say(f"{extractor.name}: weights {extractor.hash[:12]}; {extractor.preprocessing}")
     floors = {
         (row.synthetic, row.figure.name, row.kind): row.figure

@@ -15,6 +15,7 @@ import numpy as np
 
 from rfxray.evaluate import basis as bases
 from rfxray.evaluate import (
+    copies,
     feature_pair,
     frechet,
     gathering,
@@ -65,6 +66,7 @@ class PerImage:
       nearest: Distance of the features to the nearest real picture, [m] float64.
       nearest_real: Number of that picture, [m].
       inside: Whether it lies in the ball of a real one (precision), [m] bool; None if not known.
+      copy: Whether it looks like a real picture (`copies`), [m] bool.
       authentic: Whether it is farther from its nearest training picture than that is from its own
         nearest (AuthPct), [m] bool; None without a training set.
     """
@@ -72,6 +74,7 @@ class PerImage:
     nearest: np.ndarray
     nearest_real: np.ndarray
     inside: np.ndarray | None
+    copy: np.ndarray
     authentic: np.ndarray | None
 
 
@@ -84,12 +87,14 @@ class Judged:
       images: What it sees of each picture, by label of the synthetic set.
       basis: Basis of FD64, if there is one.
       circular: Reasons for which its figures are circular, a line each.
+      suspects: Sets with more pictures that look like real ones than chance has, a line each.
     """
 
     rows: list[Row]
     images: Mapping[str, PerImage]
     basis: Basis | None
     circular: list[str]
+    suspects: list[str]
 
 
 def judge(sets: Sets, gathered: Gathered, seed: int, models: Sequence[Path] = ()) -> Judged:
@@ -106,15 +111,17 @@ def judge(sets: Sets, gathered: Gathered, seed: int, models: Sequence[Path] = ()
     """
     real = gathered.features["real"].values
     basis = _basis(gathered.extractor, real, sets.real.name)
-    rows, images = [], {}
+    rows, images, suspects = [], {}, []
     floors = _floors(sets, gathered, basis, seed)
     for label in sets.synthetic:
         one = _Comparison(sets, gathered, label, basis, seed, floors)
         rows += one.rows()
         images[label] = one.images()
+        suspects += one.suspects()
     for first, second in itertools.combinations(sets.synthetic, 2):
         rows += _differences(sets, gathered, first, second, basis)
-    return Judged(rows, images, basis, circular(sets, gathered.extractor, models))
+    circles = circular(sets, gathered.extractor, models)
+    return Judged(rows, images, basis, circles, suspects)
 
 
 def _differences(
@@ -204,9 +211,33 @@ class _Comparison:
         return found
 
     def images(self) -> PerImage:
-        squares, which = manifold.nearest(self.real, self.synthetic)
+        squares, which = self.nearest
         inside = None if self.seen is None else self.seen.inside
-        return PerImage(np.sqrt(squares), which, inside, self.authentic)
+        return PerImage(np.sqrt(squares), which, inside, self.copy, self.authentic)
+
+    def suspects(self) -> list[str]:
+        """A line if more pictures look like real ones than chance has."""
+        count, total = int(self.copy.sum()), len(self.copy)
+        codes = feature_pair.patients(len(self.real), 0, self.of_real, []).real
+        if not count or count / total <= copies.by_chance(self.real, codes, self.seed):
+            return []
+        return [
+            f"{count:,} of {total:,} images of {self.label} look like a real one: the same picture "
+            "at another size or compression, or one that the model has learnt by heart"
+        ]
+
+    @functools.cached_property
+    def copy(self) -> np.ndarray:
+        """Whether each picture looks like a real one, at the size of the samples."""
+        resized = self.gathered.resized.get(self.label)
+        if resized is None:
+            return copies.like(self.real, self.synthetic, self.nearest)
+        return copies.like(resized.values, self.synthetic)
+
+    @functools.cached_property
+    def nearest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Squared distance and number of the real picture nearest to each sample."""
+        return manifold.nearest(self.real, self.synthetic)
 
     @functools.cached_property
     def seen(self) -> Manifold | None:

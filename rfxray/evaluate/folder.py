@@ -115,7 +115,8 @@ def _images(sets: Sets, names: Sequence[str], judged: Sequence[Judged]) -> str:
         for name, said in zip(names, judged, strict=True):
             seen = said.images[label]
             columns[f"{name} nearest"] = [f"{value:.6g}" for value in seen.nearest]
-            for what, mask in (("inside", seen.inside), ("authentic", seen.authentic)):
+            masks = {"inside": seen.inside, "copy": seen.copy, "authentic": seen.authentic}
+            for what, mask in masks.items():
                 cells = [""] * len(pictures) if mask is None else mask.astype(int).tolist()
                 columns[f"{name} {what}"] = cells
         if not rows:

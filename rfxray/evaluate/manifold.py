@@ -148,7 +148,12 @@ def authenticity(
     return Figure("AuthPct", scaled[0], scaled[1], scaled[2], n, m, share.reason)
 
 
-def authentic(training: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
+def authentic(
+    training: np.ndarray,
+    synthetic: np.ndarray,
+    share: float = 1.0,
+    near: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
     """Whether each synthetic row is farther from its nearest training row than that row's nearest.
 
     AuthPct is 100 times the mean: near 100 for what is new, 0 for copies.
@@ -156,6 +161,8 @@ def authentic(training: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
     Args:
       training: Features of the training images, `[n, width] float32 or float64`.
       synthetic: Synthetic features, `[m, width]`.
+      share: Share of the distance of that row to its nearest that is enough.
+      near: `nearest` of these sets, if it is there already.
 
     Returns:
       `[m] bool`.
@@ -167,8 +174,8 @@ def authentic(training: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
     if len(training) < 2:
         raise DataError("AuthPct needs at least 2 training images (got 1)")
     own = _radii(training, 1)[:, -1]
-    squares, which = nearest(training, synthetic)
-    return own[which] < squares * _TIE
+    squares, which = near or nearest(training, synthetic)
+    return own[which] * share**2 < squares * _TIE
 
 
 def nearest(reference: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

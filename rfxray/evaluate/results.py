@@ -66,6 +66,7 @@ def extractor(gathered: Gathered, judged: Judged) -> dict[str, Any]:
         "resize_path": str(of.preprocessing),
         "trained_on": list(of.trained_on),
         "circular": judged.circular,
+        "suspects": judged.suspects,
         "basis": None if basis is None else {"hash": basis.hash, "fitted_on": basis.fitted_on},
     }
 

@@ -493,3 +493,37 @@ def test_reasons_of_rejected_files_name_no_file_in_what_is_shared(tiny_data, tmp
         assert "Doe" not in text
         assert "05.png" not in text
     assert sum(results(tmp_path / "o")["sets"]["films"]["rejected"].values()) == 1
+
+
+def test_real_images_of_another_size_or_format_among_samples_are_said(tmp_path, capsys):
+    rng = np.random.default_rng(5)
+    films, drawn = tmp_path / "films", tmp_path / "drawn"
+    films.mkdir()
+    drawn.mkdir()
+    for number in range(48):
+        grey = Image.fromarray(rng.integers(0, 255, (16, 16), np.uint8))
+        film = grey.resize((96, 96), Image.Resampling.BICUBIC)
+        if number < 24:
+            film.save(films / f"{number:02d}.png")
+        elif number < 36:
+            film.resize((64, 64)).save(drawn / f"{number:02d}.png")
+        if number < 4:
+            film.resize((64, 64)).save(drawn / f"copy{number}.png")
+        elif number < 8:
+            film.resize((64, 64)).save(drawn / f"copy{number}.jpg", quality=80)
+    words = ["--real", films, "--synthetic", drawn, "--extractor", "large"]
+    run(*words, "--out", tmp_path / "o")
+    said = capsys.readouterr().out
+    assert "large: 8 of 20 images of drawn look like a real one" in said
+    marked = [
+        row["key"]
+        for row in csv.DictReader((tmp_path / "o/images.csv").open())
+        if row["large copy"] == "1"
+    ]
+    assert all(key.startswith("copy") for key in marked)
+    assert len(marked) == 8
+    assert "8 of 20 images of drawn look like" in (tmp_path / "o/report.html").read_text()
+
+
+def test_samples_that_are_no_copies_are_not_suspected(compared):
+    assert all(of["suspects"] == [] for of in results(compared)["extractors"].values())
