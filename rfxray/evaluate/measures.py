@@ -18,6 +18,8 @@ from rfxray.evaluate.manifold import Manifold
 SPLITS = 20  # of a floor, for distances
 SPLITS_OF_MANY = 5  # of a floor of more than `MANY` pictures: its spread between splits is small
 MANY = 2000
+SPLITS_OF_PART = 10  # of a floor of a part: 40 parts of 2,000 pictures take half a minute
+MOST_OF_PART = 500
 NO_BASIS = f"without a committed basis it is fitted on {LEAST} reals or more, of 64 features"
 
 
@@ -101,10 +103,11 @@ def part_floor(
 ) -> Figure:
     """KID of halves of a part of the reals that share no patient; see `floors`.
 
-    It has at most 2,000 pictures of a half: there are many parts, and its N stands beside it.
+    There are many parts, so it has at most 500 pictures of a half and 10 splits: its N stands
+    beside it, and KID has no bias of N.
     """
-    size, splits = _halves(codes, min(most, MANY))
-    found = _between(real, other, codes, kernel.distance, size, splits, seed)
+    size, _ = _halves(codes, min(most, MOST_OF_PART))
+    found = _between(real, other, codes, kernel.distance, size, SPLITS_OF_PART, seed)
     return dataclasses.replace(found, name=kernel.NAME)
 
 

@@ -137,7 +137,7 @@ def test_parts_stand_beside_floors_of_the_same_part(tiny_data, other_data, tmp_p
         assert floor["low"] < floor["high"]
     (whole,) = figures(found, kind="real floor", part="", name="KID")
     (same,) = figures(found, kind="real floor", part="source=phantom", name="KID")
-    assert same["value"] == pytest.approx(whole["value"])
+    assert abs(same["value"] - whole["value"]) < (whole["high"] - whole["low"]) / 2
     text = (tmp_path / "o/report.html").read_text()
     assert f"{same['value']:.4g}" in text.split("<td>source=phantom</td>")[1][:600]
 
