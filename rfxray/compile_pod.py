@@ -143,8 +143,10 @@ def compile_run(
     each = recipe.batch_size // mesh.size
     found["run"] = f"batch {recipe.batch_size} ({each} a chip), accumulate {recipe.accumulate}"
     if "remat" in config.model:
-        found["run"] += f", remat {config.model.remat}, attention {config.model.attention}"
+        found["run"] += f", remat {config.model.remat}"
         found["remat"] = config.model.remat
+    if "attention" in config.model:
+        found["run"] += f", attention {config.model.attention}"
     found["accumulate"] = recipe.accumulate
     found["parameters"] = recipe.parameters
     found["compile_seconds"] = took

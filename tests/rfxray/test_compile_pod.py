@@ -50,6 +50,17 @@ def test_small_run_compiles_for_a_pod_with_the_collectives_of_its_mesh(compile_t
     assert 0 < found["mfu"]["expected"] <= found["mfu"]["roofline"] < 1
 
 
+@needs_libtpu
+def test_autoencoder_with_every_term_compiles_for_a_pod(run_module):
+    flags = ["--config", "tests/rfxray/autoencoder.py", "--topology", "v5e:2x2", "--json"]
+    done = run_module("rfxray.compile_pod", *flags, "--config.mesh.fsdp=4")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["chips"] == 4
+    assert found["remat"] == "none"
+    assert found["flops"]["model"] > 0
+
+
 def test_only_chips_with_enough_memory_get_larger_tiles():
     limits = {
         kind: options_for(kind).get("xla_tpu_scoped_vmem_limit_kib")

@@ -1,7 +1,9 @@
 """The shipped configs are valid, found by name, and have the documented size."""
 
+import functools
 from pathlib import Path
 
+import jax
 import pytest
 
 from rfxray.config.load import load_config
@@ -115,6 +117,46 @@ def test_unknown_config_name_error_lists_the_existing_ones():
     assert str(caught.value).startswith("no config file smok; give the path of a Python file")
     for file in FILES:
         assert file.stem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "latents", "parameters"),
+    [
+        ("tiny", 64, (16, 16, 4), 0.36e6),
+        ("small", 128, (16, 16, 16), 1.49e6),
+        ("full", 512, (64, 64, 16), 83.8e6),
+    ],
+)
+def test_every_rad_vae_size_matches_its_table(size, side, latents, parameters):
+    built = recipe.build(load_config(f"rad_vae:size={size}"))
+    assert built.model.input_shape == (side, side, 1)
+    assert built.model.parameters == pytest.approx(parameters, rel=0.01)
+    image = jax.ShapeDtypeStruct((1, side, side, 1), "float32")
+    encode = functools.partial(built.model.apply, method="encode")
+    assert jax.eval_shape(encode, built.model.shapes, image).mean.shape == (1, *latents)
+    (row,) = [
+        line
+        for line in (FOLDER / "rad_vae.py").read_text().splitlines()
+        if line.startswith(f"| {size} |")
+    ]
+    assert f"{parameters / 1e6:.3g} M" in row
+
+
+def test_rad_vae_is_trained_against_the_networks_that_are_asked_for():
+    assert load_config("rad_vae") == load_config("rad_vae:size=full")
+    for argument, parts in [
+        ("size=full", {"model", "perceptual", "discriminator"}),
+        ("size=tiny", {"model"}),
+        ("size=tiny,adversarial=yes", {"model", "discriminator"}),
+        ("size=small,perceptual=ssl", {"model", "perceptual"}),
+        ("size=full,perceptual=no,adversarial=no", {"model"}),
+    ]:
+        built = recipe.build(load_config(f"rad_vae:{argument}"))
+        assert set(built.networks) == parts
+        assert set(built.optimizers) == parts - {"perceptual"}
+    for argument in ("size=huge", "tiny", "adversarial=ssl"):
+        with pytest.raises(ConfigError, match=r"size=tiny\|small\|full; perceptual=no\|ssl"):
+            load_config(f"rad_vae:{argument}")
 
 
 @pytest.mark.parametrize("argument", ["on=tpu", "gpu", "size=s"])

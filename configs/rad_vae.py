@@ -1,0 +1,112 @@
+"""Rad-VAE: an autoencoder of radiographs, for latents that a RadiT is trained on.
+
+    rfxray train --config rad_vae:size=tiny --workdir runs/vae
+    rfxray train --config rad_vae:size=small,perceptual=ssl --workdir runs/nih/vae \\
+      --config.parts.perceptual.weights=ssl=runs/encoder
+    rfxray compile-pod --config rad_vae:size=full --topology v5p:4x4x4
+
+| size | images | latents | parameters | steps × batch | perceptual | adversarial |
+|---|---|---|---|---|---|---|
+| tiny | 64² | 16 × 16 × 4 | 0.36 M | 900 × 16 | no | no |
+| small | 128² | 16 × 16 × 16 | 1.49 M | 4,000 × 16 | no | no |
+| full | 512² | 64 × 64 × 16 | 83.8 M | 400,000 × 64 | rad_dino | yes |
+
+`perceptual=ssl|rad_dino|no` and `adversarial=yes|no` replace the last two columns. `ssl` is an
+export of `rfxray train --config masked` at the side of the images, `rad_dino` the folder
+microsoft/rad-dino of Hugging Face; `--config.parts.perceptual.weights` names it. docs/latents.md
+has what was measured of tiny; nothing was tuned for the other two.
+"""
+
+import dataclasses
+
+from rfxray.config.schema import defaults
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """One size: images, the shape of the network, how it is trained, and against which networks."""
+
+    side: int
+    width: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    z: int
+    groups: int
+    batch_size: int
+    steps: int
+    learning_rate: float
+    kl_weight: float
+    judge: tuple[int, int]  # width and layers of the discriminator
+    perceptual: str
+    adversarial: str
+
+
+SIZES = {
+    # Levels of 64² are as narrow as 8 channels: convolutions there are most of the time on a CPU.
+    "tiny": Size(64, 8, (1, 3, 6), 1, 4, 2, 16, 900, 3e-3, 1e-4, (16, 2), "no", "no"),
+    "small": Size(128, 8, (1, 3, 6, 12), 1, 16, 2, 16, 4000, 2e-3, 1e-4, (32, 3), "no", "no"),
+    # The published 1e-6 of sums, as means: 16 latent values for 64 pixels.
+    "full": Size(
+        512, 128, (1, 2, 4, 4), 2, 16, 32, 64, 400_000, 1e-4, 2.5e-7, (64, 3), "rad_dino", "yes"
+    ),
+}
+CHOICES = {
+    "size": tuple(SIZES),
+    "perceptual": ("no", "ssl", "rad_dino"),
+    "adversarial": ("no", "yes"),
+}
+KINDS = {"ssl": "masked_vit", "rad_dino": "grey_vit"}
+
+
+def get_config(argument: str = "size=full"):
+    given = {}
+    for word in argument.split(","):
+        name, _, value = word.partition("=")
+        if value not in CHOICES.get(name, ()):
+            allowed = "; ".join(f"{name}={'|'.join(values)}" for name, values in CHOICES.items())
+            raise ValueError(f"{argument!r} must be of {allowed}, with commas between")
+        given[name] = value
+    size = SIZES[given.get("size", "full")]
+    perceptual = given.get("perceptual", size.perceptual)
+    adversarial = given.get("adversarial", size.adversarial) == "yes"
+
+    c = defaults(
+        model="vae",
+        objective="autoencoding",
+        parts={"discriminator": "patch_discriminator"} if adversarial else {},
+        frozen={} if perceptual == "no" else {"perceptual": KINDS[perceptual]},
+    )
+    m = c.model
+    m.size, m.width, m.multipliers = size.side, size.width, size.multipliers
+    m.blocks, m.z, m.groups = size.blocks, size.z, size.groups
+    c.batch_size, c.steps = size.batch_size, size.steps
+    c.objective.kl_weight = size.kl_weight
+    c.optim.learning_rate, c.optim.schedule = size.learning_rate, "cosine"
+    if size.side == 512:
+        m.dtype, m.remat = "bfloat16", "level"
+        c.data.make = "rfxray harmonise … --size 512"
+        c.checkpoint_every = c.evaluators.sample_grid.every = 5000
+    else:
+        m.mid_attention = False
+        c.optim.warmup = 50
+        c.evaluators.validation_loss.every = c.evaluators.sample_grid.every = 300
+    if size.side == 64:
+        c.data.dirs = ("runs/smoke/phantom",)
+        c.data.make = "rfxray phantom --out runs/smoke/phantom --n 16384 --size 64 --seed 0"
+    elif size.side == 128:
+        c.data.dirs = ("runs/nih/data",)
+        c.data.make = "rfxray harmonise --set nih=DIR --size 128 --out runs/nih/data"
+
+    if perceptual != "no":
+        c.objective.perceptual_weight = 250.0
+        if perceptual == "ssl":
+            c.parts.perceptual.model.size = size.side
+    if adversarial:
+        judge = c.parts.discriminator
+        judge.model.width, judge.model.layers = size.judge
+        judge.optim.learning_rate, judge.optim.schedule = size.learning_rate, "cosine"
+        judge.optim.warmup, judge.optim.b1, judge.optim.b2 = 0, 0.5, 0.9
+        c.objective.adversarial_weight = 0.5
+        # A discriminator of blurs would only teach that blurs are wrong, which L1 does as well.
+        c.objective.adversarial_start = c.steps * c.batch_size // 4
+    return c
