@@ -1,15 +1,25 @@
 """The smallest run: phantoms at 64², on any CPU, in minutes.
 
     rfxray train --config smoke --workdir runs/smoke/train
+    rfxray train --config smoke:space=latent --workdir runs/smoke/latent_train
 
 1.2 M parameters, 64 tokens per image, x-prediction in pixel space (arXiv 2511.13720). About eight
 minutes on two cores; the loss ends near 0.065, and samples show chests from step 1000 on.
+
+`space=latent` is the same network on the latents of `rad_vae:size=tiny`, 16² × 4 at patch 2, with
+the velocity predicted (docs/latents.md).
 """
 
 from rfxray.config.schema import defaults
 
+SPACES = ("pixel", "latent")
 
-def get_config():
+
+def get_config(argument: str = "space=pixel"):
+    name, _, space = argument.partition("=")
+    if name != "space" or space not in SPACES:
+        raise ValueError(f"{argument!r} must be space=NAME with a space of {', '.join(SPACES)}")
+
     c = defaults()
     c.steps = 3800
     c.batch_size = 16
@@ -30,6 +40,11 @@ def get_config():
     # data for a run of minutes (0.8 left samples soft, 0 left findings unlearned).
     c.objective.prediction = "x"
     c.objective.t_mean = 0.4
+    if space == "latent":
+        c.data.dirs = ("runs/smoke/latents",)
+        c.data.make = "bash launch/smoke.sh --latent"
+        c.model.size, c.model.channels, c.model.patch = 16, 4, 2
+        c.objective.prediction, c.objective.t_mean = "v", 0.0
 
     # Small batches and many steps; half of them with a falling rate, which gains most.
     c.optim.learning_rate = 2e-3

@@ -83,10 +83,36 @@ def test_help_of_a_script_runs_nothing(machine, script):
     assert not list(machine.out.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("flag", "folder", "steps"),
+    [
+        ("--latent", "smoke", "phantom train sample oracle report vae encode latents report"),
+        ("--plumbing", "plumbing", "phantom vae encode latents latents sample"),
+    ],
+)
+def test_smoke_through_latents_has_its_stages_in_order(machine, flag, folder, steps):
+    names = {
+        "smoke_report": "report",
+        "latent_report": "report",
+        "phantom.oracle": "oracle",
+        "-m data_prep.phantom ": "phantom",
+        "--config rad_vae:size=tiny": "vae",
+        "--config smoke:space=latent": "latents",
+        "--config smoke ": "train",
+        "rfxray.sample": "sample",
+        "rfxray encode": "encode",
+    }
+    assert machine("smoke.sh", flag).returncode == 0
+    lines = (machine.out / "stages").read_text().splitlines()
+    assert all(f"runs/{folder}" in line for line in lines)
+    found = [next((name for part, name in names.items() if part in line), "") for line in lines]
+    assert [name for name in found if name] == steps.split()
+
+
 def test_unknown_argument_of_smoke_is_refused(machine):
     done = machine("smoke.sh", "--fast")
     assert done.returncode == 78
-    assert "it takes no arguments (got --fast)" in done.stderr
+    assert "it takes --latent, --plumbing or nothing (got --fast)" in done.stderr
     assert not list(machine.out.iterdir())
 
 
