@@ -57,6 +57,9 @@ class Facts:
       flow_loss_limit: Flow loss above which an image is unlike the training data, see
         `sampling.distance`; None if the run did not measure it.
       rfxray: Version that wrote the export.
+      published: What is known of a file of another project that the weights come from: `sha256`,
+        from a config.json beside it `scaling_factor` and `shift_factor`, and `adapter_sha256` of
+        an adapter that was merged; None for a run.
     """
 
     step: int
@@ -71,6 +74,7 @@ class Facts:
     licence: str
     flow_loss_limit: float | None
     rfxray: str
+    published: Mapping[str, object] | None = None
 
     def metadata(self, config_sha256: str) -> dict[str, str]:
         """The header of `model.safetensors`, which holds text only."""
@@ -185,6 +189,7 @@ def read(folder: Path) -> tuple[dict[str, Any], Facts]:
         if files.file_sha256(folder / name) != digest:
             raise _damaged(folder, f"{name} is not what was written")
     try:
+        about.setdefault("published", None)  # of an export before there was this entry
         said = {field.name: about[field.name] for field in dataclasses.fields(Facts)}
         said["trained_on"] = tuple(said["trained_on"])
         return dict(json.loads((folder / CONFIG).read_text())), Facts(**said)

@@ -1,16 +1,21 @@
 """One EMA of a run as a folder: a safetensors file, its config, and checksums.
 
     rfxray export --checkpoint runs/mine --out exported --dtype bfloat16
+    rfxray export --weights vae/diffusion_pytorch_model.safetensors --licence Apache-2.0 --out vae
 
 The folder is opened wherever a run is: `--checkpoint exported`, `sampling.load("exported")`. It
 holds neither a path nor the optimizer. In float32 it is the same network as the run's to the last
 bit; in bfloat16 it is another one, at half the size. docs/sampling.md describes the files.
+
+--weights makes the same folder of an autoencoder that others published: of Stable Diffusion 1, 2,
+XL or 3, FLUX.1 or FLUX.2, in the naming of diffusers or the original one. The network follows from
+the shapes of its tensors. Its licence has to be named; the folder carries it.
 """
 
 import argparse
 from collections.abc import Sequence
 
-from rfxray.checkpoints.exported import UNSTATED
+from rfxray.checkpoints.exported import UNSTATED, Facts
 from rfxray.checkpoints.safetensors import DTYPES
 from rfxray.command_line import (
     ArgumentParser,
@@ -19,9 +24,14 @@ from rfxray.command_line import (
     exit_on_error,
     local_path,
 )
+from rfxray.errors import ConfigError
 from rfxray.runtime import distributed
+from rfxray.sampling import published_autoencoder
 from rfxray.sampling.exporting import COMMAND, ExportRequest, export
 from rfxray.sampling.pretrained import EMA
+from rfxray.sampling.published_autoencoder import PublishedRequest
+
+_SHOWN = 5  # names of a line
 
 
 def parser() -> ArgumentParser:
@@ -30,12 +40,22 @@ def parser() -> ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument(
-        "--checkpoint",
-        required=True,
+    source = p.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--checkpoint", type=local_path, metavar="WORKDIR", help="--workdir of rfxray train"
+    )
+    source.add_argument(
+        "--weights",
         type=local_path,
-        metavar="WORKDIR",
-        help="--workdir of rfxray train",
+        metavar="FILE",
+        help="published weights of an autoencoder: a safetensors file, or its folder of diffusers "
+        "with config.json",
+    )
+    p.add_argument(
+        "--adapter",
+        type=local_path,
+        metavar="DIR",
+        help="LoRA of the decoder of --weights, as peft wrote it, to be merged (default: none)",
     )
     p.add_argument("--out", required=True, type=local_path, metavar="DIR", help="new folder")
     p.add_argument(
@@ -46,9 +66,8 @@ def parser() -> ArgumentParser:
     p.add_argument(
         "--ema",
         type=float,
-        default=EMA,
         help="which average of the weights, of the run or of rfxray posthoc-ema "
-        "(default: %(default)s)",
+        f"(default: {EMA:g})",
     )
     p.add_argument("--step", type=int, help="training step of the checkpoint (default: the newest)")
     p.add_argument(
@@ -61,10 +80,9 @@ def parser() -> ArgumentParser:
     )
     p.add_argument(
         "--licence",
-        default=UNSTATED,
         metavar="TEXT",
         help="licence of the weights, such as Apache-2.0; that of the training data may forbid "
-        "to share them (default: not stated)",
+        f"to share them (default: {UNSTATED}; needed by --weights)",
     )
     add_allow_kind(p)
     return p
@@ -72,23 +90,57 @@ def parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parser().parse_args(argv)
-    request = ExportRequest(
-        checkpoint=flags.checkpoint,
-        out=flags.out,
-        dtype=flags.dtype,
-        ema=flags.ema,
-        step=flags.step,
-        data=flags.data or (),
-        licence=flags.licence,
-        allow_kinds=flags.allow_kind,
-    )
     with exit_on_error(COMMAND):
         distributed.start_one(COMMAND)
-        facts = export(request)
+        facts = _published(flags) if flags.weights else _run(flags)
         print(
-            f"{COMMAND}: model.safetensors, config.json and export.json in {request.out} (weights "
+            f"{COMMAND}: model.safetensors, config.json and export.json in {flags.out} (weights "
             f"{facts.weights[:12]}…)"
         )
+
+
+def _run(flags: argparse.Namespace) -> Facts:
+    if flags.adapter:
+        raise ConfigError("--adapter is merged into --weights; leave it out with --checkpoint")
+    return export(
+        ExportRequest(
+            checkpoint=flags.checkpoint,
+            out=flags.out,
+            dtype=flags.dtype,
+            ema=flags.ema,
+            step=flags.step,
+            data=flags.data or (),
+            licence=flags.licence,
+            allow_kinds=flags.allow_kind,
+        )
+    )
+
+
+def _published(flags: argparse.Namespace) -> Facts:
+    given = {name: getattr(flags, name) for name in ("ema", "step", "data", "allow_kind")}
+    if meant := [name for name, value in given.items() if value not in (None, [], ())]:
+        raise ConfigError(
+            f"--{meant[0].replace('_', '-')} is of a run; leave it out with --weights, or give a "
+            "run as --checkpoint"
+        )
+    if not flags.licence:
+        raise ConfigError(
+            "--weights needs --licence, the terms under which they were published, such as "
+            "Apache-2.0; see where you got them"
+        )
+    print(f"{COMMAND}: reading {flags.weights}")
+    request = PublishedRequest(flags.weights, flags.out, flags.licence, flags.dtype, flags.adapter)
+    facts, found = published_autoencoder.export(request)
+    vae = found.vae
+    print(
+        f"{COMMAND}: autoencoder of factor {vae.factor} with {vae.latent_channels} channels of "
+        f"latents, widths {', '.join(map(str, vae.widths))}: {facts.parameters:,} parameters in "
+        f"{flags.dtype}, licence {facts.licence}"
+    )
+    if names := found.left_out:
+        more = " …" if len(names) > _SHOWN else ""
+        print(f"{COMMAND}: left out {len(names)} tensors ({', '.join(names[:_SHOWN])}{more})")
+    return facts
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def open_autoencoder(folder: Path, expected: str | None = None) -> Autoencoder:
     if not exported.is_export(folder):
         raise ConfigError(
             f"{folder} is not an export of an autoencoder; make one with rfxray export "
-            "--checkpoint WORKDIR --out DIR"
+            "--checkpoint WORKDIR --out DIR, or of published ones with --weights FILE"
         )
     tree, _ = exported.read(folder)
     if tree["model"]["kind"] != "vae":

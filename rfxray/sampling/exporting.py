@@ -33,21 +33,22 @@ class ExportRequest:
       checkpoint: Workdir of `rfxray.train`.
       out: Folder that is absent or empty.
       dtype: Dtype of the file, a key of `safetensors.DTYPES`.
-      ema: Relative width of the EMA profile, of the run or of `rfxray.posthoc_ema`.
+      ema: Relative width of the EMA profile, of the run or of `rfxray.posthoc_ema`;
+        `pretrained.EMA` when None.
       step: Step of the checkpoint; the newest when None.
       data: Data sets that the run was trained on, where they are now; by default those that its
         config names. Without them the sources are not stated.
-      licence: Licence of the weights, to be stated.
+      licence: Licence of the weights, to be stated; None for not stated.
       allow_kinds: Kinds outside of rfxray that the run's config may name.
     """
 
     checkpoint: Path
     out: Path
     dtype: str = "float32"
-    ema: float = EMA
+    ema: float | None = None
     step: int | None = None
     data: Sequence[str] = ()
-    licence: str = exported.UNSTATED
+    licence: str | None = None
     allow_kinds: Sequence[str] = ()
 
 
@@ -72,7 +73,7 @@ def export(request: ExportRequest) -> Facts:
     shapes = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), averaged(config)
     )
-    name = weights.exact_ema_name(request.ema)
+    name = weights.exact_ema_name(EMA if request.ema is None else request.ema)
     found = weights.restore_ema(workdir, shapes, name, request.step)
     folders = request.data or _still_there(config.data.dirs, found.data_fingerprint)
     sources, phantoms = _sources(folders, config.data.split, found.data_fingerprint)
@@ -86,7 +87,7 @@ def export(request: ExportRequest) -> Facts:
         data_fingerprint=found.data_fingerprint,
         trained_on=sources,
         synthetic_only=phantoms,
-        licence=request.licence,
+        licence=request.licence or exported.UNSTATED,
         flow_loss_limit=distance.limit(workdir, found.step),
         rfxray=__version__,
     )

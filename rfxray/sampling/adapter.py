@@ -1,0 +1,92 @@
+"""An adapter of an autoencoder's decoder as peft keeps it: adapter_config.json and its tensors."""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rfxray.checkpoints import tensor_files
+from rfxray.errors import ConfigError, DataError
+from rfxray.networks import lora, torch_weights, vae_shape
+from rfxray.networks.torch_weights import Weights
+from rfxray.networks.vae_shape import Vae
+
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."  # what peft writes before the names of modules
+# Variants of LoRA in a config of peft, and the value that means none of them.
+_PLAIN = {
+    "peft_type": "LORA",
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "use_dora": False,
+    "alpha_pattern": {},
+    "rank_pattern": {},
+    "modules_to_save": None,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """An adapter of a file.
+
+    Attributes:
+      tensors: Its tensors by name, in JAX's layout, float32.
+      scale: Weight of the narrow path.
+    """
+
+    tensors: Weights
+    scale: float
+
+
+def read(folder: Path) -> Adapter:
+    """The adapter of a folder that peft wrote.
+
+    Raises:
+      ConfigError: If the folder has not both files.
+      DataError: If they are damaged, or of another kind of adapter.
+    """
+    for name in (CONFIG, TENSORS):
+        if not (folder / name).is_file():
+            raise ConfigError(f"no {name} in {folder}; give --adapter a folder that peft wrote")
+    about = _config(folder / CONFIG)
+    root = about["r"] ** 0.5 if about.get("use_rslora") else about["r"]
+    tensors = tensor_files.read(folder / TENSORS)[0]
+    named = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
+    shapes = {name: tensor.shape for name, tensor in named.items()}
+    converted = torch_weights.convert(named, shapes, "an adapter")
+    return Adapter(converted, about["lora_alpha"] / root)
+
+
+def _config(file: Path) -> dict[str, Any]:
+    try:
+        about = dict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{file} cannot be read as JSON ({error})") from None
+    for key, plain in _PLAIN.items():
+        if about.get(key, plain) not in (plain, None):
+            raise DataError(f"{file} must have {key}={plain!r} (got {about[key]!r})")
+    for key in ("r", "lora_alpha"):
+        value = about.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise DataError(f"{file} must have a number above 0 as {key} (got {value!r})")
+    return about
+
+
+def merge(vae: Vae, params: Weights, adapter: Adapter) -> dict[str, np.ndarray]:
+    """The parameters of an autoencoder with an adapter, float32, on the host.
+
+    Raises:
+      DataError: If the adapter is not of its decoder, or changes nothing.
+    """
+    lora.check(adapter.tensors, torch_weights.laid_out(vae_shape.shapes(vae)))
+    joined = jax.jit(functools.partial(lora.merge, scale=adapter.scale))
+    merged = jax.device_get(joined(params, adapter.tensors))
+    if all(np.array_equal(merged[name], params[name]) for name in params):
+        raise DataError(
+            "the adapter changes no parameter: all its narrow paths are zero, so it was not trained"
+        )
+    return merged
