@@ -26,10 +26,11 @@ Guard = dict[str, jax.Array]
 def fresh() -> Guard:
     """A guard that has seen no step.
 
-    `usual`: running mean of the gradient norm over good steps, float32. `good`, `skipped`: int32
-    counts of steps. `steps` int32, `norms` float32, `firsts` and `worst` uint32, each
-    [REMEMBERED_SKIPS], newest last: numbers of skipped steps (0 for none), their gradient norms,
-    and the positions in the data of their first example and of the one with the largest loss.
+    `usual`: running mean of the gradient norm of `model` over good steps, float32. `good`,
+    `skipped`: int32 counts of steps. `steps` int32, `norms` float32, `firsts` and `worst` uint32,
+    each [REMEMBERED_SKIPS], newest last: numbers of skipped steps (0 for none), their gradient
+    norms, and the positions in the data of their first example and of the one with the largest
+    loss.
     """
     return {
         "usual": jnp.zeros((), jnp.float32),

@@ -1,8 +1,12 @@
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rfxray.attributes import vocabulary
+from rfxray.config.load import load_config
 from rfxray.runtime import sharding
 from rfxray.training import recipe as recipes
 from rfxray.training import skip_guard, state
@@ -65,6 +69,36 @@ def test_example_with_the_largest_loss_is_recorded_for_any_accumulation(make_con
     after, _ = jax.jit(train_step(recipe))(*carry, sharding.global_batch(mesh, poisoned))
     (skip,) = skip_guard.remembered(jax.device_get(after["guard"]))
     assert (skip.first, skip.worst) == (recipe.batch_size, recipe.batch_size + 3)
+
+
+def test_discriminator_may_have_any_finite_gradient_and_no_other():
+    recipe = recipes.build(load_config("tests/seams/config.py"))
+    losses = dict(recipe.objective.losses)
+
+    def scaled(params, rows, keys, training):
+        outcome = losses["discriminator"](params, rows, keys, training)
+        return outcome._replace(losses=rows["attributes"][:, 0] * outcome.losses)
+
+    objective = dataclasses.replace(
+        recipe.objective, losses={"model": losses["model"], "discriminator": scaled}
+    )
+    recipe = dataclasses.replace(recipe, objective=objective)
+    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    fresh_state = state.init(recipe, mesh)
+    guard = {**fresh_state["guard"], "good": jnp.int32(200), "usual": jnp.float32(10)}
+    take = jax.jit(train_step(recipe))
+
+    def after(scale: float) -> tuple[int, float]:
+        rows = batch(recipe, 0)
+        rows["attributes"][:] = scale
+        carry = {**fresh_state, "guard": guard}, fresh(recipe.metrics, sharding.replicated(mesh))
+        found, _ = take(*carry, sharding.global_batch(mesh, rows))
+        return int(found["guard"]["skipped"]), float(found["guard"]["usual"])
+
+    (skipped, usual), (_, plain) = after(1e6), after(1.0)
+    assert skipped == 0
+    assert usual == plain < 10  # a mean of the norms of the model
+    assert after(np.nan)[0] == 1
 
 
 def test_abstract_batch_matches_shapes_and_shardings_of_a_batch(make_config):
