@@ -31,7 +31,9 @@ from rfxray.runtime.sharding import constrain
 EPSILON, LATENT_EPSILON = 1e-6, 1e-4
 # Bounds of a log-variance, as published: e⁻³⁰ is 0 and e²⁰ is no information.
 LOG_VARIANCE = (-30.0, 20.0)
-REMAT = ("none", "level")  # what the backward pass computes again
+# What the backward pass computes again. Of an image of 512² at a width of 128 in float32, 20 GiB
+# are kept for it with none, and 1.6 GiB with level, besides one level at a time.
+REMAT = ("none", "level")
 
 
 class Posterior(NamedTuple):

@@ -166,6 +166,26 @@ def test_bfloat16_stays_near_float32():
         assert 1e-5 < relative(half, whole) < 0.1
 
 
+def test_levels_computed_again_leave_little_for_the_backward_pass():
+    """By shapes: XLA for CPUs joins what is computed twice, so a compiled program shows nothing."""
+    images = jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32)
+
+    def kept(remat):
+        network = make(remat=remat, multipliers=(1, 2, 2), blocks=2, size=64)
+
+        def backward(params, images):
+            def there_and_back(params):
+                mean = network.apply(params, images, "encode").mean
+                return network.apply(params, mean, "decode")
+
+            return jax.vjp(there_and_back, params)[1]
+
+        leaves = jax.tree.leaves(jax.eval_shape(backward, network.shapes, images))
+        return sum(leaf.size for leaf in leaves) - network.parameters
+
+    assert kept("level") < kept("none") / 8
+
+
 @pytest.mark.drill
 def test_a_mesh_of_eight_devices_computes_the_same(environment):
     done = subprocess.run(
