@@ -312,6 +312,12 @@ def plot(studies: Sequence[dict]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+def _shared(spec: str) -> str:
+    """An extractor with the last part of the path of its weights: results are shared."""
+    name, mark, path = spec.partition("=")
+    return name + mark + Path(path).name
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(prog="python -m benchmarks.degradations", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -330,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pictures = open_pictures(arguments.data)
         studies = [study(spec, pictures, cache) for spec in arguments.extractor.split(",")]
         devices = jax.devices()
-        given = [Path(arguments.data).name, arguments.extractor]
+        given = [Path(arguments.data).name, ",".join(map(_shared, arguments.extractor.split(",")))]
         about = {
             "command": "python -m benchmarks.degradations --data {} --extractor {}".format(*given),
             "written_by": version.versions(),

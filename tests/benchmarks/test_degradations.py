@@ -60,9 +60,12 @@ def test_study_says_what_an_extractor_sees_and_continues(tiny_data, tmp_path, mo
 
     extractor = Extractor("sorted", "0" * 64, 65, preprocessing, features, ())
     monkeypatch.setattr(degradations, "open_extractor", lambda spec: extractor)
-    words = ["--data", f"{tiny_data}:train", "--extractor", "sorted", "--out", str(tmp_path)]
+    words = ["--data", f"{tiny_data}:train", "--extractor", f"sorted={tmp_path}/w"]
+    words += ["--out", str(tmp_path)]
     degradations.main(words)
-    first = json.loads((tmp_path / "degradations.json").read_text())["studies"][0]
+    found = json.loads((tmp_path / "degradations.json").read_text())
+    assert found["command"].endswith("--data tiny:train --extractor sorted=w")
+    (first,) = found["studies"]
     assert first["order"]["contrast"]["KID"] >= degradations.SEES
     assert abs(first["order"]["mirror"]["KID"]) < degradations.SEES
     assert first["order"]["noise"]["FD64"] is None  # 25 films
