@@ -3,9 +3,10 @@
 The trunk is that of DINOv2 (`networks.vit`), so its parameters have the published names, and what
 is covered is its mask token (SimMIM, arXiv 2111.09886). The mean of the patches that are seen is
 the code of the image, and a decoder of one block draws the patches from the code and their places
-only. So the code has to describe the whole image: with a decoder that sees every token, as SimMIM
-and MAE have (arXiv 2111.06377), the network filled gaps from their neighbours, and after minutes of
-training its mean knew less of view, sex and heart size than before. The code is the features.
+only. So the code has to describe the whole image. With a decoder that sees every token, as MAE has
+(arXiv 2111.06377), the network fills gaps from their neighbours: after 2,000 steps of 16 phantoms a
+linear probe of its mean ranked views with an area under the curve of .88, and .98 before training.
+The code is the features.
 """
 
 import jax
