@@ -180,18 +180,28 @@ def test_run_resumes_bitwise_after_a_kill(whole, settings, environment, tmp_path
 
 @pytest.mark.drill
 def test_eight_devices_train_like_one(settings, environment, tmp_path):
-    losses = []
-    for name, devices, mesh in (("one", 1, []), ("eight", 8, ["mesh.data=2", "mesh.fsdp=4"])):
-        overrides = settings("steps=60", "log_every=20", *mesh)
-        done = subprocess.run(
-            command(tmp_path / name, overrides),
-            cwd=ROOT,
-            env=environment(devices),
-            capture_output=True,
-            text=True,
-            timeout=600,
+    # Until step 55 the discriminator waits. A game of two networks doubles a difference of rounding
+    # with every step (1e-7 became 5e-5 in eight), so its steps agree only if they are few.
+    common = ("steps=60", "log_every=20", "objective.adversarial_start=440")
+    runs = [
+        (
+            name,
+            subprocess.Popen(
+                command(tmp_path / name, settings(*common, *mesh)),
+                cwd=ROOT,
+                env=environment(devices),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            ),
         )
-        assert done.returncode == 0, done.stderr[-2000:]
-        losses.append([row["loss"] for row in rows(tmp_path / name) if "loss" in row])
-    assert len(losses[0]) == 3
+        for name, devices, mesh in (("one", 1, []), ("eight", 8, ["mesh.data=2", "mesh.fsdp=4"]))
+    ]
+    losses = []
+    for name, process in runs:
+        _, errors = process.communicate(timeout=900)
+        assert process.returncode == 0, errors[-2000:]
+        logged = [row for row in rows(tmp_path / name) if "loss" in row]
+        assert [row["discriminator_loss"] > 0 for row in logged] == [False, False, True]
+        losses.append([row["loss"] for row in logged])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
