@@ -17,7 +17,7 @@ from rfxray.errors import ConfigError
 from rfxray.networks import kinds
 from rfxray.networks.network import Network
 from rfxray.runtime import sharding
-from rfxray.sampling.network_identity import identity
+from rfxray.sampling.network_identity import APPLIED, identity
 
 # Latents that a device decodes at once: the maps of one image of 512² are 134 MB a layer.
 DECODED = 4
@@ -153,7 +153,7 @@ def open_autoencoder(folder: Path, expected: str | None = None) -> Autoencoder:
         lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), network.shapes
     )
     params = safetensors.restore(folder / exported.MODEL, {"model": shapes})["model"]
-    found = identity(config, weights.digest_of({"model": params}), ("model",))
+    found = identity(config, weights.digest_of({"model": params}), APPLIED)
     if expected is not None and found != expected:
         raise ConfigError(
             f"{folder} is another autoencoder ({found[:12]}) than the one of these latents "

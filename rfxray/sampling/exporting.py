@@ -19,8 +19,8 @@ from rfxray.errors import ConfigError, DataError
 from rfxray.outputs.files import saving
 from rfxray.outputs.folders import refuse_content
 from rfxray.sampling import distance
-from rfxray.sampling.network_identity import identity
-from rfxray.sampling.pretrained import EMA, averaged
+from rfxray.sampling.network_identity import APPLIED, SAMPLED, identity
+from rfxray.sampling.pretrained import EMA, averaged, is_sampled
 
 COMMAND = "rfxray.export"
 
@@ -77,13 +77,14 @@ def export(request: ExportRequest) -> Facts:
     found = weights.restore_ema(workdir, shapes, name, request.step)
     folders = request.data or _still_there(config.data.dirs, found.data_fingerprint)
     sources, phantoms = _sources(folders, config.data.split, found.data_fingerprint)
+    sections = SAMPLED if is_sampled(config) else APPLIED
     facts = Facts(
         step=found.step,
         ema=float(name),
         dtype=request.dtype,
         parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)),
-        weights=identity(config, weights.digest_of(found.params, request.dtype), latents=latents),
-        source_weights=identity(config, found.digest, latents=latents),
+        weights=identity(config, weights.digest_of(found.params, request.dtype), sections, latents),
+        source_weights=identity(config, found.digest, sections, latents),
         data_fingerprint=found.data_fingerprint,
         trained_on=sources,
         synthetic_only=phantoms,
@@ -136,7 +137,7 @@ def _sources(folders: Sequence[str], split: str, fingerprint: str) -> tuple[tupl
         if split in manifest["splits"]:  # or the fingerprint is that of another set
             sources |= set(manifest["splits"][split]["counts"]["source"]["values"])
         # Samples of a model may have been requested with the source phantom.
-        phantoms &= manifest["name"] == "phantom" and sources == {"phantom"}
+        phantoms &= manifest["name"] in ("phantom", "phantom_latents") and sources == {"phantom"}
     if sorted(prints) != sorted(fingerprint.split("+")):
         raise ConfigError(
             f"--data {' '.join(folders)}: not what the run was trained on (fingerprints "

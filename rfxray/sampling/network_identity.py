@@ -8,11 +8,15 @@ import ml_collections
 
 from rfxray.config.schema import flatten, keys_of
 
+# Sections of a config that decide what is computed: of a network that is sampled from, since its
+# objective says what it predicts, and of one that is only applied.
+SAMPLED, APPLIED = ("model", "objective", "parts"), ("model",)
+
 
 def identity(
     config: ml_collections.FrozenConfigDict,
     digest: str,
-    sections: Sequence[str] = ("model", "objective", "parts"),
+    sections: Sequence[str] = SAMPLED,
     latents: Mapping[str, object] | None = None,
 ) -> str:
     """sha256 of all that decides the velocity of a network, hex; no path is part of it.

@@ -248,6 +248,11 @@ def averaged(config: ml_collections.FrozenConfigDict) -> Mapping[str, PyTree[jax
     return {name: networks.build(sections[name]).shapes for name in _objective(config).averaged}
 
 
+def is_sampled(config: ml_collections.FrozenConfigDict) -> bool:
+    """Whether the objective of a config learns a velocity."""
+    return _objective(config).velocity is not None
+
+
 @functools.lru_cache(maxsize=8)
 def velocity(config: ml_collections.FrozenConfigDict) -> ParametricVelocity:
     """The velocity of a config as `(params, x, t [n], attributes [n, 19]) → dx/dt`, float32; the

@@ -22,7 +22,7 @@ from rfxray.networks.vae_weights import Published
 from rfxray.outputs.files import file_sha256, saving
 from rfxray.outputs.folders import refuse_content
 from rfxray.sampling import adapter as adapters
-from rfxray.sampling.network_identity import identity
+from rfxray.sampling.network_identity import APPLIED, identity
 
 _CLASSES = ("AutoencoderKL", "AutoencoderKLFlux2")
 _PICKLES = (b"\x80", b"PK\x03\x04")  # how the two layouts of torch.save begin
@@ -74,8 +74,8 @@ def export(request: PublishedRequest) -> tuple[Facts, Published]:
         ema=0.0,
         dtype=request.dtype,
         parameters=sum(np.size(tensor) for tensor in own.values()),
-        weights=identity(config, weights.digest_of(params, request.dtype)),
-        source_weights=identity(config, weights.digest_of(params)),
+        weights=identity(config, weights.digest_of(params, request.dtype), APPLIED),
+        source_weights=identity(config, weights.digest_of(params), APPLIED),
         data_fingerprint="",
         trained_on=(),
         synthetic_only=False,

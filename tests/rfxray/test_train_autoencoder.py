@@ -21,6 +21,7 @@ from rfxray.config.load import from_json, load_config
 from rfxray.errors import ConfigError
 from rfxray.networks import kinds as networks
 from rfxray.runtime import sharding
+from rfxray.sampling.autoencoder import open_autoencoder
 from rfxray.training import frozen, state
 from rfxray.training import recipe as recipes
 from tests.conftest import keep_signal_handlers
@@ -124,6 +125,7 @@ def test_export_is_the_autoencoder_and_names_no_path(whole, eye, tmp_path):
         export.main(["--checkpoint", str(whole), "--out", str(out)])
     tree, facts = exported.read(out)
     assert tree["parts"]["perceptual"]["weights"] == "dinov2"
+    assert open_autoencoder(out).weights == facts.weights
     assert str(eye) not in (out / exported.CONFIG).read_text()
     model = networks.build(from_json(tree).model)
     tensors = tensor_files.read(out / exported.MODEL)[0]

@@ -50,6 +50,7 @@ def test_the_folder_is_opened_with_the_published_tensors(published, tmp_path, ca
     assert "autoencoder of factor 4 with 128 channels of latents, widths 8, 16" in printed
     assert "licence Apache-2.0" in printed
     found, facts = open_autoencoder(tmp_path / "out"), exported.read(tmp_path / "out")[1]
+    assert found.weights == facts.weights
     assert facts.licence == "Apache-2.0"
     file = published / "diffusion_pytorch_model.safetensors"
     assert facts.published == {"sha256": file_sha256(file), "scaling_factor": 0.5}
