@@ -32,6 +32,16 @@ def test_every_shortfall_is_named(figures):
     assert more == "5 more attributes reach 0.8, not 6"
 
 
+def test_error_of_an_age_is_better_if_it_is_lower(figures):
+    age = {"chance": 19.0, "ceiling": 4.0, "samples": 5.0, "reached": 0.9}
+    figures["attributes"]["age"] = age | {"reconstructed": 3.0}
+    assert latent_report.shortfalls(figures) == []
+    figures["attributes"]["age"]["reconstructed"] = 4.3
+    assert latent_report.shortfalls(figures) == [
+        "age of reconstructions is 0.930 of the ceiling, not 0.97"
+    ]
+
+
 def test_pixels_stand_beside(figures):
     lines = latent_report.table(figures, figures).splitlines()
     assert "| race | 0.500 | 0.900 | 0.100 | – | – |" in lines
