@@ -116,7 +116,7 @@ def of_images(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def fitted(request: EditRequest) -> Causes:
     """The causal model of the data set of --propagate."""
     assert request.propagate
-    graph, dataset = request.graph or logistic.GRAPH, open_dataset(request.propagate)
+    graph, dataset = request.graph or logistic.GRAPH, open_dataset(request.propagate, latents=True)
     model = logistic.fit_dataset(logistic.read_graph(graph), dataset)
     return Causes(model, {"data": dataset.fingerprint, "graph_sha256": file_sha256(graph)})
 

@@ -22,7 +22,7 @@ from rfxray.attributes.vocabulary import (
     Attributes,
     lookup,
 )
-from rfxray.data.dataset import Dataset, stored
+from rfxray.data.dataset import Dataset, Records
 from rfxray.errors import ConfigError, DataError
 
 GRAPH = Path(vocabulary.__file__).with_name("graph.json")
@@ -153,18 +153,17 @@ def fit(graph: Graph, attributes: Attributes) -> StructuralModel:
 
 
 def fit_dataset(graph: Graph, dataset: Dataset, split: str = "train") -> StructuralModel:
-    """`fit` to the table of a data set; reads every record of the split.
+    """`fit` to the table of a data set; reads every record of the split, without its image.
 
     Raises:
       ConfigError: if there is no such split.
     """
     if split not in dataset.shards:
         raise ConfigError(f"data set {dataset.path} has no split {split!r}")
-    records = [
-        Attributes(record["attributes"], known_from_states(record["states"]))
-        for record in stored(dataset, split)
-    ]
-    return fit(graph, vocabulary.stack(records))
+    records = Records(dataset, split)
+    labels = (records.labels(number) for number in range(len(records)))
+    rows = [Attributes(each["attributes"], known_from_states(each["states"])) for each in labels]
+    return fit(graph, vocabulary.stack(rows))
 
 
 def _logistic(columns: np.ndarray, present: np.ndarray) -> np.ndarray:

@@ -140,7 +140,9 @@ def asks_of(arguments: argparse.Namespace, asked: Mapping[str, str], n: int) -> 
         )
     if arguments.like is not None:
         path, _, split = arguments.like.partition(":")
-        return requests.from_dataset(open_dataset(path), split or "train", asked, n, first)
+        return requests.from_dataset(
+            open_dataset(path, latents=True), split or "train", asked, n, first
+        )
     if arguments.balance is not None:
         return requests.balanced(arguments.balance.split(","), asked, arguments.seed)
     return requests.alike(asked)

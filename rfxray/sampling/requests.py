@@ -197,7 +197,7 @@ def from_dataset(
         n, first = len(records), 0
     rows = []
     for number in range(first, first + n):
-        record = records[number % len(records)]
+        record = records.labels(number % len(records))
         shown = Attributes(record["attributes"], known_from_states(record["states"]))
         values = vocabulary.decode(shown)
         if set(asked) & set(vocabulary.PATHOLOGY_NAMES):

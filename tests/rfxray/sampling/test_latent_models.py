@@ -192,8 +192,9 @@ def test_command_edits_a_radiograph(run, images, tmp_path):
     assert list((tmp_path / "out").rglob("*.png"))
 
 
-def test_command_writes_images(run, tmp_path):
+def test_command_writes_images(run, tiny_latents, tmp_path):
     words = ["--checkpoint", str(run), "--n", "2", "--steps", "2", "--solver", "euler"]
+    words += ["--like", f"{tiny_latents}:validation"]  # labels are enough
     sample.main([*words, "--out", str(tmp_path / "out"), "--vae", str(run / "vae")])
     names = sorted((tmp_path / "out").glob("sample_*.png"))
     assert len(names) == 2
