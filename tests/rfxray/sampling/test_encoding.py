@@ -200,8 +200,5 @@ def test_host_that_was_asked_for_something_else_is_refused(
     tiny_data, tiny_vae, end_of_hosts, tmp_path
 ):
     words = ["--data", str(tiny_data), "--vae", str(tiny_vae), "--out", str(tmp_path / "out")]
-    codes, lines = end_of_hosts(
-        [words, [*words, "--log-variance"]], command="rfxray.commands.encode"
-    )
-    assert codes[1] == 78
-    assert "asked to encode something else than the first one" in lines[1][0]
+    codes, _ = end_of_hosts([words, [*words, "--log-variance"]], command="rfxray.commands.encode")
+    assert codes == [78, 78]
