@@ -17,6 +17,7 @@ from rfxray.errors import ConfigError
 from rfxray.networks import kinds
 from rfxray.networks.network import Network
 from rfxray.runtime import sharding
+from rfxray.sampling.batching import blocks
 from rfxray.sampling.network_identity import APPLIED, identity
 
 # Latents that a device decodes at once: the maps of one image of 512² are 134 MB a layer.
@@ -66,12 +67,11 @@ class Autoencoder:
         self, latents: Float[AnyArray, "n rows columns z"]
     ) -> Float[jax.Array, "n size size 1"]:
         """Images of latents as they are stored, float32, not clipped, still on the devices."""
-        group = DECODED * self.mesh.size
         run = _run(self.network, "decode", self.mesh)
-        images = []
-        for start in range(0, len(latents), group):
-            rows = jnp.arange(start, start + group) % len(latents)  # one program for all groups
-            images.append(run(self.params, jnp.take(latents, rows, axis=0)))
+        images = [
+            run(self.params, jnp.take(latents, rows, axis=0))
+            for rows, _ in blocks(len(latents), DECODED * self.mesh.size)
+        ]
         # A network of three channels shows grey
         return jnp.concatenate(images)[: len(latents)].mean(-1, keepdims=True)
 
@@ -95,11 +95,10 @@ class LatentSpace:
         self, images: Float[np.ndarray, "n size size"]
     ) -> Float[np.ndarray, "n rows columns z"]:
         """The latents of images in [-1, 1], as the model sees them, float32."""
-        group = DECODED * self.vae.mesh.size
-        means = []
-        for start in range(0, len(images), group):
-            rows = np.arange(start, start + group) % len(images)  # one program for all groups
-            means.append(np.asarray(self.vae.encode(images[rows][..., None])[0]))
+        means = [
+            np.asarray(self.vae.encode(images[rows][..., None])[0])
+            for rows, _ in blocks(len(images), DECODED * self.vae.mesh.size)
+        ]
         return self.latents.statistics.normalised(np.concatenate(means)[: len(images)])
 
     def images(self, x: Float[AnyArray, "n rows columns z"]) -> Float[jax.Array, "n size size 1"]:

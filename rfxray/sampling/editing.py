@@ -43,10 +43,11 @@ from rfxray.objectives.objective import Velocity as ParametricVelocity
 from rfxray.runtime import sharding
 from rfxray.sampling import guidance as guide
 from rfxray.sampling import solvers
+from rfxray.sampling.batching import blocks
 from rfxray.sampling.given import AnyImages, Asked, images_of, pair_of
 from rfxray.sampling.interventions import changed
 from rfxray.sampling.pretrained import Model
-from rfxray.sampling.sampler import Shape, blocks, finite, keys_of, noise
+from rfxray.sampling.sampler import Shape, finite, keys_of, noise
 from rfxray.sampling.shown import settings_repr
 
 METHODS = ("invert", "noise", "flow")

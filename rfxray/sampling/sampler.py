@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import jax
@@ -20,6 +20,7 @@ from rfxray.objectives.objective import Velocity as ParametricVelocity
 from rfxray.runtime import compiler_options, sharding
 from rfxray.sampling import adaptive, shown, solvers, stochastic
 from rfxray.sampling import guidance as guide
+from rfxray.sampling.batching import blocks
 from rfxray.sampling.given import Asked, rows_of, to_pil
 from rfxray.sampling.pretrained import Model
 from rfxray.sampling.settings import Settings, with_changes
@@ -258,15 +259,6 @@ def finite(images: Float[np.ndarray, " n *shape"]) -> Float[np.ndarray, " n *sha
             "or more steps, or another checkpoint"
         )
     return images
-
-
-def blocks(n: int, size: int) -> Iterator[tuple[Integer[np.ndarray, " {size}"], int]]:
-    """Cuts n places into blocks of one size: (places [size], how many of them are new).
-
-    The last block wraps to the first places, so that one shape, one program, serves all.
-    """
-    for start in range(0, n, size):
-        yield np.arange(start, start + size) % n, min(size, n - start)
 
 
 def generate(
