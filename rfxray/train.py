@@ -41,6 +41,7 @@ from rfxray.runtime.compiler_options import options_for
 from rfxray.runtime.preemption import StopRequest
 from rfxray.runtime.run_lock import locked_run
 from rfxray.runtime.watchdog import Watchdog
+from rfxray.sampling.autoencoder import open_autoencoder
 from rfxray.training import frozen
 from rfxray.training import recipe as recipes
 from rfxray.training import state as states
@@ -107,12 +108,6 @@ def run(
 
     make_workdir(workdir)
     lock = held.enter_context(locked_run(workdir, host))
-    latents, vae = mixture.latents and mixture.latents.entry(), None
-    if latents is not None:
-        vae = workdir / exported.VAE
-        if host == 0:
-            with saving(workdir):
-                exported.copy(mixture.datasets[0].path / exported.VAE, vae)
 
     # =============================================================================================
     # The state: fresh, or the newest checkpoint that is whole
@@ -135,8 +130,16 @@ def run(
     # =============================================================================================
     # What is said about it
     # =============================================================================================
+    latents, vae = mixture.latents, None
+    if latents is not None:
+        vae = workdir / exported.VAE
+        if host == 0:
+            with saving(workdir):
+                exported.copy(mixture.datasets[0].path / exported.VAE, vae)
+            open_autoencoder(vae, latents.vae)  # or the first sample grid would refuse it
     if host == 0:
-        write_whole(workdir / "config.json", to_json(config, version.versions(), latents))
+        recorded = latents and latents.entry()
+        write_whole(workdir / "config.json", to_json(config, version.versions(), recorded))
     writer = held.enter_context(Writer(workdir, current.step))
     # From here on, so that compiling counts as lost.
     goodput = Goodput(workdir, current.trained, checkpoints.began)

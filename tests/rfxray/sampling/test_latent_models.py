@@ -183,6 +183,17 @@ def test_masks_of_few_pixels_survive_the_way_to_cells(run, where):
     np.testing.assert_array_equal(kept[0] > 0.5, ~cells)
 
 
+def test_data_with_another_autoencoder_beside_them_are_refused_at_the_start(
+    tiny_latents, make_vae, make_config, run_training, tmp_path
+):
+    shutil.copytree(tiny_latents, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / exported.VAE)
+    make_vae(tmp_path / "data" / exported.VAE, seed=1)
+    config = make_config(f"data.dirs={tmp_path / 'data'}", *OVERRIDES)
+    with pytest.raises(ConfigError, match="is another autoencoder"):
+        run_training(config, tmp_path / "run")
+
+
 def test_command_edits_a_radiograph(run, images, tmp_path):
     image = np.round((images[0] + 1) * 32767.5).astype(np.uint16)
     save_png(tmp_path / "film.png", image)
