@@ -10,6 +10,7 @@ results. If the code that a figure comes from has changed since, the table says 
 """
 
 import argparse
+import ast
 import hashlib
 import json
 import re
@@ -26,9 +27,10 @@ from rfxray.outputs import files
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(ROOT / "docs" / name for name in ("results.md", "evaluation.md", "extractors.md"))
 RESULTS = Path(__file__).with_name("results")
-# What a figure comes from: measures, bases, extractors, networks, and how a file becomes pixels.
+# What a figure comes from: extractors, bases, networks, and how a file becomes pixels.
 CODE = (
-    "rfxray/evaluate",
+    "rfxray/evaluate/extractors",
+    "rfxray/evaluate/packaged",
     "rfxray/networks/convnets",
     "rfxray/networks/masked_vit.py",
     "rfxray/networks/vit.py",
@@ -38,8 +40,13 @@ CODE = (
     "rfxray/data/grey.py",
     "rfxray/data/radiograph.py",
 )
-# And those of a benchmark, by an entry that its results have.
-OWN = {"studies": "benchmarks/degradations.py", "probes": "benchmarks/ssl_probe.py"}
+# And what measures, by an entry that its results have, with what it imports of its own room.
+OWN = {
+    "figures": "rfxray/evaluate/fidelity.py",
+    "studies": "benchmarks/degradations.py",
+    "probes": "benchmarks/ssl_probe.py",
+}
+MEASURES = "rfxray/evaluate"
 _NO_CODE = (".html", ".pyc")
 _TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -47,14 +54,35 @@ _TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def code(found: Mapping[str, Any]) -> str:
     """SHA-256 of the source that results come from, hex."""
     digest = hashlib.sha256()
-    own = [name for entry, name in OWN.items() if entry in found]
-    for place in map(ROOT.joinpath, (*CODE, *own)):
-        inside = [file for file in sorted(place.rglob("*")) if file.is_file()]
-        for file in inside if place.is_dir() else [place]:
-            if file.suffix in _NO_CODE:
-                continue
+    whole: set[Path] = set()
+    for place in map(ROOT.joinpath, CODE):
+        inside = (file for file in place.rglob("*") if file.is_file())
+        whole.update(inside if place.is_dir() else [place])
+    own = [ROOT / name for entry, name in OWN.items() if entry in found]
+    for file in sorted(whole.union(_with_imports([*own, *whole]))):
+        if file.suffix not in _NO_CODE:
             digest.update(f"{file.relative_to(ROOT).as_posix()}\n".encode() + file.read_bytes())
     return digest.hexdigest()
+
+
+def _with_imports(begin: Sequence[Path]) -> set[Path]:
+    """Modules of the measures that Python files import, at any depth, and the files."""
+    found: set[Path] = set()
+    left = [file for file in begin if file.suffix == ".py"]
+    while left:
+        found.add(file := left.pop())
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{each.name}" for each in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [each.name for each in node.names]
+            else:
+                continue
+            for name in names:
+                module = ROOT / f"{name.replace('.', '/')}.py"
+                if module.parent == ROOT / MEASURES and module.is_file() and module not in found:
+                    left.append(module)
+    return found
 
 
 def add(name: str, file: Path) -> None:

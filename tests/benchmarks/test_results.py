@@ -68,27 +68,46 @@ def test_result_older_than_its_code_is_stale():
 
 
 def test_digest_is_of_the_code_and_the_files_that_figures_come_from(tmp_path, monkeypatch):
-    for name in (*results.CODE, *results.OWN.values()):
+    for name in results.CODE:
         place = tmp_path / name
         if (results.ROOT / name).is_dir():
             place.mkdir(parents=True)
-            for inside in ("a.py", "basis.npz", "page.html"):
+            for inside in ("basis.npz", "page.html"):
                 (place / inside).write_text(name)
         else:
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(name)
+            place.write_text("")
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / results.OWN["figures"]).write_text("from rfxray.evaluate import kernel\n")
+    (tmp_path / results.OWN["studies"]).write_text("import rfxray.evaluate.kernel\n")
+    (tmp_path / results.OWN["probes"]).write_text("")
+    (tmp_path / "rfxray/evaluate/kernel.py").write_text("def f():\n    from . import intervals\n")
+    (tmp_path / "rfxray/evaluate/privacy.py").write_text("")
     monkeypatch.setattr(results, "ROOT", tmp_path)
-    study, comparison = {"studies": []}, {"figures": []}
-    before = results.code(study), results.code(comparison)
-    (tmp_path / "rfxray/evaluate/page.html").write_text("other")
-    assert (results.code(study), results.code(comparison)) == before
-    (tmp_path / "benchmarks/degradations.py").write_text("other")
-    assert results.code(study) != before[0]
-    assert results.code(comparison) == before[1]
-    for name in ("rfxray/evaluate/basis.npz", "rfxray/data/display.py", "rfxray/networks/vit.py"):
-        (tmp_path / name).write_text("other")
-        assert results.code(comparison) != before[1]
-        before = results.code(study), results.code(comparison)
+
+    def changed(name: str) -> tuple[bool, ...]:
+        """Whether another content of a file is another digest, of each kind of results."""
+        kinds = [{entry: []} for entry in ("figures", "studies", "probes")]
+        before = [results.code(kind) for kind in kinds]
+        with (tmp_path / name).open("a") as file:
+            file.write("\n# other\n")
+        return tuple(
+            now != then for now, then in zip(map(results.code, kinds), before, strict=True)
+        )
+
+    assert changed("rfxray/evaluate/packaged/page.html") == (False, False, False)
+    assert changed("rfxray/evaluate/privacy.py") == (False, False, False)
+    assert changed("rfxray/evaluate/fidelity.py") == (True, False, False)
+    assert changed("benchmarks/degradations.py") == (False, True, False)
+    assert changed("rfxray/evaluate/kernel.py") == (True, True, False)
+    for name in ("evaluate/packaged/basis.npz", "data/display.py", "networks/vit.py"):
+        assert changed(f"rfxray/{name}") == (True, True, True)
+
+
+def test_imports_are_followed_through_the_measures():
+    found = {file.name for file in results._with_imports([results.ROOT / results.OWN["figures"]])}
+    assert {"kernel.py", "two_sample.py", "pictures.py"} <= found
+    assert "reconstruction.py" not in found
 
 
 def test_table_without_results_and_results_without_a_table_are_refused():
