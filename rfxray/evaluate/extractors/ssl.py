@@ -1,9 +1,9 @@
 """Features of a network that was trained without labels on radiographs of one's own.
 
 `rfxray train --config masked` trains it on the training split of a data set, and `rfxray export`
-makes the folder that is read here. Features are the mean over the patches. It has seen radiographs,
-as no network of photographs has; for a model of the same data its figures are circular, and are
-printed as such.
+makes the folder that is read here. Features are those of `masked_vit.features`. It has seen
+radiographs, as no network of photographs has; for a model of the same data its figures are
+circular, and are printed as such.
 """
 
 import functools
@@ -74,7 +74,7 @@ def of_network(
     return Extractor(
         name="ssl",
         hash=weights_hash(params),
-        width=section.width,
+        width=(section.depth + 1) * section.width,
         preprocessing=Preprocessing(section.size, "pad", "area", False, 1, (0.5,), (0.5,)),
         features=resident.of_images(
             functools.partial(masked_vit.features, masked_vit.trunk(section)), params
