@@ -122,8 +122,8 @@ def features(
     """What the network knows of whole images in [-1, 1]: the code, and how the patches differ.
 
     That is the mean over the patches after the last norm, then their standard deviation after every
-    block. The code has no room for small things. With the deviations, linear probes of 15 attributes
-    of phantoms have a mean area under the curve of .90, without them .79.
+    block. The code has no room for small things. With the deviations, linear probes of 15
+    attributes of phantoms have a mean area under the curve of .90, without them .79.
     """
     blocks = [f"block_{i + 1}" for i in range(shape.depth)]
     found = vit.apply(shape, params, _colour(images), (*blocks, "patches"))
