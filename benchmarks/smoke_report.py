@@ -90,18 +90,7 @@ def measure(reader: classifier.Oracle, model: sampling.Model) -> tuple[dict, dic
     ceiling = classifier.scores(reader, phantoms, all_known(asked))
     reached = classifier.scores(reader, samples, all_known(asked))
     blind = classifier.chance(all_known(asked))
-    table = {
-        name: {
-            "chance": blind[name],
-            "ceiling": ceiling[name],
-            "samples": reached[name],
-            # If the ceiling is at chance (race), nothing can be reached.
-            "reached": classifier.reached(reached[name], ceiling[name], blind[name])
-            if abs(ceiling[name] - blind[name]) > 0.3 * blind[name]
-            else None,
-        }
-        for name in ceiling
-    }
+    table = classifier.control(ceiling, reached, blind)
     ratio = {k: float(v) for k, v in moved.items()} | {"n": PAIRS}
     ratio["share"] = ratio["samples"] / ratio["phantoms"]
     normal = {"share": float((reader.predict(normals)["no_finding"] == 1).mean()), "n": NORMALS}
@@ -247,12 +236,13 @@ def report(folder: Path) -> list[str]:
 def summary(figures: dict) -> str:
     """The figures in one line."""
     table = figures["attributes"]
-    good = [n for n, f in table.items() if f["reached"] is not None and f["reached"] >= REACHED]
+    judged = classifier.counted(table)
+    good = [n for n in judged if (table[n]["reached"] or 0) >= REACHED]
     return (
         f"view {table['view']['samples'] / table['view']['ceiling']:.3f} of the ceiling, "
         f"cardiothoracic ratio {figures['cardiothoracic_ratio']['share']:.2f} of the truth, "
         f"no_finding=present normal in {figures['normal']['share']:.2f}, "
-        f"{len(good)} of {len(table)} attributes at {REACHED} or more ({', '.join(good)})"
+        f"{len(good)} of {len(judged)} attributes at {REACHED} or more ({', '.join(good)})"
     )
 
 

@@ -27,6 +27,7 @@ from rfxray.checkpoints import exported
 from rfxray.command_line import ArgumentParser, data_folder, exit_on_error, local_path
 from rfxray.config.load import from_json
 from rfxray.errors import DataError
+from rfxray.evaluate import auc
 from rfxray.evaluate.extractors import ssl
 from rfxray.evaluate.extractors.extractor import Extractor
 from rfxray.evaluate.extractors.kinds import open_extractor
@@ -34,7 +35,6 @@ from rfxray.evaluate.features import extract
 from rfxray.evaluate.pictures import Pictures, open_pictures
 from rfxray.networks import kinds
 from rfxray.outputs import files
-from rfxray.readers import auc
 
 MOST = 2000  # images that a probe is fitted to
 LEAST = 5  # held-out images of either value

@@ -22,13 +22,15 @@ _DRAWN_AT_ONCE = 64
 _BITS = 16
 
 
-def key(index: int) -> str:
+def key(index: int, seed: int = 0) -> str:
     """`source/patient/study/image` of a phantom."""
-    return f"{patient(index)}/s0/i0"
+    return f"{patient(index, seed)}/s0/i0"
 
 
-def patient(index: int) -> str:
-    return f"phantom/p{index:07d}"
+def patient(index: int, seed: int = 0) -> str:
+    """A phantom by its name. Phantom 7 of seed 1 is another person than phantom 7 of seed 0, so its
+    name has the seed; that of the default seed has none."""
+    return f"phantom/p{index:07d}" if seed == 0 else f"phantom/seed{seed}-p{index:07d}"
 
 
 def records(indices: Sequence[int], seed: int, size: int) -> Iterator[dict]:
@@ -49,8 +51,8 @@ def records(indices: Sequence[int], seed: int, size: int) -> Iterator[dict]:
                 "laterality": "",
                 "attributes": observed[i],
                 "states": states[i],
-                "key": key(index),
-                "patient": patient(index),
+                "key": key(index, seed),
+                "patient": patient(index, seed),
             }
 
 
@@ -92,7 +94,7 @@ def write(options: Options) -> dict:
     print(f"{COMMAND}: {n:,} phantoms of {size}², seed {seed}, to {options.out}")
     splits: dict[str, list[int]] = {"train": [], "validation": []}
     for index in range(n):
-        splits[hashed_split(patient(index), validation, 0.0)].append(index)
+        splits[hashed_split(patient(index, seed), validation, 0.0)].append(index)
     planned = make_plan(
         splits,
         name="phantom",

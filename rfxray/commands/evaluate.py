@@ -11,6 +11,10 @@ from rfxray.commands import actions
 # Name, module, and what it does; a module is `rfxray/commands/evaluate_NAME.py`.
 ACTIONS = {
     "fidelity": ("rfxray.commands.evaluate_fidelity", "distances of samples from radiographs"),
+    "control": (
+        "rfxray.commands.evaluate_control",
+        "whether samples show what was requested, and what goes with what",
+    ),
     "reconstruction": (
         "rfxray.commands.evaluate_reconstruction",
         "measure what an autoencoder keeps of its images",

@@ -21,11 +21,9 @@ from pathlib import Path
 
 from rfxray.command_line import (
     ArgumentParser,
-    at_home,
     data_folder,
     exit_on_error,
     local_path,
-    refuse_address,
     words_of,
 )
 from rfxray.errors import ConfigError
@@ -34,6 +32,7 @@ from rfxray.evaluate.extractors.extractor import Extractor
 from rfxray.evaluate.extractors.kinds import open_extractor
 from rfxray.evaluate.gathering import Sets
 from rfxray.evaluate.pictures import Pictures, open_pictures
+from rfxray.evaluate.tables import tables_of
 from rfxray.outputs import cache, folders
 from rfxray.runtime import distributed, refusal
 
@@ -70,22 +69,8 @@ class Command:
     @property
     def tables(self) -> dict[str, Path]:
         """The CSV of each folder that has one, by the folder as it was given."""
-        found = {}
         given = [self.real, *self.synthetic, *([self.train] if self.train else [])]
-        for text in self.csv:
-            place, equals, file = text.partition("=")
-            if not equals or place not in given:
-                raise ConfigError(
-                    f"--csv {text} must be FOLDER=FILE with a folder of --real, --synthetic or "
-                    "--train, as it is written there"
-                )
-            if place in found:
-                raise ConfigError(f"--csv names {place} twice; give one table for each folder")
-            if not file.strip():
-                raise ConfigError(f"--csv {text} names no file; give FOLDER=FILE")
-            refuse_address(file)
-            found[place] = at_home(file)
-        return found
+        return tables_of(self.csv, given, "--real, --synthetic or --train")
 
 
 def parser() -> ArgumentParser:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from einops import rearrange, reduce
 from flax import nnx
 from numpy.typing import DTypeLike
+from scipy import special
 
 from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX, Attribute, Attributes
 from rfxray.data.markers import mask_markers
@@ -25,6 +26,8 @@ _AGE_SCALE = 25.0  # years: about the spread of ages, so that the reader's outpu
 _LEAST = 8  # pixels: convolutions halve the image until its side is at most this
 _CHANNELS = (16, 32, 64, 64, 64, 64, 64)
 _HIDDEN = 192
+UNREADABLE = ("race",)  # by design: it changes no pixel of a phantom
+_ABOVE_CHANCE = 0.3  # of chance: a ceiling nearer to it leaves nothing to reach
 # Images that are read at once, fewer if there are fewer. A batch is padded to a power of two, so
 # that at most ten programs are compiled.
 _BATCH = 512
@@ -67,6 +70,10 @@ class Reader(nnx.Module):
         placed = nnx.relu(self.place(rearrange(x, "n h w c -> n (h w c)")))
         anywhere = reduce(x, "n h w c -> n c", "max")
         return jnp.concatenate([placed, anywhere], -1)
+
+
+def _years(attribute: Attribute, outputs: np.ndarray) -> np.ndarray:
+    return np.clip(outputs * _AGE_SCALE + 50, attribute.low, attribute.high)
 
 
 def _width(attribute: Attribute) -> int:
@@ -153,11 +160,27 @@ class Oracle:
         for attribute in READ:
             outputs = said[attribute.name]
             if attribute.continuous:
-                years = outputs[:, 0] * _AGE_SCALE + 50
-                read[attribute.name] = np.clip(years, attribute.low, attribute.high)
+                read[attribute.name] = _years(attribute, outputs)[:, 0]
             else:
                 read[attribute.name] = outputs.argmax(-1).astype(np.float32)
         return read
+
+    def answers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The probabilities behind `predict`, of images [n, size, size] in [-1, 1].
+
+        Returns:
+          Probability of each class of an attribute, float32 [n, classes]; years of age [n, 1].
+
+        Raises:
+          ConfigError: for images of another size.
+        """
+        said = self.outputs(images)
+        return {
+            attribute.name: _years(attribute, said[attribute.name])
+            if attribute.continuous
+            else special.softmax(said[attribute.name], -1)
+            for attribute in READ
+        }
 
     def save(self, path: str | os.PathLike, dtype: DTypeLike = np.float32) -> None:
         """Writes the weights as an npz file, in that dtype."""
@@ -228,8 +251,18 @@ def scores(oracle: Oracle, images: np.ndarray, attributes: Attributes) -> dict[s
       Balanced accuracy of each attribute (the mean over the classes that occur of the share read
       right), or for age the mean absolute error in years; what is never known is left out.
     """
-    read = oracle.predict(images)
-    return _figures(attributes, lambda name, rows: read[name][rows])
+    return read_scores(oracle.predict(images), attributes)
+
+
+def read_scores(read: Mapping[str, np.ndarray], attributes: Attributes) -> dict[str, float]:
+    """`scores` of what was read already, or by another classifier.
+
+    Args:
+      read: Values [n] of the attributes that were read, as `Oracle.predict` returns them; what is
+        not among them has no score.
+      attributes: Requested attributes, [n, 19].
+    """
+    return _figures(attributes, lambda name, rows: read[name][rows], read)
 
 
 def chance(attributes: Attributes) -> dict[str, float]:
@@ -250,11 +283,52 @@ def reached(score: float, ceiling: float, chance: float) -> float:
     return (score - chance) / (ceiling - chance)
 
 
+def control(
+    ceiling: Mapping[str, float], samples: Mapping[str, float], blind: Mapping[str, float]
+) -> dict[str, dict[str, float | None]]:
+    """What samples reach of each attribute: the one table that every report of an oracle shows.
+
+    Args:
+      ceiling: `scores` of phantoms, or of radiographs.
+      samples: `scores` of samples.
+      blind: `chance` of what was requested.
+
+    Returns:
+      For each attribute of `samples` its `chance`, `ceiling` and `samples`, and `reached`, which is
+      None if the ceiling is at chance: nothing can be reached then.
+    """
+    return {
+        name: {
+            "chance": blind[name],
+            "ceiling": ceiling[name],
+            "samples": samples[name],
+            "reached": reached(samples[name], ceiling[name], blind[name])
+            if abs(ceiling[name] - blind[name]) > _ABOVE_CHANCE * blind[name]
+            else None,
+        }
+        for name in samples
+        if name in ceiling
+    }
+
+
+def counted(table: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """The attributes of `control` that a model can be asked to reach: all except race.
+
+    Race changes no pixel of a phantom, so it can only be at chance. It has a row and is never in a
+    denominator.
+    """
+    return [name for name in table if name not in UNREADABLE]
+
+
 def _figures(
-    attributes: Attributes, answer: Callable[[str, np.ndarray], np.ndarray]
+    attributes: Attributes,
+    answer: Callable[[str, np.ndarray], np.ndarray],
+    among: Container[str] = tuple(a.name for a in READ),
 ) -> dict[str, float]:
     figures = {}
     for attribute in READ:
+        if attribute.name not in among:
+            continue
         rows = np.asarray(attributes.known[:, INDEX[attribute.name]])
         if not rows.any():
             continue

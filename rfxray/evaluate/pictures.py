@@ -53,6 +53,8 @@ class Pictures:
       synthetic: Whether the files say that a model made them.
       rejected: Reason for each file that `reject` left out, by key.
       notes: Remarks for people about what was found.
+      drawn: Attributes that nobody requested and `rfxray sample --complete` drew, [n, 19] bool;
+        None if there are none.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Pictures:
     rejected: Mapping[str, str]
     notes: tuple[str, ...]
     load: Callable[[int], np.ndarray] = dataclasses.field(repr=False)
+    drawn: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

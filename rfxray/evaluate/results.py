@@ -78,14 +78,18 @@ def flat(row: Row) -> dict[str, Any]:
 
 
 def head(command: str, seed: int, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """What every file of results begins with: how it was made."""
+    """What every file of results of a comparison begins with: how it was made."""
+    return {**made(KIND, command, seconds), "seed": seed}
+
+
+def made(kind: str, command: str, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """How results were made: by which action, command line, versions and device, in what time."""
     devices = jax.devices()
     return {
-        "kind": KIND,
+        "kind": kind,
         "command": command,
         "written_by": version.versions(),
         "device": f"{len(devices)} × {devices[0].device_kind}",
-        "seed": seed,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
 

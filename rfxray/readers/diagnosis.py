@@ -15,7 +15,7 @@ import numpy as np
 
 from rfxray.attributes import vocabulary
 from rfxray.errors import ConfigError, DataError
-from rfxray.readers import auc
+from rfxray.evaluate import auc
 from rfxray.readers.agreement import kappa
 from rfxray.readers.answers import ReaderFile, number_of
 from rfxray.readers.equivalence import reader_interval

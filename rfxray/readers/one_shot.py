@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from rfxray.readers import auc
+from rfxray.evaluate import auc
 
 
 @dataclasses.dataclass(frozen=True)

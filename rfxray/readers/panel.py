@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rfxray.readers import auc
+from rfxray.evaluate import auc
 from rfxray.readers.per_reader import constant
 from rfxray.readers.study import Study
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from scipy import stats
 
-from rfxray.readers import auc
+from rfxray.evaluate import auc
 from rfxray.readers.equivalence import reader_interval
 from rfxray.readers.study import Study
 

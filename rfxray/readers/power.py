@@ -6,7 +6,8 @@ import numpy as np
 from scipy import optimize, stats
 
 from rfxray.errors import DataError
-from rfxray.readers import auc, equivalence, obuchowski_rockette
+from rfxray.evaluate import auc
+from rfxray.readers import equivalence, obuchowski_rockette
 from rfxray.readers.equivalence import ALPHA, CHANCE
 from rfxray.readers.roe_metz import (
     Components,

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special, stats
 
 from rfxray.errors import ConfigError
-from rfxray.readers import auc
+from rfxray.evaluate import auc
 
 
 @dataclasses.dataclass(frozen=True)

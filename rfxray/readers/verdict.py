@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rfxray.readers import auc, bootstrap, equivalence
+from rfxray.evaluate import auc
+from rfxray.readers import bootstrap, equivalence
 from rfxray.readers import obuchowski_rockette as pooling
 from rfxray.readers.equivalence import (
     ALPHA,

@@ -25,6 +25,11 @@ def test_good_run_has_no_shortfalls(figures):
     assert "view 1.000 of the ceiling" in smoke_report.summary(figures)
 
 
+def test_race_is_in_no_denominator(figures):
+    others = len(figures["attributes"]) - 1
+    assert f"{others} of {others} attributes at 0.8 or more" in smoke_report.summary(figures)
+
+
 def test_every_shortfall_is_named(figures):
     figures["attributes"]["view"]["samples"] = 0.8
     figures["attributes"]["sex"]["reached"] = 0.5

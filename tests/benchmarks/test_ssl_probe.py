@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks import ssl_probe
 from rfxray.config.load import load_config
+from rfxray.evaluate import auc
 from rfxray.evaluate.extractors import ssl
 from rfxray.networks import kinds
-from rfxray.readers import auc
 from tests.conftest import ROOT
 from tests.rfxray.evaluate.projection import projection
 

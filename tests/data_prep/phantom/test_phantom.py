@@ -7,7 +7,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
 from data_prep import phantom
-from data_prep.phantom import causes
+from data_prep.phantom import causes, dataset
 from data_prep.phantom.__main__ import main
 from rfxray.attributes.states import State, known_from_states
 from rfxray.attributes.vocabulary import (
@@ -314,6 +314,13 @@ def test_command_writes_a_data_set(tmp_path, capsys):
         main(["--out", str(tmp_path / "one"), "--n", "70", "--size", "32", "--validation", "0.2"])
     assert stopped.value.code == 78
     assert "no_finding" in capsys.readouterr().err
+
+
+def test_phantoms_of_another_seed_are_other_people():
+    keys = [{r["key"] for r in dataset.records(range(4), seed, 32)} for seed in (0, 1, 2)]
+    patients = [{r["patient"] for r in dataset.records(range(4), seed, 32)} for seed in (0, 1, 2)]
+    assert keys[0] == {f"phantom/p{index:07d}/s0/i0" for index in range(4)}
+    assert len(set.union(*keys)) == len(set.union(*patients)) == 12
 
 
 def test_command_writes_a_contact_sheet(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rfxray.readers import auc
+from rfxray.evaluate import auc
 from rfxray.readers.obuchowski_rockette import mean_covariance
 from rfxray.readers.one_shot import one_shot
 from rfxray.readers.roe_metz import RoeMetz, components, pair_components, scores
