@@ -18,6 +18,9 @@ has what was measured of tiny; nothing was tuned for the other two.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+
+import ml_collections
 
 from rfxray.config.schema import defaults
 
@@ -56,16 +59,34 @@ CHOICES = {
     "adversarial": ("no", "yes"),
 }
 KINDS = {"ssl": "masked_vit", "rad_dino": "grey_vit"}
+# Data sets of 64², and the command that makes them.
+PHANTOMS = (
+    ("runs/smoke/phantom",),
+    "rfxray phantom --out runs/smoke/phantom --n 16384 --size 64 --seed 0",
+)
 
 
-def get_config(argument: str = "size=full"):
+def read(argument: str, choices: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """`size=tiny,…` by name."""
     given = {}
     for word in argument.split(","):
         name, _, value = word.partition("=")
-        if value not in CHOICES.get(name, ()):
-            allowed = "; ".join(f"{name}={'|'.join(values)}" for name, values in CHOICES.items())
+        if value not in choices.get(name, ()):
+            allowed = "; ".join(f"{name}={'|'.join(values)}" for name, values in choices.items())
             raise ValueError(f"{argument!r} must be of {allowed}, with commas between")
         given[name] = value
+    return given
+
+
+def shape(model: ml_collections.ConfigDict, size: Size) -> None:
+    """Sets the keys of an autoencoder of that size."""
+    model.size, model.width, model.multipliers = size.side, size.width, size.multipliers
+    model.blocks, model.z, model.groups = size.blocks, size.z, size.groups
+    model.mid_attention = size.side == 512
+
+
+def get_config(argument: str = "size=full"):
+    given = read(argument, CHOICES)
     size = SIZES[given.get("size", "full")]
     perceptual = given.get("perceptual", size.perceptual)
     adversarial = given.get("adversarial", size.adversarial) == "yes"
@@ -77,8 +98,7 @@ def get_config(argument: str = "size=full"):
         frozen={} if perceptual == "no" else {"perceptual": KINDS[perceptual]},
     )
     m = c.model
-    m.size, m.width, m.multipliers = size.side, size.width, size.multipliers
-    m.blocks, m.z, m.groups = size.blocks, size.z, size.groups
+    shape(m, size)
     c.batch_size, c.steps = size.batch_size, size.steps
     c.objective.kl_weight = size.kl_weight
     c.optim.learning_rate, c.optim.schedule = size.learning_rate, "cosine"
@@ -87,12 +107,10 @@ def get_config(argument: str = "size=full"):
         c.data.make = "rfxray harmonise … --size 512"
         c.checkpoint_every = c.evaluators.sample_grid.every = 5000
     else:
-        m.mid_attention = False
         c.optim.warmup = 50
         c.evaluators.validation_loss.every = c.evaluators.sample_grid.every = 300
     if size.side == 64:
-        c.data.dirs = ("runs/smoke/phantom",)
-        c.data.make = "rfxray phantom --out runs/smoke/phantom --n 16384 --size 64 --seed 0"
+        c.data.dirs, c.data.make = PHANTOMS
     elif size.side == 128:
         c.data.dirs = ("runs/nih/data",)
         c.data.make = "rfxray harmonise --set nih=DIR --size 128 --out runs/nih/data"

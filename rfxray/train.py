@@ -31,6 +31,7 @@ from rfxray.checkpoints.run import Checkpoints
 from rfxray.config import listing
 from rfxray.config.identity import identity_of
 from rfxray.config.load import load_config, overrides, to_json
+from rfxray.config.schema import flatten
 from rfxray.data import batches, dataset
 from rfxray.data.faults import Faults
 from rfxray.errors import ConfigError, Preempted, SaveFailed, refused_by_system
@@ -90,7 +91,7 @@ def run(
     recipe = recipes.build(config)
     mixture = open_data(config, recipe.model.input_shape)
     given = frozen.open_weights(config)
-    hashes = {name: weights.hash for name, weights in given.items()}
+    hashes = {weights.key: weights.hash for weights in given.values()}
     identity = identity_of(config, mixture.fingerprint, hashes)
     data = [(each.path, each.fingerprint) for each in mixture.datasets]
     agreement.require(config, data, allow, hashes)
@@ -114,16 +115,19 @@ def run(
     # =============================================================================================
     abstract = states.abstract(recipe, mesh)
     no_metrics = fresh(recipe.metrics, sharding.replicated(mesh))
-    checkpoints = Checkpoints(workdir, config, identity, abstract, no_metrics, allow)
+    params = {name: weights.params for name, weights in given.items()}
+    checkpoints = Checkpoints(
+        workdir, config, identity, abstract, no_metrics, allow, not_saved=tuple(params)
+    )
     if hosts == 1:
         held.callback(checkpoints.settle)  # the lock is given back after the last write
     resumed = checkpoints.resume()
     if resumed is None:
         set_aside = []
-        params = {name: weights.params for name, weights in given.items()}
         current = Current(0, 0, states.init(recipe, mesh, params), no_metrics)
     else:
         step, (state, metrics, position), set_aside = resumed
+        state["params"] |= states.placed(recipe, mesh, params)
         current = Current(step, position, states.State(**state), metrics, checkpoints.trained)
     saved = current.step
 
@@ -136,7 +140,12 @@ def run(
         if host == 0:
             with saving(workdir):
                 exported.copy(mixture.datasets[0].path / exported.VAE, vae)
-            open_autoencoder(vae, latents.vae)  # or the first sample grid would refuse it
+            open_autoencoder(vae, latents)  # or the first sample grid would refuse it
+    if host == 0 and recipe.model.base is not None:  # an export of the run merges into it
+        base = workdir / exported.BASE
+        with saving(workdir):
+            exported.copy(command_line.at_home(config.model.base), base)
+        frozen.require_base(base, given[recipes.BASE])
     if host == 0:
         recorded = latents and latents.entry()
         write_whole(workdir / "config.json", to_json(config, version.versions(), recorded))
@@ -154,8 +163,9 @@ def run(
         for row in overview.split("\n"):
             say(row)
     say(f"{recipe.parameters:,} parameters, {recipe.model.tokens} tokens an image")
-    for name, digest in hashes.items():
-        say(f"parts.{name} is not trained: weights {config.parts[name].weights} ({digest[:12]}…)")
+    for name, weights in given.items():
+        where = flatten(config)[weights.key]
+        say(f"part {name} is not trained: {weights.key}={where} ({weights.hash[:12]}…)")
     for each in mixture.datasets:
         counts = ", ".join(f"{split} {n:,}" for split, n in each.examples.items())
         say(f"data {each.path}: images of {each.size}², {counts}")

@@ -1,9 +1,9 @@
 """The checkpoints of a run: what a step holds, and from which one the run resumes.
 
-A step holds the item `state` (parameters, optimizer, guard, step, metric accumulators), one item
-`ema_*` for each profile, so that a sampler reads only the one it needs, and `meta`, JSON with
-everything that a restore checks: the identity of the run, its config and versions, the data
-position, and what store.py needs to verify the arrays.
+A step holds the item `state` (parameters that are trained, optimizer, guard, step, metric
+accumulators), one item `ema_*` for each profile, so that a sampler reads only the one it needs, and
+`meta`, JSON with everything that a restore checks: the identity of the run, its config and
+versions, the data position, and what store.py needs to verify the arrays.
 
 `workdir/checkpoints/` holds the newest checkpoints, from which a run resumes; `workdir/ema/` holds
 snapshots of the averages, never deleted, from which any other profile can be made after the run
@@ -36,10 +36,13 @@ from rfxray.runtime import distributed
 _PACKAGES = ("rfxray", "jax", "flax", "optax", "orbax-checkpoint", "grain")
 
 
-def _items(state: Mapping[str, PyTree], metrics: PyTree) -> dict[str, PyTree]:
-    """The array items of a step, by name."""
+def _items(
+    state: Mapping[str, PyTree], metrics: PyTree, left_out: Collection[str]
+) -> dict[str, PyTree]:
+    """The array items of a step, by name, without the parameters of some parts."""
     rest = dict(state)
     ema = _ema_items(rest.pop("ema"))
+    rest["params"] = {name: p for name, p in rest["params"].items() if name not in left_out}
     return {"state": {**rest, "metrics": serialization.to_state_dict(metrics)}, **ema}
 
 
@@ -56,6 +59,8 @@ class Checkpoints:
       identity: Identity that a restored step must have, from `config.identity`.
       state, metrics: State and accumulators, real or abstract, with the layout that is saved.
       allow: Identity keys in which a restored step may differ (`--allow-change`).
+      not_saved: Parts of given weights, which nothing trains: the identity has their hash, and a
+        restored state lacks their parameters.
 
     Attributes:
       changes: Lines that say at which step which of these keys changed.
@@ -71,13 +76,15 @@ class Checkpoints:
         state: Mapping[str, PyTree],
         metrics: PyTree,
         allow: Collection[str] = (),
+        not_saved: Collection[str] = (),
     ):
         self._workdir, self._config, self._identity = workdir, config, identity
         self._allow, self.changes, self.trained, self.notes = allow, [], 0.0, []
         self._flagged: set[int] = set()  # skipped steps: see `_flag`
         self._record = record.read(workdir)
-        layout = _items(state, metrics)
-        self._abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, layout)
+        self._not_saved = not_saved
+        layout = _items(state, metrics, not_saved)
+        self._abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(state))
         self._metrics = metrics
         self._steps = Store(
             workdir / "checkpoints",
@@ -131,7 +138,7 @@ class Checkpoints:
         begin = time.perf_counter()
         self._flag(state)
         meta = self._meta(step, position) | {"trained": trained}
-        self._steps.save(step, _items(state, metrics), meta)
+        self._steps.save(step, _items(state, metrics, self._not_saved), meta)
         self._remember(self._steps.saved)
         return time.perf_counter() - begin
 
@@ -267,6 +274,8 @@ class Checkpoints:
     def restore(self, step: int) -> tuple[dict[str, PyTree], PyTree, int]:
         """The (state, metrics, position) of a step, with the shardings of this run.
 
+        The state has no parameters of parts that are not saved.
+
         Raises:
           ConfigError: If the step was made by another run, with the keys that differ.
           DataError: If it cannot be read or is not what was saved.
@@ -285,7 +294,11 @@ class Checkpoints:
         if decays_otherwise(self._config, steps, step):
             there["steps"], here["steps"] = steps, self._config.steps
         changes = refuse_difference(there, here, where, self._allow)
-        items = self._steps.restore(step, self._abstract, meta)
+        # Checkpoints of earlier versions hold every part.
+        saved = {name.split("/")[2] for name in meta["dtypes"] if name.startswith("state/params/")}
+        layout = _items(self._abstract, self._metrics, set(self._not_saved) - saved)
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, layout)
+        items = self._steps.restore(step, wanted, meta)
         self.trained = meta["trained"]
         self.changes = meta["changes"] + [f"from step {step} on, {line}" for line in changes]
         moved = any("batch_size:" in line for line in self.changes)
@@ -295,6 +308,8 @@ class Checkpoints:
                 f"{step * self._config.batch_size} (step × batch_size)"
             )
         state = dict(items.pop("state"))
+        kept = {name: p for name, p in state["params"].items() if name not in self._not_saved}
+        state["params"] = kept
         metrics = serialization.from_state_dict(self._metrics, state.pop("metrics"))
         state["ema"] = {name.removeprefix("ema_"): tree for name, tree in items.items()}
         self._flag(state)

@@ -18,7 +18,7 @@ def identity_of(
     Args:
       config: Config of the run.
       data_fingerprint: Fingerprint of its data.
-      weights: Hash of the given weights of each part that is not trained, by name.
+      weights: Hash of the weights that each key of given weights names, by the key.
     """
     keys = keys_of(config)
     same: dict[str, object] = {
@@ -29,8 +29,7 @@ def identity_of(
     if any(optim.schedule == "cosine" for optim in _optims(config)):
         same["steps"] = config.steps
     same["data.fingerprint"] = data_fingerprint
-    same |= {f"parts.{name}.weights": found for name, found in weights.items()}
-    return same
+    return same | dict(weights)
 
 
 def decays_otherwise(config: ml_collections.ConfigDict, steps: int, step: int) -> bool:

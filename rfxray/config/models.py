@@ -5,6 +5,50 @@ from rfxray.config.key import Key, runtime
 ATTENTION = ("auto", "xla", "cudnn", "splash")
 REMAT = ("none", "dots", "attention", "full")
 
+# Of every autoencoder.
+_VAE: dict[str, Key] = {
+    "size": Key(512, "Side of the square images, pixels.", least=1),
+    "channels": Key(
+        1,
+        "Channels of the first and the last convolution, 1 or 3; with 3 a grey image is given "
+        "three times, and the mean of the output is taken.",
+        least=1,
+    ),
+    "width": Key(128, "Channels that the multipliers multiply.", least=1),
+    "multipliers": Key(
+        (1, 2, 4, 4),
+        "Widths of the levels in units of width, the largest maps first; each level except the "
+        "last halves the sides.",
+    ),
+    "decoder_multipliers": Key(
+        (0,),
+        "Widths of the levels of the decoder, likewise; 0: those of multipliers.",
+    ),
+    "blocks": Key(2, "Residual blocks of a level; the decoder has one more.", least=1),
+    "z": Key(16, "Channels of the latents.", least=1),
+    "groups": Key(32, "Groups of the group norms; they divide every width.", least=1),
+    "mid_attention": Key(True, "Whether the cells attend to each other in the middle."),
+    "quant_convs": Key(
+        False, "Whether a 1 × 1 convolution ends the encoder, and another begins the decoder."
+    ),
+    "patchify": Key(
+        False,
+        "Whether 2 × 2 cells of latents are folded into one and normalised by stored "
+        "statistics, as FLUX.2 does; 4·z channels at twice the factor.",
+    ),
+    "dtype": Key(
+        "float32",
+        "Type of activations and products of the levels, bfloat16 or float32 (exact on every "
+        "device); parameters, norms, and the first and last convolutions stay float32.",
+        choices=("float32", "bfloat16"),
+    ),
+    "remat": runtime(
+        "none",
+        "What the backward pass computes again: none, or level (each level from its input).",
+        choices=("none", "level"),
+    ),
+}
+
 MODELS: dict[str, dict[str, Key]] = {
     "radit": {
         "size": Key(512, "Side of the square input, in pixels or latent cells.", least=1),
@@ -44,46 +88,17 @@ MODELS: dict[str, dict[str, Key]] = {
         "depth": Key(4, "Blocks.", least=1),
         "heads": Key(3, "Attention heads; width / heads is the dimension of one.", least=1),
     },
-    "vae": {
-        "size": Key(512, "Side of the square images, pixels.", least=1),
-        "channels": Key(
-            1,
-            "Channels of the first and the last convolution, 1 or 3; with 3 a grey image is given "
-            "three times, and the mean of the output is taken.",
-            least=1,
+    "vae": _VAE,
+    "decoder_lora": {
+        **_VAE,
+        "rank": Key(16, "Channels of the narrow path that is added to a layer.", least=1),
+        "alpha": Key(16.0, "Numerator of its weight, alpha / rank.", above=0),
+        "targets": Key(
+            ("conv1", "conv2"),
+            "Layers of the decoder that get one: their names, or the last parts of them.",
         ),
-        "width": Key(128, "Channels that the multipliers multiply.", least=1),
-        "multipliers": Key(
-            (1, 2, 4, 4),
-            "Widths of the levels in units of width, the largest maps first; each level except the "
-            "last halves the sides.",
-        ),
-        "decoder_multipliers": Key(
-            (0,),
-            "Widths of the levels of the decoder, likewise; 0: those of multipliers.",
-        ),
-        "blocks": Key(2, "Residual blocks of a level; the decoder has one more.", least=1),
-        "z": Key(16, "Channels of the latents.", least=1),
-        "groups": Key(32, "Groups of the group norms; they divide every width.", least=1),
-        "mid_attention": Key(True, "Whether the cells attend to each other in the middle."),
-        "quant_convs": Key(
-            False, "Whether a 1 × 1 convolution ends the encoder, and another begins the decoder."
-        ),
-        "patchify": Key(
-            False,
-            "Whether 2 × 2 cells of latents are folded into one and normalised by stored "
-            "statistics, as FLUX.2 does; 4·z channels at twice the factor.",
-        ),
-        "dtype": Key(
-            "float32",
-            "Type of activations and products of the levels, bfloat16 or float32 (exact on every "
-            "device); parameters, norms, and the first and last convolutions stay float32.",
-            choices=("float32", "bfloat16"),
-        ),
-        "remat": runtime(
-            "none",
-            "What the backward pass computes again: none, or level (each level from its input).",
-            choices=("none", "level"),
+        "base": runtime(
+            "", "Folder of the autoencoder that is adapted, as rfxray export writes it."
         ),
     },
     "grey_vit": {

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import ml_collections
 
 from rfxray.config import kinds
-from rfxray.networks import grey_vit, masked_vit, patch_discriminator, radit, vae
+from rfxray.networks import decoder_lora, grey_vit, masked_vit, patch_discriminator, radit, vae
 from rfxray.networks.network import Network
 
 # section of the config → Network
@@ -17,6 +17,7 @@ KINDS: dict[str, Build] = {
     "radit": radit.build,
     "masked_vit": masked_vit.build,
     "vae": vae.build,
+    "decoder_lora": decoder_lora.build,
     "grey_vit": grey_vit.build,
     "patch_discriminator": patch_discriminator.build,
 }

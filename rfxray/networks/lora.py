@@ -7,9 +7,13 @@ never adapted, so latents stay valid for everybody who has that autoencoder's.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
 
 from rfxray.arrays import AnyArray
 from rfxray.errors import ConfigError, DataError
@@ -85,6 +89,24 @@ def shapes(lora: Lora, layout: Mapping[str, tuple[int, ...]]) -> dict[str, tuple
         found[name + A] = (*window, of, lora.rank)
         found[name + B] = (*(1 for _ in window), lora.rank, to)
     return found
+
+
+def init(
+    lora: Lora, layout: Mapping[str, tuple[int, ...]], key: Key[Array, ""]
+) -> dict[str, Float[Array, "..."]]:
+    """A fresh adapter, which changes nothing: B is zero, and A uniform within 1 / √fan-in.
+
+    That is peft's draw, He's uniform one with a slope of √5. Trace it under jit to place it.
+    """
+    wanted = shapes(lora, layout)
+    drawn = {name: shape for name, shape in wanted.items() if name.endswith(A)}
+    sizes = [math.prod(shape) for shape in drawn.values()]
+    parts = jnp.split(jax.random.uniform(key, (sum(sizes),), minval=-1), np.cumsum(sizes)[:-1])
+    fresh = {
+        name: part.reshape(shape) * math.prod(shape[:-1]) ** -0.5
+        for (name, shape), part in zip(drawn.items(), parts, strict=True)
+    }
+    return {name: fresh.get(name, jnp.zeros(shape)) for name, shape in wanted.items()}
 
 
 def merge(params: Weights, adapter: Weights, scale: float) -> dict[str, AnyArray]:

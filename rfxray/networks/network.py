@@ -29,6 +29,10 @@ class Network:
       input_shape: Height, width and channels of one example.
       tokens: Tokens of one example, for rates; 1 if it has none.
       sizes: Sizes of the logical axes that the mesh must divide.
+      base: Network that this one adapts: its parameters are given, and not trained. None for a
+        network of its own.
+      merge: Function of the parameters of `base` and of this network that returns those that
+        `apply` takes; None without a base.
       refuse: Function of a backend (`cpu`, `gpu`, `tpu`) that raises a ConfigError if the network
         cannot run there.
     """
@@ -40,6 +44,8 @@ class Network:
     input_shape: tuple[int, int, int]
     tokens: int = 1
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    base: "Network | None" = None
+    merge: Callable[[Params, Params], Params] | None = None
     refuse: Callable[[str], None] = _runs_anywhere
 
     @property

@@ -70,6 +70,19 @@ def laid_out(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]
     return {name: _layout(name, np.broadcast_to(0, shape)).shape for name, shape in shapes.items()}
 
 
+def published(tensors: Weights) -> dict[str, np.ndarray]:
+    """Tensors in PyTorch's layout, from those in JAX's."""
+    found = {}
+    for name, value in tensors.items():
+        tensor = np.asarray(value)
+        if name.endswith(".weight") and tensor.ndim == 4:
+            tensor = rearrange(tensor, "h w i o -> o i h w")
+        elif name.endswith(".weight") and tensor.ndim == 2:
+            tensor = rearrange(tensor, "i o -> o i")
+        found[name] = np.ascontiguousarray(tensor)
+    return found
+
+
 def _layout(name: str, tensor: np.ndarray) -> np.ndarray:
     if name.endswith(".weight") and tensor.ndim == 4:
         return rearrange(tensor, "o i h w -> h w i o")

@@ -24,7 +24,7 @@ from rfxray.networks import torch_weights
 from rfxray.networks.attention import attention
 from rfxray.networks.network import Network
 from rfxray.networks.torch_weights import Weights
-from rfxray.networks.vae_shape import PATCH, Vae, check, init, shapes
+from rfxray.networks.vae_shape import PATCH, Vae, check, init, of_section, shapes
 from rfxray.runtime.sharding import constrain
 
 # Constant of the group norms, and of the statistics of FLUX.2's latents.
@@ -278,15 +278,12 @@ def build(section: ml_collections.ConfigDict) -> Network:
       ConfigError: If the factor does not divide the size, the groups a width, or the levels of
         encoder and decoder differ in number.
     """
-    keys = dict(section)
-    keys.pop("kind")
-    remat = keys.pop("remat")
-    vae = Vae(**keys)
+    vae = of_section(section)
     check(vae)
     layout = torch_weights.laid_out(shapes(vae))
     return Network(
         init=functools.partial(init, vae),
-        apply=functools.partial(apply, vae, remat),
+        apply=functools.partial(apply, vae, section.remat),
         shapes={name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in layout.items()},
         axes={name: _axes(shape) for name, shape in layout.items()},
         input_shape=(vae.size, vae.size, 1),

@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -52,6 +53,11 @@ class Vae:
     def latent_channels(self) -> int:
         """Channels of the latents as they are returned."""
         return self.z * (PATCH**2 if self.patchify else 1)
+
+
+def of_section(section: ml_collections.ConfigDict) -> Vae:
+    """The shape that a config's section of kind `vae` describes."""
+    return Vae(**{field.name: section[field.name] for field in dataclasses.fields(Vae)})
 
 
 def check(vae: Vae) -> None:

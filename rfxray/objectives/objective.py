@@ -52,7 +52,7 @@ class Objective:
       metrics: Accumulators of what the loss of `model` observes, by name.
       averaged: Parts with EMA profiles, which a sampler reads.
       velocity: Velocity field of the averaged parts, if samples are drawn by an ODE.
-      show: Function (params of the averaged parts, batch, keys) → images [batch, columns, height,
+      show: Function (params of every part, batch, keys) → images [batch, columns, height,
         width] float32 in [-1, 1] for a sample grid, if there is no velocity.
     """
 

@@ -91,15 +91,14 @@ def facts(
       config: Config of the run.
       data: Path and fingerprint of each data set, in the order of the mixture.
       allow: Keys of `--allow-change`.
-      weights: Hash of the given weights of each part that is not trained, by name.
+      weights: Hash of the weights that each key of given weights names, by the key.
     """
-    places = [f"parts.{name}.weights" for name in weights]  # compared by content
     found = {
         f"config.{key}": repr(value)
         for key, value in schema.flatten(config).items()
-        if key not in (*LOCAL, *places)
+        if key not in (*LOCAL, *weights)  # weights are compared by content
     }
-    found |= {f"config.parts.{name}.weights": digest[:16] for name, digest in weights.items()}
+    found |= {f"config.{key}": digest[:16] for key, digest in weights.items()}
     found["--allow-change"] = repr(sorted(allow))
     for number, (path, fingerprint) in enumerate(data):
         # A path may differ: it is for the reader of the message, and not compared.

@@ -1,7 +1,11 @@
-"""Networks that an objective reads and nothing trains: their weights, from where a config says.
+"""Networks that a run reads and nothing trains: their weights, from where a config says.
 
-A network is named as an extractor of `rfxray evaluate` is, so that the hash of its weights is the
-one printed there, and figures under it are marked as circular for a model that it trained.
+A part of the objective is named as an extractor of `rfxray evaluate` is, so that the hash of its
+weights is the one printed there, and figures under it are marked as circular for a model that it
+trained. What `model` adapts is an export of an autoencoder, with the hash that names it elsewhere.
+
+Checkpoints do not hold these weights: a run that resumes reads them again, and another hash is
+another run.
 """
 
 import dataclasses
@@ -20,6 +24,8 @@ from rfxray.evaluate.extractors import kinds as extractors
 from rfxray.evaluate.extractors import published_vit
 from rfxray.networks import grey_vit
 from rfxray.networks import kinds as networks
+from rfxray.sampling.autoencoder import open_autoencoder
+from rfxray.training.recipe import BASE
 
 # Kind of the network that each name is the weights of.
 _KINDS = {"ssl": "masked_vit", "dinov2": "grey_vit", "rad_dino": "grey_vit"}
@@ -32,36 +38,71 @@ class Weights:
     Attributes:
       params: Parameters, on the host.
       hash: SHA-256 of them by content, hex, as the extractor of the same name has it.
+      key: Key of the config that says where they are.
     """
 
     params: Params
     hash: str
+    key: str
 
 
 def open_weights(config: ml_collections.FrozenConfigDict) -> dict[str, Weights]:
-    """The weights of every part of a config that is not trained, by name.
+    """The weights of every part of a recipe that is not trained, by name.
 
     Raises:
       ConfigError: If a part has no weights, or they are of another network than the config says.
       DataError: If they are damaged.
     """
-    return {name: _open(name, part) for name, part in config.parts.items() if is_frozen(part)}
+    given = {name: _open(name, part) for name, part in config.parts.items() if is_frozen(part)}
+    if networks.build(config.model).base is not None:
+        given[BASE] = _open_base(config.model)
+    return given
+
+
+def _open_base(section: ml_collections.FrozenConfigDict) -> Weights:
+    if not section.base:
+        raise ConfigError(
+            "model.base must be the folder of the autoencoder that is adapted (got ''); make one "
+            "with rfxray export --weights FILE --licence TEXT --out DIR"
+        )
+    folder = at_home(section.base)
+    found = open_autoencoder(folder)
+    theirs = exported.read(folder)[0]["model"]
+    # Any network computes images of any size, in any precision.
+    shape = {k: v for k, v in theirs.items() if k not in ("kind", "size", "dtype", "remat")}
+    _agree("model", section, shape, folder)
+    return Weights(jax.device_get(found.params), found.weights, "model.base")
+
+
+def require_base(folder: Path, given: Weights) -> None:
+    """Refuses a copy of what is adapted that has other weights than those given.
+
+    Raises:
+      ConfigError: If it has.
+      DataError: If it is damaged.
+    """
+    if (found := open_autoencoder(folder).weights) != given.hash:
+        raise ConfigError(
+            f"{folder} is another autoencoder ({found[:12]}) than {given.key} ({given.hash[:12]}), "
+            "which this run adapts; remove the folder, and start again"
+        )
 
 
 def _open(name: str, part: ml_collections.FrozenConfigDict) -> Weights:
-    key = f"parts.{name}"
+    key = f"parts.{name}.model"
+    where = f"parts.{name}.weights"
     of, separator, path = part.weights.partition("=")
     names = [each for each, kind in _KINDS.items() if kind == part.model.kind]
     if not separator or of not in names:
         raise ConfigError(
-            f"{key}.weights must be {' or '.join(f'{each}=FOLDER' for each in names)}, the weights "
+            f"{where} must be {' or '.join(f'{each}=FOLDER' for each in names)}, the weights "
             f"of a {part.model.kind} (got {part.weights!r})"
         )
     extractor = extractors.open_extractor(part.weights)
     folder = at_home(path)
     if of == "ssl":
         _agree(key, part.model, exported.read(folder)[0]["model"], folder)
-        return Weights(_exported(part.model, folder), extractor.hash)
+        return Weights(_exported(part.model, folder), extractor.hash, where)
     network, params = published_vit.read(folder)
     prepared = extractor.preprocessing
     theirs = dataclasses.asdict(network)
@@ -69,7 +110,7 @@ def _open(name: str, part: ml_collections.FrozenConfigDict) -> Weights:
     _agree(key, part.model, theirs, folder)
     if grey_vit.trunk(part.model) != network:
         raise ConfigError(f"{folder} holds {network}, and a grey_vit has no registers and no gates")
-    return Weights(params, extractor.hash)
+    return Weights(params, extractor.hash, where)
 
 
 def _agree(
@@ -77,11 +118,20 @@ def _agree(
 ) -> None:
     """Raises a ConfigError if a key of the section has another value in the folder."""
     for name, value in section.items():
-        if name in theirs and theirs[name] != value:
+        if name not in theirs:
+            continue
+        there = theirs[name]
+        there = tuple(there) if isinstance(there, list) else there
+        if there != value:
             raise ConfigError(
-                f"{key}.model.{name}={value}, but the network in {folder} has {theirs[name]}; set "
-                f"--config.{key}.model.{name}={theirs[name]}"
+                f"{key}.{name}={_text(value)}, but the network in {folder} has {_text(there)}; set "
+                f"--config.{key}.{name}={_text(there)}"
             )
+
+
+def _text(value: object) -> str:
+    """A value as a flag has it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _short(values: tuple[float, ...]) -> tuple[float, ...]:

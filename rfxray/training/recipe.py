@@ -14,10 +14,12 @@ from rfxray.errors import ConfigError
 from rfxray.networks import kinds as networks
 from rfxray.networks.network import Network
 from rfxray.objectives import kinds as objectives
-from rfxray.objectives.objective import Loss, Objective, batch_shapes
+from rfxray.objectives.objective import Loss, Objective, Parts, batch_shapes
 from rfxray.perf import flops
 from rfxray.training import optimizer
 from rfxray.training.metrics import collection
+
+BASE = "base"  # part of a network that `model` adapts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,7 +27,8 @@ class Recipe:
     """Everything that the train step is made of.
 
     Attributes:
-      networks: Network of every part, by its name; `model` comes first.
+      networks: Network of every part, by its name; `model` comes first. What `model` adapts is the
+        part `base`.
       objective: What is minimised.
       optimizers: Optimizer of every part that has a loss.
       learning_rate: Schedule of `model`, by optimizer step.
@@ -69,6 +72,14 @@ def build(config: ml_collections.FrozenConfigDict) -> Recipe:
     sections = {"model": config.model} | {name: part.model for name, part in config.parts.items()}
     built = {name: networks.build(section) for name, section in sections.items()}
     objective = objectives.build(config.objective, {name: n.apply for name, n in built.items()})
+    if (base := built["model"].base) is not None:
+        if BASE in built:
+            raise ConfigError(
+                f"parts.{BASE} is the name of what model.kind={config.model.kind} adapts; give the "
+                "part another name"
+            )
+        built[BASE] = base
+        objective = _adapted(objective, built["model"])
     if unknown := set(objective.losses) - set(built):
         raise ConfigError(
             f"objective.kind={config.objective.kind} trains the parts "
@@ -101,6 +112,24 @@ def build(config: ml_collections.FrozenConfigDict) -> Recipe:
         batch_size=config.batch_size,
         accumulate=config.accumulate,
         skip_factor=config.skip.factor,
+    )
+
+
+def _adapted(objective: Objective, network: Network) -> Objective:
+    """The objective of a network that adapts another: it sees both as one network, `model`."""
+    merge, show = network.merge, objective.show
+    assert merge is not None
+
+    def merged(params: Parts) -> Parts:
+        return {**params, "model": merge(params[BASE], params["model"])}
+
+    def of(loss: Loss) -> Loss:
+        return lambda params, *rest: loss(merged(params), *rest)
+
+    return dataclasses.replace(
+        objective,
+        losses={name: of(loss) for name, loss in objective.losses.items()},
+        show=show and (lambda params, *rest: show(merged(params), *rest)),
     )
 
 

@@ -92,9 +92,14 @@ def init(recipe: Recipe, mesh: jax.sharding.Mesh, given: Parts | None = None) ->
         state = jax.jit(lambda key: _fresh(recipe, key), out_shardings=place)(
             jax.random.key(recipe.seed)
         )
-    for name, params in (given or {}).items():
-        state["params"][name] = jax.tree.map(_put, params, place["params"][name])
+    state["params"] |= placed(recipe, mesh, given or {})
     return state
+
+
+def placed(recipe: Recipe, mesh: jax.sharding.Mesh, given: Parts) -> dict[str, Params]:
+    """Parameters of some parts, which every host has, on the devices of a mesh."""
+    place = _place(recipe, mesh)["params"]
+    return {name: jax.tree.map(_put, params, place[name]) for name, params in given.items()}
 
 
 def _put(array: AnyArray, place: jax.sharding.Sharding) -> jax.Array:

@@ -56,7 +56,8 @@ def build(section: ml_collections.ConfigDict, context: Context) -> Evaluator:
     show = jax.jit(objective.show, out_shardings=whole)
 
     def evaluate_shown(state: State) -> Findings:
-        rows = to_uint8(np.asarray(show(state["ema"][profile], examples, keys)))
+        params = {**state["params"], **state["ema"][profile]}
+        rows = to_uint8(np.asarray(show(params, examples, keys)))
         columns = rows.shape[1]
         grid = contact_sheet.grid(rearrange(rows, "n columns h w -> (n columns) h w"), columns)
         return Findings(images={"samples": grid})

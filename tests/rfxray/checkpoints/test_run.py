@@ -13,11 +13,13 @@ from flax import serialization
 from rfxray.checkpoints import store, weights
 from rfxray.checkpoints.run import Checkpoints
 from rfxray.config.identity import identity_of
+from rfxray.config.load import load_config
 from rfxray.errors import ConfigError, DataError, SaveFailed
 from rfxray.runtime import sharding
 from rfxray.train import open_data
 from rfxray.training import recipe, state
 from rfxray.training.metrics import fresh
+from tests.conftest import ROOT
 from tests.rfxray.checkpoints.damage import arrays_of, flip, truncate
 
 
@@ -84,6 +86,44 @@ def test_save_and_restore_are_bitwise_identical(
     assert_bitwise(*(serialization.to_state_dict(tree) for tree in (metrics, accumulated)))
     assert metrics.compute().keys() == empty.compute().keys()
     assert position == 56
+
+
+@pytest.fixture(scope="module")
+def with_weights(mesh):
+    """`with_weights(workdir, not_saved)`: checkpoints of an autoencoder trained with given weights,
+    and a state of it."""
+    config = load_config(str(ROOT / "tests/rfxray/autoencoder.py"))
+    built = recipe.build(config)
+    abstract = state.abstract(built, mesh)
+    empty = fresh(built.metrics, sharding.replicated(mesh))
+    full = jax.device_put(
+        jax.tree.map(lambda s: np.arange(s.size, dtype=s.dtype).reshape(s.shape), abstract)
+    )
+
+    def of(workdir, not_saved=()):
+        identity = identity_of(config, "data", {"parts.perceptual.weights": "a"})
+        made = Checkpoints(workdir, config, identity, abstract, empty, not_saved=not_saved)
+        return made, full, empty
+
+    return of
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_given_weights_are_not_saved_and_those_of_an_earlier_version_not_read(
+    earlier, with_weights, assert_bitwise, tmp_path
+):
+    writer, full, empty = with_weights(tmp_path, () if earlier else ["perceptual"])
+    writer.save(7, full, empty, position=56)
+    writer.close()
+    names = store.Store(tmp_path / "checkpoints", ("state",)).meta(7)["dtypes"]
+    assert any(name.startswith("state/params/perceptual/") for name in names) == earlier
+    reader, _, _ = with_weights(tmp_path, ["perceptual"])
+    found, _, _ = reader.restore(7)
+    reader.close()
+    assert found["params"].keys() == {"model", "discriminator"}
+    assert_bitwise({**found["params"], "perceptual": full["params"]["perceptual"]}, full["params"])
+    assert_bitwise(found["optimizer"], full["optimizer"])
+    assert_bitwise(found["ema"], full["ema"])
 
 
 # ---------------------------------------------------------------------------------------------

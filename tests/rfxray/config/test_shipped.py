@@ -159,6 +159,41 @@ def test_rad_vae_is_trained_against_the_networks_that_are_asked_for():
             load_config(f"rad_vae:{argument}")
 
 
+@pytest.mark.parametrize(
+    ("size", "latents", "base", "adapter"),
+    [("tiny", (16, 16, 4), 0.36e6, 0.02e6), ("full", (32, 32, 128), 84.0e6, 3.6e6)],
+)
+def test_every_rad_vae_flux2_size_matches_its_table(size, latents, base, adapter):
+    built = recipe.build(load_config(f"rad_vae_flux2:size={size}"))
+    assert built.networks["base"].parameters == pytest.approx(base, rel=0.01)
+    assert built.model.parameters == pytest.approx(adapter, rel=0.1)
+    side = built.model.input_shape[0]
+    image = jax.ShapeDtypeStruct((1, side, side, 1), "float32")
+    encode = functools.partial(built.model.apply, method="encode")
+    assert jax.eval_shape(encode, built.networks["base"].shapes, image).mean.shape == (1, *latents)
+    (row,) = [
+        line
+        for line in (FOLDER / "rad_vae_flux2.py").read_text().splitlines()
+        if line.startswith(f"| {size} |")
+    ]
+    assert f"{base / 1e6:.3g}" in row
+    assert " × ".join(map(str, latents)) in row
+
+
+def test_rad_vae_flux2_trains_the_adapter_only():
+    assert load_config("rad_vae_flux2") == load_config("rad_vae_flux2:size=full")
+    for argument, frozen in [
+        ("size=full", {"base", "perceptual"}),
+        ("size=tiny", {"base"}),
+        ("size=tiny,perceptual=ssl", {"base", "perceptual"}),
+    ]:
+        built = recipe.build(load_config(f"rad_vae_flux2:{argument}"))
+        assert set(built.networks) - {"model"} == frozen
+        assert set(built.optimizers) == set(built.objective.losses) == {"model"}
+    with pytest.raises(ConfigError, match=r"must be of size=tiny\|full; perceptual=no\|ssl"):
+        load_config("rad_vae_flux2:size=small")
+
+
 @pytest.mark.parametrize("argument", ["on=tpu", "gpu", "size=s"])
 def test_nih_refuses_unknown_arguments(argument):
     with pytest.raises(

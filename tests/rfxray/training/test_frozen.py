@@ -93,7 +93,7 @@ def test_states_are_those_of_the_transformer_on_a_prepared_image(folder):
         ({"weights": "dinov2=absent"}, "no weights in absent"),
         ({"kind": "masked_vit", "weights": "dinov2=x"}, "parts.eye.weights must be ssl=FOLDER"),
         ({"weights": "dinov2={folder}", "depth": 3}, "parts.eye.model.depth=3, but the network in"),
-        ({"weights": "dinov2={folder}", "mean": (0.5,)}, "config.parts.eye.model.mean=(0.485"),
+        ({"weights": "dinov2={folder}", "mean": (0.5,)}, "config.parts.eye.model.mean=0.485,0.456"),
         ({"weights": "ssl={out}", "kind": "masked_vit", "width": 32}, "eye.model.width=32, but"),
     ],
 )
@@ -119,11 +119,12 @@ def test_frozen_part_has_weights_instead_of_an_optimizer():
 
 def test_weights_are_identity_by_content_and_not_by_path():
     one, two = config(weights="dinov2=here"), config(weights="dinov2=there")
-    assert identity_of(one, "data", {"eye": "a"}) == identity_of(two, "data", {"eye": "a"})
-    assert identity_of(one, "data", {"eye": "a"}) != identity_of(one, "data", {"eye": "b"})
-    facts = [agreement.facts(each, [], weights={"eye": "a" * 64}) for each in (one, two)]
+    key = "parts.eye.weights"
+    assert identity_of(one, "data", {key: "a"}) == identity_of(two, "data", {key: "a"})
+    assert identity_of(one, "data", {key: "a"}) != identity_of(one, "data", {key: "b"})
+    facts = [agreement.facts(each, [], weights={key: "a" * 64}) for each in (one, two)]
     assert facts[0] == facts[1]
-    assert facts[0] != agreement.facts(one, [], weights={"eye": "b" * 64})
+    assert facts[0] != agreement.facts(one, [], weights={key: "b" * 64})
 
 
 def test_export_names_the_frozen_network_without_its_path():
