@@ -34,6 +34,7 @@ from rfxray.outputs.folders import whole_folder
 
 FORMAT, VERSION = "rfxray.export", 1
 VAE = "vae"  # folder of the autoencoder in what holds latents, a model of them, or its export
+BASE = "base"  # folder of the autoencoder that a run adapts, in its workdir
 MANIFEST, CONFIG, MODEL = "export.json", "config.json", "model.safetensors"
 UNSTATED = "not stated"
 
@@ -59,7 +60,10 @@ class Facts:
       rfxray: Version that wrote the export.
       published: What is known of a file of another project that the weights come from: `sha256`,
         from a config.json beside it `scaling_factor` and `shift_factor`, and `adapter_sha256` of
-        an adapter that was merged; None for a run.
+        an adapter that was merged. Of a run that adapted an export: what that one says here, its
+        `weights` and its `licence`. None for another run.
+      encoder: Identity of the encoder of an autoencoder, see `sampling.network_identity`: those
+        with the same one have the same latents. None for another network, or of an older rfxray.
     """
 
     step: int
@@ -75,11 +79,11 @@ class Facts:
     flow_loss_limit: float | None
     rfxray: str
     published: Mapping[str, object] | None = None
+    encoder: str | None = None
 
-    def metadata(self, config_sha256: str) -> dict[str, str]:
-        """The header of `model.safetensors`, which holds text only."""
+    def metadata(self) -> dict[str, str]:
+        """What the header of `model.safetensors`, which holds text only, says of it."""
         said = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
-        said["config_sha256"] = config_sha256
         return {key: v if isinstance(v, str) else json.dumps(v) for key, v in said.items()}
 
 
@@ -125,7 +129,7 @@ def write(
       OSError: If the disk refuses.
     """
     text = reduced(config, latents)
-    metadata = facts.metadata(hashlib.sha256(text.encode()).hexdigest())
+    metadata = facts.metadata() | {"config_sha256": hashlib.sha256(text.encode()).hexdigest()}
     with whole_folder(out) as folder:
         files.write_whole(folder / CONFIG, text)
         with files.whole_file(folder / MODEL) as temporary:
@@ -189,7 +193,8 @@ def read(folder: Path) -> tuple[dict[str, Any], Facts]:
         if files.file_sha256(folder / name) != digest:
             raise _damaged(folder, f"{name} is not what was written")
     try:
-        about.setdefault("published", None)  # of an export before there was this entry
+        for later in ("published", "encoder"):  # entries that an older export lacks
+            about.setdefault(later, None)
         said = {field.name: about[field.name] for field in dataclasses.fields(Facts)}
         said["trained_on"] = tuple(said["trained_on"])
         return dict(json.loads((folder / CONFIG).read_text())), Facts(**said)

@@ -10,6 +10,10 @@ bit; in bfloat16 it is another one, at half the size. docs/sampling.md describes
 --weights makes the same folder of an autoencoder that others published: of Stable Diffusion 1, 2,
 XL or 3, FLUX.1 or FLUX.2, in the naming of diffusers or the original one. The network follows from
 the shapes of its tensors. Its licence has to be named; the folder carries it.
+
+A run that adapts such an autoencoder (`--config rad_vae_flux2`) becomes one with the adapter
+merged, or with --adapter-only the folder of the adapter that peft reads. Both carry the licence of
+the base.
 """
 
 import argparse
@@ -26,7 +30,7 @@ from rfxray.command_line import (
 )
 from rfxray.errors import ConfigError
 from rfxray.runtime import distributed
-from rfxray.sampling import published_autoencoder
+from rfxray.sampling import adapter, published_autoencoder
 from rfxray.sampling.exporting import COMMAND, ExportRequest, export
 from rfxray.sampling.pretrained import EMA
 from rfxray.sampling.published_autoencoder import PublishedRequest
@@ -56,6 +60,12 @@ def parser() -> ArgumentParser:
         type=local_path,
         metavar="DIR",
         help="LoRA of the decoder of --weights, as peft wrote it, to be merged (default: none)",
+    )
+    p.add_argument(
+        "--adapter-only",
+        action="store_true",
+        help="of a --checkpoint that adapts an autoencoder: write only the adapter, as peft reads "
+        "it (default: merged into the autoencoder)",
     )
     p.add_argument("--out", required=True, type=local_path, metavar="DIR", help="new folder")
     p.add_argument(
@@ -93,10 +103,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_error(COMMAND):
         distributed.start_one(COMMAND)
         facts = _published(flags) if flags.weights else _run(flags)
-        print(
-            f"{COMMAND}: model.safetensors, config.json and export.json in {flags.out} (weights "
-            f"{facts.weights[:12]}…)"
-        )
+        files = "model.safetensors, config.json and export.json"
+        if flags.adapter_only:
+            files = f"{adapter.TENSORS} and {adapter.CONFIG}"
+        print(f"{COMMAND}: {files} in {flags.out} (weights {facts.weights[:12]}…)")
 
 
 def _run(flags: argparse.Namespace) -> Facts:
@@ -112,13 +122,15 @@ def _run(flags: argparse.Namespace) -> Facts:
             data=flags.data or (),
             licence=flags.licence,
             allow_kinds=flags.allow_kind,
+            adapter_only=flags.adapter_only,
         )
     )
 
 
 def _published(flags: argparse.Namespace) -> Facts:
-    given = {name: getattr(flags, name) for name in ("ema", "step", "data", "allow_kind")}
-    if meant := [name for name, value in given.items() if value not in (None, [], ())]:
+    of_run = ("ema", "step", "data", "allow_kind", "adapter_only")
+    given = {name: getattr(flags, name) for name in of_run}
+    if meant := [name for name, value in given.items() if value not in (None, [], (), False)]:
         raise ConfigError(
             f"--{meant[0].replace('_', '-')} is of a run; leave it out with --weights, or give a "
             "run as --checkpoint"

@@ -42,6 +42,8 @@ class Latents:
       source: Fingerprint of the data set of images that was encoded.
       size: Side of these images, pixels.
       statistics: Of the training split.
+      encoder: Identity of the encoder of the autoencoder, likewise. Another decoder of the same
+        encoder decodes the latents too. None if the data set does not say it, as an older one.
     """
 
     shape: tuple[int, int, int]
@@ -50,6 +52,7 @@ class Latents:
     source: str
     size: int
     statistics: Statistics
+    encoder: str | None = None
 
     def entry(self) -> dict[str, Any]:
         """The entry of a manifest."""
@@ -73,6 +76,7 @@ class Latents:
             str(entry["source"]),
             int(entry["size"]),
             Statistics(**each),
+            entry.get("encoder"),
         )
 
 

@@ -3,17 +3,21 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from rfxray.checkpoints import tensor_files
+from rfxray.checkpoints import safetensors, tensor_files
 from rfxray.errors import ConfigError, DataError
 from rfxray.networks import lora, torch_weights, vae_shape
+from rfxray.networks.lora import Lora
 from rfxray.networks.torch_weights import Weights
 from rfxray.networks.vae_shape import Vae
+from rfxray.outputs import files
+from rfxray.outputs.folders import whole_folder
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # what peft writes before the names of modules
@@ -59,6 +63,39 @@ def read(folder: Path) -> Adapter:
     shapes = {name: tensor.shape for name, tensor in named.items()}
     converted = torch_weights.convert(named, shapes, "an adapter")
     return Adapter(converted, about["lora_alpha"] / root)
+
+
+def write(
+    out: Path, tensors: Weights, shape: Lora, dtype: str, metadata: Mapping[str, str]
+) -> None:
+    """Writes an adapter as peft does, whole or not at all.
+
+    Args:
+      out: Folder that is absent or empty.
+      tensors: Its tensors by name, in JAX's layout, float32.
+      shape: Its shape.
+      dtype: Dtype of the file, a key of `safetensors.DTYPES`.
+      metadata: Text of the header of the file by name.
+
+    Raises:
+      ConfigError: If `out` is not an empty folder, or another process is writing it.
+      OSError: If the disk refuses.
+    """
+    # In full: the last part of a name may also be that of a layer of the encoder.
+    modules = [name.removesuffix(lora.A) for name in tensors if name.endswith(lora.A)]
+    about = {
+        **_PLAIN,
+        "r": shape.rank,
+        "lora_alpha": shape.alpha,
+        "target_modules": modules,
+        "use_rslora": False,
+        "inference_mode": True,
+    }
+    named = {_PREFIX + name: value for name, value in torch_weights.published(tensors).items()}
+    with whole_folder(out) as folder:
+        files.write_whole(folder / CONFIG, json.dumps(about, indent=1) + "\n")
+        with files.whole_file(folder / TENSORS) as temporary:
+            safetensors.write(temporary, named, dtype, {**metadata, "format": "pt"})
 
 
 def _config(file: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rfxray.networks import kinds
 from rfxray.networks.network import Network
 from rfxray.runtime import sharding
 from rfxray.sampling.batching import blocks
-from rfxray.sampling.network_identity import APPLIED, identity
+from rfxray.sampling.network_identity import APPLIED, encoder_identity, identity
 
 # Latents that a device decodes at once: the maps of one image of 512² are 134 MB a layer.
 DECODED = 4
@@ -31,6 +31,7 @@ class Autoencoder:
     Attributes:
       folder: Folder of its export.
       weights: What identifies it by content: the network and its parameters, hex.
+      encoder: What identifies its encoder, likewise.
       network: The network, of kind `vae`.
       params: Its parameters, on the devices of `mesh`.
       mesh: Devices of this process, over which a batch is split.
@@ -38,6 +39,7 @@ class Autoencoder:
 
     folder: Path
     weights: str
+    encoder: str | None
     network: Network
     params: Params
     mesh: jax.sharding.Mesh
@@ -116,21 +118,22 @@ def open_space(folder: Path, latents: Latents) -> LatentSpace:
       latents: What the run records of its latents.
 
     Raises:
-      ConfigError: If it is another autoencoder.
+      ConfigError: If its latents are others.
       DataError: If it is damaged.
     """
-    return LatentSpace(open_autoencoder(folder, latents.vae), latents)
+    return LatentSpace(open_autoencoder(folder, latents), latents)
 
 
-def open_autoencoder(folder: Path, expected: str | None = None) -> Autoencoder:
+def open_autoencoder(folder: Path, latents: Latents | None = None) -> Autoencoder:
     """Opens the export of an autoencoder.
 
     Args:
       folder: Folder of `rfxray export`.
-      expected: Identity of the autoencoder that is needed; None for any.
+      latents: Latents that it has to decode; None for any.
 
     Raises:
-      ConfigError: If it is no export of an autoencoder, or another one.
+      ConfigError: If it is no export of an autoencoder, or is neither the one that encoded the
+        latents nor another decoder of the same encoder.
       DataError: If it is damaged.
     """
     if not exported.is_export(folder):
@@ -153,12 +156,14 @@ def open_autoencoder(folder: Path, expected: str | None = None) -> Autoencoder:
     )
     params = safetensors.restore(folder / exported.MODEL, {"model": shapes})["model"]
     found = identity(config, weights.digest_of({"model": params}), APPLIED)
-    if expected is not None and found != expected:
+    encoder = encoder_identity(config.model, params)
+    if latents is not None and found != latents.vae and encoder != latents.encoder:
         raise ConfigError(
             f"{folder} is another autoencoder ({found[:12]}) than the one of these latents "
-            f"({expected[:12]}); give the one that encoded them"
+            f"({latents.vae[:12]}), and has another encoder; give the one that encoded them, or "
+            "one with an adapted decoder"
         )
-    return Autoencoder(folder, found, network, params, mesh)
+    return Autoencoder(folder, found, encoder, network, params, mesh)
 
 
 @functools.lru_cache(maxsize=8)

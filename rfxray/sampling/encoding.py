@@ -186,6 +186,7 @@ def _publish(plan: Plan, request: EncodeRequest, source: Dataset, vae: Autoencod
         source.fingerprint,
         source.size,
         statistics(moments),
+        vae.encoder,
     )
     more = {"latents": about.entry()}
     made = read_manifest(source.path) or {}

@@ -1,25 +1,32 @@
-"""A run as a folder that may be given away: one EMA of it, without its path or its data."""
+"""A run as a folder that may be given away: one EMA of it, without its path or its data.
+
+A run that adapts an autoencoder becomes one with the adapter merged, or the adapter only.
+"""
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from rfxray import __version__
 from rfxray.checkpoints import exported, safetensors, weights
 from rfxray.checkpoints.exported import Facts
 from rfxray.command_line import Progress
-from rfxray.config.load import LATENTS, from_json
+from rfxray.config.load import LATENTS, check_config, from_json
 from rfxray.data.manifest import read_manifest
 from rfxray.errors import ConfigError, DataError
+from rfxray.networks import decoder_lora, vae_shape
+from rfxray.networks import kinds as networks
 from rfxray.outputs.files import saving
 from rfxray.outputs.folders import refuse_content
-from rfxray.sampling import distance
-from rfxray.sampling.network_identity import APPLIED, SAMPLED, identity
+from rfxray.sampling import adapter, distance
+from rfxray.sampling.autoencoder import open_autoencoder
+from rfxray.sampling.network_identity import APPLIED, SAMPLED, encoder_identity, identity
 from rfxray.sampling.pretrained import EMA, averaged, is_sampled
 
 COMMAND = "rfxray.export"
@@ -40,6 +47,7 @@ class ExportRequest:
         config names. Without them the sources are not stated.
       licence: Licence of the weights, to be stated; None for not stated.
       allow_kinds: Kinds outside of rfxray that the run's config may name.
+      adapter_only: Whether only the adapter of a decoder is written, as peft keeps it.
     """
 
     checkpoint: Path
@@ -50,14 +58,15 @@ class ExportRequest:
     data: Sequence[str] = ()
     licence: str | None = None
     allow_kinds: Sequence[str] = ()
+    adapter_only: bool = False
 
 
 def export(request: ExportRequest) -> Facts:
     """Writes an export, whole or not at all; returns what it says of itself.
 
     Raises:
-      ConfigError: If a profile, step or dtype does not exist, the data are not those of the run, or
-        `out` is not an empty folder or is being written.
+      ConfigError: If a profile, step or dtype does not exist, the data are not those of the run,
+        `out` is not an empty folder or is being written, or there is no adapter to write.
       DataError: If the checkpoint is damaged.
       SaveFailed: If the disk is full.
     """
@@ -73,8 +82,18 @@ def export(request: ExportRequest) -> Facts:
     shapes = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), averaged(config)
     )
+    adapts = networks.build(config.model).base is not None
+    if request.adapter_only and not adapts:
+        raise ConfigError(
+            f"{workdir} trains a {config.model.kind} network, not an adapter; leave --adapter-only "
+            "out"
+        )
     name = weights.exact_ema_name(EMA if request.ema is None else request.ema)
     found = weights.restore_ema(workdir, shapes, name, request.step)
+    own, params, digest, published = config, found.params, found.digest, None
+    if adapts:
+        config, params, published = _merged(workdir, config, params)
+        digest = weights.digest_of(params)
     folders = request.data or _still_there(config.data.dirs, found.data_fingerprint)
     sources, phantoms = _sources(folders, config.data.split, found.data_fingerprint)
     sections = SAMPLED if is_sampled(config) else APPLIED
@@ -82,16 +101,23 @@ def export(request: ExportRequest) -> Facts:
         step=found.step,
         ema=float(name),
         dtype=request.dtype,
-        parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)),
-        weights=identity(config, weights.digest_of(found.params, request.dtype), sections, latents),
-        source_weights=identity(config, found.digest, sections, latents),
+        parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params)),
+        weights=identity(config, weights.digest_of(params, request.dtype), sections, latents),
+        source_weights=identity(config, digest, sections, latents),
         data_fingerprint=found.data_fingerprint,
         trained_on=sources,
         synthetic_only=phantoms,
         licence=request.licence or exported.UNSTATED,
         flow_loss_limit=distance.limit(workdir, found.step),
         rfxray=__version__,
+        published=published,
+        encoder=encoder_identity(config.model, params["model"], request.dtype),
     )
+    if request.adapter_only:
+        with saving(request.out):
+            shape, about = decoder_lora.shape(own.model), facts.metadata()
+            adapter.write(request.out, found.params["model"], shape, request.dtype, about)
+        return facts
     size = facts.parameters * jnp.dtype(request.dtype).itemsize
     print(
         f"{COMMAND}: step {facts.step}, EMA {facts.ema:g}: {facts.parameters:,} parameters in "
@@ -99,8 +125,32 @@ def export(request: ExportRequest) -> Facts:
     )
     with saving(request.out), Progress(COMMAND, size, unit="byte") as progress:
         vae = workdir / exported.VAE if latents else None
-        exported.write(request.out, config, found.params, facts, progress.advance, latents, vae)
+        exported.write(request.out, config, params, facts, progress.advance, latents, vae)
     return facts
+
+
+def _merged(
+    workdir: Path, config: ml_collections.FrozenConfigDict, params: Mapping[str, Mapping]
+) -> tuple[ml_collections.FrozenConfigDict, dict[str, dict], dict[str, object]]:
+    """Config and parameters of an autoencoder that a run adapted, and what its base says of itself.
+
+    Everything except for the parameters of the decoder is as in the base: also its precision, which
+    its latents depend on.
+    """
+    folder = workdir / exported.BASE
+    base = open_autoencoder(folder)
+    tree, facts = exported.read(folder)
+    section = from_json(tree).model
+    scale = decoder_lora.shape(config.model).scale
+    given = adapter.Adapter(params["model"], scale)
+    try:
+        merged = adapter.merge(vae_shape.of_section(section), base.params, given)
+    except DataError as error:
+        raise DataError(f"{workdir}: {error}") from None
+    whole = ml_collections.ConfigDict(config)
+    whole.model = ml_collections.ConfigDict(section)
+    published = {**(facts.published or {}), "weights": base.weights, "licence": facts.licence}
+    return check_config(whole), {"model": merged}, published
 
 
 def _still_there(folders: Sequence[str], fingerprint: str) -> Sequence[str]:

@@ -133,7 +133,8 @@ def load(
         return _of_export(workdir, ema, step, weak, allow_kinds, vae)
     tree = weights.read_config(workdir)
     config = configuration.from_json(tree, allow_kinds)
-    latents, space = tree.get(configuration.LATENTS), _space(workdir, tree, vae)
+    space = _space(workdir, tree, vae)
+    latents = _decoded(tree, space)
     mesh, shapes = _places(config)
 
     def restore(ema, step):
@@ -177,6 +178,11 @@ def _space(folder: Path, tree: Mapping, vae: Path | None) -> LatentSpace | None:
     return open_space(vae, latents)
 
 
+def _decoded(tree: Mapping, space: LatentSpace | None) -> Mapping[str, object] | None:
+    """What a run records of its latents, with the autoencoder that decodes them here."""
+    return tree[configuration.LATENTS] | {"vae": space.vae.weights} if space else None
+
+
 def _of_export(
     folder: Path,
     ema: float | None,
@@ -199,13 +205,12 @@ def _of_export(
     config = configuration.from_json(tree, allow_kinds)
     mesh, shapes = _places(config)
     params = safetensors.restore(folder / exported.MODEL, shapes)
+    space = _space(folder, tree, vae)
     source = {
         "checkpoint": str(folder),
         "step": facts.step,
         "ema": facts.ema,
-        "weights": identity(
-            config, weights.digest_of(params), latents=tree.get(configuration.LATENTS)
-        ),
+        "weights": identity(config, weights.digest_of(params), latents=_decoded(tree, space)),
     }
     return Model(
         params,
@@ -214,7 +219,7 @@ def _of_export(
         mesh,
         source,
         flow_loss_limit=facts.flow_loss_limit,
-        space=_space(folder, tree, vae),
+        space=space,
     )
 
 

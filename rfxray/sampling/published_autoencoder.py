@@ -22,7 +22,7 @@ from rfxray.networks.vae_weights import Published
 from rfxray.outputs.files import file_sha256, saving
 from rfxray.outputs.folders import refuse_content
 from rfxray.sampling import adapter as adapters
-from rfxray.sampling.network_identity import APPLIED, identity
+from rfxray.sampling.network_identity import APPLIED, encoder_identity, identity
 
 _CLASSES = ("AutoencoderKL", "AutoencoderKLFlux2")
 _PICKLES = (b"\x80", b"PK\x03\x04")  # how the two layouts of torch.save begin
@@ -83,6 +83,7 @@ def export(request: PublishedRequest) -> tuple[Facts, Published]:
         flow_loss_limit=None,
         rfxray=__version__,
         published={"sha256": file_sha256(file), **about},
+        encoder=encoder_identity(config.model, own, request.dtype),
     )
     size = facts.parameters * jnp.dtype(request.dtype).itemsize
     with saving(request.out), Progress("rfxray.export", size, unit="byte") as progress:
