@@ -85,6 +85,7 @@ def main() -> None:
         "image": rng.uniform(-1, 1, (n, m.size, m.size, m.channels)).astype(np.float32),
         "attributes": np.zeros((n, vocabulary.NUM_ATTRIBUTES), np.float32),
         "known": np.ones((n, vocabulary.NUM_ATTRIBUTES), bool),
+        "content_box": np.tile(np.array([0, 0, m.size, m.size], np.int32), (n, 1)),
         "index": np.arange(n, dtype=np.uint32),
     }
     run_ours = ours(config, batch)

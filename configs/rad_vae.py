@@ -85,6 +85,14 @@ def shape(model: ml_collections.ConfigDict, size: Size) -> None:
     model.mid_attention = size.side == 512
 
 
+def judged(model: ml_collections.ConfigDict, side: int) -> None:
+    """Sets the keys of the network of the perceptual term for images of that side."""
+    if model.kind == "masked_vit":
+        model.size = side
+    else:
+        model.remat = "block"  # the attention of 12 blocks is 1.1 GB an image of 518²
+
+
 def get_config(argument: str = "size=full"):
     given = read(argument, CHOICES)
     size = SIZES[given.get("size", "full")]
@@ -117,8 +125,7 @@ def get_config(argument: str = "size=full"):
 
     if perceptual != "no":
         c.objective.perceptual_weight = 250.0
-        if perceptual == "ssl":
-            c.parts.perceptual.model.size = size.side
+        judged(c.parts.perceptual.model, size.side)
     if adversarial:
         judge = c.parts.discriminator
         judge.model.width, judge.model.layers = size.judge

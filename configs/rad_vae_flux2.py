@@ -54,6 +54,5 @@ def get_config(argument: str = "size=full"):
     c.objective.kl_weight = 0.0  # the encoder is not trained
     if perceptual != "no":
         c.objective.perceptual_weight = 250.0
-        if perceptual == "ssl":
-            c.parts.perceptual.model.size = m.size
+        rad_vae.judged(c.parts.perceptual.model, m.size)
     return c

@@ -112,6 +112,11 @@ MODELS: dict[str, dict[str, Key]] = {
             (0.5307,), "Subtracted from pixels in [0, 1], for all channels or each of three."
         ),
         "std": Key((0.2583,), "Divisor of the difference, likewise."),
+        "remat": runtime(
+            "none",
+            "What the backward pass computes again: none, or block (each block from its input).",
+            choices=("none", "block"),
+        ),
     },
     "patch_discriminator": {
         "width": Key(64, "Channels of the first layer, at most 8 times as many later.", least=1),

@@ -25,7 +25,7 @@ from rfxray.data.latents import Latents, Statistics, mixed
 from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError, Preempted
 
-FIELDS = ("image", "attributes", "known", "index")  # of a batch
+FIELDS = ("image", "content_box", "attributes", "known", "index")  # of a batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +164,7 @@ class _Decoder:
             image = to_float(example["image"])[..., None]
         return {
             "image": image,
+            "content_box": np.asarray(example["content_box"], np.int32),
             "attributes": np.where(known, example["attributes"], 0).astype(np.float32),
             "known": known,
             "index": np.uint32(index),
@@ -230,8 +231,8 @@ def first_examples(mixture: Mixture, split: str, n: int) -> dict[str, np.ndarray
     """The first n examples of a split in their stored order, repeated if there are fewer.
 
     Returns:
-      Arrays as in `train_batches`: `image` [n, size, size, 1], `attributes`, `known` [n, 19],
-      `index` [n].
+      Arrays as in `train_batches`: `image` [n, size, size, 1], `content_box` [n, 4], `attributes`,
+      `known` [n, 19], `index` [n].
     """
     examples = _examples(mixture, split, shuffle=False)
     return _stacked(_at(examples, range(n)))
@@ -265,9 +266,10 @@ def train_batches(
       host, hosts: Number of this host, and of all hosts.
 
     Returns:
-      Iterator of `image` [rows, size, size, 1] float32 in [−1, 1], `attributes` [rows, 19]
-      float32, `known` [rows, 19] bool, `index` [rows] uint32; rows = batch_size / hosts. Its
-      `get_state()` is the data position, the same on every host.
+      Iterator of `image` [rows, size, size, 1] float32 in [−1, 1], `content_box` [rows, 4] int32
+      (top, left, height, width of the radiograph in its square), `attributes` [rows, 19] float32,
+      `known` [rows, 19] bool, `index` [rows] uint32; rows = batch_size / hosts. Its `get_state()`
+      is the data position, the same on every host.
     """
     processes = None
     if reading.workers:

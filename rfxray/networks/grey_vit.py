@@ -53,7 +53,7 @@ def build(section: ml_collections.ConfigDict) -> Network:
             with jax.default_matmul_precision("highest"):
                 x = interpolation.resize(x, section.size, section.size, "bicubic_antialias")
         colour = (jnp.repeat(0.5 * x + 0.5, 3, -1) - mean) / std
-        found = vit.apply(shape, params, colour, blocks)
+        found = vit.apply(shape, params, colour, blocks, remat=section.remat == "block")
         return jnp.stack([found[name] for name in blocks])
 
     return Network(

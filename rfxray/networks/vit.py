@@ -187,6 +187,7 @@ def apply(
     images: Float[AnyArray, "n height width 3"],
     outputs: Collection[str] = ("cls",),
     hidden: Bool[AnyArray, "n patches"] | None = None,
+    remat: bool = False,
 ) -> dict[str, Float[Array, "n ..."]]:
     """Runs the network in float32; trace it under jit.
 
@@ -202,6 +203,7 @@ def apply(
         What is not asked for is not kept.
       hidden: Which patches the mask token replaces, row by row; its tensor, which `convert` leaves
         out, is read only then.
+      remat: Whether the backward pass computes each block again, from its input.
 
     Returns:
       The outputs by name.
@@ -221,7 +223,8 @@ def apply(
     with jax.default_matmul_precision("highest"):  # or a TPU multiplies bfloat16 and a GPU TF32
         x = _embed(vit, weights, images, hidden)
         for i, name in enumerate(blocks):
-            x = block(vit, weights, f"encoder.layer.{i}", x)
+            run = functools.partial(block, vit, name=f"encoder.layer.{i}")
+            x = (jax.checkpoint(run) if remat else run)(weights, x=x)
             if name in outputs:
                 found[name] = x
         if "cls" in outputs or "patches" in outputs:

@@ -38,12 +38,14 @@ class Pair(NamedTuple):
       latents: Latents that were decoded, [batch, rows, columns, z] float32.
       image: Image that they should become, [batch, height, width, 1] float32 in [-1, 1].
       inside: Pixels that count; outside, both images are black.
+      radiograph: Pixels of the radiograph itself, without the margins of its square.
       mean, log_variance: Posterior, like the latents.
     """
 
     latents: Float[Array, "batch rows columns z"]
     image: Float[Array, "batch height width 1"]
     inside: Bool[Array, "batch height width 1"]
+    radiograph: Bool[Array, "batch height width 1"]
     mean: Float[Array, "batch rows columns z"]
     log_variance: Float[Array, "batch rows columns z"]
 
@@ -81,8 +83,10 @@ def build(
                 scale = equivariance.sample_scale(for_scale, section.equivariance)
                 latents = equivariance.shrink(latents, scale)
                 image = equivariance.shrink(image, scale)
-        inside = equivariance.inside(scale, *image.shape[1:3])
-        return Pair(latents, jnp.where(inside, image, BLACK), inside, mean, log_variance)
+        height, width = image.shape[1:3]
+        inside = equivariance.inside(scale, height, width)
+        film = equivariance.inside(scale, height, width, jnp.asarray(batch["content_box"]))
+        return Pair(latents, jnp.where(inside, image, BLACK), inside, film, mean, log_variance)
 
     def decode(params: Parts, found: Pair, kernel: jax.Array | None = None) -> jax.Array:
         own = params["model"] if kernel is None else {**params["model"], LAST: kernel}
@@ -115,7 +119,7 @@ def build(
         total, seen = reconstruction(params, made, found)
         kl = divergence(found.mean, found.log_variance)
         seen |= {
-            "psnr": psnr(made, found.image, found.inside),
+            "psnr": psnr(made, found.image, found.radiograph),
             "kl": kl,
             "latent_std": found.mean.std((1, 2, 3)),
         }

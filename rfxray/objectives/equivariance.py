@@ -11,7 +11,7 @@ all.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from rfxray.arrays import AnyArray
 
@@ -43,11 +43,26 @@ def shrink(
 
 
 def inside(
-    scale: Float[AnyArray, " batch"], height: int, width: int
+    scale: Float[AnyArray, " batch"],
+    height: int,
+    width: int,
+    box: Int[AnyArray, "batch 4"] | None = None,
 ) -> Bool[Array, "batch {height} {width} 1"]:
-    """Which pixels a shrunk image of that size covers."""
-    rows, columns = (_covered(scale, side) for side in (height, width))
-    return (rows[:, :, None] & columns[:, None, :])[..., None]
+    """Which pixels a shrunk image of that size covers, or a box of it.
+
+    Args:
+      scale: Scales [batch].
+      height: Height of the images, pixels.
+      width: Width of the images, pixels.
+      box: Top, left, height and width of a box in each image before it is shrunk, pixels; None for
+        the whole image.
+    """
+    if box is None:
+        box = jnp.broadcast_to(jnp.array([0, 0, height, width]), (len(scale), 4))
+    top, left, rows, columns = jnp.asarray(box).T
+    down = _covered(_places(scale, height), top, rows)
+    across = _covered(_places(scale, width), left, columns)
+    return (down[:, :, None] & across[:, None, :])[..., None]
 
 
 def _places(scale: Float[AnyArray, " batch"], side: int) -> Float[Array, "batch {side}"]:
@@ -56,9 +71,12 @@ def _places(scale: Float[AnyArray, " batch"], side: int) -> Float[Array, "batch 
     return from_centre / scale[:, None] + side / 2 - 0.5
 
 
-def _covered(scale: Float[AnyArray, " batch"], side: int) -> Bool[Array, "batch {side}"]:
-    places = _places(scale, side)
-    return (places > -0.5) & (places < side - 0.5)
+def _covered(
+    places: Float[Array, "batch side"], first: Int[Array, " batch"], count: Int[Array, " batch"]
+) -> Bool[Array, "batch side"]:
+    """Which of these points lie in the cells from a first one on."""
+    begin = first[:, None] - 0.5
+    return (places > begin) & (places < begin + count[:, None])
 
 
 def _weights(scale: Float[AnyArray, " batch"], side: int) -> Float[Array, "batch {side} {side}"]:

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Key, Shaped
 from rfxray.arrays import AnyArray, Params
 from rfxray.attributes.vocabulary import NUM_ATTRIBUTES, Attributes
 
-# `image` [batch, height, width, channels] float32, `attributes` [batch, 19] float32, `known`
-# [batch, 19] bool, `index` [batch] uint32.
+# `image` [batch, height, width, channels] float32, `content_box` [batch, 4] int32 (top, left,
+# height and width of the radiograph in its square, pixels), `attributes` [batch, 19] float32,
+# `known` [batch, 19] bool, `index` [batch] uint32.
 Batch: TypeAlias = Mapping[str, Shaped[AnyArray, "batch ..."]]
 # Parameters of every part, by name; the network that is sampled from is `model`.
 Parts: TypeAlias = Mapping[str, Params]
@@ -70,6 +71,7 @@ def batch_shapes(n: int, input_shape: tuple[int, int, int]) -> dict[str, jax.Sha
     """Shapes of a batch of n examples with input_shape: height, width, channels."""
     return {
         "image": jax.ShapeDtypeStruct((n, *input_shape), jnp.float32),
+        "content_box": jax.ShapeDtypeStruct((n, 4), jnp.int32),
         "attributes": jax.ShapeDtypeStruct((n, NUM_ATTRIBUTES), jnp.float32),
         "known": jax.ShapeDtypeStruct((n, NUM_ATTRIBUTES), jnp.bool),
         "index": jax.ShapeDtypeStruct((n,), jnp.uint32),

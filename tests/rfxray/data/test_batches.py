@@ -134,6 +134,7 @@ def test_batches_hold_the_decoded_records(three_epochs, tiny_records):
             expected = written["image"].astype(np.float64) / 65535 * 2 - 1
             # Two roundings with a relative error of 6e-8, of numbers up to 2.
             np.testing.assert_allclose(batch["image"][row, :, :, 0], expected, atol=2.4e-7)
+            assert batch["content_box"][row].tolist() == written["content_box"]
             known = states.known_from_states(written["states"])
             np.testing.assert_array_equal(batch["known"][row], known)
             np.testing.assert_array_equal(

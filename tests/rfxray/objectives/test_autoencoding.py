@@ -27,7 +27,9 @@ def images(seed: int = 0) -> np.ndarray:
 
 
 def batch(first: int = 0) -> dict[str, np.ndarray]:
-    return {"image": images(), "index": np.arange(first, first + BATCH, dtype=np.uint32)}
+    boxes = np.tile(np.array([0, 0, SIDE, SIDE], np.int32), (BATCH, 1))
+    index = np.arange(first, first + BATCH, dtype=np.uint32)
+    return {"image": images(), "content_box": boxes, "index": index}
 
 
 KEYS = jax.random.split(jax.random.key(0), BATCH)
@@ -59,6 +61,30 @@ def test_distance_and_psnr_are_those_of_a_known_error(kind, expected):
         outcome = loss(PARAMS, batch(), KEYS, training)
         np.testing.assert_allclose(outcome.losses, expected, rtol=1e-4)
         np.testing.assert_allclose(outcome.observed["psnr"], 10 * np.log10(4 / 0.0625), rtol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_psnr_is_that_of_the_radiograph_without_its_margins(share):
+    """The margins are kept without an error, and the radiograph is not."""
+    top, left, height, width = 4, 2, 8, 12
+    box = np.tile(np.array([[top, left, height, width]], np.int32), (BATCH, 1))
+    film = np.zeros((SIDE, SIDE, 1), bool)
+    film[top : top + height, left : left + width] = True
+    image = np.where(film, images(), -1).astype(np.float32)
+    given = batch() | {"image": image, "content_box": box}
+
+    def network(params, x, method):
+        if method == "encode":  # what is at the place of a pixel: the error that it gets
+            error = jnp.broadcast_to(jnp.where(film, 0.25, 0.0), x.shape)
+            return jnp.concatenate([x, error], -1), jnp.full((*x.shape[:3], 2), -30.0)
+        return x[..., :1] + x[..., 1:]
+
+    loss = of_model(built(network, equivariance=share, kl_weight=0.0))
+    seen = loss(PARAMS, given, KEYS, True).observed
+    # Shrunk, a pixel at the border of the box is interpolated with one beyond it.
+    expected, tolerance = 10 * np.log10(4 / 0.0625), 0.01 + 1.5 * share
+    np.testing.assert_allclose(seen["psnr"], expected, atol=tolerance)
+    assert (np.asarray(seen["distance"]) < 0.25 * 0.55).all()  # margins count here
 
 
 def test_divergence_is_the_mean_over_latent_values():
@@ -95,7 +121,8 @@ def test_training_samples_the_posterior_and_evaluation_takes_its_mean():
 
 def test_noise_on_latents_has_a_deviation_of_its_own_for_each_example():
     keys = jax.random.split(jax.random.key(1), 400)
-    many = {"image": np.zeros((400, SIDE, SIDE, 1), np.float32), "index": np.arange(400)}
+    many = {name: np.repeat(value[:1], 400, 0) for name, value in batch().items()}
+    many |= {"image": np.zeros((400, SIDE, SIDE, 1), np.float32), "index": np.arange(400)}
     still = {"model": {"spread": jnp.float32(-15), "offset": jnp.float32(0)}}
     loss = of_model(built(distance="l2", kl_weight=0.0, latent_noise=0.5))
     sigma = np.sqrt(loss(still, many, keys, True).losses)

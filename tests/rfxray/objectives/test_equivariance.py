@@ -40,6 +40,20 @@ def test_shrunk_image_is_the_interpolation_of_pytorch(side):
     assert inside[:, edge : edge + side, edge : edge + side].all()
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.7, 0.5, 0.25])
+def test_box_shrinks_with_its_image(scale):
+    """As a picture of the box does: white within, and cut at one half."""
+    box = np.array([[4, 2, 20, 26]], np.int32)
+    picture = np.zeros((1, SIDE, SIDE, 1), np.float32)
+    picture[:, 4:24, 2:28] = 1
+    found = np.asarray(equivariance.inside(full(scale, 1), SIDE, SIDE, box))
+    whole = np.asarray(equivariance.inside(full(scale, 1), SIDE, SIDE))
+    shrunk = np.asarray(equivariance.shrink(picture, full(scale, 1)))
+    clear = np.abs(shrunk - 0.5) > 1e-3
+    np.testing.assert_array_equal(found[clear], (whole & (shrunk > 0.5))[clear])
+    assert found.sum() == pytest.approx(scale**2 * 20 * 26, rel=0.15)
+
+
 def test_shrinking_never_mirrors():
     ramp = np.broadcast_to(np.linspace(-1, 1, SIDE, dtype=np.float32)[:, None], (SIDE, SIDE))
     for x in (ramp, ramp.T):

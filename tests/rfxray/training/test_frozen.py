@@ -1,6 +1,7 @@
 """Weights of a network that an objective reads and nothing trains."""
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
@@ -83,6 +84,32 @@ def test_states_are_those_of_the_transformer_on_a_prepared_image(folder):
     wanted = vit.apply(grey_vit.trunk(made.parts.eye.model), params, prepared[None], blocks)
     for states, name in zip(found, blocks, strict=True):
         np.testing.assert_allclose(states, wanted[name], rtol=1e-3, atol=1e-3)
+
+
+def test_remat_keeps_little_for_the_backward_pass_and_changes_no_value():
+    """Kept by shapes: XLA for CPUs joins what is computed twice, so its programs show nothing."""
+    found, kept = {}, {}
+    image = np.random.default_rng(0).uniform(-1, 1, (1, 28, 28, 1)).astype(np.float32)
+    for remat in ("none", "block"):
+        network = networks.build(config(remat=remat, patch=4, side=7).parts.eye.model)
+        params = jax.jit(network.init)(jax.random.key(0))
+
+        def hidden(image, network=network, params=params):
+            return network.apply(params, image, method="hidden")
+
+        def total(image, hidden=hidden):
+            return jnp.square(hidden(image)).mean()
+
+        found[remat] = jax.jit(jax.value_and_grad(total))(image)
+
+        def backward(image, hidden=hidden):
+            return jax.vjp(hidden, image)[1]
+
+        leaves = jax.tree.leaves(jax.eval_shape(backward, image))
+        kept[remat] = sum(leaf.size for leaf in leaves) - network.parameters
+    np.testing.assert_allclose(found["block"][0], found["none"][0], rtol=1e-6)
+    np.testing.assert_allclose(found["block"][1], found["none"][1], rtol=1e-4, atol=1e-8)
+    assert kept["block"] < kept["none"] / 4
 
 
 @pytest.mark.parametrize(

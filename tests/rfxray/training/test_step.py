@@ -30,6 +30,7 @@ def batch(recipe, step: int) -> dict[str, np.ndarray]:
         "image": rng.uniform(-1, 1, (n, *recipe.model.input_shape)).astype(np.float32),
         "attributes": np.where(known, 1.0, 0.0).astype(np.float32),
         "known": known,
+        "content_box": np.tile(np.array([0, 0, *recipe.model.input_shape[:2]], np.int32), (n, 1)),
         "index": np.arange(step * n, (step + 1) * n, dtype=np.uint32),
     }
 
