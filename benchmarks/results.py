@@ -3,10 +3,11 @@
     python -m benchmarks.results                   regenerates the tables
     python -m benchmarks.results --add NAME=FILE   first copies FILE to benchmarks/results/NAME.json
 
-FILE is a `results.json` of `rfxray evaluate fidelity`, a `degradations.json` or a `probes.json`, of
-this commit. `<!-- table NAME -->` in a page begins a table, and `<!-- table NAME:blind -->` one of
-the faults that a distance does not see. A table names the commit, device and seconds of its
-results. If the code that a figure comes from has changed since, the table says that it is stale.
+FILE is a `results.json` of `rfxray evaluate fidelity`, or what `benchmarks.degradations`,
+`benchmarks.ssl_probe` or `benchmarks.causes` wrote, of this commit. `<!-- table NAME -->` in a page
+begins a table, and `<!-- table NAME:blind -->` one of the faults that a distance does not see. A
+table names the commit, device and seconds of its results. If the code that a figure comes from has
+changed since, the table says that it is stale.
 """
 
 import argparse
@@ -18,14 +19,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import degradations, ssl_probe
+from benchmarks import causes, degradations, ssl_probe
 from rfxray import version
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
 from rfxray.errors import ConfigError, DataError
 from rfxray.outputs import files
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = tuple(ROOT / "docs" / name for name in ("results.md", "evaluation.md", "extractors.md"))
+PAGES = tuple(
+    ROOT / "docs" / name for name in ("results.md", "evaluation.md", "extractors.md", "causes.md")
+)
 RESULTS = Path(__file__).with_name("results")
 # What a figure comes from: extractors, bases, networks, and how a file becomes pixels.
 CODE = (
@@ -47,6 +50,8 @@ OWN = {
     "probes": "benchmarks/ssl_probe.py",
 }
 MEASURES = "rfxray/evaluate"
+# Of causal models, which look at no image.
+CAUSES = ("rfxray/causes", "data_prep/phantom/causes.py", "data_prep/phantom/interacting.py")
 _NO_CODE = (".html", ".pyc")
 _TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -55,10 +60,12 @@ def code(found: Mapping[str, Any]) -> str:
     """SHA-256 of the source that results come from, hex."""
     digest = hashlib.sha256()
     whole: set[Path] = set()
-    for place in map(ROOT.joinpath, CODE):
+    causal = "worlds" in found
+    for place in map(ROOT.joinpath, CAUSES if causal else CODE):
         inside = (file for file in place.rglob("*") if file.is_file())
         whole.update(inside if place.is_dir() else [place])
     own = [ROOT / name for entry, name in OWN.items() if entry in found]
+    own += [ROOT / "benchmarks/causes.py"] if causal else []
     for file in sorted(whole.union(_with_imports([*own, *whole]))):
         if file.suffix not in _NO_CODE:
             digest.update(f"{file.relative_to(ROOT).as_posix()}\n".encode() + file.read_bytes())
@@ -135,6 +142,8 @@ def filled(
 def _shown(found: Mapping[str, Any], form: str) -> str:
     if form == "blind":
         return degradations.blind(found["studies"])
+    if "worlds" in found:
+        return causes.table(found)
     if "studies" in found:
         return "\n\n".join(degradations.table(study) for study in found["studies"])
     return ssl_probe.table(found) if "probes" in found else _fidelity(found)

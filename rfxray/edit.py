@@ -11,8 +11,10 @@ import numpy as np
 from rfxray import version
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import INDEX, Attributes
-from rfxray.causes import logistic
+from rfxray.causes import fit, folder, tables
 from rfxray.causes.abduction import counterfactual
+from rfxray.causes.graph import GRAPH, read_graph
+from rfxray.causes.mechanisms import StructuralModel
 from rfxray.command_line import Progress, exit_on_error
 from rfxray.data.dataset import open_dataset
 from rfxray.errors import ConfigError
@@ -34,10 +36,10 @@ class Causes:
 
     Attributes:
       model: Causal model of the attributes.
-      record: Digests of the data and the graph that it comes from.
+      record: Digests of what it comes from.
     """
 
-    model: logistic.StructuralModel
+    model: StructuralModel
     record: Mapping[str, str]
 
 
@@ -114,11 +116,22 @@ def of_images(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def fitted(request: EditRequest) -> Causes:
-    """The causal model of the data set of --propagate."""
+    """The causal model of --propagate: one that was fitted, or one of the data set named there."""
     assert request.propagate
-    graph, dataset = request.graph or logistic.GRAPH, open_dataset(request.propagate, latents=True)
-    model = logistic.fit_dataset(logistic.read_graph(graph), dataset)
-    return Causes(model, {"data": dataset.fingerprint, "graph_sha256": file_sha256(graph)})
+    if folder.is_model(request.propagate):
+        if request.graph:
+            raise ConfigError(
+                f"{request.propagate} was fitted to a graph of its own; leave --graph out"
+            )
+        model, record = folder.load(request.propagate)
+        return Causes(model, {"model": record["tensors_sha256"]})
+    file = request.graph or GRAPH
+    graph = read_graph(file)
+    dataset = open_dataset(request.propagate, latents=True)
+    model = fit.fit(graph, tables.read(request.propagate, graph))
+    for note in model.notes:
+        print(f"rfxray.edit: {note}")
+    return Causes(model, {"data": dataset.fingerprint, "graph_sha256": file_sha256(file)})
 
 
 def check(model: Model, request: EditRequest, change: Change) -> None:

@@ -52,6 +52,8 @@ def cardiothoracic_ratio(patients: Patients) -> np.ndarray:
     normal = patients.normal("heart/ratio", 0.016, 0.45)
     enlarged = patients.normal("heart/enlarged", 0.018, 0.15)
     ratio = normal + enlarged * patients.value("cardiomegaly")
+    if patients.heart is not None:
+        ratio = patients.heart[:, None, None].astype(np.float32)
     return ratio * (1 + 0.12 * patients.supine)
 
 
@@ -116,6 +118,8 @@ class Lateral:
 
 def lateral(patients: Patients) -> Lateral:
     aged, enlarged = patients.aged, patients.value("cardiomegaly")
+    if patients.heart is not None:  # 0 at a ratio of 0.45, 1 at 0.60, as from the front
+        enlarged = (patients.heart[:, None, None].astype(np.float32) - 0.45) / 0.15
     deep = patients.normal("thorax/width", 0.018, 0.0) + 0.025 * patients.male
     collapse = patients.side("atelectasis") * patients.value("atelectasis")
     dome = patients.normal("diaphragm/dome", 0.022, 0.42)

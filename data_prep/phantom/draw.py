@@ -34,7 +34,13 @@ _STROKES = {
 _PIXELS_AT_ONCE = 2**18
 
 
-def draw_images(attributes: np.ndarray, seed: int, indices: np.ndarray, size: int) -> np.ndarray:
+def draw_images(
+    attributes: np.ndarray,
+    seed: int,
+    indices: np.ndarray,
+    size: int,
+    heart: np.ndarray | None = None,
+) -> np.ndarray:
     """The radiographs of some patients, uint16 [n, size, size], white is 65535.
 
     Picture i depends only on its attributes, the seed and its own index. Changing an attribute
@@ -44,13 +50,14 @@ def draw_images(attributes: np.ndarray, seed: int, indices: np.ndarray, size: in
       attributes: [n, 19] true values; race and source are not looked at.
       seed, indices: Patients, as given to `draw_attributes`.
       size: pixels of a side, 32 to 1024.
+      heart: Cardiothoracic ratios [n], see `interacting`; None lets them follow from cardiomegaly.
 
     Raises:
       ConfigError: for a size that cannot be drawn.
     """
     if not SIZES[0] <= size <= SIZES[1]:
         raise ConfigError(f"a phantom is {SIZES[0]} to {SIZES[1]} pixels a side, not {size}")
-    patients = Patients(np.asarray(attributes, np.float32), Noise(seed, np.asarray(indices)))
+    patients = Patients(np.asarray(attributes, np.float32), Noise(seed, np.asarray(indices)), heart)
     images = np.empty((len(patients), size, size), np.uint16)
     at_once = max(1, _PIXELS_AT_ONCE // size**2)
     sideways = patients.attributes[:, INDEX["view"]] == _LATERAL

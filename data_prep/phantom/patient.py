@@ -17,16 +17,20 @@ class Patients:
     Attributes:
       attributes: [n, 19], the true values.
       noise: their exogenous noise; the same noise under other attributes is the same patient.
+      heart: [n] cardiothoracic ratio of a PA radiograph, where it is a variable of its own; None
+        lets it follow from cardiomegaly.
     """
 
     attributes: np.ndarray
     noise: Noise
+    heart: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.attributes)
 
     def take(self, rows: np.ndarray) -> "Patients":
-        return Patients(self.attributes[rows], self.noise.take(rows))
+        heart = None if self.heart is None else self.heart[rows]
+        return Patients(self.attributes[rows], self.noise.take(rows), heart)
 
     def value(self, name: str) -> np.ndarray:
         return self.attributes[:, INDEX[name], None, None]

@@ -26,6 +26,7 @@ COMMANDS = {
     "phantom": ("data_prep.phantom.__main__", "draw a data set of procedural radiographs"),
     "oracle": ("data_prep.phantom.oracle", "train the reader that judges samples of phantoms"),
     "readers": ("rfxray.commands.readers", "plan and analyse a study of human readers"),
+    "causes": ("rfxray.commands.causes", "fit a causal model of the attributes, and ask it"),
     "evaluate": ("rfxray.commands.evaluate", "judge samples against real radiographs"),
     "build": ("data_prep.build", "turn a folder of radiographs and its table into a data set"),
     "harmonise": ("data_prep.harmonise", "turn several raw sets into one data set"),

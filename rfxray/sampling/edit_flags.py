@@ -5,7 +5,7 @@
     --mask lungs.png                      edit only where this is white
     --keep heart.png                      change nothing where this is white
     --inpaint hole.png                    redraw where this is white (by noise), keep the rest
-    --propagate DATA                      findings that the change causes follow (rfxray.causes)
+    --propagate MODEL                     findings that the change causes follow (rfxray causes)
     --csv edits.csv                       several radiographs: columns image, from, set, name
 
 A mask is a grey PNG of the size of the radiograph in its file, or of the images of the model.
@@ -84,7 +84,7 @@ class EditRequest:
       out: Directory that is written.
       settings: Settings of the edits.
       masks: Files of the masks that are given, by `mask`, `keep` and `inpaint`.
-      propagate: Data set to fit the causal model to; None lets nothing follow.
+      propagate: Folder of a causal model, or data set to fit one to; None lets nothing follow.
       graph: File of the causal graph; None for that of rfxray.
       strip: Setting that `strip.png` varies, a key of `STRIPS`; None draws no strip.
       ema: Relative width of the EMA profile; see `load` for None.
@@ -312,15 +312,15 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--propagate",
         type=data_folder,
-        metavar="DATA",
-        help="data set folder to fit a causal model of the attributes to; findings that the change "
-        "causes then follow it (default: nothing follows)",
+        metavar="DATA|MODEL",
+        help="folder of rfxray causes fit, or a data set to fit a causal model to at once; "
+        "findings that the change causes then follow it (default: nothing follows)",
     )
     add(
         "--graph",
         type=local_path,
-        metavar="JSON",
-        help="for --propagate: which attributes act on which "
+        metavar="FILE",
+        help="for --propagate with a data set: which attributes act on which "
         "(default: rfxray/attributes/graph.json)",
     )
     how = p.add_argument_group(

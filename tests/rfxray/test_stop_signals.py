@@ -15,7 +15,7 @@ from rfxray.commands.table import COMMANDS
 ROOT = Path(__file__).resolve().parents[2]
 ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Commands that import nothing heavy.
-LIGHT = ("status", "supervise", "build", "audit", "evaluate", "readers")
+LIGHT = ("status", "supervise", "build", "audit", "evaluate", "readers", "causes")
 
 
 def defaults() -> None:

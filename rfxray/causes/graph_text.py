@@ -1,0 +1,136 @@
+"""Causal graphs as text: DAGitty's (`dag { a -> b }`), DOT (`digraph { a -> b; }`) and GML.
+
+DoWhy takes DOT and GML. Only directed edges between measured variables are read: a double-headed
+edge is an unmeasured common cause, which no fitted model can hold.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+Edges = Sequence[tuple[str, str]]
+
+_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*|^\s*#[^\n]*", re.DOTALL | re.MULTILINE)
+_TOKEN = re.compile(r'"[^"]*"|<->|->|<-|--|@-@|[{}\[\]=;,]|[^\s"{}\[\]=;,<>-]+(?:-(?![->])\S*)?')
+_ARROWS = ("->", "<-", "<->", "--", "@-@")
+
+
+def parse(text: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """The variables that a text names, and its edges (cause, effect).
+
+    Raises:
+      ValueError: If it has another form than these three, or has an edge that is not directed.
+    """
+    text = _COMMENT.sub(" ", text)
+    tokens = _TOKEN.findall(text)
+    start = [token.lower() for token in tokens[:1]]
+    if start == ["graph"] and tokens[1:2] == ["["]:
+        return _gml(tokens)
+    if start not in (["dag"], ["digraph"], ["strict"]) or "{" not in tokens:
+        raise ValueError("a graph is JSON, dag { … }, digraph { … } or graph [ … ]")
+    return _arrows(_bare(tokens[tokens.index("{") + 1 :]))
+
+
+def _bare(tokens: Sequence[str]) -> list[str]:
+    """Names, braces and arrows: without attributes such as [pos="0,1"] and settings such as bb=…"""
+    left: list[str] = []
+    depth, skip = 0, False
+    for token in tokens:
+        if token in "[]":
+            depth += 1 if token == "[" else -1
+        elif depth:
+            continue
+        elif token == "=":
+            left.pop()
+            skip = True
+        elif skip:
+            skip = False
+        elif token not in (";", ","):
+            left.append(token.strip('"'))
+    return [token for token in left if token not in ("node", "edge", "graph")]
+
+
+def _arrows(tokens: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    names: dict[str, None] = {}
+    edges: list[tuple[str, str]] = []
+    at = 0
+
+    def group() -> list[str]:
+        nonlocal at
+        if at >= len(tokens) or tokens[at] in (*_ARROWS, "}"):
+            raise ValueError("an arrow has no variable on one side")
+        if tokens[at] != "{":
+            at += 1
+            return [tokens[at - 1]]
+        end = tokens.index("}", at)
+        inside, at = list(tokens[at + 1 : end]), end + 1
+        return inside
+
+    while at < len(tokens) and tokens[at] != "}":
+        before = group()
+        names |= dict.fromkeys(before)
+        while at < len(tokens) and tokens[at] in _ARROWS:
+            arrow = tokens[at]
+            at += 1
+            after = group()
+            names |= dict.fromkeys(after)
+            if arrow not in ("->", "<-"):
+                raise ValueError(
+                    f"{before[0]} {arrow} {after[0]} has no direction, or an unseen common cause; "
+                    "only -> and <- can be fitted"
+                )
+            pairs = [(a, b) for a in before for b in after]
+            edges += pairs if arrow == "->" else [(b, a) for a, b in pairs]
+            before = after
+    return list(names), edges
+
+
+def _gml(tokens: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    reading = iter(tokens)
+    tree = dict(_pairs(reading))["graph"]
+    labels = {}
+    edges = []
+    for key, value in tree:
+        if key == "node":
+            of = dict(value)
+            labels[of["id"]] = str(of.get("label", of["id"]))
+        elif key == "edge":
+            of = dict(value)
+            edges.append((labels[of["source"]], labels[of["target"]]))
+    if ("directed", "1") not in tree:
+        raise ValueError("the GML graph is not directed; give directed 1")
+    return list(labels.values()), edges
+
+
+def _pairs(reading: Iterator[str]) -> list:
+    found = []
+    for key in reading:
+        if key == "]":
+            break
+        value = next(reading, "")
+        found.append((key, _pairs(reading) if value == "[" else value.strip('"')))
+    return found
+
+
+def _dagitty(names: Sequence[str], edges: Edges) -> str:
+    lines = [*names, *(f"{cause} -> {effect}" for cause, effect in edges)]
+    return "\n".join(["dag {", *lines, "}"]) + "\n"
+
+
+def _dot(names: Sequence[str], edges: Edges) -> str:
+    lines = [f"  {name};" for name in names]
+    lines += [f"  {cause} -> {effect};" for cause, effect in edges]
+    return "\n".join(["digraph {", *lines, "}"]) + "\n"
+
+
+def _write_gml(names: Sequence[str], edges: Edges) -> str:
+    number = {name: i for i, name in enumerate(names)}
+    nodes = [f'  node [ id {i} label "{name}" ]' for name, i in number.items()]
+    lines = [f"  edge [ source {number[a]} target {number[b]} ]" for a, b in edges]
+    return "\n".join(["graph [", "  directed 1", *nodes, *lines, "]"]) + "\n"
+
+
+FORMS: dict[str, Callable[[Sequence[str], Edges], str]] = {
+    "dagitty": _dagitty,
+    "dot": _dot,
+    "gml": _write_gml,
+}

@@ -1,0 +1,184 @@
+"""Tables that a causal model is fitted to: of a data set, of a CSV file, or of arrays."""
+
+import csv
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from rfxray.attributes import vocabulary
+from rfxray.attributes.states import known_from_states
+from rfxray.attributes.vocabulary import Attributes
+from rfxray.causes.graph import Graph
+from rfxray.data.dataset import Records, open_dataset
+from rfxray.errors import ConfigError, DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of known and unknown values.
+
+    Attributes:
+      values: Encoded values, float64 [n, variables], in the order of `Graph.variables`.
+      known: Which are known, bool [n, variables].
+      patients: Number of the patient of each row, int [n].
+      keys: A number that names each row, whatever its place, uint64 [n].
+    """
+
+    values: np.ndarray
+    known: np.ndarray
+    patients: np.ndarray
+    keys: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, index: np.ndarray | slice) -> "Table":
+        """Some of the rows."""
+        return Table(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the rows, hex, without the names of patients."""
+        digest = hashlib.sha256()
+        for array in (self.values, self.known, self.patients):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def held_out(self, share: float = 0.125) -> np.ndarray:
+        """Which rows are of held-out patients, bool [n], by the patient's number only."""
+        noise = np.random.default_rng(0).random(self.patients.max(initial=0) + 1)
+        return noise[self.patients] < share
+
+
+def of_attributes(attributes: Attributes, measures: np.ndarray | None = None) -> Table:
+    """A table of attributes [n, 19], each of a patient of their own, named by their place.
+
+    Args:
+      attributes: Attributes of the rows.
+      measures: Values of the measures of a graph, [n, m], all known.
+    """
+    values = np.asarray(attributes.values, np.float64)
+    known = np.asarray(attributes.known)
+    if measures is not None:
+        values = np.concatenate([values, measures], 1)
+        known = np.concatenate([known, np.ones(measures.shape, bool)], 1)
+    numbers = np.arange(len(values))
+    return Table(values, known, numbers, numbers.astype(np.uint64))
+
+
+def read(place: str | Path, graph: Graph, advance: Callable[[int], None] = lambda new: None):
+    """The table of a CSV file, or of a split of a data set (`DATA:SPLIT`, or its train split).
+
+    A CSV file has a column for each attribute or measure that it knows, `patient` if rows share
+    patients, and perhaps `key`; other columns are not read. A blank cell is unknown.
+
+    Args:
+      place: Path.
+      graph: Graph, which names the measures.
+      advance: Function called with the number of rows read since the last call.
+
+    Raises:
+      ConfigError: If there is no such split, or a cell is not in the vocabulary.
+      DataError: If it cannot be read.
+    """
+    if str(place).endswith(".csv"):
+        return _of_csv(Path(place), graph, advance)
+    path, _, split = str(place).partition(":")
+    dataset = open_dataset(path, latents=True)
+    if (split := split or "train") not in dataset.shards:
+        raise ConfigError(
+            f"data set {dataset.path} has no split {split!r}; it has {', '.join(dataset.shards)}"
+        )
+    records = Records(dataset, split)
+    count, width = len(records), len(graph.variables)
+    values, known = np.zeros((count, width)), np.zeros((count, width), bool)
+    patients, keys = {}, np.empty(count, np.uint64)
+    numbers = np.empty(count, int)
+    last = vocabulary.NUM_ATTRIBUTES
+    for i in range(count):
+        each = records.labels(i)
+        values[i, :last] = each["attributes"]
+        known[i, :last] = known_from_states(each["states"])
+        numbers[i] = patients.setdefault(each["patient"], len(patients))
+        keys[i] = named(str(each["key"]))
+        advance(1)
+    return Table(values, known, numbers, keys)
+
+
+def named(key: str) -> np.uint64:
+    """The number that names a record by its key."""
+    return np.uint64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little"))
+
+
+def _of_csv(path: Path, graph: Graph, advance: Callable[[int], None]) -> Table:
+    index = graph.index
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            columns = [(i, index[name]) for i, name in enumerate(header) if name in index]
+            if not columns:
+                raise DataError(f"{path} has no column that is named as a variable, such as age")
+            cells: list[dict[str, tuple[float, bool]]] = [{} for _ in header]
+            rows, who, keys = [], [], []
+            patient, key = (header.index(n) if n in header else -1 for n in ("patient", "key"))
+            for row in reader:
+                if len(row) != len(header):
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: {len(row)} cells under {len(header)} "
+                        "columns"
+                    )
+                for i, at in columns:
+                    if row[i] not in cells[i]:
+                        cells[i][row[i]] = _cell(graph, at, row[i], path, reader.line_num)
+                rows.append([cells[i][row[i]] for i, _ in columns])
+                who.append(row[patient] if patient >= 0 else str(len(who)))
+                keys.append(named(row[key] if key >= 0 else str(len(keys))))
+                if len(rows) % 1024 == 0:
+                    advance(1024)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"the table {path} cannot be read: {error}") from error
+    if not rows:
+        raise DataError(f"the table {path} has no rows")
+    advance(len(rows) % 1024)
+    read_values = np.array(rows, np.float64)
+    values = np.zeros((len(rows), len(index)))
+    known = np.zeros(values.shape, bool)
+    for place, (_, at) in enumerate(columns):
+        values[:, at], known[:, at] = read_values[:, place, 0], read_values[:, place, 1] > 0
+    _, numbers = np.unique(np.array(who), return_inverse=True)
+    return Table(values, known, numbers, np.array(keys, np.uint64))
+
+
+def _cell(graph: Graph, at: int, text: str, path: Path, line: int) -> tuple[float, bool]:
+    variable = graph.variables[at]
+    if not text.strip():
+        return 0.0, False
+    try:
+        return encoded(graph, variable.name, text)
+    except ConfigError as error:
+        raise DataError(f"{path}, line {line}: {error}") from None
+
+
+def encoded(graph: Graph, name: str, text: str) -> tuple[float, bool]:
+    """A value as written, as (number, known), of an attribute or a measure.
+
+    Raises:
+      ConfigError: For a value outside of the vocabulary or the range.
+    """
+    variable = graph.variable(name)
+    if variable.name in vocabulary.INDEX:
+        return vocabulary.encode_value(name, text)
+    if text.strip().lower() == vocabulary.UNKNOWN:
+        return 0.0, False
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not variable.low <= number <= variable.high:
+        raise ConfigError(
+            f"{variable.name}={text} is not a number from {variable.low:g} to {variable.high:g}"
+        )
+    return number, True
