@@ -12,7 +12,7 @@ from rfxray.attributes import vocabulary
 from rfxray.attributes.states import known_from_states
 from rfxray.attributes.vocabulary import Attributes
 from rfxray.causes.graph import Graph
-from rfxray.data.dataset import Records, open_dataset
+from rfxray.data.dataset import Dataset, Records, open_dataset
 from rfxray.errors import ConfigError, DataError
 
 
@@ -68,7 +68,35 @@ def of_attributes(attributes: Attributes, measures: np.ndarray | None = None) ->
     return Table(values, known, numbers, numbers.astype(np.uint64))
 
 
-def read(place: str | Path, graph: Graph, advance: Callable[[int], None] = lambda new: None):
+def size(place: str | Path) -> int:
+    """About how many rows `read` will read, for a progress bar.
+
+    Raises:
+      ConfigError, DataError: See `read`.
+    """
+    if str(place).endswith(".csv"):
+        try:
+            with Path(place).open("rb") as file:
+                return sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
+        except OSError as error:
+            raise DataError(f"the table {place} cannot be read: {error}") from error
+    dataset, split = _split(str(place))
+    return sum(shard.examples for shard in dataset.shards[split])
+
+
+def _split(place: str) -> tuple[Dataset, str]:
+    path, _, split = place.partition(":")
+    dataset = open_dataset(path, latents=True)
+    if (split := split or "train") not in dataset.shards:
+        raise ConfigError(
+            f"data set {dataset.path} has no split {split!r}; it has {', '.join(dataset.shards)}"
+        )
+    return dataset, split
+
+
+def read(
+    place: str | Path, graph: Graph, advance: Callable[[int], None] = lambda new: None
+) -> Table:
     """The table of a CSV file, or of a split of a data set (`DATA:SPLIT`, or its train split).
 
     A CSV file has a column for each attribute or measure that it knows, `patient` if rows share
@@ -85,12 +113,7 @@ def read(place: str | Path, graph: Graph, advance: Callable[[int], None] = lambd
     """
     if str(place).endswith(".csv"):
         return _of_csv(Path(place), graph, advance)
-    path, _, split = str(place).partition(":")
-    dataset = open_dataset(path, latents=True)
-    if (split := split or "train") not in dataset.shards:
-        raise ConfigError(
-            f"data set {dataset.path} has no split {split!r}; it has {', '.join(dataset.shards)}"
-        )
+    dataset, split = _split(str(place))
     records = Records(dataset, split)
     count, width = len(records), len(graph.variables)
     values, known = np.zeros((count, width)), np.zeros((count, width), bool)

@@ -7,8 +7,8 @@ Every variable of the graph gets a mechanism: a threshold on noise if it has cat
 spline if it is continuous, both with bends of continuous causes and all interactions. Unknown
 values are left out variable by variable. One patient in eight is held out, and the page shows how
 well the mechanisms describe them, beside a logistic model; which independences of the graph the
-table contradicts; and the average effects. The same table and graph give the same files. A fit takes
-seconds to minutes and writes its folder whole: if it is killed, run the same command again.
+table contradicts; and the average effects. The same table and graph give the same files. A fit
+takes seconds to minutes and writes its folder whole: if it is killed, run the same command again.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def run(data: str, graph_file: Path, out: Path, boosting: bool) -> None:
     if boosting:
         require("peers", "sklearn")
     graph = read_graph(graph_file)
-    with Progress(COMMAND, 0, unit="row") as progress:
+    with Progress(COMMAND, tables.size(data), unit="row") as progress:
         table = tables.read(data, graph, progress.advance)
     aside = table.held_out()
     train, held_out = table.rows(~aside), table.rows(aside)
