@@ -4,6 +4,7 @@
     rfxray compile-pod … --sweep      which remat, mesh and accumulation are fastest there
     rfxray compile-pod … --slices 2   several slices, joined along the data axis
     rfxray compile-pod … --sampler    the sampler of that config instead of its training
+    rfxray compile-pod … --encoder    the encoder of an autoencoder, as rfxray encode runs it
 
 The real TPU compiler (`pip install libtpu`, no TPU needed) compiles the very step that
 `rfxray.train` runs; nothing is executed. Exit code 1: it does not fit. Any key of the config is set
@@ -12,6 +13,7 @@ with `--config.KEY=VALUE`.
 
 import argparse
 import dataclasses
+import functools
 import json
 import re
 import sys
@@ -29,7 +31,7 @@ from rfxray.config.load import load_config, override, overrides
 from rfxray.errors import ConfigError, RfxrayError, first_line
 from rfxray.networks import radit
 from rfxray.perf import flops, sweep
-from rfxray.perf.report import lines, report, whole_run
+from rfxray.perf.report import lines, report, whole_run, whole_set
 from rfxray.perf.topology import GENERATIONS, Pod, describe
 from rfxray.runtime import sharding
 from rfxray.runtime.compiler_options import options_for
@@ -39,6 +41,8 @@ from rfxray.sampling.solvers import EVALUATIONS
 from rfxray.training import recipe as recipes
 from rfxray.training import state
 from rfxray.training.step import abstract_batch, train_step
+
+AUTOENCODERS = ("vae", "decoder_lora")
 
 
 class DoesNotFit(RfxrayError):
@@ -180,6 +184,37 @@ def compile_sampler(
     return found
 
 
+def compile_encoder(config, pod: Pod, options: dict[str, str], each: int, hlo=None) -> dict:
+    """Compiles the encoder of a config for a pod, with the parameters whole on every chip as
+    `rfxray.encode` has them, and reports on it; each chip encodes `each` images at once.
+
+    Raises:
+      DoesNotFit, ConfigError
+    """
+    if config.model.kind not in AUTOENCODERS:
+        raise ConfigError(
+            f"--encoder compiles an autoencoder, of model.kind {' or '.join(AUTOENCODERS)} (got "
+            f"{config.model.kind})"
+        )
+    model = recipes.build(config).model
+    network, n = model.base or model, each * len(pod.devices)
+    mesh = sharding.make_mesh(len(pod.devices), 1, 1, devices=pod.devices)
+    split, whole = jax.sharding.NamedSharding(mesh, sharding.BATCH), sharding.replicated(mesh)
+    params = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), network.shapes
+    )
+    images = jax.ShapeDtypeStruct((n, *network.input_shape), jnp.float32, sharding=split)
+    encode = functools.partial(network.apply, method="encode")
+    compiled = compile_for(jax.jit(encode, out_shardings=split).lower(params, images), options)
+    if hlo:
+        hlo.write_text(compiled.as_text() or "")
+    found = report(compiled, pod, mesh, flops.of_call(encode, params, images))
+    found["run"] = f"encoder, {n} images ({each} a chip), {config.model.dtype}"
+    found["parameters"] = network.parameters
+    found["encoding"] = whole_set(n, found)
+    return found
+
+
 def workload(config: ml_collections.FrozenConfigDict) -> sweep.Workload:
     """What the ranking reads of a config.
 
@@ -252,6 +287,7 @@ class Command:
     slices: int
     sweep: bool
     sampler: bool
+    encoder: bool
     samples: int
     price: float | None
     options: dict[str, str]
@@ -259,13 +295,16 @@ class Command:
     json: bool
 
     def __post_init__(self):
-        if self.sweep and self.sampler:
-            raise ConfigError("--sweep works only for the train step; remove --sweep or --sampler")
+        if self.sampler and self.encoder:
+            raise ConfigError("--sampler and --encoder are two programs; remove one of them")
+        other = "--sampler" if self.sampler else "--encoder" if self.encoder else ""
+        if self.sweep and other:
+            raise ConfigError(f"--sweep works only for the train step; remove --sweep or {other}")
         if self.sweep and self.hlo:
             raise ConfigError("--sweep compiles several modules; --hlo writes only one of them")
-        if self.sampler and self.price is not None:
+        if other and self.price is not None:
             raise ConfigError(
-                "--price gives the cost of a whole training run; remove --price or --sampler"
+                f"--price gives the cost of a whole training run; remove --price or {other}"
             )
 
 
@@ -309,10 +348,17 @@ def parser() -> ArgumentParser:
         "off)",
     )
     add(
+        "--encoder",
+        action="store_true",
+        help="compile the encoder of an autoencoder (as rfxray encode runs it) instead of the "
+        "train step (default: off)",
+    )
+    add(
         "--samples",
         type=int,
         default=8,
-        help="with --sampler: images drawn at once on each chip (default: 8)",
+        help="with --sampler or --encoder: images drawn or encoded at once on each chip "
+        "(default: 8)",
     )
     add(
         "--price",
@@ -356,6 +402,8 @@ def compile_command(command: Command) -> dict:
     if command.sampler:
         settings = Settings(batch_size=command.samples * len(pod.devices))
         return compile_sampler(config, pod, options, settings, command.hlo)
+    if command.encoder:
+        return compile_encoder(config, pod, options, command.samples, command.hlo)
     if command.sweep:
         return compile_best(config, pod, options, command.price)
     return compile_run(config, pod, options, command.hlo, command.price)
@@ -373,6 +421,7 @@ def main(argv: list[str] | None = None) -> None:
             slices=flags.slices,
             sweep=flags.sweep,
             sampler=flags.sampler,
+            encoder=flags.encoder,
             samples=flags.samples,
             price=flags.price,
             options=dict(option.split("=", 1) for option in flags.option),

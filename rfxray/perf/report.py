@@ -74,6 +74,17 @@ def whole_run(steps: int, step_tokens: int, found: dict, price: float | None) ->
     return {"steps": steps, "tokens": steps * step_tokens, "chip_hours": hours, **dollars}
 
 
+def whole_set(images: int, found: dict) -> dict[str, float]:
+    """Images a second of a chip, and chip-hours of a million images, at the expected rate.
+
+    Args:
+      images: Images that the program takes, over all devices.
+      found: Report on the program.
+    """
+    rate = images / found["chips"] / found["seconds"]["expected"]
+    return {"images_per_second": rate, "chip_hours_of_a_million": 1e6 / rate / 3600}
+
+
 def lines(found: dict) -> list[str]:
     """A report as lines of text."""
     gib = 2**30
@@ -111,5 +122,10 @@ def lines(found: dict) -> list[str]:
         out.append(
             f"the whole run   {total['steps']:,} steps, {total['tokens']:.3g} tokens, "
             f"{total['chip_hours']:,.0f} chip-hours{dollars} (estimate)"
+        )
+    if whole := found.get("encoding"):
+        out.append(
+            f"a million images {whole['chip_hours_of_a_million']:,.1f} chip-hours, "
+            f"{whole['images_per_second']:,.1f} images/s a chip (estimate, without reading files)"
         )
     return out

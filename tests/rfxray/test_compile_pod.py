@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import types
 
 import jax
 import pytest
@@ -59,6 +60,37 @@ def test_autoencoder_with_every_term_compiles_for_a_pod(run_module):
     assert found["chips"] == 4
     assert found["remat"] == "none"
     assert found["flops"]["model"] > 0
+
+
+@needs_libtpu
+def test_encoder_compiles_for_a_pod(run_module):
+    flags = ["--config", "tests/rfxray/autoencoder.py", "--topology", "v5e:2x2", "--json"]
+    done = run_module("rfxray.compile_pod", *flags, "--encoder", "--samples", "2")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "encoder, 8 images (2 a chip)" in found["run"]
+    assert not found["collectives"]
+    rate = 2 / found["seconds"]["expected"]
+    assert found["encoding"]["images_per_second"] == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "line"),
+    [
+        ("smoke", ["--encoder"], "--encoder compiles an autoencoder, of model.kind vae or"),
+        ("rad_vae", ["--encoder", "--sampler"], "--sampler and --encoder are two programs"),
+        ("rad_vae", ["--encoder", "--price", "1"], "remove --price or --encoder"),
+        ("rad_vae", ["--encoder", "--sweep"], "remove --sweep or --encoder"),
+    ],
+)
+def test_encoder_is_only_that_of_an_autoencoder(config, flags, line, monkeypatch, refusal):
+    chip = types.SimpleNamespace(device_kind="TPU v5 lite")
+    pod = types.SimpleNamespace(devices=[chip])
+    monkeypatch.setattr(compile_pod, "describe", lambda *_: pod)
+    words = ["--config", config, "--topology", "v5e:2x2", *flags]
+    code, found = refusal(compile_pod.main, words)
+    assert code == 78
+    assert line in found
 
 
 def test_only_chips_with_enough_memory_get_larger_tiles():
