@@ -6,17 +6,23 @@ the least-squares sense, and the parameters by the same sum (Karras et al. 2024,
 §3.2). The result is in `W/posthoc/`, where `rfxray.sample --ema S` finds it. The command prints the
 relative error of the profile, warns above 0.05 and refuses above 0.2. With 38 snapshots it is
 0.0007 for a width between the two that were kept, 0.008 for 0.03, and 0.14 for 0.01.
+
+`--sweep 0.03,0.05,0.07,0.1` judges widths by the evaluator `fidelity` of the run, on the noise of
+its seed and on fresh noise, prints a table and keeps the best of them.
 """
 
 import argparse
 import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rfxray.command_line import ArgumentParser, add_allow_kind, exit_on_error, local_path
+from rfxray.outputs import files
 from rfxray.runtime import distributed
 from rfxray.training.reconstruction import WARNED, reconstruct
+from rfxray.training.width_sweep import FRESH, sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +30,25 @@ class Command:
     """What the flags say; see `parser`."""
 
     workdir: Path
-    sigma: float
+    sigmas: tuple[float, ...]
+    sweep: bool
     step: int | None
     allow_kinds: tuple[str, ...]
+
+
+def widths(text: str) -> tuple[float, ...]:
+    """Two or more numbers with commas between them.
+
+    Raises:
+      ArgumentTypeError: If they are not, or one is there twice.
+    """
+    try:
+        found = tuple(map(float, text.split(",")))
+    except ValueError:
+        found = ()
+    if len(set(found)) < 2 or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text!r} must be two or more widths, as 0.03,0.07")
+    return found
 
 
 def parser() -> ArgumentParser:
@@ -38,11 +60,17 @@ def parser() -> ArgumentParser:
     p.add_argument(
         "--workdir", required=True, type=local_path, metavar="DIR", help="--workdir of rfxray train"
     )
-    p.add_argument(
+    wanted = p.add_mutually_exclusive_group(required=True)
+    wanted.add_argument(
         "--sigma",
-        required=True,
         type=float,
         help="width of the wanted average, as a fraction of the training so far; at most 0.25",
+    )
+    wanted.add_argument(
+        "--sweep",
+        type=widths,
+        metavar="SIGMA,…",
+        help="widths to compare by the run's evaluator fidelity; the best is made",
     )
     p.add_argument("--step", type=int, help="training step of a snapshot (default: the newest)")
     add_allow_kind(p)
@@ -51,11 +79,16 @@ def parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parser().parse_args(argv)
-    command = Command(flags.workdir, flags.sigma, flags.step, tuple(flags.allow_kind))
+    sigmas = flags.sweep or (flags.sigma,)
+    command = Command(
+        flags.workdir, sigmas, flags.sweep is not None, flags.step, tuple(flags.allow_kind)
+    )
     with exit_on_error("rfxray.posthoc_ema"):
         distributed.start()
+        if command.sweep:
+            return _compare(command)
         folder, error = reconstruct(
-            command.workdir, command.sigma, command.step, command.allow_kinds
+            command.workdir, command.sigmas[0], command.step, command.allow_kinds
         )
         if error > WARNED:
             print(
@@ -63,6 +96,22 @@ def main(argv: Sequence[str] | None = None) -> None:
                 file=sys.stderr,
             )
         print(f"rfxray.posthoc_ema: relative error of the profile: {error:.1e}; wrote {folder}")
+
+
+def _compare(command: Command) -> None:
+    found = sweep(command.workdir, command.sigmas, command.step, command.allow_kinds)
+    file = command.workdir / "posthoc" / f"sweep_{found.step:08d}.json"
+    with files.saving(file):
+        file.parent.mkdir(exist_ok=True)
+    entry = dataclasses.asdict(found) | {"folder": found.folder and found.folder.name}
+    files.write_whole(file, json.dumps(entry, indent=1) + "\n")
+    print(found.table())
+    where = f"wrote {found.folder}" if found.folder else "the run keeps it"
+    print(
+        f"rfxray.posthoc_ema: width {found.chosen} has the lowest {found.by}, and on "
+        f"{found.confirmed} of {FRESH} fresh seeds too; {where}, and {file}; sample with "
+        f"--ema {found.chosen}"
+    )
 
 
 if __name__ == "__main__":

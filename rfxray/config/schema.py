@@ -219,6 +219,20 @@ EVALUATORS: dict[str, dict[str, Key]] = {
         "steps": runtime(20, "Steps of the solver.", least=1),
         "guidance": runtime(2.0, "Weight of classifier-free guidance; 1: none.", least=0),
     },
+    "fidelity": {
+        "every": runtime(0, "Steps between two measurements; 0: never.", least=0),
+        "split": runtime("validation", "Split of the real images, and of the requests."),
+        "n": runtime(
+            320, "Samples, and real images at most; FD64 needs 320 of each, KID two.", least=2
+        ),
+        "extractor": runtime(
+            "efficientnet_lite0",
+            "Network of the features: NAME or NAME=WEIGHTS, docs/extractors.md.",
+        ),
+        "solver": runtime("ab2", "Solver of the ODE.", choices=SOLVERS),
+        "steps": runtime(10, "Steps of the solver.", least=1),
+        "guidance": runtime(1.0, "Weight of classifier-free guidance; 1: none.", least=0),
+    },
 }
 
 # ---------------------------------------------------------------------------------------------

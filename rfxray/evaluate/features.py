@@ -145,7 +145,7 @@ def _write_parts(pictures: Pictures, extractor: Extractor, folder: Path) -> floa
             for start in range(0, len(part), batch):
                 read = list(itertools.islice(loaded, min(batch, len(part) - start)))
                 rows = slice(start, start + len(read))
-                values[rows] = _on_devices(extractor, np.stack([each.prepared for each in read]))
+                values[rows] = on_devices(extractor, np.stack([each.prepared for each in read]))
                 about[rows] = [each.about for each in read]
                 progress.advance(len(read))
             if not (finite := np.isfinite(values).all(1)).all():
@@ -177,7 +177,7 @@ def _ahead(
             future.cancel()
 
 
-def _on_devices(extractor: Extractor, images: np.ndarray) -> np.ndarray:
+def on_devices(extractor: Extractor, images: np.ndarray) -> np.ndarray:
     """Features [n, width] of prepared images, each device taking batches of `ROWS`."""
     devices = jax.local_devices()
     shares = [images[i : i + ROWS] for i in range(0, len(images), ROWS)]
@@ -187,10 +187,10 @@ def _on_devices(extractor: Extractor, images: np.ndarray) -> np.ndarray:
         with jax.default_device(device):
             return np.asarray(extractor.features(padded), np.float32)[: len(share)]
 
-    if len(shares) == 1:
-        return one(devices[0], shares[0])
-    with ThreadPoolExecutor(len(shares)) as pool:
-        return np.concatenate(list(pool.map(one, devices, shares)))
+    if len(devices) == 1:
+        return np.concatenate([one(devices[0], share) for share in shares])
+    with ThreadPoolExecutor(len(devices)) as pool:
+        return np.concatenate(list(pool.map(one, itertools.cycle(devices), shares)))
 
 
 def _file(parts: Path, start: int) -> Path:

@@ -110,7 +110,7 @@ def judge(sets: Sets, gathered: Gathered, seed: int, models: Sequence[Path] = ()
       DataError: For features that are not finite, or an export that is damaged.
     """
     real = gathered.features["real"].values
-    basis = _basis(gathered.extractor, real, sets.real.name)
+    basis = basis_of(gathered.extractor, real, sets.real.name)
     rows, images, suspects = [], {}, []
     floors = _floors(sets, gathered, basis, seed)
     for label in sets.synthetic:
@@ -151,7 +151,7 @@ def circular(sets: Sets, extractor: Extractor, models: Sequence[Path]) -> list[s
     return found
 
 
-def _basis(extractor: Extractor, real: np.ndarray, name: str) -> Basis | None:
+def basis_of(extractor: Extractor, real: np.ndarray, name: str) -> Basis | None:
     """The basis of the package, else one of the reals, if they are enough for it."""
     if found := bases.packaged(extractor.name, extractor.hash):
         return found

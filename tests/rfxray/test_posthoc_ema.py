@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import jax
@@ -11,9 +12,11 @@ from rfxray.checkpoints import run
 from rfxray.checkpoints.weights import ema_name
 from rfxray.commands import export
 from rfxray.runtime import sharding
-from rfxray.training import ema, recipe, state
+from rfxray.training import ema, recipe, state, width_sweep
 from rfxray.training.ema import ema_gamma, ema_update
+from rfxray.training.evaluators import fidelity
 from rfxray.training.metrics import fresh
+from tests.rfxray.evaluate.projection import projection
 
 KEPT, WANTED, STEPS = (0.05, 0.10), 0.07, 24
 
@@ -115,7 +118,7 @@ def test_posthoc_average_matches_the_expected_one_and_is_loaded_by_samplers(hist
     ("flags", "code", "part"),
     [
         (["--sigma", "0.05"], 78, "already keeps the profile 0.050"),
-        (["--sigma", "0.3"], 78, "--sigma must be in (0, 0.25]"),
+        (["--sigma", "0.3"], 78, "a width must be in (0, 0.25]"),
         (["--sigma", "0.07"], 65, "no snapshots; train with --config.ema_every=N"),
     ],
 )
@@ -145,3 +148,68 @@ def test_a_step_without_a_snapshot_is_refused(history, refusal):
     code, line = refusal(posthoc_ema.main, flags)
     assert code == 78
     assert "no snapshot of step 99" in line
+
+
+# ---------------------------------------------------------------------------------------------
+# Many widths, judged
+
+
+@pytest.fixture
+def projected(monkeypatch):
+    """Features that need no weights, in place of the extractor of a run."""
+    monkeypatch.setattr(fidelity, "open_extractor", lambda spec: projection(8))
+
+
+def test_sweep_chooses_the_width_whose_samples_are_nearest(history, projected, monkeypatch, capsys):
+    workdir, _ = history
+    drawn = []
+
+    def judge(section, context):
+        def distances(params, seed):
+            drawn.append(seed)
+            size = float(np.abs(jax.tree.leaves(params)[0]).mean())
+            return {"KID": size + (seed == 2) * 100 * (1 - size)}
+
+        return distances
+
+    monkeypatch.setattr(width_sweep.fidelity, "judge", judge)
+    posthoc_ema.main(["--workdir", str(workdir), "--sweep", "0.05,0.07,0.2"])
+    found = json.loads((workdir / "posthoc/sweep_00000024.json").read_text())
+    first = [each["distances"][0]["KID"] for each in found["widths"]]
+    sigmas = [each["sigma"] for each in found["widths"]]
+    assert sigmas == [0.05, 0.07, 0.2]
+    assert found["chosen"] == sigmas[int(np.argmin(first))]
+    assert len(set(first)) == 3
+    assert found["confirmed"] == 2  # the order of seed 2 is the other way round
+    assert drawn == [0, 1, 2, 3] * 3
+    said = capsys.readouterr().out
+    assert f"width {found['chosen']} has the lowest KID, and on 2 of 3 fresh seeds too" in said
+    if found["folder"]:
+        assert sampling.load(workdir, ema=found["chosen"]).source["step"] == STEPS
+
+
+def test_swept_average_is_the_one_of_its_width(history, projected, capsys):
+    workdir, _ = history
+    posthoc_ema.main(["--workdir", str(workdir), "--sweep", "0.07,0.071"])
+    found = json.loads((workdir / "posthoc/sweep_00000024.json").read_text())
+    assert (found["by"], found["folder"]) == ("KID", "24")
+    swept = sampling.load(workdir, ema=found["chosen"]).params
+    posthoc_ema.main(["--workdir", str(workdir), "--sigma", str(found["chosen"])])
+    again = sampling.load(workdir, ema=found["chosen"]).params  # written once, and found again
+    for one, other in zip(jax.tree.leaves(swept), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "part"),
+    [
+        ("0.05,0.3", 78, "a width must be in (0, 0.25]"),
+        ("0.07", 78, "two or more widths"),
+        ("0.07,0.07", 78, "two or more widths"),
+        ("a,b", 78, "two or more widths"),
+    ],
+)
+def test_widths_that_cannot_be_compared_are_refused(history, refusal, given, code, part):
+    found, line = refusal(posthoc_ema.main, ["--workdir", history[0], "--sweep", given])
+    assert found == code
+    assert part in line

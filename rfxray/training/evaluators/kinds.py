@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import ml_collections
 
 from rfxray.config import kinds
-from rfxray.training.evaluators import sample_grid, validation_loss
+from rfxray.training.evaluators import fidelity, sample_grid, validation_loss
 from rfxray.training.evaluators.evaluator import Context, Evaluator
 
 # (section of the config, context) → evaluator
@@ -14,6 +14,7 @@ Build = Callable[[ml_collections.ConfigDict, Context], Evaluator]
 KINDS: dict[str, Build] = {
     "validation_loss": validation_loss.build,
     "sample_grid": sample_grid.build,
+    "fidelity": fidelity.build,
 }
 
 
