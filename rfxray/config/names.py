@@ -22,7 +22,8 @@ def hint(name: str, keys: Collection[str]) -> str:
     section, _, last = wanted.rpartition(".")
     same = [key for key in keys if last and last in (_last(key), _initials(key))]
     near = [key for key in same if key.startswith(f"{section}.")] if section else []
-    near = near or same or difflib.get_close_matches(wanted, list(keys), n=2, cutoff=0.5)
+    alike = sorted(same, key=lambda key: -difflib.SequenceMatcher(None, wanted, key).ratio())
+    near = near or alike or difflib.get_close_matches(wanted, list(keys), n=2, cutoff=0.5)
     return f"; did you mean {' or '.join(near[:2])}?" if near else f"; {LIST_THEM}"
 
 
