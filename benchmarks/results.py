@@ -4,10 +4,10 @@
     python -m benchmarks.results --add NAME=FILE   first copies FILE to benchmarks/results/NAME.json
 
 FILE is a `results.json` of `rfxray evaluate fidelity`, or what `benchmarks.degradations`,
-`benchmarks.ssl_probe` or `benchmarks.causes` wrote, of this commit. `<!-- table NAME -->` in a page
-begins a table, and `<!-- table NAME:blind -->` one of the faults that a distance does not see. A
-table names the commit, device and seconds of its results. If the code that a figure comes from has
-changed since, the table says that it is stale.
+`benchmarks.ssl_probe`, `benchmarks.causes` or `benchmarks.autoencoders` wrote, of this commit.
+`<!-- table NAME -->` in a page begins a table, and `<!-- table NAME:blind -->` one of the faults
+that a distance does not see. A table names the commit, device and seconds of its results. If the
+code that a figure comes from has changed since, the table says that it is stale.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import causes, degradations, ssl_probe
+from benchmarks import autoencoders, causes, degradations, ssl_probe
 from rfxray import version
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
 from rfxray.errors import ConfigError, DataError
@@ -27,7 +27,7 @@ from rfxray.outputs import files
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(
-    ROOT / "docs" / name for name in ("results.md", "evaluation.md", "extractors.md", "causes.md")
+    ROOT / "docs" / f"{name}.md" for name in ("results", "evaluation", "extractors", "causes")
 )
 RESULTS = Path(__file__).with_name("results")
 # What a figure comes from: extractors, bases, networks, and how a file becomes pixels.
@@ -48,6 +48,7 @@ OWN = {
     "figures": "rfxray/evaluate/fidelity.py",
     "studies": "benchmarks/degradations.py",
     "probes": "benchmarks/ssl_probe.py",
+    "arms": "benchmarks/autoencoders.py",
 }
 MEASURES = "rfxray/evaluate"
 # Of causal models, which look at no image.
@@ -146,6 +147,8 @@ def _shown(found: Mapping[str, Any], form: str) -> str:
         return causes.table(found)
     if "studies" in found:
         return "\n\n".join(degradations.table(study) for study in found["studies"])
+    if "arms" in found:
+        return autoencoders.table(found)
     return ssl_probe.table(found) if "probes" in found else _fidelity(found)
 
 

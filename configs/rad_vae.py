@@ -1,20 +1,21 @@
 """Rad-VAE: an autoencoder of radiographs, for latents that a RadiT is trained on.
 
     rfxray train --config rad_vae:size=tiny --workdir runs/vae
-    rfxray train --config rad_vae:size=small,perceptual=ssl --workdir runs/nih/vae \\
-      --config.parts.perceptual.weights=ssl=runs/encoder
+    rfxray train --config rad_vae:size=small --workdir runs/nih/vae        # NIH, 128²
+    rfxray train --config rad_vae:size=small,z=4 --workdir runs/nih/vae4
     rfxray compile-pod --config rad_vae:size=full --topology v5p:4x4x4
 
 | size | images | latents | parameters | steps × batch | perceptual | adversarial |
 |---|---|---|---|---|---|---|
 | tiny | 64² | 16 × 16 × 4 | 0.36 M | 900 × 16 | no | no |
-| small | 128² | 16 × 16 × 16 | 1.49 M | 4,000 × 16 | no | no |
+| small | 128² | 16 × 16 × 16 | 2.28 M | 4,500 × 2 | no | no |
 | full | 512² | 64 × 64 × 16 | 83.8 M | 400,000 × 64 | rad_dino | yes |
 
-`perceptual=ssl|rad_dino|no` and `adversarial=yes|no` replace the last two columns. `ssl` is an
-export of `rfxray train --config masked` at the side of the images, `rad_dino` the folder
-microsoft/rad-dino of Hugging Face; `--config.parts.perceptual.weights` names it. docs/latents.md
-has what was measured of tiny; nothing was tuned for the other two.
+`z=4|16` replaces the channels of the latents. `perceptual=ssl|rad_dino|no` and
+`adversarial=yes|no` replace the last two columns. `ssl` is an export of `rfxray train --config
+masked` at the side of the images, `rad_dino` the folder microsoft/rad-dino of Hugging Face;
+`--config.parts.perceptual.weights` names it. docs/latents.md has what was measured of tiny and
+small; nothing was tuned for full.
 """
 
 import dataclasses
@@ -35,9 +36,11 @@ class Size:
     blocks: int
     z: int
     groups: int
+    fold: int  # above 1: the side of the blocks that the network sees, with a linear path beside it
     batch_size: int
     steps: int
     learning_rate: float
+    spectrum_weight: float
     kl_weight: float
     judge: tuple[int, int]  # width and layers of the discriminator
     perceptual: str
@@ -46,15 +49,19 @@ class Size:
 
 SIZES = {
     # Levels of 64² are as narrow as 8 channels: convolutions there are most of the time on a CPU.
-    "tiny": Size(64, 8, (1, 3, 6), 1, 4, 2, 16, 900, 3e-3, 1e-4, (16, 2), "no", "no"),
-    "small": Size(128, 8, (1, 3, 6, 12), 1, 16, 2, 16, 4000, 2e-3, 1e-4, (32, 3), "no", "no"),
+    "tiny": Size(64, 8, (1, 3, 6), 1, 4, 2, 1, 16, 900, 3e-3, 0.0, 1e-4, (16, 2), "no", "no"),
+    # One level of 16²: on a CPU its convolutions do 95 GFLOP/s, and those of 128² × 8 do 9. Two
+    # films a step learn more in the same time than four (docs/latents.md).
+    "small": Size(128, 128, (1,), 1, 16, 2, 8, 2, 4500, 2e-3, 2.0, 1e-4, (32, 3), "no", "no"),
     # The published 1e-6 of sums, as means: 16 latent values for 64 pixels.
     "full": Size(
-        512, 128, (1, 2, 4, 4), 2, 16, 32, 64, 400_000, 1e-4, 2.5e-7, (64, 3), "rad_dino", "yes"
+        *(512, 128, (1, 2, 4, 4), 2, 16, 32, 1, 64, 400_000, 1e-4, 0.0, 2.5e-7),
+        *((64, 3), "rad_dino", "yes"),
     ),
 }
 CHOICES = {
     "size": tuple(SIZES),
+    "z": ("4", "16"),
     "perceptual": ("no", "ssl", "rad_dino"),
     "adversarial": ("no", "yes"),
 }
@@ -83,6 +90,7 @@ def shape(model: ml_collections.ConfigDict, size: Size) -> None:
     model.size, model.width, model.multipliers = size.side, size.width, size.multipliers
     model.blocks, model.z, model.groups = size.blocks, size.z, size.groups
     model.mid_attention = size.side == 512
+    model.fold, model.linear = size.fold, size.fold > 1
 
 
 def judged(model: ml_collections.ConfigDict, side: int) -> None:
@@ -107,8 +115,13 @@ def get_config(argument: str = "size=full"):
     )
     m = c.model
     shape(m, size)
+    m.z = int(given.get("z", size.z))
     c.batch_size, c.steps = size.batch_size, size.steps
     c.objective.kl_weight = size.kl_weight
+    if size.spectrum_weight:
+        c.objective.spectrum_weight = size.spectrum_weight
+        # What is known of a detail grows first, and its power after.
+        c.objective.spectrum_start = c.steps * c.batch_size // 3
     c.optim.learning_rate, c.optim.schedule = size.learning_rate, "cosine"
     if size.side == 512:
         m.dtype, m.remat = "bfloat16", "level"
@@ -116,12 +129,12 @@ def get_config(argument: str = "size=full"):
         c.checkpoint_every = c.evaluators.sample_grid.every = 5000
     else:
         c.optim.warmup = 50
-        c.evaluators.validation_loss.every = c.evaluators.sample_grid.every = 300
+        c.evaluators.validation_loss.every = c.evaluators.sample_grid.every = c.steps // 3
     if size.side == 64:
         c.data.dirs, c.data.make = PHANTOMS
     elif size.side == 128:
         c.data.dirs = ("runs/nih/data",)
-        c.data.make = "rfxray harmonise --set nih=DIR --size 128 --out runs/nih/data"
+        c.data.make = "rfxray harmonise --set nih=DIR --size 128 --test 0.2 --out runs/nih/data"
 
     if perceptual != "no":
         c.objective.perceptual_weight = 250.0

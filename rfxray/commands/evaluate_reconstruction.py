@@ -261,11 +261,11 @@ def table(figures: dict[str, list[Figure]], compression: float) -> str:
 def images(keys: Sequence[str], pairs: Sequence[reconstruction.Pair]) -> str:
     """The measures of each pair as CSV; an empty cell is not estimable."""
     bands = list(pairs[0].kept)
-    head = ["key", "psnr", "ssim", *(f"{w}_from_{b:g}" for w in ("kept", "error") for b in bands)]
+    banded = [(measure, band) for measure in reconstruction.BANDED for band in bands]
+    head = ["key", "psnr", "ssim", *(f"{measure}_from_{band:g}" for measure, band in banded)]
     rows: list[list[str]] = [head]
     for key, pair in zip(keys, pairs, strict=True):
-        cells = [pair.psnr, pair.ssim, *(pair.kept.get(b) for b in bands)]
-        cells += [pair.error.get(b) for b in bands]
+        cells = [pair.psnr, pair.ssim, *(getattr(pair, m).get(band) for m, band in banded)]
         rows.append([key, *("" if cell is None else f"{cell:.6g}" for cell in cells)])
     return spreadsheet.text(rows)
 

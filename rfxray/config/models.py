@@ -42,6 +42,18 @@ _VAE: dict[str, Key] = {
         "device); parameters, norms, and the first and last convolutions stay float32.",
         choices=("float32", "bfloat16"),
     ),
+    "fold": Key(
+        1,
+        "Side of the blocks of pixels that are the channels of the first and of the last "
+        "convolution, so that no map is of full size; 1: none. The factor is that times 2 for "
+        "each level after the first.",
+        least=1,
+    ),
+    "linear": Key(
+        False,
+        "Whether a linear path runs beside encoder and decoder, a convolution of one block "
+        "each; it begins as the z lowest cosines of a block (JPEG's transform).",
+    ),
     "remat": runtime(
         "none",
         "What the backward pass computes again: none, or level (each level from its input).",

@@ -141,6 +141,18 @@ OBJECTIVES: dict[str, dict[str, Key]] = {
             "Distance of the pixels, from -1 to 1: l1 (mean absolute) or l2 (mean squared).",
             choices=("l1", "l2"),
         ),
+        "spectrum_weight": Key(
+            0.0,
+            "Weight of the mean absolute difference of amplitudes by octave, in windows of 16 "
+            "pixels and in the unit of pixels as l1: it keeps power that distance leaves out. 0: "
+            "none.",
+            least=0,
+        ),
+        "spectrum_start": Key(
+            0,
+            "Examples seen before the spectrum term begins: steps × batch_size.",
+            least=0,
+        ),
         "perceptual_weight": Key(
             0.0,
             "Weight of the mean squared difference of normalised states in parts.perceptual; such "

@@ -9,6 +9,7 @@ black margins are easy, and a film with wide ones would get a better figure.
 | SSIM | Wang et al. 2004: Gaussian window of σ 1.5 and 11 pixels, K₁ = .01, K₂ = .03 |
 | kept | power of the reconstruction over that of the original, by band |
 | error | power of the difference over that of the original, by band |
+| correlation | of both images in the band: low where power was kept by invented texture |
 
 A band is an octave of cycles per picture, the side of the square, whatever the content box is: 2 to
 4, 4 to 8, … A Hann window keeps the edges of the box from leaking into all bands.
@@ -40,12 +41,18 @@ class Pair:
       kept: Share of the power kept, by lower end of the band in cycles per picture; None if the
         original has no power in the band.
       error: Power of the difference as a share of that of the original, likewise.
+      correlation: Correlation of both in the band, -1 to 1; None if one has no power in it.
     """
 
     psnr: float | None
     ssim: float
     kept: Mapping[float, float | None]
     error: Mapping[float, float | None]
+    correlation: Mapping[float, float | None]
+
+
+# Measures of a pair that have a value for each band.
+BANDED = ("kept", "error", "correlation")
 
 
 def matched(originals: Sequence[str], reconstructed: Sequence[str]) -> np.ndarray:
@@ -114,12 +121,15 @@ def measure(original: np.ndarray, reconstructed: np.ndarray, box: np.ndarray | N
     if not np.isfinite(y).all():
         raise DataError("the reconstruction is not finite; look at the decoder")
     squared = float(((x - y) ** 2).mean())
-    kept, error = {}, {}
+    kept, error, correlation = {}, {}, {}
     of_x, of_y, of_gap = (spectrum(image, side) for image in (x, y, x - y))
     for band, power in of_x.items():
         kept[band] = of_y[band] / power if power > 0 else None
         error[band] = of_gap[band] / power if power > 0 else None
-    return Pair(10 * np.log10(1 / squared) if squared > 0 else None, ssim(x, y), kept, error)
+        both = 2 * np.sqrt(power * of_y[band])
+        correlation[band] = (power + of_y[band] - of_gap[band]) / both if both > 0 else None
+    decibels = 10 * np.log10(1 / squared) if squared > 0 else None
+    return Pair(decibels, ssim(x, y), kept, error, correlation)
 
 
 def _size(image: np.ndarray) -> str:
@@ -176,7 +186,7 @@ def figures(pairs: Sequence[Pair], clusters: np.ndarray) -> list[Figure]:
         _mean("PSNR", [pair.psnr for pair in pairs], clusters, "are the same as their original"),
         _mean("SSIM", [pair.ssim for pair in pairs], clusters, ""),
     ]
-    for what in ("kept", "error"):
+    for what in BANDED:
         for low in pairs[0].kept:
             values = [getattr(pair, what).get(low) for pair in pairs]
             name = f"{what} from {low:g} cycles/picture"

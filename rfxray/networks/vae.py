@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from rfxray.arrays import AnyArray, Params
 from rfxray.errors import ConfigError
-from rfxray.networks import torch_weights
+from rfxray.networks import torch_weights, vae_blocks
 from rfxray.networks.attention import attention
 from rfxray.networks.network import Network
 from rfxray.networks.torch_weights import Weights
@@ -87,6 +87,7 @@ def encode(
         )
     x = jnp.broadcast_to(images, (n, height, width, vae.channels)).astype(jnp.float32)
     with _precision(vae):
+        pixels, x = x, vae_blocks.fold(x, vae.fold)
         x = _conv(params, "encoder.conv_in", x).astype(vae.dtype)
         for i in range(len(vae.widths)):
             x = _run(vae, remat, _down, params, x, f"encoder.down_blocks.{i}")
@@ -95,7 +96,9 @@ def encode(
         x = _conv(params, "encoder.conv_out", x)
         if vae.quant_convs:
             x = _conv(params, "quant_conv", x)
-    mean, log_variance = jnp.split(x, 2, axis=-1)
+        mean, log_variance = jnp.split(x, 2, axis=-1)
+        if vae.linear:
+            mean = mean + vae_blocks.to_latents(params["encoder.linear.weight"], pixels)
     log_variance = jnp.clip(log_variance, *LOG_VARIANCE)
     if vae.patchify:
         centre, variance = _statistics(params)
@@ -135,6 +138,7 @@ def decode(
         centre, variance = _statistics(params)
         x = _unfold(x * jnp.sqrt(variance) + centre)
     with _precision(vae):
+        cells = x
         if vae.quant_convs:
             x = _conv(params, "post_quant_conv", x)
         x = _conv(params, "decoder.conv_in", x).astype(vae.dtype)
@@ -142,7 +146,10 @@ def decode(
         for i in range(len(vae.widths)):
             x = _run(vae, remat, _up, params, x, f"decoder.up_blocks.{i}")
         x = _silu_norm(vae, params, "decoder.conv_norm_out", x).astype(jnp.float32)
-        return _conv(params, "decoder.conv_out", x)
+        images = vae_blocks.unfold(_conv(params, "decoder.conv_out", x), vae.fold)
+        if vae.linear:
+            images = images + vae_blocks.to_images(params["decoder.linear.weight"], cells)
+        return images
 
 
 def _precision(vae: Vae):

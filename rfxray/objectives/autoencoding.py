@@ -1,13 +1,16 @@
 """Autoencoding: an image, through the latents of a Gaussian posterior, and back.
 
-    loss = distance + perceptual_weight · perceptual + kl_weight · KL + adversarial_weight · λ · G
+    loss = distance + spectrum_weight · spectrum + perceptual_weight · perceptual + kl_weight · KL
+           + adversarial_weight · λ · G
 
-(Rombach et al. 2022, arXiv 2112.10752, appendix G). Every term is a mean: over pixels, latent
-values, states of a network, or logits. λ makes the adversarial term G as strong as the
-reconstruction, see adversarial.py. Images are never flipped: a radiograph has a left and a right.
+(Rombach et al. 2022, arXiv 2112.10752, appendix G; for the spectrum see spectrum.py). Every term is
+a mean: over pixels, windows, latent values, states of a network, or logits. λ makes the adversarial
+term G as strong as the reconstruction, see adversarial.py. Images are never flipped: a radiograph
+has a left and a right.
 
-Without training, latents are the means of the posterior, and G is left out: it compares with a
-discriminator that changes, so it would say nothing about the autoencoder.
+Without training, latents are the means of the posterior, the spectrum counts from the first
+example, and G is left out: it compares with a discriminator that changes, so it would say nothing
+about the autoencoder.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from rfxray.arrays import AnyArray
 from rfxray.errors import ConfigError
-from rfxray.objectives import adversarial, equivariance, perceptual
+from rfxray.objectives import adversarial, equivariance, perceptual, spectrum
 from rfxray.objectives.objective import Batch, Loss, Objective, Outcome, Parts
 
 # The decoder's last kernel, by diffusers' name, in which the adaptive weight compares gradients.
@@ -94,11 +97,17 @@ def build(
         return jnp.where(found.inside, made, BLACK)
 
     def reconstruction(
-        params: Parts, made: jax.Array, found: Pair
+        params: Parts, made: jax.Array, found: Pair, spectral: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Weighted distances to the image, [batch], and the bare ones by name."""
+        """Weighted distances to the image, [batch], and the bare ones by name.
+
+        `spectral` is the weight of the spectrum term of each example.
+        """
         terms = {"distance": distance(made, found.image, found.inside, section.distance)}
         total = terms["distance"]
+        if section.spectrum_weight:
+            terms["spectrum"] = spectrum.distance(made, found.image)
+            total = total + spectral * terms["spectrum"]
         if section.perceptual_weight:
             made, image = (
                 networks["perceptual"](params["perceptual"], x, method="hidden")
@@ -116,7 +125,9 @@ def build(
     ) -> Outcome:
         found = pair(params, batch, keys, training)
         made = decode(params, found)
-        total, seen = reconstruction(params, made, found)
+        begun = _begun(section.spectrum_start, batch) if training else 1.0
+        spectral = jnp.full(len(made), section.spectrum_weight) * begun
+        total, seen = reconstruction(params, made, found, spectral)
         kl = divergence(found.mean, found.log_variance)
         seen |= {
             "psnr": psnr(made, found.image, found.radiograph),
@@ -129,12 +140,12 @@ def build(
             weight = adversarial.adaptive_weight(
                 lambda kernel: decode(fixed, held, kernel),
                 params["model"][LAST],
-                lambda image: reconstruction(fixed, image, held)[0],
+                lambda image: reconstruction(fixed, image, held, spectral)[0],
                 lambda image: adversarial.fooled(judge(fixed, image)),
             )
             seen["adversarial"] = adversarial.fooled(judge(params, made))
             seen["adaptive_weight"] = jnp.full_like(kl, weight)
-            begun = _begun(section, batch)
+            begun = _begun(section.adversarial_start, batch)
             total = total + section.adversarial_weight * begun * weight * seen["adversarial"]
         return Outcome(total, seen)
 
@@ -143,7 +154,7 @@ def build(
     ) -> Outcome:
         found = pair(params, batch, keys, training)
         losses = adversarial.hinge(judge(params, found.image), judge(params, decode(params, found)))
-        return Outcome(_begun(section, batch) * losses, {})
+        return Outcome(_begun(section.adversarial_start, batch) * losses, {})
 
     def show(
         params: Parts, batch: Batch, keys: Key[Array, " batch"]
@@ -156,6 +167,8 @@ def build(
 
     losses: dict[str, Loss] = {"model": of_model}
     observed = ["distance", "psnr", "kl", "latent_std"]
+    if section.spectrum_weight:
+        observed += ["spectrum"]
     if section.perceptual_weight:
         observed += ["perceptual"]
     if section.adversarial_weight:
@@ -200,17 +213,18 @@ def _normal(keys: Key[Array, " batch"], shape: tuple[int, ...]) -> Float[Array, 
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
-def _begun(section: ml_collections.ConfigDict, batch: Batch) -> Float[Array, " batch"]:
-    """1 for examples that come after the start of the adversarial term, 0 for those before."""
-    return jnp.asarray(batch["index"] >= section.adversarial_start, jnp.float32)
+def _begun(start: int, batch: Batch) -> Float[Array, " batch"]:
+    """1 for examples that come after the start of a term, 0 for those before."""
+    return jnp.asarray(batch["index"] >= start, jnp.float32)
 
 
 def _check_parts(section: ml_collections.ConfigDict, parts: set[str]) -> None:
-    if section.adversarial_start >= 2**32:
-        raise ConfigError(
-            "objective.adversarial_start must be below the 2³² examples that a run counts (got "
-            f"{section.adversarial_start})"
-        )
+    for term in ("adversarial", "spectrum"):
+        if (start := section[f"{term}_start"]) >= 2**32:
+            raise ConfigError(
+                f"objective.{term}_start must be below the 2³² examples that a run counts (got "
+                f"{start})"
+            )
     for weight, part in (("perceptual", "perceptual"), ("adversarial", "discriminator")):
         value = section[f"{weight}_weight"]
         if value and part not in parts:

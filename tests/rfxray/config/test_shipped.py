@@ -123,7 +123,7 @@ def test_unknown_config_name_error_lists_the_existing_ones():
     ("size", "side", "latents", "parameters"),
     [
         ("tiny", 64, (16, 16, 4), 0.36e6),
-        ("small", 128, (16, 16, 16), 1.49e6),
+        ("small", 128, (16, 16, 16), 2.28e6),
         ("full", 512, (64, 64, 16), 83.8e6),
     ],
 )
@@ -154,8 +154,9 @@ def test_rad_vae_is_trained_against_the_networks_that_are_asked_for():
         built = recipe.build(load_config(f"rad_vae:{argument}"))
         assert set(built.networks) == parts
         assert set(built.optimizers) == parts - {"perceptual"}
-    for argument in ("size=huge", "tiny", "adversarial=ssl"):
-        with pytest.raises(ConfigError, match=r"size=tiny\|small\|full; perceptual=no\|ssl"):
+    allowed = r"size=tiny\|small\|full; z=4\|16; perceptual=no\|ssl"
+    for argument in ("size=huge", "tiny", "adversarial=ssl", "z=8"):
+        with pytest.raises(ConfigError, match=allowed):
             load_config(f"rad_vae:{argument}")
 
 

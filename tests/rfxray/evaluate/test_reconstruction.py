@@ -70,6 +70,21 @@ def test_power_is_kept_in_the_bands_that_a_filter_leaves():
     )
     assert half.kept[8] == pytest.approx(0.25, rel=1e-5)
     assert half.error[8] == pytest.approx(0.25, rel=1e-5)
+    assert half.correlation[8] == pytest.approx(1, abs=1e-6)
+
+
+def test_power_of_invented_texture_is_kept_and_does_not_correlate():
+    rng = np.random.default_rng(0)
+    original, noise = rng.normal(size=(2, 128, 128))
+    pair = reconstruction.measure(original.astype(np.float32), noise.astype(np.float32), None)
+    assert pair.kept[32] == pytest.approx(1, abs=0.1)
+    assert pair.error[32] == pytest.approx(2, abs=0.2)
+    assert abs(pair.correlation[32]) < 0.05
+    half = (original + noise).astype(np.float32)
+    found = reconstruction.measure(original.astype(np.float32), half, None).correlation[32]
+    assert found == pytest.approx(0.5**0.5, abs=0.03)
+    blank = reconstruction.measure(original.astype(np.float32), np.zeros_like(half), None)
+    assert blank.correlation[32] is None
 
 
 def test_power_of_all_bands_is_that_of_the_windowed_image():

@@ -324,3 +324,16 @@ def test_adaptive_weight_is_at_most_ten_thousand(adversarial):
     assert (weight > 0).all()
     assert (weight <= 1e4).all()
     np.testing.assert_allclose(found.losses, found.observed["distance"], rtol=1e-6)
+
+
+def test_spectrum_begins_with_the_example_that_is_asked_for():
+    bare = of_model(built(kl_weight=0.0))
+    loss = of_model(built(kl_weight=0.0, spectrum_weight=2.0, spectrum_start=12))
+    for training, first, begun in [(True, 10, [0, 0, 1, 1]), (False, 0, [1, 1, 1, 1])]:
+        without, outcome = (f(PARAMS, batch(first), KEYS, training) for f in (bare, loss))
+        term = outcome.observed["spectrum"]
+        assert (term > 0.01).all()  # a constant offset changes the lowest amplitudes
+        expected = without.losses + 2 * np.array(begun) * term
+        np.testing.assert_allclose(outcome.losses, expected, rtol=1e-5)
+    with pytest.raises(ConfigError, match=r"objective\.spectrum_start must be below"):
+        built(spectrum_start=2**32)

@@ -1,0 +1,303 @@
+"""What each part of an autoencoder does to radiographs that it has not seen.
+
+    python -m benchmarks.autoencoders --data DATA --encoder EXPORT --out DIR
+
+Trains `rad_vae:size=small` on the training split of DATA with 4 channels, for a third of the time
+with 16, and for a sixth with 4 again: as it is, without each of its parts, with a term more, and on
+phantoms. The held-out split (test) is encoded, stored as float16 and decoded. Measured are what
+`rfxray evaluate reconstruction` measures, and the distance (KID) of the decoded from the same films
+by EfficientNet-Lite0, which no arm is trained with. (FD64 needs 320 films.) EXPORT is the network
+of the perceptual term, an export of a run of `--config masked` on the same training split.
+
+--arms NAME,… takes some of them, --steps another length. Rerun the command to continue.
+Writes `autoencoders.json` and `autoencoders.png` (films, what the first two make of them, and the
+differences), and prints Markdown.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from data_prep.phantom import dataset
+from rfxray import train, version
+from rfxray.command_line import ArgumentParser, data_folder, exit_on_error, local_path
+from rfxray.config.load import load_config
+from rfxray.errors import ConfigError
+from rfxray.evaluate import feature_pair, kernel, reconstruction
+from rfxray.evaluate.extractors.kinds import open_extractor
+from rfxray.evaluate.features import extract
+from rfxray.evaluate.pictures import Pictures, open_pictures
+from rfxray.outputs import contact_sheet, files
+from rfxray.runtime import distributed
+from rfxray.sampling.autoencoder import open_autoencoder
+from rfxray.sampling.exporting import ExportRequest, export
+
+COMMAND = "benchmarks.autoencoders"
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "rad_vae.py"
+STEPS = 4500  # those of the config
+JUDGE = "efficientnet_lite0"
+ROWS = 8  # films that are decoded at once
+SHOWN = 6
+PHANTOMS = 2048
+BANDS = (8.0, 16.0, 32.0)  # the octaves from there, in cycles per picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One training.
+
+    Attributes:
+      config: Argument of the config.
+      changes: Keys that differ from it.
+      share: Share of the steps that it is trained for.
+      phantoms: Whether it sees phantoms in the place of films.
+    """
+
+    config: str = "size=small,z=4"
+    changes: tuple[str, ...] = ()
+    share: float = 1 / 6
+    phantoms: bool = False
+
+
+# An adversarial term of .1 that begins when half of the steps are done.
+ARMS = {
+    "z=4": Arm(share=1),
+    "z=16": Arm("size=small,z=16", share=1 / 3),
+    "short": Arm(),
+    "no spectrum": Arm(changes=("objective.spectrum_weight=0",)),
+    "phantoms": Arm(phantoms=True),
+    "l2": Arm(changes=("objective.distance=l2",)),
+    "no KL": Arm(changes=("objective.kl_weight=0",)),
+    "no linear path": Arm(changes=("model.linear=False",)),
+    "perceptual": Arm("size=small,z=4,perceptual=ssl"),
+    "adversarial": Arm("size=small,z=4,adversarial=yes", ("objective.adversarial_weight=0.1",)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What the flags say; see `parser`."""
+
+    data: str
+    encoder: Path | None
+    arms: tuple[str, ...]
+    steps: int
+    override: tuple[str, ...]
+    out: Path
+
+
+# ------------------------------------------------------------------------------------------------
+# Training
+
+
+def trained(command: Command, name: str) -> Path:
+    """Folder of the export of an arm, trained if it is not there."""
+    arm, folder = ARMS[name], command.out / name.replace(" ", "_").replace("=", "")
+    if (folder / "spent.json").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    data = _phantoms(command) if arm.phantoms else Path(command.data)
+    steps = round(command.steps * arm.share)
+    seen = steps * load_config(f"{CONFIG}:{arm.config}", command.override).batch_size
+    changes = [*arm.changes, *command.override, f"steps={steps}", f"data.dirs={data}"]
+    changes.append(f"objective.spectrum_start={seen // 3}")  # as the config, of these steps
+    if "perceptual" in arm.config:
+        if command.encoder is None:
+            raise ConfigError(f"the arm {name} needs --encoder EXPORT, its perceptual network")
+        changes.append(f"parts.perceptual.weights=ssl={command.encoder}")
+    if "adversarial" in arm.config:
+        changes.append(f"objective.adversarial_start={seen // 2}")
+    config = load_config(f"{CONFIG}:{arm.config}", changes)
+    resumed = (folder / "run").exists()
+    before, began = os.times(), time.monotonic()
+    train.train(config, folder / "run")
+    after = os.times()
+    processor = after.user + after.system - before.user - before.system
+    spent = {"wall": time.monotonic() - began, "processor": processor}
+    shutil.rmtree(folder / "export", ignore_errors=True)
+    export(ExportRequest(folder / "run", folder / "export", data=[str(data)]))
+    text = json.dumps({"seconds": None if resumed else spent, "steps": steps})
+    files.write_whole(folder / "spent.json", text + "\n")
+    return folder
+
+
+def _phantoms(command: Command) -> Path:
+    """Phantoms of the size of the films."""
+    folder = command.out / "phantoms"
+    size = load_config(f"{CONFIG}:size=small", command.override).model.size
+    options = dataset.Options(folder, PHANTOMS, size, 0, 0.02, os.cpu_count() or 1)
+    dataset.write(options)
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------
+# Measuring
+
+
+def decoded(export_of: Path, pictures: Pictures) -> np.ndarray:
+    """Films after an autoencoder, [n, h, w] float32 in [0, 1]; latents are stored as float16."""
+    vae = open_autoencoder(export_of)
+    made = []
+    for first in range(0, len(pictures), ROWS):
+        numbers = [min(n, len(pictures) - 1) for n in range(first, first + ROWS)]
+        images = np.stack([pictures.read(n) for n in numbers])[..., None] * 2 - 1
+        latents = np.asarray(vae.encode(images)[0]).astype(np.float16)
+        made.append(np.asarray(vae.decode(latents.astype(np.float32)))[..., 0])
+    return np.clip(np.concatenate(made)[: len(pictures)] / 2 + 0.5, 0, 1)
+
+
+def measure(images: np.ndarray, pictures: Pictures, cache: Path) -> list[dict]:
+    """Figures of films after an autoencoder, beside the films.
+
+    Args:
+      images: Films after the autoencoder, [n, h, w] float32 in [0, 1].
+      pictures: The films.
+      cache: Folder of features.
+    """
+    boxes = [None] * len(pictures) if pictures.boxes is None else pictures.boxes
+    pairs = [
+        reconstruction.measure(pictures.read(n), image, box)
+        for n, (image, box) in enumerate(zip(images, boxes, strict=True))
+    ]
+    names = [name or f"image {n}" for n, name in enumerate(pictures.patients)]
+    clusters = feature_pair.number(("pair", len(names), names))[0][0]
+    figures = reconstruction.figures(pairs, clusters)
+    judge = open_extractor(JUDGE)
+    digest = hashlib.sha256(pictures.fingerprint.encode() + images.tobytes()).hexdigest()
+    made = dataclasses.replace(pictures, fingerprint=digest, load=lambda number: images[number])
+    features = [extract(each, judge, cache) for each in (pictures, made)]
+    patients = feature_pair.patients(len(names), len(names), names, names)
+    figures.append(kernel.distance(*features, patients))
+    return [dataclasses.asdict(figure) for figure in figures]
+
+
+def picture(pictures: Pictures, made: dict[str, np.ndarray]) -> np.ndarray:
+    """Films of different patients, each arm's image of them, and the differences: grey is none."""
+    patients = np.array([name or str(n) for n, name in enumerate(pictures.patients)])
+    shown = np.sort(np.unique(patients, return_index=True)[1])[:SHOWN]
+    films = np.stack([pictures.read(int(n)) for n in shown])
+    rows = {"films": films}
+    for name, images in made.items():
+        rows[name] = images[shown]
+        # Four times as strong, or nothing is seen.
+        rows[f"{name}: 4 x difference"] = np.clip(0.5 + 4 * (images[shown] - films), 0, 1)
+    cells = np.rint(255 * np.stack(list(rows.values()))).astype(np.uint8)
+    return contact_sheet.table(cells, list(rows))
+
+
+# ------------------------------------------------------------------------------------------------
+# What people see
+
+
+def table(found: dict) -> str:
+    """The arms as Markdown."""
+    bands = ", ".join(f"{low:g}–{2 * low:g}" for low in BANDS)
+    lines = [
+        f"| arm | steps | CPU min | PSNR, dB | kept at {bands} | correlation there | KID |",
+        "|---" * 7 + "|",
+    ]
+    for name, arm in found["arms"].items():
+        values = {row["name"]: row["value"] for row in arm["figures"]}
+        psnr = next(row for row in arm["figures"] if row["name"] == "PSNR")
+        kept, same = (
+            ", ".join(_share(values.get(f"{what} from {low:g} cycles/picture")) for low in BANDS)
+            for what in ("kept", "correlation")
+        )
+        spent = arm["seconds"]
+        minutes = "–" if spent is None else f"{spent['processor'] / 60:.1f}"
+        known = psnr["low"] is not None
+        interval = f" ± {(psnr['high'] - psnr['low']) / 2:.2f}" if known else ""
+        lines.append(
+            f"| {name} | {arm['steps']:,} | {minutes} | {psnr['value']:.2f}{interval} | {kept} "
+            f"| {same} | {1000 * values['KID']:.2f}e-3 |"
+        )
+    return "\n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}".replace("0.", ".", 1)
+
+
+def parser() -> ArgumentParser:
+    p = ArgumentParser(prog=f"python -m {COMMAND}", description=__doc__)
+    p.formatter_class = argparse.RawDescriptionHelpFormatter
+    p.add_argument(
+        "--data",
+        required=True,
+        type=data_folder,
+        help="films of 128² with the splits train, validation and test",
+    )
+    p.add_argument("--encoder", type=local_path, metavar="EXPORT", help="of rfxray export")
+    p.add_argument(
+        "--arms",
+        type=lambda text: tuple(text.split(",")),
+        default=tuple(ARMS),
+        metavar="NAME,…",
+        help=f"some of: {', '.join(ARMS)} (default: all)",
+    )
+    p.add_argument(
+        "--steps",
+        type=int,
+        default=STEPS,
+        help="those of z=4; other arms have a share of them (default: %(default)s)",
+    )
+    p.add_argument(
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another value of a key of the config, for every arm; repeatable",
+    )
+    p.add_argument("--out", required=True, type=local_path, help="output folder")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parser().parse_args(argv)
+    with exit_on_error(COMMAND):
+        command = Command(**vars(flags) | {"override": tuple(flags.override)})
+        if unknown := sorted(set(command.arms) - set(ARMS)):
+            raise ConfigError(f"no arm {unknown[0]!r}; there are {', '.join(ARMS)}")
+        distributed.start()
+        cache = command.out / "features"
+        cache.mkdir(parents=True, exist_ok=True)
+        pictures = open_pictures(f"{command.data}:test")
+        arms, made = {}, {}
+        for name in command.arms:
+            folder = trained(command, name)
+            images = decoded(folder / "export", pictures)
+            spent = json.loads((folder / "spent.json").read_text())
+            arms[name] = {**spent, "figures": measure(images, pictures, cache)}
+            if len(made) < 2:
+                made[name] = images
+        devices = jax.devices()
+        shown = f"--data {Path(command.data).name} --steps {command.steps}"
+        found = {
+            "command": f"python -m {COMMAND} {shown}",
+            "written_by": version.versions(),
+            "device": f"{len(devices)} × {devices[0].device_kind} ({os.cpu_count()} cores)",
+            "seconds": {n: arm["seconds"]["wall"] for n, arm in arms.items() if arm["seconds"]},
+            "data": {"name": pictures.name, "fingerprint": pictures.fingerprint},
+            "films": len(pictures),
+            "patients": len(set(pictures.patients)),
+            "seed": load_config(f"{CONFIG}:size=small", command.override).seed,
+            "judge": JUDGE,
+            "arms": arms,
+        }
+        files.write_whole(command.out / "autoencoders.json", json.dumps(found, indent=1) + "\n")
+        files.save_png(command.out / "autoencoders.png", picture(pictures, made))
+    print(table(found))
+    print(f"wrote autoencoders.json and autoencoders.png into {command.out}")
+
+
+if __name__ == "__main__":
+    main()
