@@ -14,6 +14,7 @@ from rfxray.sampling import samples, stream
 from rfxray.sampling.flags import parser, request_of
 from rfxray.sampling.model_flags import described, is_run
 from rfxray.sampling.pretrained import Model, load
+from rfxray.sampling.requests import Requests
 from rfxray.sampling.sample_request import SampleRequest
 from rfxray.sampling.sampler import Batches
 
@@ -39,6 +40,8 @@ def run(request: SampleRequest) -> None:
         memorisation.check(trained_on, model.size)
     first = distributed.place()[0] == 0
     print(f"rfxray.sample: {described(model.source)}")
+    if isinstance(request.asks, Requests) and request.asks.completion is not None:
+        print(f"rfxray.sample: {request.asks.completion}")
     count = request.plan.n
     if request.compile_only:
         began = time.monotonic()

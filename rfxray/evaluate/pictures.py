@@ -183,7 +183,7 @@ def _of_dataset(dataset: Dataset, split: str) -> Pictures:
 
 def _of_samples(path: Path, reject: bool | None, repeats: bool) -> Pictures:
     index = path / image_files.SAMPLES
-    names, attributes = _listed(index)
+    names, attributes, drawn = _listed(index)
     _refuse_missing(path, names, str(index))
     known = dict(zip(names, range(len(names)), strict=True))
     if len(known) < len(names):
@@ -193,6 +193,7 @@ def _of_samples(path: Path, reject: bool | None, repeats: bool) -> Pictures:
         path, names, reject, lambda name: _written(path / name), repeats
     )
     names = list(contents)
+    rows = np.array([known[name] for name in names])
     there = {name for name in image_files.found(path)[0] if name != "grid.png"}
     unlisted = len(there - known.keys())
 
@@ -206,24 +207,28 @@ def _of_samples(path: Path, reject: bool | None, repeats: bool) -> Pictures:
         name=_last(path),
         keys=tuple(names),
         patients=("",) * len(names),
-        attributes=attributes.rows(np.array([known[name] for name in names])),
+        attributes=attributes.rows(rows),
         boxes=None,
         fingerprint=_sha256([STORED, *_lines(contents)]),
         reading=STORED,
         records=False,
         synthetic=True,
         rejected=rejected,
+        drawn=drawn[rows] if drawn.any() else None,
         notes=(f"{unlisted} files are not in {index.name}, so not in the set",) * bool(unlisted),
         load=load,
     )
 
 
-def _listed(index: Path) -> tuple[list[str], Attributes]:
-    """The files of samples that an index lists, and what was requested of them."""
+def _listed(index: Path) -> tuple[list[str], Attributes, np.ndarray]:
+    """The files of samples that an index lists, what was requested of them, and which of that
+    `--complete` drew, [n, 19] bool."""
     try:
         entries = json.loads(index.read_text(encoding="utf-8"))["pictures"]
         pairs = [(str(each["file"]), dict(each["attributes"])) for each in entries]
         attributes = [vocabulary.encode(asked) for _, asked in pairs]
+        notes = [dict(each.get("row", {})).get("drawn", "").split(",") for each in entries]
+        drawn = np.array([[name in note for name in vocabulary.NAMES] for note in notes], bool)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__} {first_line(error)}"
         raise DataError(
@@ -232,7 +237,7 @@ def _listed(index: Path) -> tuple[list[str], Attributes]:
         ) from error
     if not pairs:
         raise DataError(f"{index.parent} has no samples; draw some with rfxray sample")
-    return [name for name, _ in pairs], vocabulary.stack(attributes)
+    return [name for name, _ in pairs], vocabulary.stack(attributes), drawn
 
 
 def _written(file: Path) -> np.ndarray:

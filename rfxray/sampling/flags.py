@@ -4,6 +4,7 @@
     --csv FILE                            … or of each a row of a table; its header names attributes
     --like DATA                           … or what each radiograph of a data set (a folder) shows
     --balance sex,race,view,age_decade    … or every combination of subgroups equally often
+    --complete table=DATA                 the rest of each request is drawn from rows of a data set
     --grid cardiomegaly=absent,present    a table instead: the same noise under each value
     --grid age=20,50,80                   … and columns by a second attribute
     --nearest DATA                        beside each image the nearest one that it was trained on
@@ -17,6 +18,7 @@ larger --n adds images to those that are there.
 """
 
 import argparse
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from rfxray.attributes import vocabulary
@@ -31,7 +33,7 @@ from rfxray.command_line import (
 )
 from rfxray.data.dataset import open_dataset
 from rfxray.errors import ConfigError
-from rfxray.sampling import model_flags, requests, stream, tables
+from rfxray.sampling import completion, model_flags, requests, stream, tables
 from rfxray.sampling.plan import refuse_range
 from rfxray.sampling.requests import Requests
 from rfxray.sampling.sample_request import SampleRequest
@@ -148,6 +150,23 @@ def asks_of(arguments: argparse.Namespace, asked: Mapping[str, str], n: int) -> 
     return requests.alike(asked)
 
 
+def completed(arguments: argparse.Namespace, asks: Requests | Table) -> Requests | Table:
+    """What is requested, and what --complete draws of the rest."""
+    if arguments.complete is None:
+        return asks
+    kind, equals, data = arguments.complete.partition("=")
+    if kind != "table" or not equals or not data:
+        raise ConfigError(
+            f"--complete must be table=DATA or table=DATA:SPLIT (got {arguments.complete!r})"
+        )
+    if isinstance(asks, Table):
+        raise ConfigError("--grid changes its attributes only; leave --complete out")
+    path, _, split = data_folder(data).partition(":")
+    dataset = open_dataset(path, latents=True)
+    table = completion.of_dataset(dataset, split or "train", arguments.seed)
+    return dataclasses.replace(asks, completion=table)
+
+
 def request_of(arguments: argparse.Namespace) -> SampleRequest:
     """The request that the parsed flags make.
 
@@ -157,7 +176,7 @@ def request_of(arguments: argparse.Namespace) -> SampleRequest:
     asked, first = vocabulary.parse(arguments.set), arguments.first_index
     n = 16 if arguments.n is None else arguments.n
     refuse_range(n, first)
-    asks = asks_of(arguments, asked, n)
+    asks = completed(arguments, asks_of(arguments, asked, n))
     if isinstance(asks, Requests) and arguments.csv is not None:
         if arguments.n is None:
             n = max(1, asks.images - first)
@@ -257,6 +276,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help="draw every combination of the values of these attributes equally often, such as "
         "sex,race,view,age_decade (default: none)",
+    )
+    add(
+        "--complete",
+        metavar="table=DATA[:SPLIT]",
+        help="draw what is not requested from a row of this data set that has what is requested, "
+        "and request it too: for populations (default: leave it to the model; SPLIT: train)",
     )
     add = p.add_argument_group(
         "how it is drawn (docs/sampling.md)", "Time 1 is pure noise, time 0 the finished image."

@@ -14,6 +14,8 @@ from rfxray.attributes.states import known_from_states
 from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX, Attributes, Values
 from rfxray.data.dataset import Dataset, Records
 from rfxray.errors import ConfigError, DataError
+from rfxray.sampling import completion
+from rfxray.sampling.completion import Completion
 from rfxray.sampling.file_names import file_stem, refuse_alike
 
 NOTED = ("image_id", "path")  # columns of a table for the sidecar only
@@ -31,6 +33,7 @@ class Requests:
       per_row: Number of images of each row, one after another, each with a noise of its own.
       notes: Further entries of `samples.json` only, for the images of each row; empty for nothing.
       names: Name of the file of each row, without its ending; empty for numbers.
+      completion: Table that the rest of each row is drawn from; None leaves it unconditioned.
     """
 
     attributes: Attributes
@@ -39,6 +42,7 @@ class Requests:
     per_row: int = 1
     notes: tuple[Mapping[str, str], ...] = ()
     names: tuple[str, ...] = ()
+    completion: Completion | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "attributes", vocabulary.requested(self.attributes))
@@ -49,7 +53,15 @@ class Requests:
         return len(self.attributes.values) * self.per_row
 
     def rows(self, numbers: np.ndarray) -> Attributes:
-        """The attributes of these images, [n, 19], from their indices [n]."""
+        """The attributes of these images, [n, 19], from their indices [n].
+
+        Raises:
+          ConfigError: If nothing completes a row.
+        """
+        asked = self._asked(numbers)
+        return asked if self.completion is None else self.completion.fill(asked, numbers)
+
+    def _asked(self, numbers: np.ndarray) -> Attributes:
         places = self._place(np.asarray(numbers))
         values, known = map(np.asarray, self.attributes.rows(places))
         if self.ages is not None:
@@ -62,7 +74,12 @@ class Requests:
 
     def note(self, number: int) -> Mapping[str, str]:
         """The note of an image, from its index; empty if there is none."""
-        return self.notes[self._place(number)] if self.notes else {}
+        note = self.notes[self._place(number)] if self.notes else {}
+        if self.completion is None:
+            return note
+        one = np.array([number])
+        asked, filled = self._asked(one), self.rows(one)
+        return {**note, "drawn": completion.drawn(asked.rows(0), filled.rows(0))}
 
     def name(self, number: int) -> str:
         """The name of the file of an image, if the rows have names."""
