@@ -30,6 +30,7 @@ def render(model: StructuralModel, record: Mapping[str, Any]) -> str:
         table=record["table"],
         drawing=drawing(model.graph, [(t.cause, t.effect) for t in quiet]),
         mechanisms=[_row(model, name, record["held_out"].get(name)) for name in model.mechanisms],
+        boosting=any(each["boosted"] is not None for each in record["held_out"].values()),
         effects=[_effect(model, each) for each in record["effects"]],
         wrong=failing(tests),
         quiet=quiet,

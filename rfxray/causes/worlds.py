@@ -176,16 +176,20 @@ class _Sweep:
 
     def _same_as(self) -> list[dict[str, int]]:
         """For each world, the earliest world in which a variable has the same value for sure."""
-        signs: list[dict[str, object]] = []
+        # Two worlds agree on a variable if its own number and those of all that acts on it agree.
+        numbers: dict[tuple, int] = {}
+        signs: list[dict[str, int]] = []
         same = []
         for j, world in enumerate(self.worlds):
-            sign: dict[str, object] = {}
+            sign: dict[str, int] = {}
             for name in self.names:
-                if name in world.do:
-                    value = world.do[name]
-                    sign[name] = signs[value.world][name] if isinstance(value, As) else (j, name)
-                else:
-                    sign[name] = (name, *(sign[p] for p in self.model.graph.parents[name]))
+                value = world.do.get(name)
+                if isinstance(value, As):
+                    sign[name] = signs[value.world][name]
+                    continue
+                parents = tuple(sign[p] for p in self.model.graph.parents[name])
+                own = (name, parents) if value is None else (name, "set", j)
+                sign[name] = numbers.setdefault(own, len(numbers))
             signs.append(sign)
             same.append(
                 {n: next(i for i in range(j + 1) if signs[i][n] == sign[n]) for n in self.names}
@@ -246,8 +250,12 @@ class _Sweep:
         if drawn:
             noise = np.full(len(self.row), np.nan)
             for j in drawn:
-                world = self.worlds[j]
-                at = np.flatnonzero(world.known[self.row, i])
+                at = np.flatnonzero(self.worlds[j].known[self.row, i])
+                if not np.isnan(noise[at]).all():
+                    raise ConfigError(
+                        f"{name} is continuous: what is seen of it in one world decides it in the "
+                        "other; give it before or after the intervention, not both"
+                    )
                 noise[at] = self._seen(mechanism, name, j, at)
             noise = self._spread(noise)
             for j in drawn:

@@ -9,9 +9,11 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
+from data_prep.phantom.dataset import write_table
 from rfxray import edit
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import NAMES, PATHOLOGY_NAMES
+from rfxray.commands import causes_fit
 from rfxray.data.pixels import to_float
 from rfxray.outputs import dicom
 from rfxray.outputs.files import file_sha256, read_png
@@ -177,6 +179,24 @@ def test_propagate_updates_descendants(trained, radiograph, tiny_data, tmp_path,
     assert 0 <= entry["follows"]["cardiomegaly"]["probability"] <= 1
     assert entry["attributes"]["age"] == 30.0
     assert "follows: cardiomegaly=" in capsys.readouterr().out
+
+
+def test_propagate_takes_a_fitted_model_with_the_graph_it_has(
+    trained, radiograph, tmp_path, refusal
+):
+    graph, table = tmp_path / "graph.json", tmp_path / "table.csv"
+    graph.write_text(json.dumps({"name": "one", "parents": {"cardiomegaly": ["age"]}}))
+    write_table(table, "additive", 500, 0)
+    causes_fit.run(str(table), graph, tmp_path / "model", boosting=False)
+    flags = ["--from", "age=60", "--from", "cardiomegaly=absent", "--set", "age=30"]
+    flags += ["--propagate", tmp_path / "model", *INVERT]
+    entry = run(trained, radiograph, tmp_path / "out", *flags)
+    assert entry["follows"].keys() == {"cardiomegaly"}
+    record = json.loads((tmp_path / "model" / "causes.json").read_text())
+    assert entry["propagate"] == {"model": record["tensors_sha256"]}
+    argv = ["--checkpoint", trained, "--image", radiograph, "--out", tmp_path / "b", *flags]
+    code, line = refusal(edit.main, [*argv, "--graph", graph])
+    assert (code, "leave --graph out" in line) == (78, True)
 
 
 @pytest.mark.parametrize(

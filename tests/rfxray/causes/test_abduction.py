@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -13,6 +15,7 @@ from rfxray.attributes.vocabulary import (
 )
 from rfxray.causes import abduction, fit
 from rfxray.causes.abduction import Abducted, abduct, counterfactual, predict
+from rfxray.causes.effects import Question, answer
 from rfxray.causes.mechanisms import Mechanism
 from rfxray.causes.tables import named
 from rfxray.errors import ConfigError
@@ -229,3 +232,17 @@ def test_a_continuous_child_keeps_its_rank_and_comes_back_to_its_own_value(secon
     assert (np.diff(older[order]) >= 0).all()
     back = predict(model, start, {"age": values[:200, 3], "sex": values[:200, 1]})[:, 19]
     np.testing.assert_allclose(back, heart[:200], atol=1e-9)
+
+
+def test_a_continuous_child_cannot_be_seen_in_two_worlds_that_differ(second):
+    graph, table, _, _ = second(2000)
+    model = fit.fit(part(graph, "age", "sex", "heart_size", "cardiomegaly"), table, "logistic")
+    question = Question(
+        "cardiomegaly", {"age": 80.0}, given={"heart_size": 0.5}, after={"heart_size": 0.6}
+    )
+    with pytest.raises(ConfigError, match="before or after the intervention, not both"):
+        answer(model, question)
+    before = answer(model, dataclasses.replace(question, after={}))
+    after = answer(model, dataclasses.replace(question, given={}))
+    assert 0 < before.then < 1
+    assert 0 < after.then < 1
