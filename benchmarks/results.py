@@ -27,7 +27,8 @@ from rfxray.outputs import files
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(
-    ROOT / "docs" / f"{name}.md" for name in ("results", "evaluation", "extractors", "causes")
+    ROOT / "docs" / f"{name}.md"
+    for name in ("results", "evaluation", "extractors", "causes", "latents")
 )
 RESULTS = Path(__file__).with_name("results")
 # What a figure comes from: extractors, bases, networks, and how a file becomes pixels.

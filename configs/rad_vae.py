@@ -50,8 +50,8 @@ class Size:
 SIZES = {
     # Levels of 64² are as narrow as 8 channels: convolutions there are most of the time on a CPU.
     "tiny": Size(64, 8, (1, 3, 6), 1, 4, 2, 1, 16, 900, 3e-3, 0.0, 1e-4, (16, 2), "no", "no"),
-    # One level of 16²: on a CPU its convolutions do 95 GFLOP/s, and those of 128² × 8 do 9. Two
-    # films a step learn more in the same time than four (docs/latents.md).
+    # One level of 16²: on a CPU its convolutions do 95 GFLOP/s, and those of 128² × 8 do 9. A step
+    # of two films costs half of one of four, and a run of minutes needs steps.
     "small": Size(128, 128, (1,), 1, 16, 2, 8, 2, 4500, 2e-3, 2.0, 1e-4, (32, 3), "no", "no"),
     # The published 1e-6 of sums, as means: 16 latent values for 64 pixels.
     "full": Size(

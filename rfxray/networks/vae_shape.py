@@ -14,7 +14,7 @@ from rfxray.networks import torch_weights, vae_blocks
 
 PATCH = 2  # side of the patches that FLUX.2 folds its latents by, cells
 # What a log-variance begins at beside a linear path: a noise of .05, and the weakest of 16 cosines
-# of films of 128² has a deviation of .06. After training it is about -9.
+# of films of 128² has a deviation of .06. After training it is -12 to -16.
 _LOG_VARIANCE = -6.0
 
 
