@@ -192,7 +192,11 @@ def stand_ins(found: dict, where: Path, first: int = 0) -> None:
             (where / name / "samples.json").write_text(listed)
 
 
-@pytest.mark.parametrize("name", sorted(results.stored()))
+# Autoencoders are trained for the steps that the command names; test_autoencoders.py runs it.
+BRIEF = sorted(name for name, found in results.stored().items() if "arms" not in found)
+
+
+@pytest.mark.parametrize("name", BRIEF)
 def test_stored_command_runs_at_toy_size_and_gives_the_same_figures(name, tmp_path, monkeypatch):
     found = results.stored()[name]
     stand_ins(found, tmp_path)
