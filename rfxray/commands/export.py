@@ -130,7 +130,8 @@ def _run(flags: argparse.Namespace) -> Facts:
 def _published(flags: argparse.Namespace) -> Facts:
     of_run = ("ema", "step", "data", "allow_kind", "adapter_only")
     given = {name: getattr(flags, name) for name in of_run}
-    if meant := [name for name, value in given.items() if value not in (None, [], (), False)]:
+    absent = (None, [], ())  # not False, which step 0 equals
+    if meant := [n for n, v in given.items() if v is not False and v not in absent]:
         raise ConfigError(
             f"--{meant[0].replace('_', '-')} is of a run; leave it out with --weights, or give a "
             "run as --checkpoint"
