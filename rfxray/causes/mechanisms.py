@@ -9,7 +9,7 @@ optimum and no seed.
 
 What a record leaves open is an interval of noise: all of a category, or of a unit of age. Race,
 view and source have no order; that of the vocabulary is declared, and it decides their
-counterfactuals (`bounds.py` says how far), but no probability under an intervention.
+counterfactuals (`effects.py` says how far), but no probability under an intervention.
 """
 
 import dataclasses
