@@ -10,7 +10,8 @@ the attention in the middle, which takes any number of cells as well.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,13 @@ LOG_VARIANCE = (-30.0, 20.0)
 # What the backward pass computes again. Of an image of 512² at a width of 128 in float32, 20 GiB
 # are kept for it with none, and 1.6 GiB with level, besides one level at a time.
 REMAT = ("none", "level")
+
+# Logits of the attention in the middle that are computed at once, of an image: 64 MB in float32,
+# those of all cells up to 512² at factor 8. At 1024² all of them are 1 GB, and so is their softmax.
+LOGITS = 2**24
+
+# `(vae, params, name of a norm, map) → map`
+SiluNorm: TypeAlias = Callable[[Vae, Weights, str, Array], Array]
 
 
 class Posterior(NamedTuple):
@@ -75,6 +83,20 @@ def encode(
     Raises:
       ConfigError: If the factor does not divide a side, or the channels are others.
     """
+    pixels = seen(vae, images)
+    with precision(vae):
+        x = vae_blocks.fold(pixels, vae.fold)
+        x = conv(params, "encoder.conv_in", x).astype(vae.dtype)
+        for i in range(len(vae.widths)):
+            x = _run(vae, remat, _down, params, x, f"encoder.down_blocks.{i}")
+        x = _run(vae, remat, middle, params, x, "encoder.mid_block")
+        return posterior(vae, params, x, pixels)
+
+
+def seen(
+    vae: Vae, images: Float[AnyArray, "n height width c"]
+) -> Float[Array, "n height width channels"]:
+    """Images with the channels of a network; refuses what `encode` refuses."""
     n, height, width, channels = images.shape
     if height % vae.factor or width % vae.factor:
         raise ConfigError(
@@ -85,20 +107,23 @@ def encode(
         raise ConfigError(
             f"images must have 1 channel, or the {vae.channels} of the autoencoder (got {channels})"
         )
-    x = jnp.broadcast_to(images, (n, height, width, vae.channels)).astype(jnp.float32)
-    with _precision(vae):
-        pixels, x = x, vae_blocks.fold(x, vae.fold)
-        x = _conv(params, "encoder.conv_in", x).astype(vae.dtype)
-        for i in range(len(vae.widths)):
-            x = _run(vae, remat, _down, params, x, f"encoder.down_blocks.{i}")
-        x = _run(vae, remat, _mid, params, x, "encoder.mid_block")
-        x = _silu_norm(vae, params, "encoder.conv_norm_out", x).astype(jnp.float32)
-        x = _conv(params, "encoder.conv_out", x)
-        if vae.quant_convs:
-            x = _conv(params, "quant_conv", x)
-        mean, log_variance = jnp.split(x, 2, axis=-1)
-        if vae.linear:
-            mean = mean + vae_blocks.to_latents(params["encoder.linear.weight"], pixels)
+    return jnp.broadcast_to(images, (n, height, width, vae.channels)).astype(jnp.float32)
+
+
+def posterior(
+    vae: Vae,
+    params: Weights,
+    x: Float[Array, "n rows columns states"],
+    pixels: Float[Array, "n height width channels"],
+) -> Posterior:
+    """The posterior of the states that leave the middle of the encoder, and of its linear path."""
+    x = silu_norm(vae, params, "encoder.conv_norm_out", x).astype(jnp.float32)
+    x = conv(params, "encoder.conv_out", x)
+    if vae.quant_convs:
+        x = conv(params, "quant_conv", x)
+    mean, log_variance = jnp.split(x, 2, axis=-1)
+    if vae.linear:
+        mean = mean + vae_blocks.to_latents(params["encoder.linear.weight"], pixels)
     log_variance = jnp.clip(log_variance, *LOG_VARIANCE)
     if vae.patchify:
         centre, variance = _statistics(params)
@@ -128,6 +153,19 @@ def decode(
     Raises:
       ConfigError: If the latents have another number of channels.
     """
+    with precision(vae):
+        cells = unstored(vae, params, latents)
+        x = _run(vae, remat, middle, params, begin(vae, params, cells), "decoder.mid_block")
+        for i in range(len(vae.widths)):
+            x = _run(vae, remat, _up, params, x, f"decoder.up_blocks.{i}")
+        x = silu_norm(vae, params, "decoder.conv_norm_out", x).astype(jnp.float32)
+        return made(vae, params, conv(params, "decoder.conv_out", x), cells)
+
+
+def unstored(
+    vae: Vae, params: Weights, latents: Float[AnyArray, "n rows columns z"]
+) -> Float[Array, "n _ _ cells"]:
+    """Latents as the decoder reads them; refuses what `decode` refuses."""
     if latents.shape[-1] != vae.latent_channels:
         raise ConfigError(
             f"latents must have the {vae.latent_channels} channels of the autoencoder (got "
@@ -137,22 +175,33 @@ def decode(
     if vae.patchify:
         centre, variance = _statistics(params)
         x = _unfold(x * jnp.sqrt(variance) + centre)
-    with _precision(vae):
-        cells = x
-        if vae.quant_convs:
-            x = _conv(params, "post_quant_conv", x)
-        x = _conv(params, "decoder.conv_in", x).astype(vae.dtype)
-        x = _run(vae, remat, _mid, params, x, "decoder.mid_block")
-        for i in range(len(vae.widths)):
-            x = _run(vae, remat, _up, params, x, f"decoder.up_blocks.{i}")
-        x = _silu_norm(vae, params, "decoder.conv_norm_out", x).astype(jnp.float32)
-        images = vae_blocks.unfold(_conv(params, "decoder.conv_out", x), vae.fold)
-        if vae.linear:
-            images = images + vae_blocks.to_images(params["decoder.linear.weight"], cells)
-        return images
+    return x
 
 
-def _precision(vae: Vae):
+def begin(
+    vae: Vae, params: Weights, cells: Float[Array, "n rows columns cells"]
+) -> Float[Array, "n rows columns width"]:
+    """What enters the middle of the decoder."""
+    if vae.quant_convs:
+        cells = conv(params, "post_quant_conv", cells)
+    return conv(params, "decoder.conv_in", cells).astype(vae.dtype)
+
+
+def made(
+    vae: Vae,
+    params: Weights,
+    x: Float[AnyArray, "n rows columns channels"],
+    cells: Float[Array, "n _ _ cells"],
+) -> Float[Array, "n height width c"]:
+    """Images of the last map of the decoder, and of its linear path."""
+    images = vae_blocks.unfold(x, vae.fold)
+    if vae.linear:
+        images = images + vae_blocks.to_images(params["decoder.linear.weight"], cells)
+    return images
+
+
+def precision(vae: Vae):
+    """The precision of products of a network."""
     # Or a TPU multiplies float32 as bfloat16 and a GPU as TF32.
     return jax.default_matmul_precision("highest" if vae.dtype == "float32" else "default")
 
@@ -166,49 +215,80 @@ def _run(vae: Vae, remat: str, level, params: Weights, x: Array, name: str) -> A
 
 def _down(vae: Vae, params: Weights, x: Array, name: str) -> Array:
     for j in range(vae.blocks):
-        x = _resnet(vae, params, x, f"{name}.resnets.{j}")
+        x = resnet(vae, params, x, f"{name}.resnets.{j}")
     if f"{name}.downsamplers.0.conv.weight" in params:
-        # A border at the right and the bottom only, as published.
-        x = _conv(params, f"{name}.downsamplers.0.conv", x, 2, (0, 1))
+        x = downsample(params, f"{name}.downsamplers.0.conv", x)
     return x
 
 
 def _up(vae: Vae, params: Weights, x: Array, name: str) -> Array:
     for j in range(vae.blocks + 1):
-        x = _resnet(vae, params, x, f"{name}.resnets.{j}")
+        x = resnet(vae, params, x, f"{name}.resnets.{j}")
     if f"{name}.upsamplers.0.conv.weight" in params:
-        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-        x = _conv(params, f"{name}.upsamplers.0.conv", x)
+        x = upsample(params, f"{name}.upsamplers.0.conv", x)
     return x
 
 
-def _mid(vae: Vae, params: Weights, x: Array, name: str) -> Array:
-    x = _resnet(vae, params, x, f"{name}.resnets.0")
+def downsample(params: Weights, name: str, x: Array) -> Array:
+    """A map of half the sides."""
+    # A border at the right and the bottom only, as published.
+    return conv(params, name, x, 2, (0, 1))
+
+
+def upsample(params: Weights, name: str, x: Array) -> Array:
+    """A map of twice the sides."""
+    return conv(params, name, jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
+
+
+def middle(vae: Vae, params: Weights, x: Array, name: str) -> Array:
+    """Two residual blocks, with the attention of every cell to all between them."""
+    x = resnet(vae, params, x, f"{name}.resnets.0")
     if vae.mid_attention:
         x = _attend(vae, params, x, f"{name}.attentions.0")
-    return _resnet(vae, params, x, f"{name}.resnets.1")
+    return resnet(vae, params, x, f"{name}.resnets.1")
 
 
-def _resnet(vae: Vae, params: Weights, x: Array, name: str) -> Array:
-    h = _conv(params, f"{name}.conv1", _silu_norm(vae, params, f"{name}.norm1", x))
-    h = _conv(params, f"{name}.conv2", _silu_norm(vae, params, f"{name}.norm2", h))
+def silu_norm(vae: Vae, params: Weights, name: str, x: Array) -> Array:
+    """A group norm over the whole map, and SiLU."""
+    return jax.nn.silu(group_norm(vae, params, name, x))
+
+
+def resnet(
+    vae: Vae, params: Weights, x: Array, name: str, silu_norm: SiluNorm = silu_norm
+) -> Array:
+    """A residual block; `silu_norm` comes before each of its two convolutions."""
+    h = conv(params, f"{name}.conv1", silu_norm(vae, params, f"{name}.norm1", x))
+    h = conv(params, f"{name}.conv2", silu_norm(vae, params, f"{name}.norm2", h))
     if f"{name}.conv_shortcut.weight" in params:
-        x = _conv(params, f"{name}.conv_shortcut", x)
+        x = conv(params, f"{name}.conv_shortcut", x)
     return x + h
 
 
 def _attend(vae: Vae, params: Weights, x: Array, name: str) -> Array:
     """Adds the attention of every cell to all, with one head."""
     rows = x.shape[1]
-    h = rearrange(_group_norm(vae, params, f"{name}.group_norm", x), "n y x c -> n (y x) 1 c")
+    h = rearrange(group_norm(vae, params, f"{name}.group_norm", x), "n y x c -> n (y x) 1 c")
     query, key, value = (_linear(params, f"{name}.to_{part}", h) for part in "qkv")
-    h = _linear(params, f"{name}.to_out.0", attention(query, key, value, "xla"))
+    h = _linear(params, f"{name}.to_out.0", _attention(query, key, value))
     return x + rearrange(h, "n (y x) 1 c -> n y x c", y=rows)
 
 
-def _conv(
+def _attention(query: Array, key: Array, value: Array) -> Array:
+    """Attention with at most `LOGITS` logits of an image at a time."""
+    cells = query.shape[1]
+    if cells * cells <= LOGITS:
+        return attention(query, key, value, "xla")
+    size = max(1, LOGITS // cells)
+    padded = jnp.pad(query, ((0, 0), (0, -cells % size), (0, 0), (0, 0)))
+    some = jax.checkpoint(lambda queries: attention(queries, key, value, "xla"))
+    found = jax.lax.map(some, rearrange(padded, "n (b q) 1 c -> b n q 1 c", q=size))
+    return rearrange(found, "b n q 1 c -> n (b q) 1 c")[:, :cells]
+
+
+def conv(
     params: Weights, name: str, x: Array, stride: int = 1, border: tuple[int, int] | None = None
 ) -> Array:
+    """A convolution; its border of zeros keeps the sides, unless another one is given."""
     kernel = jnp.asarray(params[f"{name}.weight"], x.dtype)
     side = kernel.shape[0] // 2
     borders = [border or (side, side)] * 2
@@ -223,17 +303,35 @@ def _linear(params: Weights, name: str, x: Array) -> Array:
     return x @ kernel + bias
 
 
-def _silu_norm(vae: Vae, params: Weights, name: str, x: Array) -> Array:
-    return jax.nn.silu(_group_norm(vae, params, name, x))
+def group_norm(
+    vae: Vae,
+    params: Weights,
+    name: str,
+    x: Array,
+    moments: tuple[Array, Array] | None = None,
+) -> Array:
+    """Group norm (arXiv 1803.08494), in float32.
 
-
-def _group_norm(vae: Vae, params: Weights, name: str, x: Array) -> Array:
-    """Group norm (arXiv 1803.08494) over the whole map, in float32."""
-    y = rearrange(x.astype(jnp.float32), "n y x (g c) -> n y x g c", g=vae.groups)
-    mean = y.mean((1, 2, 4), keepdims=True)
-    variance = jnp.square(y - mean).mean((1, 2, 4), keepdims=True)
+    Args:
+      vae: Shape of the network.
+      params: Parameters by name.
+      name: Name of the norm.
+      x: Map [n, rows, columns, width].
+      moments: Mean and variance of each group, [groups] each; those of `x` when None.
+    """
+    y = grouped(vae, x)
+    if moments is None:
+        mean = y.mean((1, 2, 4), keepdims=True)
+        variance = jnp.square(y - mean).mean((1, 2, 4), keepdims=True)
+    else:
+        mean, variance = (moment[:, None] for moment in moments)
     y = ((y - mean) * jax.lax.rsqrt(variance + EPSILON)).reshape(x.shape)
     return (y * params[f"{name}.weight"] + params[f"{name}.bias"]).astype(x.dtype)
+
+
+def grouped(vae: Vae, x: Array) -> Array:
+    """A map with its channels in groups, [n, rows, columns, groups, channels] float32."""
+    return rearrange(x.astype(jnp.float32), "n y x (g c) -> n y x g c", g=vae.groups)
 
 
 def _fold(x: Array) -> Array:

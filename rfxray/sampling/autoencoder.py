@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from pathlib import Path
 
 import jax
@@ -14,14 +15,18 @@ from rfxray.checkpoints import exported, safetensors, weights
 from rfxray.config.load import from_json
 from rfxray.data.latents import Latents
 from rfxray.errors import ConfigError
-from rfxray.networks import kinds
-from rfxray.networks.network import Network
+from rfxray.networks import kinds, vae, vae_shape, vae_tiles
+from rfxray.networks.vae_shape import Vae
 from rfxray.runtime import sharding
 from rfxray.sampling.batching import blocks
 from rfxray.sampling.network_identity import APPLIED, encoder_identity, identity
 
-# Latents that a device decodes at once: the maps of one image of 512² are 134 MB a layer.
+# Latents that a device decodes at once, if there is memory for so many.
 DECODED = 4
+# The largest maps that the compiled network holds at once: 3.5 when it decodes 512² or 1024².
+MAPS = 4
+# Share of the memory of a device for them: a model and what other programs need are there too.
+SHARE = 1 / 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +37,7 @@ class Autoencoder:
       folder: Folder of its export.
       weights: What identifies it by content: the network and its parameters, hex.
       encoder: What identifies its encoder, likewise.
-      network: The network, of kind `vae`.
+      shape: Shape of the network.
       params: Its parameters, on the devices of `mesh`.
       mesh: Devices of this process, over which a batch is split.
     """
@@ -40,7 +45,7 @@ class Autoencoder:
     folder: Path
     weights: str
     encoder: str | None
-    network: Network
+    shape: Vae
     params: Params
     mesh: jax.sharding.Mesh
 
@@ -51,7 +56,7 @@ class Autoencoder:
           ConfigError: If its factor does not divide the size.
         """
         images = jax.ShapeDtypeStruct((1, size, size, 1), np.float32)
-        encode = functools.partial(self.network.apply, method="encode")
+        encode = functools.partial(vae.apply, self.shape, "none", method="encode")
         _, height, width, channels = jax.eval_shape(encode, self.params, images).mean.shape
         return height, width, channels
 
@@ -63,19 +68,40 @@ class Autoencoder:
         Args:
           images: Images in [-1, 1], float32; as many as the devices divide.
         """
-        return _run(self.network, "encode", self.mesh)(self.params, self._placed(images))
+        most = self._at_once(*images.shape[1:3])
+        if not most:
+            return vae_tiles.encode(self.shape, self.params, images)
+        run = _run(self.shape, "encode", self.mesh)
+        size = min(len(images), most * self.mesh.size)
+        found = [
+            run(self.params, self._placed(images[rows])) for rows, _ in blocks(len(images), size)
+        ]
+        mean, log_variance = (jnp.concatenate(part) for part in zip(*found, strict=True))
+        return mean[: len(images)], log_variance[: len(images)]
 
     def decode(
         self, latents: Float[AnyArray, "n rows columns z"]
     ) -> Float[jax.Array, "n size size 1"]:
         """Images of latents as they are stored, float32, not clipped, still on the devices."""
-        run = _run(self.network, "decode", self.mesh)
-        images = [
-            run(self.params, jnp.take(latents, rows, axis=0))
-            for rows, _ in blocks(len(latents), DECODED * self.mesh.size)
-        ]
+        factor = self.shape.factor
+        most = self._at_once(*(side * factor for side in latents.shape[1:3]))
+        if most:
+            run = _run(self.shape, "decode", self.mesh)
+            images = [
+                run(self.params, jnp.take(latents, rows, axis=0))
+                for rows, _ in blocks(len(latents), min(DECODED, most) * self.mesh.size)
+            ]
+        else:
+            images = [jnp.asarray(vae_tiles.decode(self.shape, self.params, latents))]
         # A network of three channels shows grey
         return jnp.concatenate(images)[: len(latents)].mean(-1, keepdims=True)
+
+    def _at_once(self, height: int, width: int) -> int:
+        """Images that a device encodes or decodes at once; 0 if there is no memory for one."""
+        widest = max(*self.shape.widths[:2], *self.shape.decoder_widths[:2])
+        positions = height * width // self.shape.fold**2
+        one = MAPS * positions * widest * np.dtype(np.float32).itemsize
+        return int(SHARE * _memory(self.mesh) / one)
 
     def _placed(self, values: np.ndarray) -> jax.Array:
         return sharding.global_batch(self.mesh, {"x": np.asarray(values, np.float32)})["x"]
@@ -163,10 +189,21 @@ def open_autoencoder(folder: Path, latents: Latents | None = None) -> Autoencode
             f"({latents.vae[:12]}), and has another encoder; give the one that encoded them, or "
             "one with an adapted decoder"
         )
-    return Autoencoder(folder, found, encoder, network, params, mesh)
+    return Autoencoder(folder, found, encoder, vae_shape.of_section(config.model), params, mesh)
 
 
 @functools.lru_cache(maxsize=8)
-def _run(network: Network, method: str, mesh: jax.sharding.Mesh):
+def _run(shape: Vae, method: str, mesh: jax.sharding.Mesh):
+    # Of the shape, not of an opened autoencoder: a run opens its own again at every sample grid
     rows = jax.sharding.NamedSharding(mesh, sharding.BATCH)
-    return jax.jit(functools.partial(network.apply, method=method), out_shardings=rows)
+    run = functools.partial(vae.apply, shape, "none", method=method)
+    return jax.jit(run, out_shardings=rows)
+
+
+@functools.lru_cache(maxsize=8)
+def _memory(mesh: jax.sharding.Mesh) -> int:
+    """Memory of a device of this process, bytes."""
+    limits = mesh.devices.flat[0].memory_stats() or {}
+    if "bytes_limit" in limits:
+        return limits["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // mesh.size

@@ -10,9 +10,10 @@ fragments, and a copy of the autoencoder, which decodes what is made of the late
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -77,8 +78,9 @@ def encode(
       SaveFailed: If the disk is full.
     """
     source = open_dataset(request.data)
+    about = read_manifest(source.path) or {}
     vae = autoencoder.open_autoencoder(request.vae)
-    plan = _plan(request, source, vae)
+    plan = _plan(request, source, about, vae)
     host, hosts = distributed.place()
     claim = claimed(request.out) if host == 0 else contextlib.nullcontext()
     with saving(request.out), claim:
@@ -95,13 +97,14 @@ def encode(
                 write_shard(shard, request.out, plan.size, made, advance, plan.latent)
             distributed.barrier("the shards of latents", PATIENCE)
             if host == 0:
-                manifest = _publish(plan, request, source, vae)
+                manifest = _publish(plan, request, source, about, vae)
         distributed.barrier("the end of the latents", PATIENCE)
     return manifest or read_manifest(request.out) or {}
 
 
-def _plan(request: EncodeRequest, source: Dataset, vae: Autoencoder) -> Plan:
-    about = read_manifest(source.path) or {}
+def _plan(
+    request: EncodeRequest, source: Dataset, about: Mapping[str, Any], vae: Autoencoder
+) -> Plan:
     if not source.examples.get(TRAIN):
         raise ConfigError(
             f"data set {source.path} has no split {TRAIN!r}, and latents are normalised by the "
@@ -175,7 +178,9 @@ def _records(
                 yield found | ({"log_variance": wide[k]} if request.log_variance else {})
 
 
-def _publish(plan: Plan, request: EncodeRequest, source: Dataset, vae: Autoencoder) -> dict:
+def _publish(
+    plan: Plan, request: EncodeRequest, source: Dataset, made: Mapping[str, Any], vae: Autoencoder
+) -> dict:
     exported.copy(request.vae, request.out / exported.VAE)
     moments = [each["moments"] for each in fragments(plan, request.out, TRAIN) if each["examples"]]
     assert plan.latent
@@ -189,7 +194,6 @@ def _publish(plan: Plan, request: EncodeRequest, source: Dataset, vae: Autoencod
         vae.encoder,
     )
     more = {"latents": about.entry()}
-    made = read_manifest(source.path) or {}
     if "synthetic" in made:
         more["synthetic"] = made["synthetic"]
     return publish(plan, request.out, more)

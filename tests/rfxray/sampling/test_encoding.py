@@ -52,6 +52,22 @@ def test_latents_are_the_means_of_the_posterior(tiny_data, tiny_vae, tiny_latent
             np.testing.assert_allclose(found["latent"], mean[0], rtol=2e-3, atol=2e-3)
 
 
+def test_image_too_large_for_the_memory_goes_in_tiles(tiny_vae, monkeypatch):
+    """And batches are as large as the memory."""
+    vae = open_autoencoder(tiny_vae)
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1, 1, (3, 32, 32, 1)).astype(np.float32)
+    found = [*vae.encode(images), vae.decode(vae.encode(images)[0])]
+    widest = max(*vae.shape.widths[:2], *vae.shape.decoder_widths[:2])
+    one = 4 * 32 * 32 * widest * 4  # four maps of float32
+    for memory in (one * 4, one * 4 - 1):
+        monkeypatch.setattr("rfxray.sampling.autoencoder._memory", lambda mesh, m=memory: m)
+        assert vae._at_once(32, 32) == memory // (one * 4)
+        again = [*vae.encode(images), vae.decode(found[0])]
+        for value, same in zip(found, again, strict=True):
+            np.testing.assert_allclose(value, same, atol=1e-5)
+
+
 def test_statistics_are_those_of_a_plain_reader(tiny_latents):
     dataset = open_dataset(tiny_latents, latents=True)
     records = Records(dataset, "train")

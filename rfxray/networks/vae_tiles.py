@@ -1,0 +1,301 @@
+"""An autoencoder in tiles: what it computes whole, at the memory of a tile.
+
+A group norm sees a whole map, so tiles that are decoded each for itself differ from the whole,
+however much they overlap. Here each map lies in the memory of the host, and a stage (a residual
+block, with what changes the resolution before it) goes over the tiles of its map once for each of
+its norms, to gather the statistics of that norm, and once more to write the next map. A tile is
+read with a border as wide as the convolutions of the stage reach, which is cut off again; outside
+of the map it is zero before every convolution, as the border of the whole map is. The middle, where
+every cell attends to all, is computed whole: its maps are the smallest.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from rfxray.arrays import AnyArray
+from rfxray.data.latents import Moments
+from rfxray.errors import ConfigError
+from rfxray.networks import vae as whole
+from rfxray.networks import vae_blocks
+from rfxray.networks.torch_weights import Weights
+from rfxray.networks.vae import Posterior, SiluNorm
+from rfxray.networks.vae_shape import Vae
+
+# Side of a tile, positions of the map that is written: 128² of 256 channels in float32 are 17 MB,
+# and the widest border (4) makes 1.13 times the work.
+TILE = 128
+
+# A stage in a network: its kind, and its parameters by the names that the kind has for them.
+Part: TypeAlias = tuple[str, Weights]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What is computed tile by tile.
+
+    Attributes:
+      run: Function of (shape of the network, parameters, tile, norm with SiLU).
+      norms: Names of the norms, in their order.
+      border: Positions around a tile that are computed and cut off again.
+      scale: Sides of the map that is written, in those of the one that is read.
+    """
+
+    run: Callable[[Vae, Weights, Array, SiluNorm], Array]
+    norms: tuple[str, ...]
+    border: int
+    scale: float = 1
+
+
+def _block(vae: Vae, params: Weights, x: Array, norm: SiluNorm) -> Array:
+    return whole.resnet(vae, params, x, "block", norm)
+
+
+def _first(vae: Vae, params: Weights, x: Array, norm: SiluNorm) -> Array:
+    return _block(vae, params, whole.conv(params, "before", x).astype(vae.dtype), norm)
+
+
+def _down(vae: Vae, params: Weights, x: Array, norm: SiluNorm) -> Array:
+    return _block(vae, params, whole.downsample(params, "before", x), norm)
+
+
+def _up(vae: Vae, params: Weights, x: Array, norm: SiluNorm) -> Array:
+    return _block(vae, params, whole.upsample(params, "before", x), norm)
+
+
+def _last(vae: Vae, params: Weights, x: Array, norm: SiluNorm) -> Array:
+    x = norm(vae, params, "norm", x).astype(jnp.float32)
+    return whole.conv(params, "after", x)
+
+
+_NORMS = ("block.norm1", "block.norm2")
+# A residual block reaches 2 positions. `first` and `down` have one more, for the convolution before
+# it, and `up` two, so that its tiles begin at a whole position of the smaller map.
+STAGES = {
+    "block": Stage(_block, _NORMS, 2),
+    "first": Stage(_first, _NORMS, 3),
+    "down": Stage(_down, _NORMS, 3, 0.5),
+    "up": Stage(_up, _NORMS, 4, 2),
+    "last": Stage(_last, ("norm",), 1),
+}
+
+
+def encode(
+    vae: Vae, params: Weights, images: Float[AnyArray, "n height width c"], tile: int = TILE
+) -> Posterior:
+    """`vae.encode`, within 1e-5 of its largest value; see `decode`."""
+
+    def one(image: np.ndarray) -> Posterior:
+        folded = np.asarray(vae_blocks.fold(image, vae.fold))[0]
+        found = _stages(vae, _encoder(vae, params), folded, tile)
+        return _end(vae, params, found[None], image)
+
+    images = np.asarray(whole.seen(vae, images))
+    found = [one(image[None]) for image in images]
+    return Posterior(*(jnp.concatenate(part) for part in zip(*found, strict=True)))
+
+
+def decode(
+    vae: Vae, params: Weights, latents: Float[AnyArray, "n rows columns z"], tile: int = TILE
+) -> Float[np.ndarray, "n height width c"]:
+    """`vae.decode`, within 1e-5 of its largest value in float32; not to be traced.
+
+    Args:
+      vae: Shape of the network.
+      params: Parameters by name.
+      latents: Latents [n, rows, columns, latent_channels] float32, decoded one after the other.
+      tile: Side of a tile, positions of each map; even.
+
+    Returns:
+      Images [n, rows · factor, columns · factor, channels] float32, about [-1, 1], not clipped.
+
+    Raises:
+      ConfigError: If the latents have another number of channels, or `tile` is odd.
+    """
+
+    def one(latent: np.ndarray) -> np.ndarray:
+        begun, cells = _begin(vae, params, latent)
+        found = _stages(vae, _decoder(vae, params), np.asarray(begun)[0], tile)
+        with whole.precision(vae):
+            return np.asarray(whole.made(vae, params, found[None], cells))
+
+    return np.concatenate([one(latent[None]) for latent in np.asarray(latents, np.float32)])
+
+
+@functools.partial(jax.jit, static_argnames="vae")
+def _begin(vae: Vae, params: Weights, latents: Array) -> tuple[Array, Array]:
+    with whole.precision(vae):
+        cells = whole.unstored(vae, params, latents)
+        begun = whole.begin(vae, params, cells)
+        return whole.middle(vae, params, begun, "decoder.mid_block"), cells
+
+
+@functools.partial(jax.jit, static_argnames="vae")
+def _end(vae: Vae, params: Weights, x: Array, pixels: Array) -> Posterior:
+    with whole.precision(vae):
+        x = whole.middle(vae, params, x, "encoder.mid_block")
+        return whole.posterior(vae, params, x, pixels)
+
+
+# ---------------------------------------------------------------------------------------------
+# The stages of a network
+
+
+def _encoder(vae: Vae, params: Weights) -> Iterator[Part]:
+    before, kind = "encoder.conv_in", "first"
+    for i in range(len(vae.widths)):
+        level = f"encoder.down_blocks.{i}"
+        for j in range(vae.blocks):
+            names = {"block": f"{level}.resnets.{j}"} | ({} if j else {"before": before})
+            yield "block" if j else kind, _named(params, names)
+        before, kind = f"{level}.downsamplers.0.conv", "down"
+
+
+def _decoder(vae: Vae, params: Weights) -> Iterator[Part]:
+    before = ""
+    for i in range(len(vae.widths)):
+        level = f"decoder.up_blocks.{i}"
+        for j in range(vae.blocks + 1):
+            enlarged = i > 0 and j == 0
+            names = {"block": f"{level}.resnets.{j}"} | ({"before": before} if enlarged else {})
+            yield "up" if enlarged else "block", _named(params, names)
+        before = f"{level}.upsamplers.0.conv"
+    yield "last", _named(params, {"norm": "decoder.conv_norm_out", "after": "decoder.conv_out"})
+
+
+def _named(params: Weights, names: Mapping[str, str]) -> dict[str, AnyArray]:
+    """Parameters by names that stages share, so that equal ones are one program."""
+    return {
+        new + name[len(old) :]: value
+        for new, old in names.items()
+        for name, value in params.items()
+        if name.startswith(f"{old}.")
+    }
+
+
+# ---------------------------------------------------------------------------------------------
+# Tiles
+
+
+def _stages(vae: Vae, parts: Iterator[Part], x: np.ndarray, tile: int) -> np.ndarray:
+    if tile < 2 or tile % 2:
+        raise ConfigError(f"the side of a tile must be even (got {tile})")
+    for kind, params in parts:
+        x = _stage(vae, kind, params, x, tile)
+    return x
+
+
+def _stage(vae: Vae, kind: str, params: Weights, x: np.ndarray, tile: int) -> np.ndarray:
+    """The map [height, width, channels] that a stage makes of another."""
+    stage = STAGES[kind]
+    height, width = (int(side * stage.scale) for side in x.shape[:2])
+    known: dict[str, tuple[AnyArray, AnyArray]] = {}
+
+    def tiles() -> Iterator[tuple[tuple[slice, slice], tuple[AnyArray, ...]]]:
+        for top, own_top, rows in _starts(height, tile):
+            for left, own_left, columns in _starts(width, tile):
+                window = _window(x, stage, (top, left), (rows, columns))
+                place = np.array([top, left, own_top, own_left, height, width], np.int32)
+                found = _tile(vae, kind, params, window[None], known, place)
+                yield (slice(top, top + rows), slice(left, left + columns)), found
+
+    for name in stage.norms:
+        each = (Moments(int(count), *np.asarray(rest, np.float64)) for _, (count, *rest) in tiles())
+        total = functools.reduce(Moments.merged, each)
+        variance = (total.squares / total.count).astype(np.float32)
+        known[name] = (total.mean.astype(np.float32), variance)
+    made = None
+    for (rows, columns), (done,) in tiles():
+        done = np.asarray(done)[0]
+        if made is None:
+            made = np.empty((height, width, done.shape[-1]), done.dtype)
+        made[rows, columns] = done
+    assert made is not None
+    return made
+
+
+def _starts(length: int, tile: int) -> Iterator[tuple[int, int, int]]:
+    """Where the tiles of a side begin, where what no earlier one has begins, and their length.
+
+    All have one length, so that one program serves all: the last one begins before the end of the
+    one before it, unless they divide the side.
+    """
+    tile = min(tile, length)
+    for own in range(0, length, tile):
+        yield min(own, length - tile), own, tile
+
+
+def _window(x: np.ndarray, stage: Stage, start: Sequence[int], sides: Sequence[int]) -> np.ndarray:
+    """What a tile is computed from, with its border; zero outside of the map."""
+    first = [int((at - stage.border) / stage.scale) for at in start]
+    size = [int((side + 2 * stage.border) / stage.scale) for side in sides]
+    window = np.zeros((*size, x.shape[-1]), x.dtype)
+    there = [slice(max(0, f), min(s, f + n)) for f, n, s in zip(first, size, x.shape, strict=False)]
+    here = [slice(t.start - f, t.stop - f) for t, f in zip(there, first, strict=True)]
+    window[tuple(here)] = x[tuple(there)]
+    return window
+
+
+@functools.partial(jax.jit, static_argnames=("vae", "kind"))
+def _tile(
+    vae: Vae,
+    kind: str,
+    params: Weights,
+    window: Float[Array, "1 _ _ _"],
+    known: Mapping[str, tuple[Array, Array]],
+    place: Int[Array, "6"],
+) -> tuple[Array, ...]:
+    """A tile of the next map; or, while a norm is not known, what one tile says of it.
+
+    Args:
+      vae: Shape of the network.
+      kind: Key of `STAGES`.
+      params: Parameters by the names that the stage has for them.
+      window: Part of the map, with its border.
+      known: Mean and variance [groups] of the norms that are known, by name.
+      place: Top and left of the tile, the same of what no earlier tile has, sides of the map.
+
+    Returns:
+      Tile [1, tile, tile, channels]; or number of values, and of each group [groups] the mean and
+      the sum of squared deviations, of what no earlier tile has.
+    """
+    stage = STAGES[kind]
+    sides = [int(side * stage.scale) for side in window.shape[1:3]]
+    rows, columns = (place[k] - stage.border + jnp.arange(side) for k, side in enumerate(sides))
+
+    def between(least: Array, most: Array) -> Array:
+        down = (rows >= least[0]) & (rows < most[0])
+        across = (columns >= least[1]) & (columns < most[1])
+        return (down[:, None] & across[None])[None, :, :, None]
+
+    inside = between(jnp.zeros(2, jnp.int32), place[4:])
+    own = between(place[2:4], place[:2] + jnp.array([side - 2 * stage.border for side in sides]))
+    asked: list[tuple[Array, ...]] = []
+
+    def norm(vae: Vae, params: Weights, name: str, x: Array) -> Array:
+        if name in known:
+            x = jax.nn.silu(whole.group_norm(vae, params, name, x, known[name]))
+            return jnp.where(inside, x, 0)
+        asked.append(_moments(whole.grouped(vae, x), own[..., None]))
+        return x  # of no use, so the compiler leaves out what follows
+
+    with whole.precision(vae):
+        made = stage.run(vae, params, window, norm)
+    if asked:
+        return asked[0]
+    cut = slice(stage.border, -stage.border)
+    return (made[:, cut, cut],)
+
+
+def _moments(y: Float[Array, "1 _ _ g c"], own: Array) -> tuple[Array, Array, Array]:
+    over = (0, 1, 2, 4)
+    count = own.sum() * y.shape[-1]
+    mean = jnp.where(own, y, 0).sum(over) / count
+    squares = jnp.where(own, jnp.square(y - mean[:, None]), 0).sum(over)
+    return count, mean, squares
