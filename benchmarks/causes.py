@@ -27,7 +27,7 @@ from data_prep.sources.sets import SETS
 from rfxray import version
 from rfxray.attributes.states import known_from_states
 from rfxray.attributes.vocabulary import NUM_ATTRIBUTES, Attributes, all_known
-from rfxray.causes import contrasts, effects, fit, independence, judged, tables
+from rfxray.causes import contrasts, effects, fitting, independence, judged, tables
 from rfxray.causes.graph import Graph, read_graph
 from rfxray.causes.tables import Table
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
@@ -80,14 +80,14 @@ def of_world(name: str) -> dict[str, Any]:
     graph, values, heart = world(name, 0, ROWS)
     table, found = as_table(values, heart), {}
     seconds, models = {}, {}
-    for form in fit.FORMS:
+    for form in fitting.FORMS:
         began = time.process_time()
-        models[form] = fit.fit(graph, table, form, fit.REPLICATES)
+        models[form] = fitting.fit(graph, table, form, fitting.REPLICATES)
         seconds[form] = time.process_time() - began
         found[form] = distances(models[form], table, values, heart)
-    whole = contrasts.contrasts(models["flow"])
-    gaps = contrasts.contrasts(
-        fit.fit(graph, recorded(name, values, heart), "flow", fit.REPLICATES)
+    whole = contrasts.measured(models["flow"])
+    gaps = contrasts.measured(
+        fitting.fit(graph, recorded(name, values, heart), "flow", fitting.REPLICATES)
     )
     keys = {key(each): each for each in [*whole, *gaps]}
     truth = {own: _true(name, each) for own, each in keys.items()}
@@ -175,8 +175,8 @@ def many() -> dict[str, Any]:
     graph, values, _ = world("additive", 0, MANY)
     table = recorded("additive", values, None)
     began = time.process_time()
-    fit.fit(graph, table, "flow", fit.REPLICATES)
-    return {"rows": MANY, "seconds": time.process_time() - began, "replicates": fit.REPLICATES}
+    fitting.fit(graph, table, "flow", fitting.REPLICATES)
+    return {"rows": MANY, "seconds": time.process_time() - began, "replicates": fitting.REPLICATES}
 
 
 def of_set(name: str, folder: Path) -> dict[str, Any]:
@@ -199,9 +199,9 @@ def of_set(name: str, folder: Path) -> dict[str, Any]:
     train, held_out = table.rows(~aside), table.rows(aside)
     graph, dropped = usable(read_graph(), train)
     began = time.process_time()
-    model = fit.fit(graph, train, "flow", fit.REPLICATES)
+    model = fitting.fit(graph, train, "flow", fitting.REPLICATES)
     seconds = time.process_time() - began
-    logistic = fit.fit(graph, train, "logistic")
+    logistic = fitting.fit(graph, train, "logistic")
     found = judged.judge(model, logistic, train, held_out, boosting=True)
     share = min(1.0, TESTED / len(train))
     tests = independence.checked(model, train.rows(train.held_out(share)))
@@ -253,7 +253,7 @@ def table(found: Mapping[str, Any]) -> str:
         "|---" * 7 + "|",
     ]
     for each in found["worlds"]:
-        for form in fit.FORMS:
+        for form in fitting.FORMS:
             of = each[form]
             worst = max(of["variation"], key=lambda name: of["variation"][name])
             lines.append(

@@ -11,7 +11,7 @@ import numpy as np
 from rfxray import version
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import INDEX, Attributes
-from rfxray.causes import fit, folder, tables
+from rfxray.causes import fitting, folder, tables
 from rfxray.causes.abduction import counterfactual
 from rfxray.causes.graph import GRAPH, read_graph
 from rfxray.causes.mechanisms import StructuralModel
@@ -128,7 +128,7 @@ def fitted(request: EditRequest) -> Causes:
     file = request.graph or GRAPH
     graph = read_graph(file)
     dataset = open_dataset(request.propagate, latents=True)
-    model = fit.fit(graph, tables.read(request.propagate, graph))
+    model = fitting.fit(graph, tables.read(request.propagate, graph))
     for note in model.notes:
         print(f"rfxray.edit: {note}")
     return Causes(model, {"data": dataset.fingerprint, "graph_sha256": file_sha256(file)})

@@ -43,7 +43,7 @@ class Contrast:
     high: float
 
 
-def contrasts(
+def measured(
     model: StructuralModel, advance: Callable[[int], None] = lambda new: None
 ) -> list[Contrast]:
     """Of age from 40 to 75 years, of another continuous cause from its lower to its upper quarter,

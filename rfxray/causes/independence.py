@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import chi2
 
-from rfxray.causes import fit
+from rfxray.causes import fitting
 from rfxray.causes.design import Cause
 from rfxray.causes.mechanisms import Mechanism, StructuralModel
 from rfxray.causes.tables import Table
@@ -72,13 +72,13 @@ def checked(
             edge = cause in parents
             rest = tuple(p for p in parents if p != cause)
             names = (effect, cause, *rest)
-            rows = _some(fit.complete(graph, table, names))
-            if len(rows) < 2 * fit.design.MOST_COLUMNS:
+            rows = _some(fitting.complete(graph, table, names))
+            if len(rows) < 2 * fitting.design.MOST_COLUMNS:
                 continue
             try:
                 mechanism = model.mechanisms[effect]
                 if edge:
-                    mechanism = fit.fit_one(graph, rows, effect, rest, "flow")
+                    mechanism = fitting.fit_one(graph, rows, effect, rest, "flow")
                 found.append(_test(model, mechanism, rows, effect, cause, edge))
             except DataError:  # it does not vary in the rows that know all of them
                 continue
@@ -100,7 +100,7 @@ def _test(model, mechanism: Mechanism, rows: Table, effect: str, cause: str, edg
     variable, column = graph.variable(cause), graph.index[cause]
     own = rows.values[:, column]
     if variable.continuous:
-        knots = np.unique(np.quantile(own, fit.design.KNOTS[::2]))
+        knots = np.unique(np.quantile(own, fitting.design.KNOTS[::2]))
         # An edge may bend; of an independence a line and its bends are looked at, too.
         asked = Cause(column, 0, tuple(knots.tolist()), float(own.mean()), float(own.std()) or 1.0)
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rfxray.causes import fit
+from rfxray.causes import fitting
 from rfxray.causes.mechanisms import Mechanism, StructuralModel
 from rfxray.causes.tables import Table
 
@@ -56,15 +56,15 @@ def judge(
       boosting: Whether to fit gradient boosting too, which needs scikit-learn.
       advance: Function called with 1 for each variable.
     """
-    flow, other = fit.per_row(model, held_out), fit.per_row(logistic, held_out)
+    flow, other = fitting.per_row(model, held_out), fitting.per_row(logistic, held_out)
     found = {}
     for name in flow:
         mechanism = model.mechanisms[name]
         names = (name, *mechanism.parents)
-        rows = fit.complete(model.graph, held_out, names)
+        rows = fitting.complete(model.graph, held_out, names)
         boosted = None
         if boosting and mechanism.parents and not mechanism.continuous:
-            boosted = _boosted(mechanism, fit.complete(model.graph, table, names), rows)
+            boosted = _boosted(mechanism, fitting.complete(model.graph, table, names), rows)
         found[name] = Judged(
             len(rows), flow[name], other[name], boosted, _kolmogorov(mechanism, rows), ()
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rfxray import version
-from rfxray.causes import contrasts, fit, folder, independence, judged, page, tables
+from rfxray.causes import contrasts, fitting, folder, independence, judged, page, tables
 from rfxray.causes.graph import GRAPH, read_graph
 from rfxray.causes.tables import Table
 from rfxray.command_line import (
@@ -91,13 +91,13 @@ def run(data: str, graph_file: Path, out: Path, boosting: bool) -> None:
     _say(f"{len(table):,} rows of {table.patients.max() + 1:,} patients, an eighth held out")
     count = len(graph.parents)
     with Progress(COMMAND, 5 * count, unit="variable") as progress:
-        model = fit.fit(graph, train, "flow", fit.REPLICATES, progress.advance)
+        model = fitting.fit(graph, train, "flow", fitting.REPLICATES, progress.advance)
         for note in model.notes:
             _say(note)
-        logistic = fit.fit(graph, train, "logistic", 0, progress.advance)
+        logistic = fitting.fit(graph, train, "logistic", 0, progress.advance)
         found = judged.judge(model, logistic, train, held_out, boosting, progress.advance)
         tests = independence.checked(model, train, progress.advance)
-        effects = contrasts.contrasts(model, progress.advance)
+        effects = contrasts.measured(model, progress.advance)
     record = _record(table, found, tests, effects)
     with files.saving(out), folders.whole_folder(out) as inside:
         for name, content in folder.contents(model, record).items():

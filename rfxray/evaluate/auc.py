@@ -84,7 +84,7 @@ def delong(placed: np.ndarray, truth: np.ndarray, cluster: np.ndarray) -> np.nda
     return total
 
 
-def kernel(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def wins(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """1, ½ or 0 for each pair of images, `[readers, synthetic, real]`; its mean is the AUC."""
     synthetic, real = scores[:, truth, None], scores[:, None, ~truth]
     return (synthetic > real) + 0.5 * (synthetic == real)
@@ -98,7 +98,7 @@ def jackknife(scores: np.ndarray, truth: np.ndarray, cluster: np.ndarray) -> np.
       truth: `[cases] bool`.
       cluster: `[cases] int`.
     """
-    pairs = kernel(scores, truth)
+    pairs = wins(scores, truth)
     rows, columns, total = pairs.sum(2), pairs.sum(1), pairs.sum((1, 2))
     without = []
     for name in np.unique(cluster):
@@ -119,7 +119,7 @@ def moments(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     In order: pairs that share both images, the synthetic one, the real one, neither (Gallas 2006,
     Acad Radiol 13:353). It takes independent cases: one film of each patient.
     """
-    pairs = kernel(scores, truth)
+    pairs = wins(scores, truth)
     readers, synthetic, real = pairs.shape
     flat = pairs.reshape(readers, -1)
     both = flat @ flat.T

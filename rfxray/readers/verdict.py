@@ -212,7 +212,7 @@ def _other_estimates(panel: Panel, modality: int, method: str, seed: int) -> lis
         return found
     found.append(_gallas(panel, modality))
     patients = panel.patient[panel.truth], panel.patient[~panel.truth]
-    interval = bootstrap.reader_case(auc.kernel(scores, panel.truth), *patients, rng)
+    interval = bootstrap.reader_case(auc.wins(scores, panel.truth), *patients, rng)
     found.append(Estimate(title, float(merit.mean()), interval=interval))
     return found
 

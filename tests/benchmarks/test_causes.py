@@ -3,15 +3,15 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks import causes, results
-from rfxray.causes import fit
+from benchmarks import causes
+from rfxray.causes import fitting, results
 
 
 def test_stored_command_runs_at_toy_size_and_gives_the_same_figures(tmp_path, monkeypatch):
     found = results.stored()["causes"]
     for name, value in (("ROWS", 1500), ("MANY", 1500), ("TRUTH", 500), ("FILES", {})):
         monkeypatch.setattr(causes, name, value)
-    monkeypatch.setattr(fit, "REPLICATES", 2)
+    monkeypatch.setattr(fitting, "REPLICATES", 2)
     monkeypatch.setattr(causes, "ProcessPoolExecutor", ThreadPoolExecutor)  # JAX must not be forked
     causes.main(["--real", str(tmp_path), "--out", str(tmp_path / "out.json")])
     toy = json.loads((tmp_path / "out.json").read_text())

@@ -8,7 +8,7 @@ from data_prep import phantom
 from data_prep.phantom import causes, interacting
 from rfxray.attributes.states import known_from_states
 from rfxray.attributes.vocabulary import INDEX, Attributes, all_known
-from rfxray.causes import fit
+from rfxray.causes import fitting
 from rfxray.causes.design import Cause, linear
 from rfxray.causes.graph import Graph, read_graph
 from rfxray.causes.mechanisms import Mechanism, StructuralModel
@@ -32,7 +32,7 @@ def recorded(population):
 @pytest.fixture(scope="session")
 def fitted(population):
     """The logistic form, which is the truth there: the fastest model of all variables."""
-    return fit.fit(read_graph(), of_attributes(population), "logistic", replicates=20)
+    return fitting.fit(read_graph(), of_attributes(population), "logistic", replicates=20)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from rfxray.attributes.vocabulary import (
     encode,
     stack,
 )
-from rfxray.causes import abduction, fit
+from rfxray.causes import abduction, fitting
 from rfxray.causes.abduction import Abducted, abduct, counterfactual, predict
 from rfxray.causes.effects import Question, answer
 from rfxray.causes.mechanisms import Mechanism
@@ -223,7 +223,7 @@ def test_uniform_numbers_are_uniform_and_depend_on_all_three_arguments():
 
 def test_a_continuous_child_keeps_its_rank_and_comes_back_to_its_own_value(second):
     graph, table, values, heart = second(4000)
-    model = fit.fit(part(graph, "age", "sex", "heart_size"), table, "logistic")
+    model = fitting.fit(part(graph, "age", "sex", "heart_size"), table, "logistic")
     rows = table.values[:200]
     start = abduct(model, rows, np.ones(rows.shape, bool), np.arange(200, dtype=np.uint64))
     np.testing.assert_allclose(predict(model, start, {})[:, 19], heart[:200], atol=1e-9)
@@ -236,7 +236,7 @@ def test_a_continuous_child_keeps_its_rank_and_comes_back_to_its_own_value(secon
 
 def test_a_continuous_child_cannot_be_seen_in_two_worlds_that_differ(second):
     graph, table, _, _ = second(2000)
-    model = fit.fit(part(graph, "age", "sex", "heart_size", "cardiomegaly"), table, "logistic")
+    model = fitting.fit(part(graph, "age", "sex", "heart_size", "cardiomegaly"), table, "logistic")
     question = Question(
         "cardiomegaly", {"age": 80.0}, given={"heart_size": 0.5}, after={"heart_size": 0.6}
     )

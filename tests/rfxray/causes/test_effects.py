@@ -128,7 +128,7 @@ def test_bounds_hold_for_every_order_of_the_categories():
 
 
 def test_the_table_of_effects_agrees_with_single_answers(fitted):
-    found = {(e.cause, e.effect): e for e in contrasts.contrasts(fitted)}
+    found = {(e.cause, e.effect): e for e in contrasts.measured(fitted)}
     for cause, effect, then, before in (
         ("age", "pleural_effusion", 75.0, 40.0),
         ("pleural_effusion", "atelectasis", 1.0, 0.0),

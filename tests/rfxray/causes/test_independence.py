@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rfxray.causes import fit, independence
+from rfxray.causes import fitting, independence
 from rfxray.causes.graph import read_graph
 from rfxray.causes.tables import Table, of_attributes
 from tests.rfxray.causes.conftest import part
@@ -22,7 +22,7 @@ def graph():
 
 
 def test_the_right_graph_is_not_contradicted_and_all_of_its_edges_are_seen(graph, table):
-    tests = independence.checked(fit.fit(graph, table, "logistic"), table)
+    tests = independence.checked(fitting.fit(graph, table, "logistic"), table)
     assert not independence.failing(tests)
     assert not independence.unseen(tests)
     edges = {(t.cause, t.effect) for t in tests if t.edge}
@@ -38,7 +38,7 @@ def test_an_edge_that_is_missing_is_found_and_one_too_many_is_listed(graph, tabl
         "pneumothorax": ("age", "sex"),
         "atelectasis": ("pneumothorax", "sex"),
     }
-    model = fit.fit(dataclasses.replace(graph, parents=wrong), table, "logistic")
+    model = fitting.fit(dataclasses.replace(graph, parents=wrong), table, "logistic")
     tests = independence.checked(model, table)
     (missing,) = independence.failing(tests)
     assert (missing.cause, missing.effect) == ("fracture", "pneumothorax")
@@ -52,7 +52,9 @@ def test_rows_of_a_patient_count_as_one(graph, table):
     twice = Table(
         *(np.repeat(getattr(table, field.name), 2, 0) for field in dataclasses.fields(Table))
     )
-    once, other = (independence.checked(fit.fit(graph, t, "logistic"), t) for t in (table, twice))
+    once, other = (
+        independence.checked(fitting.fit(graph, t, "logistic"), t) for t in (table, twice)
+    )
     for a, b in zip(once, other, strict=True):
         if not a.edge:
             assert b.statistic == pytest.approx(a.statistic, rel=0.05, abs=0.05)

@@ -32,11 +32,11 @@ def test_auc_is_the_share_of_pairs_in_order_and_a_tie_is_a_half(rated):
     expected = [by_definition(row, TRUTH) for row in rated]
     np.testing.assert_allclose(auc.area(placed, TRUTH), expected)
     np.testing.assert_allclose(placed[:, ~TRUTH].mean(1), expected)
-    np.testing.assert_allclose(auc.kernel(rated, TRUTH).mean((1, 2)), expected)
+    np.testing.assert_allclose(auc.wins(rated, TRUTH).mean((1, 2)), expected)
 
 
 def test_delong_is_the_sum_of_the_covariances_of_placements(rated):
-    pairs = auc.kernel(rated, TRUTH)
+    pairs = auc.wins(rated, TRUTH)
     rows, columns = pairs.mean(2), pairs.mean(1)
     expected = np.cov(rows) / rows.shape[1] + np.cov(columns) / columns.shape[1]
     found = auc.delong(auc.placements(rated, TRUTH), TRUTH, SINGLE)

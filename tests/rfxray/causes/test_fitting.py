@@ -5,7 +5,7 @@ from scipy.special import expit
 from data_prep import phantom
 from data_prep.phantom import causes, interacting
 from rfxray.attributes.vocabulary import INDEX, Attributes, all_known
-from rfxray.causes import design, fit, newton, tables
+from rfxray.causes import design, fitting, newton, tables
 from rfxray.causes.graph import read_graph
 from rfxray.errors import DataError
 from tests.rfxray.causes.conftest import MANY, part
@@ -26,8 +26,8 @@ def test_the_flow_finds_a_u_shape_and_an_interaction_that_the_logistic_model_can
     graph = part(graph, "age", "sex", "fracture", "pneumonia", "pneumothorax")
     wide = np.concatenate([values.astype(float), heart[:, None]], 1)
     found = {}
-    for form in fit.FORMS:
-        model = fit.fit(graph, table, form)
+    for form in fitting.FORMS:
+        model = fitting.fit(graph, table, form)
         for name in ("pneumonia", "pneumothorax"):
             true = expit(interacting.logit(name, values, heart))
             found[form, name] = np.abs(model.probability(name, wide) - true).mean()
@@ -39,7 +39,7 @@ def test_the_flow_finds_a_u_shape_and_an_interaction_that_the_logistic_model_can
 def test_the_flow_of_a_continuous_child_is_calibrated_in_every_group(second):
     graph, table, _, _ = second(20_000)
     _, other, values, heart = second(8000, seed=1)
-    model = fit.fit(part(graph, "age", "sex", "heart_size"), table)
+    model = fitting.fit(part(graph, "age", "sex", "heart_size"), table)
     u, density = model.mechanisms["heart_size"].spline(other.values).height(heart)
     for group in (np.ones(8000, bool), values[:, 3] < 30, values[:, 3] > 75):
         steps = np.arange(1, group.sum() + 1) / group.sum()
@@ -50,7 +50,7 @@ def test_the_flow_of_a_continuous_child_is_calibrated_in_every_group(second):
 
 def test_rows_with_unknown_causes_are_left_out_variable_by_variable(recorded):
     graph = read_graph()
-    model = fit.fit(graph, tables.of_attributes(recorded), "logistic")
+    model = fitting.fit(graph, tables.of_attributes(recorded), "logistic")
     known = recorded.known
     for child, parents in graph.parents.items():
         columns = [INDEX[name] for name in (child, *parents)]
@@ -63,7 +63,7 @@ def test_unknown_values_do_not_matter(recorded):
     table = tables.of_attributes(recorded)
     graph = part(read_graph(), "sex", "race", "cardiomegaly")
     noisy = Attributes(np.where(recorded.known, recorded.values, 1), recorded.known)
-    models = [fit.fit(graph, t, "logistic") for t in (table, tables.of_attributes(noisy))]
+    models = [fitting.fit(graph, t, "logistic") for t in (table, tables.of_attributes(noisy))]
     for name in graph.parents:
         ours, other = (model.mechanisms[name].weights for model in models)
         np.testing.assert_array_equal(ours, other)
@@ -72,7 +72,7 @@ def test_unknown_values_do_not_matter(recorded):
 def test_a_variable_that_no_row_knows_is_left_out_with_a_line(population):
     known = population.known.copy()
     known[:, INDEX["pleural_effusion"]] = False
-    model = fit.fit(
+    model = fitting.fit(
         read_graph(), tables.of_attributes(Attributes(population.values, known)), "logistic"
     )
     assert "pleural_effusion" not in model.graph.parents
@@ -99,7 +99,7 @@ def test_a_table_that_shows_nothing_is_refused(population, hide, constant, part_
         known[:, INDEX[name]] = False
     graph = part(read_graph(), "age", "sex", "race", "edema")
     with pytest.raises(DataError, match=part_of_line):
-        fit.fit(graph, tables.of_attributes(Attributes(values, known)), "logistic")
+        fitting.fit(graph, tables.of_attributes(Attributes(values, known)), "logistic")
 
 
 def test_an_interaction_that_is_not_there_is_pulled_to_nothing():
@@ -131,13 +131,15 @@ def test_replicates_spread_like_refits_of_other_populations():
     estimates = []
     for seed in range(1, 31):
         other = tables.of_attributes(all_known(phantom.draw_attributes(seed, np.arange(2000))))
-        estimates.append(fit.fit(graph, other, "logistic").mechanisms["cardiomegaly"].weights[0])
+        estimates.append(
+            fitting.fit(graph, other, "logistic").mechanisms["cardiomegaly"].weights[0]
+        )
     spread = np.std(estimates, axis=0, ddof=1)
     for times in (1, 4):
         table = tables.of_attributes(all_known(np.repeat(once, times, 0)))
         patients = np.repeat(np.arange(2000), times)
         table = tables.Table(table.values, table.known, patients, table.keys)
-        mechanism = fit.fit(graph, table, "logistic", 200).mechanisms["cardiomegaly"]
+        mechanism = fitting.fit(graph, table, "logistic", 200).mechanisms["cardiomegaly"]
         found = mechanism.replicates[:, 0].std(0)
         # The spread of 30 refits is itself known to 13%.
         np.testing.assert_allclose(found, spread, rtol=0.5)
@@ -145,7 +147,7 @@ def test_replicates_spread_like_refits_of_other_populations():
 
 def test_ages_in_whole_years_come_back_as_they_were(population):
     values = np.floor(population.values)
-    model = fit.fit(
+    model = fitting.fit(
         part(read_graph(), "age", "sex", "fracture"),
         tables.of_attributes(all_known(values)),
         "logistic",
@@ -183,7 +185,7 @@ def test_at_100_000_rows_probabilities_are_within_their_standard_errors(second, 
     else:
         graph, table, values, heart = second(n)
     beyond, cells, farthest = 0, 0, 0.0
-    model = fit.fit(graph, table)
+    model = fitting.fit(graph, table)
     for name, mechanism in model.mechanisms.items():
         if not mechanism.parents or mechanism.continuous:
             continue
