@@ -1,14 +1,19 @@
 """Models of latents: trained on what `rfxray encode` wrote, sampled to images."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
+import hypothesis
+import jax
 import numpy as np
 import pytest
+import scipy.stats
+from hypothesis import strategies as st
 from PIL import Image
 
-from rfxray import edit, sample, sampling
+from rfxray import edit, posthoc_ema, sample, sampling
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import Attributes
 from rfxray.checkpoints import exported
@@ -31,7 +36,7 @@ SETTINGS = Settings(seed=3, steps=3, solver="euler", guidance=1.0, batch_size=4)
 def run(tmp_path_factory, make_config, tiny_latents, run_training):
     """Workdir of a run on latents."""
     grid = ("evaluators.sample_grid.every=6", "evaluators.sample_grid.n=2")
-    config = make_config(f"data.dirs={tiny_latents}", *OVERRIDES, *grid)
+    config = make_config(f"data.dirs={tiny_latents}", *OVERRIDES, *grid, "ema_every=2")
     return run_training(config, tmp_path_factory.mktemp("latent_run") / "run")
 
 
@@ -69,6 +74,35 @@ def test_number_of_samples_drawn_together_changes_nothing(run):
     drawn = sampling.generate(model, {"view": "PA"}, n=7, settings=SETTINGS)
     one = sampling.generate(model, {"view": "PA"}, indices=[6], settings=SETTINGS)
     np.testing.assert_allclose(one.images[0], drawn.images[6], atol=1e-4)
+
+
+def test_average_that_was_reconstructed_afterwards_is_sampled(run):
+    posthoc_ema.main(["--workdir", str(run), "--sigma", "0.08"])
+    wide, kept = sampling.load(run, ema=0.08), sampling.load(run)
+    assert (wide.source["ema"], wide.size, wide.shape) == (0.08, 32, (8, 8, 2))
+    assert wide.space.latents == kept.space.latents
+    one, other = (sampling.generate(m, {}, n=2, settings=SETTINGS).images for m in (wide, kept))
+    assert one.shape == (2, 32, 32)
+    assert 1e-6 < np.abs(one - other).max() < 0.5
+
+
+def test_likelihood_is_that_of_the_latents(run, images):
+    """Under the exact flow of cells ~ N(0, 1.5²)."""
+
+    def gaussian(params, x, t, attributes):
+        t = t[:, None, None, None]
+        return x * (t - (1 - t) * 1.5**2) / ((1 - t) ** 2 * 1.5**2 + t**2)
+
+    model = dataclasses.replace(sampling.load(run), velocity=gaussian)
+    cells = model.cells(images)
+    times = np.linspace(0, 1, 33)
+    found, noise = sampling.log_likelihood(
+        model.under({"view": "PA"}), cells, times, jax.random.key(0), "rk4"
+    )
+    values = cells.reshape(len(cells), -1)
+    exact = scipy.stats.norm(0, 1.5).logpdf(values).sum(1)
+    np.testing.assert_allclose(found, exact, rtol=1e-4)
+    np.testing.assert_allclose(noise, cells / 1.5, atol=1e-3)
 
 
 def test_export_is_the_same_model(run, tmp_path):
@@ -181,6 +215,37 @@ def test_masks_of_few_pixels_survive_the_way_to_cells(run, where):
     edited, kept = editing._masks(model, 1, small, ~small)
     np.testing.assert_array_equal(edited[0] > 0, cells)
     np.testing.assert_array_equal(kept[0] > 0.5, ~cells)
+
+
+of_run = functools.lru_cache(sampling.load)
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(st.data())
+def test_masks_of_any_place_survive_the_way_to_cells(run, data):
+    """A line of one to three pixels, in cells of any factor."""
+    factor, rows = data.draw(st.sampled_from([2, 4, 8, 16])), data.draw(st.integers(1, 6))
+    about = of_run(run)
+    size = factor * rows
+    space = dataclasses.replace(
+        about.space, latents=dataclasses.replace(about.space.latents, size=size)
+    )
+    model = dataclasses.replace(about, space=space, shape=(rows, rows, 2))
+    small = np.zeros((size, size), bool)
+    top, left = (data.draw(st.integers(0, size - 1)) for _ in range(2))
+    long = data.draw(st.integers(1, 3))
+    small[
+        (top, slice(left, left + long))
+        if data.draw(st.booleans())
+        else (slice(top, top + long), left)
+    ] = True
+    edited, kept = editing._masks(model, 1, small, ~small)
+    touched = [
+        [small[y : y + factor, x : x + factor].any() for x in range(0, size, factor)]
+        for y in range(0, size, factor)
+    ]
+    np.testing.assert_array_equal(edited[0] > 0, touched)
+    np.testing.assert_array_equal(kept[0] < 0.5, touched)
 
 
 def test_data_with_another_autoencoder_beside_them_are_refused_at_the_start(
