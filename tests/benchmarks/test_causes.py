@@ -3,8 +3,8 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks import causes
-from rfxray.causes import fitting, results
+from benchmarks import causes, results
+from rfxray.causes import fitting
 
 
 def test_stored_command_runs_at_toy_size_and_gives_the_same_figures(tmp_path, monkeypatch):
