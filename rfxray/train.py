@@ -51,6 +51,7 @@ from rfxray.training.evaluators.evaluator import Context
 from rfxray.training.metrics import accumulated, fresh, scalars
 from rfxray.training.profile import Trace
 from rfxray.training.rates import Goodput, Meter
+from rfxray.training.run_data import open_data
 from rfxray.training.run_log import Writer, line
 from rfxray.training.saving import Current, report_skips, save
 from rfxray.training.skip_report import SkipReport
@@ -335,32 +336,6 @@ def run(
     say(f"{'finished' if finished else 'stopped after'} {current.step} steps: {workdir}")
     if not finished:
         raise Preempted(f"saved at step {current.step}; rerun the command to resume")
-
-
-def open_data(
-    config: ml_collections.FrozenConfigDict, shape: tuple[int, int, int]
-) -> batches.Mixture:
-    """The data of a run, checked against the shape that its network takes.
-
-    Raises:
-      DataError: If a data set is missing or damaged.
-      ConfigError: If its images do not fit, or it lacks a split that is read.
-    """
-    data = config.data
-    mixture = batches.open_mixture(
-        data.dirs,
-        data.weights,
-        data.split,
-        config.seed,
-        data.closed_vocabulary_negatives,
-        data.make,
-    )
-    mixture.require_shape(shape)
-    for name, section in config.evaluators.items():
-        if section.every and "split" in section:
-            key = f"config.evaluators.{name}"
-            mixture.require_split(section.split, f"{key}.split, or {key}.every=0")
-    return mixture
 
 
 def make_workdir(workdir: Path) -> None:

@@ -26,6 +26,7 @@ from rfxray.evaluate import features, overlap, results, strata
 from rfxray.evaluate.control import folder, judge
 from rfxray.evaluate.control.classifiers import Classifier, open_classifier
 from rfxray.evaluate.extractors import circularity
+from rfxray.evaluate.folder import announce
 from rfxray.evaluate.pictures import Pictures, open_pictures
 from rfxray.evaluate.tables import tables_of
 from rfxray.outputs import cache, folders
@@ -124,11 +125,7 @@ def _run(command: Command, line: str, first: bool) -> None:
     for label, pictures in sets.items():
         _refuse_not_phantoms(classifier, label, pictures)
         if first:
-            _say(f"{label}: {len(pictures):,} images of {pictures.name}")
-            for note in pictures.notes:
-                _say(f"{label}: {note}")
-            if pictures.rejected:
-                _say(f"{label}: {len(pictures.rejected):,} files rejected; see {folder.REJECTED}")
+            announce(label, pictures, _say)
     began = time.monotonic()
     answers = {
         label: features.extracted(pictures, classifier.extractor, cache.folder("features"))

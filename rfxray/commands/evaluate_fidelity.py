@@ -177,11 +177,7 @@ def _run(command: Command, line: str, first: bool) -> None:
     sets = opened(command)
     if first:
         for label, pictures in sets.named().items():
-            _say(f"{label}: {len(pictures):,} images of {pictures.name}")
-            for note in pictures.notes:
-                _say(f"{label}: {note}")
-            if pictures.rejected:
-                _say(f"{label}: {len(pictures.rejected):,} files rejected; see {folder.REJECTED}")
+            folder.announce(label, pictures, _say)
     began = time.monotonic()
     say = _say if first else _silent
     gathered = gathering.gather(sets, extractors, cache.folder("features"), say)

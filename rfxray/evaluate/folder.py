@@ -1,7 +1,7 @@
 """The folder of a comparison: its page, its results, and tables of pictures by their keys."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,22 @@ import numpy as np
 from rfxray.evaluate import report, results, strata
 from rfxray.evaluate.fidelity import Judged, Row
 from rfxray.evaluate.gathering import Gathered, Sets
+from rfxray.evaluate.pictures import Pictures
 from rfxray.outputs import files, page, spreadsheet
 
 IMAGES, REJECTED = "images.csv", "rejected.csv"
 FILES = (IMAGES, REJECTED, report.NAME, results.NAME)
 HARDEST = 12  # pictures shown of a set
 THUMBNAIL = 224  # pixels
+
+
+def announce(label: str, pictures: Pictures, say: Callable[[str], None]) -> None:
+    """Says what a set is, before anything is read from it."""
+    say(f"{label}: {len(pictures):,} images of {pictures.name}")
+    for note in pictures.notes:
+        say(f"{label}: {note}")
+    if pictures.rejected:
+        say(f"{label}: {len(pictures.rejected):,} files rejected; see {REJECTED}")
 
 
 def write(

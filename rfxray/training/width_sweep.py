@@ -14,13 +14,13 @@ import jax
 from rfxray.checkpoints import exported
 from rfxray.checkpoints.weights import ema_name, read_config
 from rfxray.config.load import from_json
-from rfxray.data import batches
 from rfxray.errors import ConfigError
 from rfxray.runtime import distributed, sharding
 from rfxray.training import recipe as recipes
 from rfxray.training import reconstruction, state
 from rfxray.training.evaluators import fidelity
 from rfxray.training.evaluators.evaluator import Context
+from rfxray.training.run_data import open_data
 
 FRESH = 3  # further seeds of the noise
 
@@ -103,16 +103,8 @@ def sweep(
         raise ConfigError(f"widths are compared by one process (this is one of {hosts})")
     mixes = reconstruction.mixes(workdir, config, sigmas, step)
     recipe = recipes.build(config)
-    data, section = config.data, config.evaluators.fidelity
-    mixture = batches.open_mixture(
-        data.dirs,
-        data.weights,
-        data.split,
-        config.seed,
-        data.closed_vocabulary_negatives,
-        data.make,
-    )
-    mixture.require_shape(recipe.model.input_shape)
+    section = config.evaluators.fidelity
+    mixture = open_data(config, recipe.model.input_shape)
     mixture.require_split(section.split, "config.evaluators.fidelity.split")
     mesh = sharding.make_mesh(1, jax.device_count(), 1)
     vae = None if mixture.latents is None else workdir / exported.VAE
