@@ -13,8 +13,10 @@ code that a figure comes from has changed since, the table says that it is stale
 import argparse
 import ast
 import hashlib
+import io
 import json
 import re
+import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,8 +72,26 @@ def code(found: Mapping[str, Any]) -> str:
     own += [ROOT / "benchmarks/causes.py"] if causal else []
     for file in sorted(whole.union(_with_imports([*own, *whole]))):
         if file.suffix not in _NO_CODE:
-            digest.update(f"{file.relative_to(ROOT).as_posix()}\n".encode() + file.read_bytes())
+            digest.update(f"{file.relative_to(ROOT).as_posix()}\n".encode() + _acts(file))
     return digest.hexdigest()
+
+
+def _acts(file: Path) -> bytes:
+    """What a file holds; of Python only what acts: no docstring, comment or line without code."""
+    if file.suffix != ".py":
+        return file.read_bytes()
+    text = file.read_text()
+    lines = text.split("\n")
+    for node in ast.walk(ast.parse(text)):
+        scope = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if scope and ast.get_docstring(node, clean=False) is not None:
+            first, last = node.body[0].lineno, node.body[0].end_lineno
+            lines[first - 1 : last] = [""] * ((last or first) - first + 1)
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return "\n".join(line.rstrip() for line in lines if line.strip()).encode()
 
 
 def _with_imports(begin: Sequence[Path]) -> set[Path]:

@@ -20,7 +20,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rfxray.command_line import ArgumentParser, data_folder, exit_on_error, local_path, words_of
+from rfxray.command_line import ArgumentParser, data_folder, exit_on_error, words_of
+from rfxray.commands import set_flags
+from rfxray.commands.set_flags import last
 from rfxray.errors import ConfigError
 from rfxray.evaluate import features, overlap, results, strata
 from rfxray.evaluate.control import folder, judge
@@ -78,20 +80,8 @@ def parser() -> ArgumentParser:
         metavar="NAME[=FILE]",
         help="what reads the images: oracle, xrv=FILE or python=FILE.py",
     )
-    p.add_argument(
-        "--csv",
-        action="append",
-        default=[],
-        metavar="FOLDER=FILE",
-        help="table of a folder of files: columns image, patient and attributes; repeatable",
-    )
-    p.add_argument(
-        "--skip-rejected",
-        action="store_true",
-        help="leave out files that cannot be read, are in colour or are repeated, and list them "
-        "(default: refuse the set)",
-    )
-    p.add_argument("--out", required=True, type=local_path, metavar="DIR", help="output folder")
+    set_flags.add_csv(p)
+    set_flags.add_rest(p)
     return p
 
 
@@ -181,18 +171,14 @@ def shown(flags: argparse.Namespace) -> list[str]:
     named = argparse.Namespace(
         **{
             **vars(flags),
-            "synthetic": _last(flags.synthetic),
-            "real": _last(flags.real) if flags.real else None,
-            "out": _last(flags.out),
-            "classifier": f"{name}{mark}{_last(path)}",
-            "csv": ["=".join(map(_last, text.split("=", 1))) for text in flags.csv],
+            "synthetic": last(flags.synthetic),
+            "real": last(flags.real) if flags.real else None,
+            "out": last(flags.out),
+            "classifier": f"{name}{mark}{last(path)}",
+            "csv": ["=".join(map(last, text.split("=", 1))) for text in flags.csv],
         }
     )
     return words_of(parser(), named)
-
-
-def _last(path: str | Path) -> str:
-    return Path(path).name
 
 
 def _say(line: str) -> None:

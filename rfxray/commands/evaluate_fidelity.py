@@ -26,6 +26,8 @@ from rfxray.command_line import (
     local_path,
     words_of,
 )
+from rfxray.commands import set_flags
+from rfxray.commands.set_flags import last
 from rfxray.errors import ConfigError
 from rfxray.evaluate import chexgenbench, fidelity, folder, gathering, report, results
 from rfxray.evaluate.extractors.extractor import Extractor
@@ -105,24 +107,12 @@ def parser() -> ArgumentParser:
         help="export of a model that drew samples: an extractor that it was trained "
         "against, or on the same data, is named as circular; repeatable",
     )
-    p.add_argument(
-        "--csv",
-        action="append",
-        default=[],
-        metavar="FOLDER=FILE",
-        help="table of a folder of files: columns image, patient and attributes; repeatable",
-    )
+    set_flags.add_csv(p)
     p.add_argument(
         "--extractor",
         required=True,
         metavar="NAME[=WEIGHTS],…",
         help="networks that turn images into features, such as efficientnet_lite0,rad_dino=DIR",
-    )
-    p.add_argument(
-        "--skip-rejected",
-        action="store_true",
-        help="leave out files that cannot be read, are in colour or are repeated, and list them "
-        "(default: refuse the set)",
     )
     p.add_argument(
         "--show-files",
@@ -137,7 +127,7 @@ def parser() -> ArgumentParser:
         "their own (default: none)",
     )
     p.add_argument("--seed", type=int, default=0, help="seed of the floors (default: %(default)s)")
-    p.add_argument("--out", required=True, type=local_path, metavar="DIR", help="output folder")
+    set_flags.add_rest(p)
     return p
 
 
@@ -226,18 +216,14 @@ def opened(command: Command, display: bool = True) -> Sets:
 def shown(flags: argparse.Namespace) -> list[str]:
     """The words of a command line, with the last part of each path only: results are shared."""
     named = copy.copy(flags)
-    named.real, named.out = _last(flags.real), _last(flags.out)
-    named.train = _last(flags.train) if flags.train else None
-    named.synthetic = [_last(given) for given in flags.synthetic]
-    named.model = [_last(given) for given in flags.model]
-    named.csv = ["=".join(map(_last, text.split("=", 1))) for text in flags.csv]
+    named.real, named.out = last(flags.real), last(flags.out)
+    named.train = last(flags.train) if flags.train else None
+    named.synthetic = [last(given) for given in flags.synthetic]
+    named.model = [last(given) for given in flags.model]
+    named.csv = ["=".join(map(last, text.split("=", 1))) for text in flags.csv]
     specs = [spec.partition("=") for spec in flags.extractor.split(",")]
-    named.extractor = ",".join(f"{name}{mark}{_last(path)}" for name, mark, path in specs)
+    named.extractor = ",".join(f"{name}{mark}{last(path)}" for name, mark, path in specs)
     return words_of(parser(), named)
-
-
-def _last(path: str | Path) -> str:
-    return Path(path).name
 
 
 def _tell(extractor: Extractor, judged: fidelity.Judged) -> None:

@@ -80,7 +80,7 @@ def write(
     numbers = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     contents = {
         IMAGES: _images(sets, names, judged),
-        REJECTED: _rejected(sets),
+        REJECTED: rejected(sets.named()),
         report.NAME: report.html(found, hardest, hidden),
         results.NAME: numbers,
     }
@@ -135,8 +135,9 @@ def _images(sets: Sets, names: Sequence[str], judged: Sequence[Judged]) -> str:
     return spreadsheet.text(rows)
 
 
-def _rejected(sets: Sets) -> str:
+def rejected(sets: Mapping[str, Pictures]) -> str:
+    """A row for each file that was left out, and why, as CSV."""
     rows: list[Sequence[object]] = [("set", "file", "reason")]
-    for label, pictures in sets.named().items():
+    for label, pictures in sets.items():
         rows += [(label, name, why) for name, why in pictures.rejected.items()]
     return spreadsheet.text(rows)

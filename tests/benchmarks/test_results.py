@@ -90,7 +90,7 @@ def test_digest_is_of_the_code_and_the_files_that_figures_come_from(tmp_path, mo
         kinds = [{entry: []} for entry in ("figures", "studies", "probes")]
         before = [results.code(kind) for kind in kinds]
         with (tmp_path / name).open("a") as file:
-            file.write("\n# other\n")
+            file.write("\nOTHER = 1\n")
         return tuple(
             now != then for now, then in zip(map(results.code, kinds), before, strict=True)
         )
@@ -102,6 +102,24 @@ def test_digest_is_of_the_code_and_the_files_that_figures_come_from(tmp_path, mo
     assert changed("rfxray/evaluate/kernel.py") == (True, True, False)
     for name in ("evaluate/packaged/basis.npz", "data/display.py", "networks/vit.py"):
         assert changed(f"rfxray/{name}") == (True, True, True)
+
+
+def test_digest_is_of_what_acts(tmp_path):
+    file = tmp_path / "kernel.py"
+    shapes = [
+        'def f(a="# no comment"):\n    return """{}"""\n',
+        '"""Of the module."""\n# why\n\ndef f(a="# no comment"):  # how\n'
+        '    """Of it.\n\n    More.\n    """\n    return """{}"""\n',
+    ]
+    digests = []
+    for text in (*shapes, shapes[1].replace("{}", "# other"), shapes[1].replace("no ", "a ")):
+        file.write_text(text)
+        digests.append(results._acts(file))
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+    data = tmp_path / "basis.npz"
+    data.write_bytes(b"\x00# data")
+    assert results._acts(data) == b"\x00# data"
 
 
 def test_imports_are_followed_through_the_measures():

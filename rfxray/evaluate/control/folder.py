@@ -13,16 +13,11 @@ from rfxray.evaluate import report
 from rfxray.evaluate.control import figures, joint
 from rfxray.evaluate.control.classifiers import Reading
 from rfxray.evaluate.control.judge import Control
+from rfxray.evaluate.folder import REJECTED, rejected
 from rfxray.evaluate.pictures import Pictures
 from rfxray.outputs import files, page, spreadsheet
 
-NAME, NUMBERS, PAIRS, IMAGES, REJECTED = (
-    "report.html",
-    "results.json",
-    "pairs.csv",
-    "images.csv",
-    "rejected.csv",
-)
+NAME, NUMBERS, PAIRS, IMAGES = "report.html", "results.json", "pairs.csv", "images.csv"
 KIND = "rfxray.evaluate.control"
 FILES = (NAME, NUMBERS, PAIRS, IMAGES, REJECTED)
 WORST = 40  # pairs on the page, and shifts of what was not requested
@@ -46,7 +41,7 @@ def write(
     pictures = sets["synthetic"]
     contents = {
         IMAGES: _images(pictures, control.read),
-        REJECTED: _rejected(sets),
+        REJECTED: rejected(sets),
         PAIRS: _pairs(control.pairs),
         NAME: page.render(
             Path(report.__file__).with_name("control.html"),
@@ -172,13 +167,6 @@ def _requested(asked: Attributes | None, number: int, name: str) -> str:
 def _said(name: str, value: float) -> str:
     shown = decode_value(name, value, True)
     return f"{shown:.4g}" if isinstance(shown, float) else str(shown)
-
-
-def _rejected(sets: Mapping[str, Pictures]) -> str:
-    rows: list[Sequence[object]] = [("set", "file", "reason")]
-    for label, pictures in sets.items():
-        rows += [(label, name, why) for name, why in pictures.rejected.items()]
-    return spreadsheet.text(rows)
 
 
 def described(pictures: Pictures) -> dict[str, Any]:
