@@ -7,7 +7,13 @@ with 16, and for a sixth with 4 again: as it is, without each of its parts, with
 phantoms. The held-out split (test) is encoded, stored as float16 and decoded. Measured are what
 `rfxray evaluate reconstruction` measures, and the distance (KID) of the decoded from the same films
 by EfficientNet-Lite0, which no arm is trained with. (FD64 needs 320 films.) EXPORT is the network
-of the perceptual term, an export of a run of `--config masked` on the same training split.
+of the perceptual term, an export of a run of `--config masked` on the same training split; its KID
+stands beside, and is circular for the arm that is trained with it. A first row has films that were
+reduced to half of their side and enlarged again.
+
+Then the films are encoded by each arm, and a small RadiT is trained on the latents of the training
+split (`--flow-steps`, the same for all arms; 0: not at all). Its loss is measured on the held-out
+split with the same times for each arm.
 
 --arms NAME,… takes some of them, --steps another length. Rerun the command to continue.
 Writes `autoencoders.json` and `autoencoders.png` (films, what the first two make of them, and the
@@ -31,23 +37,30 @@ from data_prep.phantom import dataset
 from rfxray import train, version
 from rfxray.command_line import ArgumentParser, data_folder, exit_on_error, local_path
 from rfxray.config.load import load_config
+from rfxray.data.dataset import open_dataset
 from rfxray.errors import ConfigError
 from rfxray.evaluate import feature_pair, kernel, reconstruction
 from rfxray.evaluate.extractors.kinds import open_extractor
 from rfxray.evaluate.features import extract
 from rfxray.evaluate.pictures import Pictures, open_pictures
+from rfxray.networks import interpolation
 from rfxray.outputs import contact_sheet, files
 from rfxray.runtime import distributed
 from rfxray.sampling.autoencoder import open_autoencoder
+from rfxray.sampling.encoding import EncodeRequest, encode
 from rfxray.sampling.exporting import ExportRequest, export
 
 COMMAND = "benchmarks.autoencoders"
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "rad_vae.py"
+FLOW = CONFIG.with_name("smoke.py")
 STEPS = 4500  # those of the config
+FLOW_STEPS = 600
 JUDGE = "efficientnet_lite0"
 ROWS = 8  # films that are decoded at once
 SHOWN = 6
 PHANTOMS = 2048
+OWN = "KID by the network of the perceptual term"
+HALF = "films at half of their side"  # a row of the table; no arm
 BANDS = (8.0, 16.0, 32.0)  # the octaves from there, in cycles per picture
 
 
@@ -80,6 +93,7 @@ ARMS = {
     "no KL": Arm(changes=("objective.kl_weight=0",)),
     "no linear path": Arm(changes=("model.linear=False",)),
     "perceptual": Arm("size=small,z=4,perceptual=ssl"),
+    "equivariance": Arm(changes=("objective.equivariance=0.5",)),
     "adversarial": Arm("size=small,z=4,adversarial=yes", ("objective.adversarial_weight=0.1",)),
 }
 
@@ -92,6 +106,7 @@ class Command:
     encoder: Path | None
     arms: tuple[str, ...]
     steps: int
+    flow_steps: int
     override: tuple[str, ...]
     out: Path
 
@@ -140,6 +155,35 @@ def _phantoms(command: Command) -> Path:
     return folder
 
 
+def flow(command: Command, folder: Path) -> float:
+    """Loss of a RadiT of velocities on the held-out latents of an arm, trained if it is not there.
+
+    Latents are normalised by the statistics of the training split, so a loss of 1 is what a network
+    has that knows neither the data nor the noise apart from their variances.
+    """
+    found = folder / "flow.json"
+    if not found.exists():
+        encode(
+            EncodeRequest(Path(command.data), folder / "export", folder / "latents"),
+            lambda total, done: lambda: None,
+        )
+        latents = open_dataset(folder / "latents", latents=True)
+        steps = command.flow_steps
+        changes = [f"steps={steps}", f"optim.decay={steps // 2}", f"optim.warmup={steps // 12}"]
+        changes += [f"model.size={latents.shape[0]}", f"model.channels={latents.shape[2]}"]
+        changes += [f"data.dirs={folder / 'latents'}", "evaluators.validation_loss.split=test"]
+        changes += [f"evaluators.validation_loss.every={steps}", "evaluators.sample_grid.every=0"]
+        recipe = load_config(f"{FLOW}:space=latent", changes)
+        batches = max(1, latents.examples["test"] // recipe.batch_size)
+        changes += [f"evaluators.validation_loss.batches={batches}"]
+        train.train(load_config(f"{FLOW}:space=latent", changes), folder / "flow")
+        lines = (folder / "flow" / "metrics.jsonl").read_text().splitlines()
+        losses = [json.loads(line).get("validation_loss/ema") for line in lines]
+        loss = [each for each in losses if each is not None][-1]
+        files.write_whole(found, json.dumps({"steps": steps, "loss": loss}) + "\n")
+    return json.loads(found.read_text())["loss"]
+
+
 # ------------------------------------------------------------------------------------------------
 # Measuring
 
@@ -156,13 +200,24 @@ def decoded(export_of: Path, pictures: Pictures) -> np.ndarray:
     return np.clip(np.concatenate(made)[: len(pictures)] / 2 + 0.5, 0, 1)
 
 
-def measure(images: np.ndarray, pictures: Pictures, cache: Path) -> list[dict]:
+def halved(pictures: Pictures) -> np.ndarray:
+    """Films reduced to half of their side and enlarged again, like `decoded`."""
+    films = np.stack([pictures.read(n) for n in range(len(pictures))])[..., None]
+    side = films.shape[1]
+    small = interpolation.resize(films, side // 2, side // 2, "bicubic_antialias")
+    return np.clip(np.asarray(interpolation.resize(small, side, side, "bicubic"))[..., 0], 0, 1)
+
+
+def measure(
+    images: np.ndarray, pictures: Pictures, cache: Path, encoder: Path | None
+) -> list[dict]:
     """Figures of films after an autoencoder, beside the films.
 
     Args:
       images: Films after the autoencoder, [n, h, w] float32 in [0, 1].
       pictures: The films.
       cache: Folder of features.
+      encoder: Export of the network of the perceptual term, which then gives a second KID.
     """
     boxes = [None] * len(pictures) if pictures.boxes is None else pictures.boxes
     pairs = [
@@ -172,12 +227,13 @@ def measure(images: np.ndarray, pictures: Pictures, cache: Path) -> list[dict]:
     names = [name or f"image {n}" for n, name in enumerate(pictures.patients)]
     clusters = feature_pair.number(("pair", len(names), names))[0][0]
     figures = reconstruction.figures(pairs, clusters)
-    judge = open_extractor(JUDGE)
+    judges = {"KID": JUDGE} | ({OWN: f"ssl={encoder}"} if encoder else {})
     digest = hashlib.sha256(pictures.fingerprint.encode() + images.tobytes()).hexdigest()
     made = dataclasses.replace(pictures, fingerprint=digest, load=lambda number: images[number])
-    features = [extract(each, judge, cache) for each in (pictures, made)]
     patients = feature_pair.patients(len(names), len(names), names, names)
-    figures.append(kernel.distance(*features, patients))
+    for name, judge in judges.items():
+        features = [extract(each, open_extractor(judge), cache) for each in (pictures, made)]
+        figures.append(dataclasses.replace(kernel.distance(*features, patients), name=name))
     return [dataclasses.asdict(figure) for figure in figures]
 
 
@@ -203,8 +259,9 @@ def table(found: dict) -> str:
     """The arms as Markdown."""
     bands = ", ".join(f"{low:g}–{2 * low:g}" for low in BANDS)
     lines = [
-        f"| arm | steps | CPU min | PSNR, dB | kept at {bands} | correlation there | KID |",
-        "|---" * 7 + "|",
+        f"| arm | steps | CPU min | PSNR, dB | kept at {bands} | correlation there | KID "
+        "| KID, own | flow |",
+        "|---" * 9 + "|",
     ]
     for name, arm in found["arms"].items():
         values = {row["name"]: row["value"] for row in arm["figures"]}
@@ -215,17 +272,23 @@ def table(found: dict) -> str:
         )
         spent = arm["seconds"]
         minutes = "–" if spent is None else f"{spent['processor'] / 60:.1f}"
+        count = "–" if arm["steps"] is None else f"{arm['steps']:,}"
         known = psnr["low"] is not None
         interval = f" ± {(psnr['high'] - psnr['low']) / 2:.2f}" if known else ""
         lines.append(
-            f"| {name} | {arm['steps']:,} | {minutes} | {psnr['value']:.2f}{interval} | {kept} "
-            f"| {same} | {1000 * values['KID']:.2f}e-3 |"
+            f"| {name} | {count} | {minutes} | {psnr['value']:.2f}{interval} | {kept} "
+            f"| {same} | {_thousandths(values['KID'])} | {_thousandths(values.get(OWN))} "
+            f"| {_share(arm.get('flow'))} |"
         )
     return "\n".join(lines)
 
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}".replace("0.", ".", 1)
+
+
+def _thousandths(value: float | None) -> str:
+    return "–" if value is None else f"{1000 * value:.2f}e-3"
 
 
 def parser() -> ArgumentParser:
@@ -252,6 +315,12 @@ def parser() -> ArgumentParser:
         help="those of z=4; other arms have a share of them (default: %(default)s)",
     )
     p.add_argument(
+        "--flow-steps",
+        type=int,
+        default=FLOW_STEPS,
+        help="those of the RadiT on the latents of an arm; 0: none (default: %(default)s)",
+    )
+    p.add_argument(
         "--override",
         action="append",
         default=[],
@@ -273,15 +342,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         cache.mkdir(parents=True, exist_ok=True)
         pictures = open_pictures(f"{command.data}:test")
         arms, made = {}, {}
+        figures = measure(halved(pictures), pictures, cache, command.encoder)
+        arms[HALF] = {"seconds": None, "steps": None, "figures": figures}
         for name in command.arms:
             folder = trained(command, name)
             images = decoded(folder / "export", pictures)
             spent = json.loads((folder / "spent.json").read_text())
-            arms[name] = {**spent, "figures": measure(images, pictures, cache)}
+            figures = measure(images, pictures, cache, command.encoder)
+            arms[name] = {**spent, "figures": figures}
+            if command.flow_steps:
+                arms[name]["flow"] = flow(command, folder)
             if len(made) < 2:
                 made[name] = images
         devices = jax.devices()
         shown = f"--data {Path(command.data).name} --steps {command.steps}"
+        shown += f" --flow-steps {command.flow_steps}"
         found = {
             "command": f"python -m {COMMAND} {shown}",
             "written_by": version.versions(),

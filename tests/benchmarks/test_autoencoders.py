@@ -23,11 +23,16 @@ def arm(psnr=31.25, seconds=None) -> dict:
 
 def test_table_has_a_line_for_each_arm():
     found = {"arms": {"z=4": arm(), "l2": arm(30.0, {"wall": 60.0, "processor": 90.0})}}
+    found["arms"]["z=4"]["flow"] = 0.876
+    found["arms"]["l2"]["figures"].append({"name": autoencoders.OWN, "value": 0.0015})
+    found["arms"]["half"] = arm() | {"steps": None}
     lines = autoencoders.table(found).splitlines()
     assert lines[2] == (
-        "| z=4 | 1,500 | – | 31.25 ± 0.50 | .50, .50, .50 | .75, .75, .75 | 12.50e-3 |"
+        "| z=4 | 1,500 | – | 31.25 ± 0.50 | .50, .50, .50 | .75, .75, .75 | 12.50e-3 | – | .88 |"
     )
     assert lines[3].startswith("| l2 | 1,500 | 1.5 | 30.00 ± 0.50 |")
+    assert lines[3].endswith("| 12.50e-3 | 1.50e-3 | – |")
+    assert lines[4].startswith("| half | – | – |")
 
 
 def test_arms_differ_from_the_recipe_in_what_their_names_say():
@@ -40,6 +45,7 @@ def test_arms_differ_from_the_recipe_in_what_their_names_say():
         assert config.model.linear == (name != "no linear path")
         assert (config.objective.perceptual_weight > 0) == (name == "perceptual")
         assert (config.objective.adversarial_weight > 0) == (name == "adversarial")
+        assert (config.objective.equivariance > 0) == (name == "equivariance")
 
 
 def test_unknown_arm_is_refused(tmp_path, capsys):
@@ -57,18 +63,23 @@ def test_command_trains_measures_and_continues(tmp_path, capsys, monkeypatch):
     tiny = ["model.size=32", "model.width=8", "optim.warmup=0"]
     tiny.append("evaluators.validation_loss.batches=1")
     words = ["--data", str(data), "--out", str(tmp_path / "out"), "--steps", "12"]
+    words += ["--flow-steps", "24"]
     words += [word for change in tiny for word in ("--override", change)]
     autoencoders.main([*words, "--arms", "z=16"])
     assert "| z=16 | 4 |" in capsys.readouterr().out
     (run,) = tmp_path.glob("out/*/run/run.json")
     began = run.stat().st_mtime_ns
+    (loss,) = tmp_path.glob("out/*/flow.json")
+    assert 0.5 < json.loads(loss.read_text())["loss"] < 4  # of 24 steps: little below that of 0
     autoencoders.main([*words, "--arms", "z=16,no KL"])
     found = json.loads((tmp_path / "out/autoencoders.json").read_text())
     assert autoencoders.table(found) in capsys.readouterr().out
     assert run.stat().st_mtime_ns == began  # what was trained is not trained again
-    assert found["arms"].keys() == {"z=16", "no KL"}
+    assert found["arms"].keys() == {autoencoders.HALF, "z=16", "no KL"}
+    del found["arms"][autoencoders.HALF]
     assert [arm["steps"] for arm in found["arms"].values()] == [4, 2]
     assert all(arm["seconds"]["processor"] > 0 for arm in found["arms"].values())
+    assert all(arm["flow"] > 0 for arm in found["arms"].values())
     assert found["films"] == 8
     assert str(tmp_path) not in json.dumps(found)
     picture = files.read_png(tmp_path / "out/autoencoders.png")
