@@ -11,6 +11,7 @@ from rfxray.commands import actions
 ACTIONS = {
     "fit": ("rfxray.commands.causes_fit", "fit the mechanisms of a graph to a table"),
     "ask": ("rfxray.commands.causes_ask", "effects, counterfactuals and paths, with intervals"),
+    "stress": ("rfxray.commands.causes_stress", "whether a classifier leans on an attribute"),
     "graph": ("rfxray.commands.causes_graph", "check a graph; write it as JSON, DAGitty, DOT, GML"),
 }
 

@@ -113,7 +113,7 @@ def run(command: Command, line: str) -> None:
 def _run(command: Command, line: str, first: bool) -> None:
     classifier, sets = open_classifier(command.classifier), command.sets()
     for label, pictures in sets.items():
-        _refuse_not_phantoms(classifier, label, pictures)
+        refuse_not_phantoms(classifier, label, pictures)
         if first:
             announce(label, pictures, _say)
     began = time.monotonic()
@@ -155,7 +155,7 @@ def _run(command: Command, line: str, first: bool) -> None:
     print(f"wrote {page}")
 
 
-def _refuse_not_phantoms(classifier: Classifier, label: str, pictures: Pictures) -> None:
+def refuse_not_phantoms(classifier: Classifier, label: str, pictures: Pictures) -> None:
     """An oracle answers anything to a radiograph, and each answer would look like a figure."""
     others = sorted(strata.sources(pictures.attributes) - {"phantom"})
     if classifier.extractor.name == "oracle answers" and others:
