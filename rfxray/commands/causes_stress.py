@@ -300,8 +300,10 @@ def judge(
         }
         files.write_together(flags.out, contents)
     for each in findings:
-        _say(f"{each.name}: {each.verdict}; {each.drift}; placebo {each.placebo.value}")
-    _say(f"the classifier {leaning.overall(findings)} on {opened.name}")
+        other = each.placebo.value
+        placebo = "none" if other is None else f"{other:.3f}"
+        _say(f"{each.name}: {each.verdict}; {each.drift}; placebo {placebo}")
+    _say(f"{opened.name}: {found['verdict']}")
     print(f"wrote {flags.out / REPORT}")
 
 
