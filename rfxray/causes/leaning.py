@@ -52,8 +52,8 @@ class Twins:
 
     def rows(self, which: np.ndarray) -> "Twins":
         """Some of the pairs."""
-        parts = (self.before, self.after, self.placebo, self.nothing)
-        return Twins(*(None if part is None else part[which] for part in parts))
+        placebo, nothing = (None if p is None else p[which] for p in (self.placebo, self.nothing))
+        return Twins(self.before[which], self.after[which], placebo, nothing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +151,7 @@ def judge(
     """
     level, found = LEVEL / max(len(twins), 1), []
     for name, own in twins.items():
-        out = np.zeros(len(own.before), bool) if followed is None else followed.get(name)
-        out = np.zeros(len(own.before), bool) if out is None else out
+        out = (followed or {}).get(name, np.zeros(len(own.before), bool))
         if out.all():
             raise DataError(f"no pair is left of {name}: it follows the change in all of them")
         found.append(
@@ -295,8 +294,6 @@ def _half(influence: np.ndarray, patients: np.ndarray, level: float) -> float:
     return float(stats.t.ppf(1 - level / 2, max(count - 1, 1)) * np.sqrt(variance))
 
 
-def _flips(
-    before: np.ndarray, after: np.ndarray, patients: np.ndarray, threshold: float
-) -> Figure:
+def _flips(before: np.ndarray, after: np.ndarray, patients: np.ndarray, threshold: float) -> Figure:
     hits = (before >= threshold) != (after >= threshold)
     return intervals.proportion("flips", hits, patients, len(hits), len(hits))

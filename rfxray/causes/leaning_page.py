@@ -45,7 +45,9 @@ def render(
         found=found,
         findings=rows(sorted(findings, key=lambda each: each.verdict != LEANS)),
         groups={each.name: _groups(each) for each in findings},
-        flips={each.name: _flips(each.name, twins[each.name], opened, threshold) for each in findings},
+        flips={
+            each.name: _flips(each.name, twins[each.name], opened, threshold) for each in findings
+        },
         value=value,
         interval=interval,
         version=version.line(),

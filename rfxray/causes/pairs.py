@@ -2,10 +2,10 @@
 
     before/NAME.png  after/NAME.png  placebo/NAME.png  nothing/NAME.png  pairs.csv
 
-`rfxray causes stress` writes such folders and reads anybody's. `pairs.csv` has a row for each NAME:
-`image` (the file), `from` and `to` (such as sex=F and sex=M), perhaps `patient`, `follows` (findings
-that changed too, by semicolons), and attributes before the change. `placebo` (an unrelated change)
-and `nothing` (a round trip) may be absent; without both no verdict is given.
+`rfxray causes stress` writes such folders and reads those of anybody. `pairs.csv` has a row for
+each NAME: `image` (the file), `from` and `to` (such as sex=F and sex=M), perhaps `patient`,
+`follows` (findings that changed too, by semicolons), and attributes before the change. `placebo`
+(an unrelated change) and `nothing` (a round trip) may be absent; no verdict is then given.
 """
 
 import csv
@@ -80,7 +80,7 @@ def read(folder: Path) -> Opened:
     ends = []
     for key in order:
         row = rows.get(key) or rows.get(Path(key).name) or rows.get(Path(key).stem) or {}
-        ends.append(_ends(table, row) + (row.get(FOLLOWS) or "",))
+        ends.append((*_ends(table, row), row.get(FOLLOWS) or ""))
     names = {name for name, *_ in ends}
     if len(names) != 1:
         raise DataError(f"{table} changes {', '.join(sorted(names))}; give one attribute")

@@ -8,14 +8,14 @@ patient. It is made in blocks of `BLOCK`, so a killed command goes on with the n
 import csv
 import dataclasses
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from rfxray.attributes import vocabulary
-from rfxray.attributes.vocabulary import INDEX, Attributes, lookup
+from rfxray.attributes.vocabulary import INDEX, Attributes, Values, lookup
 from rfxray.causes import tables
 from rfxray.causes.abduction import counterfactual
 from rfxray.causes.mechanisms import StructuralModel
@@ -26,8 +26,8 @@ from rfxray.evaluate.extractors.extractor import Preprocessing
 from rfxray.evaluate.pictures import Pictures
 from rfxray.outputs import files
 from rfxray.sampling import editing
-from rfxray.sampling.edits import SAYS
 from rfxray.sampling.editing import EditSettings
+from rfxray.sampling.edits import SAYS
 from rfxray.sampling.given import pair_of
 from rfxray.sampling.pretrained import Model
 
@@ -210,7 +210,7 @@ def _switched(name: str) -> tuple[float, ...]:
     return tuple(float(k) for k in range(len(values)))
 
 
-def _words(name: str, values: np.ndarray) -> list[Mapping[str, str | float]]:
+def _words(name: str, values: np.ndarray) -> list[Values]:
     return [{name: vocabulary.decode_value(name, float(value), True)} for value in values]
 
 

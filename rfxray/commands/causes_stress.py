@@ -4,10 +4,11 @@
       --do sex --out runs/stress
     rfxray causes stress --classifier python=mine.py --pairs runs/stress/pairs --out runs/mine
 
-A twin is the same radiograph with one attribute changed: --do sex changes it in everybody, --do sex=M
-makes men of women. A classifier that reads more of a finding in one twin than in the other leans on
-that attribute. In every report are two placebos: a round trip that changes nothing, and an edit of
-an unrelated attribute, enlarged in each radiograph to the same mean absolute change of the pixels.
+A twin is the same radiograph with one attribute changed: --do sex changes it in everybody, --do
+sex=M makes men of women. A classifier that reads more of a finding in one twin than in the other
+leans on that attribute. In every report are two placebos: a round trip that changes nothing, and an
+edit of an unrelated attribute, enlarged in each radiograph to the same mean absolute change of the
+pixels.
 By default no finding follows the change; with --propagate those that the causal model lets follow
 do, and pairs in which a finding follows are left out of that finding's figures.
 
@@ -125,7 +126,9 @@ def parser() -> ArgumentParser:
     )
     how = p.add_argument_group("how twins are made (docs/sampling.md)")
     how.add_argument("--method", help=f"invert or flow, see rfxray edit (default: {d.method})")
-    how.add_argument("--guidance", type=float, help=f"weight of the change (default: {d.guidance:g})")
+    how.add_argument(
+        "--guidance", type=float, help=f"weight of the change (default: {d.guidance:g})"
+    )
     how.add_argument("--steps", type=int, help=f"solver steps (default: {d.steps})")
     how.add_argument("--seed", type=int, help=f"seed of added noise (default: {d.seed})")
     model_flags.add_weights(how)
@@ -190,9 +193,7 @@ def make(flags: argparse.Namespace, classifier: Classifier) -> dict[str, Any]:
     out, step = flags.out / PAIRS, flags.step
     if step is None and model_flags.is_run(flags.checkpoint):
         step = edit_folder.begun_step(out, plan)
-    model = load(
-        flags.checkpoint, flags.ema, step, allow_kinds=flags.allow_kind, vae=flags.vae
-    )
+    model = load(flags.checkpoint, flags.ema, step, allow_kinds=flags.allow_kind, vae=flags.vae)
     plan |= samples.by_content(model.source)
     _say(model_flags.described(model.source))
     left = len(pictures) - len(rows)
@@ -256,15 +257,16 @@ def judge(
         unequal = int(off.sum())
         for name in names:
             read["placebo"][name] = np.where(off[:, None], np.nan, read["placebo"][name])
+    present = {label: {name: of[name][:, 1] for name in names} for label, of in read.items()}
     twins = {
         name: leaning.Twins(
-            *(read[label][name][:, 1] if label in read else None for label in pairs.FOLDERS)
+            present["before"][name],
+            present["after"][name],
+            *(present[label][name] if label in present else None for label in pairs.FOLDERS[2:]),
         )
         for name in names
     }
-    findings = leaning.judge(
-        twins, opened.pairs, opened.followed, flags.margin, flags.threshold
-    )
+    findings = leaning.judge(twins, opened.pairs, opened.followed, flags.margin, flags.threshold)
     before, sign = opened.sets["before"], opened.pairs.sign
     of = classifier.extractor
     found = {
