@@ -138,5 +138,13 @@ MODELS: dict[str, dict[str, Key]] = {
             "3 or 4.",
             least=1,
         ),
+    },    "classifier": {
+        "size": Key(64, "Side of the square images, pixels.", least=1),
+        "width": Key(8, "Channels that the multipliers multiply.", least=1),
+        "multipliers": Key(
+            (1, 2, 4, 8), "Widths of the levels in units of width; each halves the sides."
+        ),
+        "blocks": Key(1, "Residual blocks of a level.", least=1),
+        "groups": Key(4, "Groups of the group norms; they divide the width.", least=1),
     },
 }

@@ -191,6 +191,17 @@ OBJECTIVES: dict[str, dict[str, Key]] = {
             least=0,
         ),
     },
+    "classification": {
+        "attributes": Key(
+            ("findings",), "Attributes that are learned: findings, which are all 14, and names."
+        ),
+        "shift": Key(
+            0.05, "Largest distance that an image is moved, as a share of its side.", least=0
+        ),
+        "contrast": Key(
+            0.1, "Largest change of the contrast, as a factor of 1 ± this.", least=0
+        ),
+    },
     "flow_matching": {
         "prediction": Key(
             "v",

@@ -7,7 +7,15 @@ from typing import TypeAlias
 import ml_collections
 
 from rfxray.config import kinds
-from rfxray.networks import decoder_lora, grey_vit, masked_vit, patch_discriminator, radit, vae
+from rfxray.networks import (
+    classifier,
+    decoder_lora,
+    grey_vit,
+    masked_vit,
+    patch_discriminator,
+    radit,
+    vae,
+)
 from rfxray.networks.network import Network
 
 # section of the config → Network
@@ -20,6 +28,7 @@ KINDS: dict[str, Build] = {
     "decoder_lora": decoder_lora.build,
     "grey_vit": grey_vit.build,
     "patch_discriminator": patch_discriminator.build,
+    "classifier": classifier.build,
 }
 
 

@@ -7,7 +7,7 @@ import jax
 import ml_collections
 
 from rfxray.config import kinds
-from rfxray.objectives import autoencoding, flow_matching, masked_image
+from rfxray.objectives import autoencoding, classification, flow_matching, masked_image
 from rfxray.objectives.objective import Objective
 
 # (section of the config, `apply` of the network of every part) → Objective
@@ -19,6 +19,7 @@ KINDS: dict[str, Build] = {
     "flow_matching": flow_matching.build,
     "masked_image": masked_image.build,
     "autoencoding": autoencoding.build,
+    "classification": classification.build,
 }
 
 

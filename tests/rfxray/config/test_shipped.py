@@ -63,6 +63,15 @@ def test_masked_has_its_documented_size():
     assert (built.model.input_shape, built.model.tokens) == ((64, 64, 1), 64)
 
 
+@pytest.mark.parametrize(("size", "parameters"), [(64, 0.08e6), (224, 0.63e6)])
+def test_classifier_has_its_documented_size(size, parameters):
+    built = recipe.build(load_config(f"classifier:size={size}"))
+    assert built.parameters == pytest.approx(parameters, rel=0.05)
+    assert built.model.input_shape == (size, size, 1)
+    with pytest.raises(ConfigError, match="must be size=PIXELS, from 32 on"):
+        load_config("classifier:size=big")
+
+
 def test_nih_is_for_a_cpu_unless_it_says_otherwise():
     assert load_config("nih") == load_config("nih:on=cpu")
 
