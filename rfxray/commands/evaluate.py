@@ -15,6 +15,10 @@ ACTIONS = {
         "rfxray.commands.evaluate_control",
         "whether samples show what was requested, and what goes with what",
     ),
+    "utility": (
+        "rfxray.commands.evaluate_utility",
+        "what samples are worth to a classifier, and to whom",
+    ),
     "reconstruction": (
         "rfxray.commands.evaluate_reconstruction",
         "measure what an autoencoder keeps of its images",

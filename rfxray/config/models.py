@@ -138,7 +138,8 @@ MODELS: dict[str, dict[str, Key]] = {
             "3 or 4.",
             least=1,
         ),
-    },    "classifier": {
+    },
+    "classifier": {
         "size": Key(64, "Side of the square images, pixels.", least=1),
         "width": Key(8, "Channels that the multipliers multiply.", least=1),
         "multipliers": Key(

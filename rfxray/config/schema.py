@@ -198,9 +198,7 @@ OBJECTIVES: dict[str, dict[str, Key]] = {
         "shift": Key(
             0.05, "Largest distance that an image is moved, as a share of its side.", least=0
         ),
-        "contrast": Key(
-            0.1, "Largest change of the contrast, as a factor of 1 ± this.", least=0
-        ),
+        "contrast": Key(0.1, "Largest change of the contrast, as a factor of 1 ± this.", least=0),
     },
     "flow_matching": {
         "prediction": Key(

@@ -132,7 +132,7 @@ def _convolve(
     edge = (kernel.shape[0] - 1) // 2
     return jax.lax.conv_general_dilated(
         x,
-        kernel,
+        jnp.asarray(kernel),
         (stride, stride),
         ((edge, edge), (edge, edge)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),

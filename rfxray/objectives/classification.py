@@ -106,9 +106,7 @@ def changed(
     """
     most = round(shift * image.shape[1])
 
-    def one(
-        key: Key[AnyArray, ""], x: Float[Array, "size size 1"]
-    ) -> Float[Array, "size size 1"]:
+    def one(key: Key[AnyArray, ""], x: Float[Array, "size size 1"]) -> Float[Array, "size size 1"]:
         for_place, for_grey = jax.random.split(key)
         if most:
             row, column = jax.random.randint(for_place, (2,), 0, 2 * most + 1)

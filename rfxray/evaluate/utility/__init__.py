@@ -1,0 +1,1 @@
+"""What samples are worth to a classifier that is trained on them, and to whom."""
