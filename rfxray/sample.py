@@ -50,7 +50,7 @@ def run(request: SampleRequest) -> None:
         print(f"rfxray.sample: compiled for {batches.size} in {time.monotonic() - began:.1f} s")
         return
     with saving(out):
-        draw(model, request)
+        drawn = draw(model, request)
         if trained_on is not None:
             if first:
                 shown = to_float(stream.first_pictures(out, request.plan))
@@ -59,11 +59,14 @@ def run(request: SampleRequest) -> None:
             # The others would wait at the end of their processes, for 300 s only.
             distributed.barrier("the nearest training images", stream.PATIENCE)
     if first:
+        if drawn and model.space:
+            rate = model.space.decoded_per_second()
+            print(f"rfxray.sample: its latents are decoded at {rate:.3g} samples/s")
         print(f"rfxray.sample: {count:,} images, grid.png and samples.json in {out}")
 
 
-def draw(model: Model, request: SampleRequest) -> None:
-    """Draws to disk."""
+def draw(model: Model, request: SampleRequest) -> bool:
+    """Draws to disk; returns whether anything was left to draw."""
     plan, extra = request.plan, {"command": request.command(model)}
     done = stream.finished(request.out, plan)
     host, hosts = distributed.place()
@@ -75,6 +78,7 @@ def draw(model: Model, request: SampleRequest) -> None:
             )
         except KeyboardInterrupt:
             raise Preempted("interrupted; the same command continues where it stopped") from None
+    return done < plan.n
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -133,16 +133,19 @@ def open_mixture(
 
 
 def _refuse_mixed(datasets: Sequence[Dataset]) -> None:
-    """Raises a ConfigError if images and latents, or latents of several VAEs, are mixed."""
+    """Raises a ConfigError if images and latents, or latents of several encoders, are mixed.
+
+    Latents of one encoder mean the same whatever decodes them; the run decodes with the autoencoder
+    of the first data set.
+    """
     first = datasets[0]
     for other in datasets[1:]:
-        if (one := first.latents and first.latents.vae) != (
-            two := other.latents and other.latents.vae
-        ):
-            said = [f"latents of the VAE {vae[:12]}" if vae else "images" for vae in (one, two)]
+        one, two = first.latents, other.latents
+        if (one is None) != (two is None) or (one and two and not one.same_encoder(two)):
+            said = [f"latents of the VAE {of.vae[:12]}" if of else "images" for of in (one, two)]
             raise ConfigError(
                 f"data set {first.path} holds {said[0]} and {other.path} {said[1]}; a run reads "
-                "images, or latents of one VAE"
+                "images, or latents of one encoder"
             )
 
 

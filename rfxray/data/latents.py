@@ -58,6 +58,10 @@ class Latents:
         """The entry of a manifest."""
         return dataclasses.asdict(self)
 
+    def same_encoder(self, other: "Latents") -> bool:
+        """Whether the same encoder made both; their decoders may differ."""
+        return self.vae == other.vae or (self.encoder is not None and self.encoder == other.encoder)
+
     @classmethod
     def of_entry(cls, entry: Mapping[str, Any]) -> "Latents":
         """The inverse of `entry`.
@@ -67,8 +71,11 @@ class Latents:
         """
         height, width, channels = map(int, entry["shape"])
         each = {name: tuple(map(float, entry["statistics"][name])) for name in ("mean", "std")}
-        if not len(each["mean"]) == len(each["std"]) == channels or min(each["std"]) <= 0:
-            raise ValueError(f"statistics of {channels} channels are not {entry['statistics']}")
+        fits = len(each["mean"]) == len(each["std"]) == channels
+        if not fits or not np.isfinite([*each.values()]).all() or min(each["std"]) <= 0:
+            raise ValueError(
+                f"{entry['statistics']} are not finite statistics of {channels} channels"
+            )
         return cls(
             (height, width, channels),
             bool(entry["log_variance"]),

@@ -1,6 +1,7 @@
 """Data sets of latents: their statistics, what is read of them, and what is refused."""
 
 import dataclasses
+import math
 
 import hypothesis.strategies as st
 import numpy as np
@@ -22,7 +23,7 @@ def drawn(number: int) -> np.ndarray:
     return (rng.normal(size=SHAPE) * [1, 3, 0.2] + [0, 5, -40]).astype(np.float16)
 
 
-def written(out, tiny_records, numbers, vae="v", validation=2):
+def written(out, tiny_records, numbers, vae="v", validation=2, encoder=None):
     """A data set of latents in `out`, as its `Dataset`."""
     train, held_out = numbers[:-validation], numbers[-validation:]
     plan = make_plan(
@@ -38,7 +39,7 @@ def written(out, tiny_records, numbers, vae="v", validation=2):
         ]
         write_shard(shard, out, plan.size, made, latent=SHAPE)
     found = latents.statistics(each["moments"] for each in fragments(plan, out, "train"))
-    about = latents.Latents(SHAPE, False, vae, "source", 32, found)
+    about = latents.Latents(SHAPE, False, vae, "source", 32, found, encoder)
     publish(plan, out, {"latents": about.entry()})
     return open_dataset(out, latents=True)
 
@@ -97,6 +98,18 @@ def test_latents_of_two_autoencoders_or_images_are_never_mixed(tmp_path, tiny_re
             batches.open_mixture([one, other], [1.0, 1.0], "train", 0, True)
 
 
+def test_latents_of_one_encoder_are_mixed_and_of_two_are_not(tmp_path, tiny_records):
+    def made(name, encoder):
+        return str(written(tmp_path / name, tiny_records, range(6), name, encoder=encoder).path)
+
+    one, two = made("v", "e"), made("w", "e")
+    mixture = batches.open_mixture([one, two], [1.0, 1.0], "train", 0, True)
+    assert mixture.latents.vae == "v"  # whichever is first decodes
+    for other in (made("x", "f"), made("y", None)):
+        with pytest.raises(ConfigError, match="a run reads images, or latents of one encoder"):
+            batches.open_mixture([one, other], [1.0, 1.0], "train", 0, True)
+
+
 def test_latents_are_refused_where_images_are_needed(tmp_path, tiny_records):
     dataset = written(tmp_path / "latents", tiny_records, range(6))
     with pytest.raises(ConfigError, match="holds latents, and images are needed here"):
@@ -117,9 +130,12 @@ def test_entry_of_a_manifest_reads_back(tmp_path, tiny_records):
     dataset = written(tmp_path / "latents", tiny_records, range(6))
     entry = read_manifest(dataset.path)["latents"]
     assert latents.Latents.of_entry(entry) == dataset.latents
-    entry["statistics"]["std"][0] = 0.0
-    with pytest.raises(ValueError, match="statistics of 3 channels"):
-        latents.Latents.of_entry(entry)
+    for name, value in (("std", 0.0), ("std", math.nan), ("mean", math.inf)):
+        wrong = {**entry["statistics"], name: [value, *entry["statistics"][name][1:]]}
+        with pytest.raises(ValueError, match="are not finite statistics of 3 channels"):
+            latents.Latents.of_entry({**entry, "statistics": wrong})
+    with pytest.raises(KeyError, match="statistics"):
+        latents.Latents.of_entry({k: v for k, v in entry.items() if k != "statistics"})
 
 
 def test_channel_without_variance_is_refused():

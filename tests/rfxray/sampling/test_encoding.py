@@ -77,6 +77,16 @@ def test_statistics_are_those_of_a_plain_reader(tiny_latents):
     np.testing.assert_allclose(found.std, cells.std((0, 1, 2)), rtol=1e-12)
 
 
+def test_latents_that_were_held_out_are_about_normal(tiny_latents):
+    latents = open_dataset(tiny_latents, latents=True)
+    for split, most in (("train", 1e-3), ("validation", 0.1)):
+        records = Records(latents, split)
+        cells = np.stack([records[n]["latent"] for n in range(len(records))])
+        normalised = latents.latents.statistics.normalised(cells).astype(np.float64)
+        assert np.abs(normalised.mean((0, 1, 2))).max() < most
+        np.testing.assert_allclose(normalised.std((0, 1, 2)), 1, atol=max(2 * most, 0.01))
+
+
 def test_manifest_names_the_autoencoder_and_the_source(tiny_data, tiny_vae, tiny_latents):
     about = open_dataset(tiny_latents, latents=True).latents
     assert about.vae == open_autoencoder(tiny_vae).weights

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import shutil
 
 import hypothesis
@@ -20,7 +21,7 @@ from rfxray.checkpoints import exported
 from rfxray.data.dataset import Records, open_dataset
 from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError, DataError
-from rfxray.outputs.files import save_png
+from rfxray.outputs.files import read_png, save_png
 from rfxray.sampling import editing
 from rfxray.sampling.autoencoder import open_autoencoder
 from rfxray.sampling.encoding import EncodeRequest, encode
@@ -268,10 +269,32 @@ def test_command_edits_a_radiograph(run, images, tmp_path):
     assert list((tmp_path / "out").rglob("*.png"))
 
 
-def test_command_writes_images(run, tiny_latents, tmp_path):
+def test_native_edit_of_a_film_that_is_not_square(run, tmp_path):
+    y, x = np.mgrid[:150, :120] / 150
+    grey = 0.3 + 0.4 * y + 0.2 * np.sin(7 * x) + np.random.default_rng(0).normal(0, 0.02, y.shape)
+    film = np.clip(np.rint(grey * 40000), 0, 65535).astype(np.uint16)
+    save_png(tmp_path / "film.png", film)
+    keep = np.zeros(film.shape, np.uint8)
+    keep[31:90, 17:41] = 255
+    save_png(tmp_path / "keep.png", keep)
+    words = ["--checkpoint", str(run), "--image", str(tmp_path / "film.png"), "--native"]
+    words += ["--from", "view=PA", "--set", "view=AP", "--steps", "2", "--method", "flow"]
+    edit.main([*words, "--keep", str(tmp_path / "keep.png"), "--out", str(tmp_path / "out")])
+    native = read_png(tmp_path / "out" / "native.png")
+    assert (native.shape, native.dtype) == (film.shape, film.dtype)
+    np.testing.assert_array_equal(native[keep > 0], film[keep > 0])
+    assert (native != film).mean() > 0.1
+
+
+def test_command_writes_images(run, tiny_latents, tmp_path, capsys):
     words = ["--checkpoint", str(run), "--n", "2", "--steps", "2", "--solver", "euler"]
     words += ["--like", f"{tiny_latents}:validation"]  # labels are enough
-    sample.main([*words, "--out", str(tmp_path / "out"), "--vae", str(run / "vae")])
+    words += ["--out", str(tmp_path / "out"), "--vae", str(run / "vae")]
+    sample.main(words)
+    (rate,) = re.findall(r"latents are decoded at (\S+) samples/s", capsys.readouterr().out)
+    assert float(rate) > 0
+    sample.main(words)  # nothing is left to draw
+    assert "decoded at" not in capsys.readouterr().out
     names = sorted((tmp_path / "out").glob("sample_*.png"))
     assert len(names) == 2
     with Image.open(names[0]) as image:
