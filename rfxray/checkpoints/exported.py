@@ -150,11 +150,13 @@ def copy(source: Path, target: Path) -> None:
     """Copies an export, whole or not at all; nothing if it is there already.
 
     Raises:
-      DataError: If the source, or what is there, is damaged.
+      DataError: If the source, or what is there, is missing or damaged.
     """
     if target.exists():
         read(target)
         return
+    if not source.exists():
+        raise DataError(f"there is no export {source}; copy it there, or make it again")
     read(source)
     with whole_folder(target) as folder:
         for name in (MODEL, CONFIG, MANIFEST):

@@ -95,6 +95,12 @@ def _file(path: Path) -> Path:
     """The file of the weights in a folder, or the file itself."""
     if not path.exists():
         raise ConfigError(f"there is no {path}; give --weights a safetensors file or its folder")
+    folder = path if path.is_dir() else path.parent
+    if (folder / exported.MANIFEST).exists():
+        raise ConfigError(
+            f"{path} is an export of rfxray already; give its folder to rfxray encode --vae, or as "
+            "config.model.base"
+        )
     if not path.is_dir():
         return path
     files = sorted(path.glob("*.safetensors"))

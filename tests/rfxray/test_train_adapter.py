@@ -29,7 +29,7 @@ from tests.conftest import keep_signal_handlers
 from tests.peers import import_peer
 from tests.rfxray.networks.parity import draw, relative
 from tests.rfxray.networks.vae_layouts import LAYOUTS, answers, peer, publish
-from tests.rfxray.test_train_autoencoder import command, rows
+from tests.rfxray.test_train_autoencoder import command, killed_and_resumed, rows
 
 NETWORK = dataclasses.replace(LAYOUTS["flux2"], multipliers=(1,), z=4)
 SHAPES = {k: v for k, v in dataclasses.asdict(NETWORK).items() if k != "dtype"}
@@ -277,6 +277,16 @@ def test_what_has_no_adapter_or_did_not_train_is_refused(
 
 # ---------------------------------------------------------------------------------------------
 # Processes of their own
+
+
+@pytest.mark.drill
+def test_run_resumes_bitwise_after_a_kill(whole, settings, environment, tmp_path):
+    line = command(tmp_path / "killed", settings("checkpoint_every=3", "log_every=1"))
+    line[line.index("--config") + 1] = CONFIG
+    killed_and_resumed(line, tmp_path / "killed", environment)
+    found = averaged(tmp_path / "killed")
+    for name, value in averaged(whole).items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 @pytest.mark.drill

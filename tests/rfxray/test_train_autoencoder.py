@@ -156,14 +156,13 @@ def command(workdir: Path, overrides: list[str]) -> list[str]:
     ]
 
 
-@pytest.mark.drill
-def test_run_resumes_bitwise_after_a_kill(whole, settings, environment, tmp_path):
-    line = command(tmp_path / "killed", settings("checkpoint_every=3", "log_every=1"))
+def killed_and_resumed(line: list[str], workdir: Path, environment) -> None:
+    """Kills a run when its checkpoint of step 3 is there, and runs the command again."""
     process = subprocess.Popen(
         line, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     end = time.monotonic() + 300
-    while not (tmp_path / "killed" / "checkpoints" / "3").is_dir():
+    while not (workdir / "checkpoints" / "3").is_dir():
         assert process.poll() is None, process.stdout.read().decode()[-2000:]
         assert time.monotonic() < end, "no checkpoint"
         time.sleep(0.01)
@@ -172,6 +171,12 @@ def test_run_resumes_bitwise_after_a_kill(whole, settings, environment, tmp_path
     done = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "resumed at step" in done.stdout
+
+
+@pytest.mark.drill
+def test_run_resumes_bitwise_after_a_kill(whole, settings, environment, tmp_path):
+    line = command(tmp_path / "killed", settings("checkpoint_every=3", "log_every=1"))
+    killed_and_resumed(line, tmp_path / "killed", environment)
     found = saved(tmp_path / "killed")
     for key, value in saved(whole).items():
         if "metrics" not in key:  # accumulated since the last log line

@@ -269,6 +269,16 @@ def test_command_edits_a_radiograph(run, images, tmp_path):
     assert list((tmp_path / "out").rglob("*.png"))
 
 
+def test_data_without_their_autoencoder_say_what_is_missing(
+    tiny_latents, make_config, run_training, tmp_path
+):
+    shutil.copytree(tiny_latents, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / exported.VAE)
+    config = make_config(f"data.dirs={tmp_path / 'data'}", *OVERRIDES)
+    with pytest.raises(DataError, match=r"there is no export .*vae; copy it there"):
+        run_training(config, tmp_path / "run")
+
+
 def test_native_edit_of_a_film_that_is_not_square(run, tmp_path):
     y, x = np.mgrid[:150, :120] / 150
     grey = 0.3 + 0.4 * y + 0.2 * np.sin(7 * x) + np.random.default_rng(0).normal(0, 0.02, y.shape)

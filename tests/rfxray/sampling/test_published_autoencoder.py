@@ -137,6 +137,15 @@ def test_the_weights_are_identified_by_content(published, tmp_path):
     assert exported.read(tmp_path / "differs")[1].weights != one.weights
 
 
+def test_an_export_is_not_exported_again(published, tmp_path, refusal):
+    run("--weights", published, "--out", tmp_path / "out", *LICENCE)
+    for path in (tmp_path / "out", tmp_path / "out" / exported.MODEL):
+        words = ["--weights", str(path), "--out", str(tmp_path / "again"), *LICENCE]
+        code, line = refusal(export.main, words)
+        assert code == 78
+        assert "is an export of rfxray already" in line
+
+
 def test_an_autoencoder_is_no_sampler(published, tmp_path):
     run("--weights", published, "--out", tmp_path / "out", *LICENCE)
     with pytest.raises(ConfigError, match="learns no velocity"):
