@@ -141,11 +141,12 @@ def check(adapter: Weights, layout: Mapping[str, tuple[int, ...]]) -> None:
     found = {name.removesuffix(end) for name in adapter for end in (A, B) if name.endswith(end)}
     unknown = [name for name in adapter if not name.endswith((A, B))]
     unknown += [name for name in sorted(found) if name + KERNEL not in layout]
-    if unknown or not found:
-        first = unknown[0] if unknown else "no tensor"
+    if not adapter:
+        raise DataError("the adapter has no tensors, so it changes nothing")
+    if unknown:
         raise DataError(
             f"the adapter does not fit the autoencoder: {len(unknown)} of its {len(adapter)} names "
-            f"are not of a layer with a kernel (first: {first})"
+            f"are not of a layer with a kernel (first: {unknown[0]})"
         )
     for name in sorted(found):
         if not name.startswith(_DECODER):
