@@ -93,6 +93,7 @@ def plan_of(request: EditRequest, causes: Causes | None) -> dict[str, Any]:
                 "image_sha256": edit_folder.image_sha256(each.image),
                 "from": dict(each.shown),
                 "set": dict(each.change),
+                "twin": each.twin,
             }
             for each in request.changes
         ],
@@ -153,7 +154,8 @@ def edit_one(
     source, target = before_and_after(change.shown, change.change)
     follows = {}
     if causes:
-        target, follows = propagated(source, change, causes, request.settings.seed)
+        key = f"{own['image_sha256']}/{change.twin}"
+        target, follows = propagated(source, change, causes, request.settings.seed, key)
     for name, what in follows.items():
         print(f"rfxray.edit: follows: {name}={what['now']} (probability {what['probability']})")
     given = read_square(change.image, model.size)
@@ -212,16 +214,26 @@ def warn_if_far(model: Model, given: Given) -> dict[str, float | None]:
 
 
 def propagated(
-    source: Attributes, change: Change, causes: Causes, seed: int
+    source: Attributes, change: Change, causes: Causes, seed: int, key: str
 ) -> tuple[Attributes, dict[str, dict[str, object]]]:
     """The attributes [1, 19] after the change and what follows from it, by a causal model.
+
+    Args:
+      source: Attributes before the change, [1, 19].
+      change: Change.
+      causes: Model.
+      seed: Seed of the noise.
+      key: What the noise of this twin is drawn by: the content of the radiograph and the number of
+        the twin, so that no place in a table matters.
 
     Returns:
       Attributes, and of each descendant that is known its `probability` of being present and the
       value that it has `now`.
     """
     do = {name: vocabulary.encode_value(name, value)[0] for name, value in change.change.items()}
-    target, chances = counterfactual(causes.model, source, do, seed)
+    target, chances = counterfactual(
+        causes.model, source, do, seed, np.array([tables.named(key)], np.uint64)
+    )
     follows = {
         name: {
             "probability": round(float(chance[0]), 3),

@@ -48,6 +48,7 @@ from rfxray.sampling.solvers import SOLVERS
 STRIPS = {"guidance": (1.0, 2.0, 3.0, 4.0, 5.0), "strength": (0.3, 0.5, 0.7, 0.9, 1.0)}
 COLUMNS = ("image", "from", "set", "name")  # of --csv; only the first is required
 MASKS = ("mask", "keep", "inpaint")
+MOST_TWINS = 1000
 
 # Of the flags that only some methods read, those that the others leave unread.
 UNREAD = {
@@ -66,12 +67,14 @@ class Change:
       folder: Name of the folder of its edit in `out`; empty for `out` itself.
       shown: What the radiograph shows, as far as it is known.
       change: What it is to show instead.
+      twin: Number of the twin, of which each has its own draw of what follows.
     """
 
     image: Path
     folder: str
     shown: Mapping[str, str]
     change: Mapping[str, str]
+    twin: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +140,7 @@ def settings_of(arguments: argparse.Namespace) -> EditSettings:
     if settings.guide != "factored":
         refuse_unread(arguments, ["unchanged"], f"--guide {settings.guide}")
     if not arguments.propagate:
-        refuse_unread(arguments, ["graph"], "an edit without --propagate")
+        refuse_unread(arguments, ["graph", "twins"], "an edit without --propagate")
     editing.refuse_masks(settings, bool(arguments.mask), bool(arguments.keep or arguments.inpaint))
     return settings
 
@@ -221,6 +224,23 @@ def _change(arguments, image: Path, folder: str, shown: list, change: list) -> C
     return made
 
 
+def with_twins(changes: Sequence[Change], twins: int | None) -> tuple[Change, ...]:
+    """The changes, or of each as many twins in folders of their own.
+
+    Raises:
+      ConfigError: for fewer than one twin.
+    """
+    if twins is None:
+        return tuple(changes)
+    if not 1 <= twins <= MOST_TWINS:
+        raise ConfigError(f"--twins must be from 1 to {MOST_TWINS} (got {twins})")
+    return tuple(
+        dataclasses.replace(each, folder="_".join(filter(None, (each.folder, f"twin_{k}"))), twin=k)
+        for each in changes
+        for k in range(twins)
+    )
+
+
 def request_of(arguments: argparse.Namespace) -> EditRequest:
     """The request that the parsed flags make.
 
@@ -232,7 +252,7 @@ def request_of(arguments: argparse.Namespace) -> EditRequest:
     hidden = ("image", "csv", "out", *MASKS)
     return EditRequest(
         checkpoint=arguments.checkpoint,
-        changes=changes_of(arguments),
+        changes=with_twins(changes_of(arguments), arguments.twins),
         out=arguments.out,
         settings=settings_of(arguments),
         masks={name: path for name, path in paths.items() if path},
@@ -322,6 +342,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="for --propagate with a data set: which attributes act on which "
         "(default: rfxray/attributes/graph.json)",
+    )
+    add(
+        "--twins",
+        type=int,
+        metavar="K",
+        help="for --propagate: so many edits of each radiograph, each with its own draw of what "
+        "follows, in folders twin_0, twin_1, … (default: one edit, without a folder of its own)",
     )
     how = p.add_argument_group(
         "how it is edited (docs/sampling.md)", "Time 1 is pure noise, time 0 the image."

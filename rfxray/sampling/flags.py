@@ -5,6 +5,7 @@
     --like DATA                           … or what each radiograph of a data set (a folder) shows
     --balance sex,race,view,age_decade    … or every combination of subgroups equally often
     --complete table=DATA                 the rest of each request is drawn from rows of a data set
+    --do sex=M --causes MODEL             … or a population under an intervention (rfxray causes)
     --grid cardiomegaly=absent,present    a table instead: the same noise under each value
     --grid age=20,50,80                   … and columns by a second attribute
     --nearest DATA                        beside each image the nearest one that it was trained on
@@ -282,6 +283,27 @@ def parser() -> argparse.ArgumentParser:
         metavar="table=DATA[:SPLIT]",
         help="draw what is not requested from a row of this data set that has what is requested, "
         "and request it too: for populations (default: leave it to the model; SPLIT: train)",
+    )
+    add(
+        "--do",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="intervention of a causal model on everybody, such as sex=M: what it causes follows, "
+        "and all attributes are drawn by the model; repeatable (default: none)",
+    )
+    add(
+        "--causes",
+        type=local_path,
+        metavar="MODEL",
+        help="folder of rfxray causes fit, for --do (default: none)",
+    )
+    add(
+        "--counterfactual-of",
+        type=data_folder,
+        metavar="DATA[:SPLIT]",
+        help="for --do: a twin of each radiograph of a data set, with its attributes as they would "
+        "be under the intervention (default: a new population; SPLIT: train)",
     )
     add = p.add_argument_group(
         "how it is drawn (docs/sampling.md)", "Time 1 is pure noise, time 0 the finished image."

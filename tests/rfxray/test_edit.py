@@ -199,6 +199,34 @@ def test_propagate_takes_a_fitted_model_with_the_graph_it_has(
     assert (code, "leave --graph out" in line) == (78, True)
 
 
+def test_twins_draw_what_follows_by_the_radiograph_and_their_number(
+    trained, radiograph, tmp_path, refusal
+):
+    graph, table = tmp_path / "graph.json", tmp_path / "table.csv"
+    graph.write_text(json.dumps({"name": "one", "parents": {"cardiomegaly": ["age"]}}))
+    write_table(table, "additive", 500, 0)
+    causes_fit.run(str(table), graph, tmp_path / "model", boosting=False)
+    flags = ["--from", "age=20", "--from", "cardiomegaly=absent", "--set", "age=95", "--method"]
+    flags += ["flow", "--propagate", tmp_path / "model", "--twins", "4"]
+    argv = ["--checkpoint", trained, "--out", tmp_path / "out", *FAST]
+    edit.main([str(a) for a in [*argv, "--image", radiograph, *flags]])
+    one = {k: json.loads((tmp_path / f"out/twin_{k}/edit.json").read_text()) for k in range(4)}
+    drawn = [one[k]["attributes"]["cardiomegaly"] for k in range(4)]
+    assert set(drawn) == {"absent", "present"}
+    assert len({one[k]["follows"]["cardiomegaly"]["probability"] for k in range(4)}) == 1
+    # In a table, at another place, after another radiograph, the draws are the same.
+    other = tmp_path / "other.png"
+    Image.fromarray(np.asarray(Image.open(radiograph))[::-1].copy()).save(other)
+    (tmp_path / "edits.csv").write_text(f"image,name\n{other},other\n{radiograph},same\n")
+    argv[3] = tmp_path / "table"
+    edit.main([str(a) for a in [*argv, "--csv", tmp_path / "edits.csv", *flags]])
+    for k in range(4):
+        again = json.loads((tmp_path / f"table/same_twin_{k}/edit.json").read_text())
+        assert again["attributes"] == one[k]["attributes"]
+    code, line = refusal(edit.main, [*map(str, argv), "--image", radiograph, *flags[:-1], "0"])
+    assert (code, "--twins must be from 1" in line) == (78, True)
+
+
 @pytest.mark.parametrize(
     ("shown", "change", "no_finding"),
     [
@@ -291,6 +319,7 @@ def several_frames(path):
         (["--set", "view=AP", "--method", "flow", "--corrections", "1"], 78, ["--corrections"]),
         (["--set", "view=AP", "--unchanged", "2"], 78, ["contrast", "--unchanged"]),
         (["--set", "view=AP", "--graph", "g.json"], 78, ["--propagate", "--graph"]),
+        (["--set", "view=AP", "--twins", "2"], 78, ["--propagate", "--twins"]),
         (["--set", "view=AP", "--method", "flow", "--inpaint", "SMALL"], 78, ["--inpaint", "flow"]),
         (["--set", "view=AP", "--method", "noise", "--mask", "SMALL"], 78, ["--keep", "--inpaint"]),
         (["--set", "view=AP", "--keep", "BLACK"], 78, ["black.png", "black"]),
