@@ -4,7 +4,8 @@
     python -m benchmarks.results --add NAME=FILE   first copies FILE to benchmarks/results/NAME.json
 
 FILE is a `results.json` of `rfxray evaluate fidelity`, or what `benchmarks.degradations`,
-`benchmarks.ssl_probe`, `benchmarks.causes` or `benchmarks.autoencoders` wrote, of this commit.
+`benchmarks.ssl_probe`, `benchmarks.causes`, `benchmarks.stress`, `benchmarks.autoencoders` or (its
+part `propagated`) `benchmarks.editing` wrote, of this commit.
 `<!-- table NAME -->` in a page begins a table, and `<!-- table NAME:blind -->` one of the faults
 that a distance does not see. A table names the commit, device and seconds of its results. If the
 code that a figure comes from has changed since, the table says that it is stale.
@@ -21,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import autoencoders, causes, degradations, ssl_probe
+from benchmarks import autoencoders, causes, degradations, editing, ssl_probe, stress
 from rfxray import version
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
 from rfxray.errors import ConfigError, DataError
@@ -30,7 +31,7 @@ from rfxray.outputs import files
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(
     ROOT / "docs" / f"{name}.md"
-    for name in ("results", "evaluation", "extractors", "causes", "latents")
+    for name in ("results", "evaluation", "extractors", "causes", "latents", "sampling")
 )
 RESULTS = Path(__file__).with_name("results")
 # What a figure comes from: extractors, bases, networks, and how a file becomes pixels.
@@ -54,8 +55,15 @@ OWN = {
     "arms": "benchmarks/autoencoders.py",
 }
 MEASURES = "rfxray/evaluate"
-# Of causal models, which look at no image.
-CAUSES = ("rfxray/causes", "data_prep/phantom/causes.py", "data_prep/phantom/interacting.py")
+# Of causal models, which look at no image, and of edits, by an entry that their results have.
+_MODELS = ("rfxray/causes", "data_prep/phantom/causes.py", "data_prep/phantom/interacting.py")
+_EDITS = ("rfxray/causes/leaning.py", "rfxray/causes/twinned.py", "rfxray/sampling/editing.py")
+_FOLLOW = ("rfxray/causes/abduction.py", "rfxray/causes/fitting.py", "rfxray/causes/mechanisms.py")
+OTHERS = {
+    "worlds": (*_MODELS, "benchmarks/causes.py"),
+    "classifiers": (*_EDITS, "data_prep/phantom/causes.py", "benchmarks/stress.py"),
+    "propagated": (*_FOLLOW, "rfxray/sampling/editing.py", "benchmarks/editing.py"),
+}
 _NO_CODE = (".html", ".pyc")
 _TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -64,12 +72,11 @@ def code(found: Mapping[str, Any]) -> str:
     """SHA-256 of the source that results come from, hex."""
     digest = hashlib.sha256()
     whole: set[Path] = set()
-    causal = "worlds" in found
-    for place in map(ROOT.joinpath, CAUSES if causal else CODE):
+    places = next((of for entry, of in OTHERS.items() if entry in found), CODE)
+    for place in map(ROOT.joinpath, places):
         inside = (file for file in place.rglob("*") if file.is_file())
         whole.update(inside if place.is_dir() else [place])
     own = [ROOT / name for entry, name in OWN.items() if entry in found]
-    own += [ROOT / "benchmarks/causes.py"] if causal else []
     for file in sorted(whole.union(_with_imports([*own, *whole]))):
         if file.suffix not in _NO_CODE:
             digest.update(f"{file.relative_to(ROOT).as_posix()}\n".encode() + _acts(file))
@@ -166,6 +173,10 @@ def _shown(found: Mapping[str, Any], form: str) -> str:
         return degradations.blind(found["studies"])
     if "worlds" in found:
         return causes.table(found)
+    if "classifiers" in found:
+        return stress.table(found)
+    if "propagated" in found:
+        return editing.table_of_propagated(found)
     if "studies" in found:
         return "\n\n".join(degradations.table(study) for study in found["studies"])
     if "arms" in found:
