@@ -19,6 +19,10 @@ ACTIONS = {
         "rfxray.commands.evaluate_utility",
         "what samples are worth to a classifier, and to whom",
     ),
+    "privacy": (
+        "rfxray.commands.evaluate_privacy",
+        "whether samples give training patients away, and a release gate",
+    ),
     "reconstruction": (
         "rfxray.commands.evaluate_reconstruction",
         "measure what an autoencoder keeps of its images",

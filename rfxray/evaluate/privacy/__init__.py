@@ -1,0 +1,1 @@
+"""Whether samples give a patient of the training set away: near-copies, membership, a gate."""
