@@ -126,9 +126,9 @@ def find(
         heldout=new,
         left_out=others,
         p=p,
-        listed=(every <= share).any(0),
+        listed=every.min(0) <= share,
         by=np.array(list(p))[_surest(every, of)],
-        heldout_listed=(itself <= share).any(0),
+        heldout_listed=itself.min(0) <= share,
         level=share * len(null),
     )
 

@@ -1,11 +1,20 @@
 """The nearest reference rows of each row, in blocks, without those of its own patient."""
 
 import dataclasses
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
 _ROWS, _COLUMNS = 1024, 4096  # a block of distances has 16 MB
+
+
+class Rows(Protocol):
+    """Features that are read in slices, [m, width] float32: an array, or what computes them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +31,7 @@ class Nearest:
 
 
 def nearest(
-    reference: Float[np.ndarray, "m width"],
+    reference: Rows,
     patients: Int[np.ndarray, " m"],
     rows: Float[np.ndarray, "n width"],
     own: Int[np.ndarray, " n"],
@@ -31,7 +40,7 @@ def nearest(
     """The `count` nearest reference rows of each row, other patients' only.
 
     Args:
-      reference: Features, [m, width] float32, which may be a memory map.
+      reference: Features.
       patients: Patient of each reference row, [m] int.
       rows: Features, [n, width] float32.
       own: Patient of each row in the same numbering, [n] int; -1 for one who is in no set.
