@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import autoencoders, causes, degradations, editing, ssl_probe, stress
+from benchmarks import autoencoders, causes, degradations, editing, privacy, ssl_probe, stress
 from rfxray import version
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
 from rfxray.errors import ConfigError, DataError
@@ -31,7 +31,7 @@ from rfxray.outputs import files
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(
     ROOT / "docs" / f"{name}.md"
-    for name in ("results", "evaluation", "extractors", "causes", "latents", "sampling")
+    for name in ("results", "evaluation", "extractors", "causes", "latents", "sampling", "audit")
 )
 RESULTS = Path(__file__).with_name("results")
 # What a figure comes from: extractors, bases, networks, and how a file becomes pixels.
@@ -58,10 +58,12 @@ MEASURES = "rfxray/evaluate"
 # Of causal models, which look at no image, and of edits, by an entry that their results have.
 _MODELS = ("rfxray/causes", "data_prep/phantom/causes.py", "data_prep/phantom/interacting.py")
 _EDITS = ("rfxray/causes/leaning.py", "rfxray/causes/twinned.py", "rfxray/sampling/editing.py")
+_PRIVACY = ("rfxray/evaluate/privacy", "rfxray/sampling/membership_losses.py")
 _FOLLOW = ("rfxray/causes/abduction.py", "rfxray/causes/fitting.py", "rfxray/causes/mechanisms.py")
 OTHERS = {
     "worlds": (*_MODELS, "benchmarks/causes.py"),
     "classifiers": (*_EDITS, "data_prep/phantom/causes.py", "benchmarks/stress.py"),
+    "planted": (*_PRIVACY, "benchmarks/privacy.py"),
     "propagated": (*_FOLLOW, "rfxray/sampling/editing.py", "benchmarks/editing.py"),
 }
 _NO_CODE = (".html", ".pyc")
@@ -175,6 +177,8 @@ def _shown(found: Mapping[str, Any], form: str) -> str:
         return causes.table(found)
     if "classifiers" in found:
         return stress.table(found)
+    if "planted" in found:
+        return privacy.table(found)
     if "propagated" in found:
         return editing.table_of_propagated(found)
     if "studies" in found:
