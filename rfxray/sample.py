@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from rfxray.causes import cohorts
+from rfxray.causes import cohorts, completion
 from rfxray.command_line import Progress, exit_on_error
 from rfxray.data.dataset import open_dataset
 from rfxray.data.pixels import to_float
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = parser().parse_args(argv)
         distributed.start(refusal.listen)
         refusal.hear_stops()
-        run(cohorts.asked_for(arguments, request_of(arguments)))
+        run(cohorts.asked_for(arguments, request_of(arguments, completion.of_model)))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ group), and no key travels. Its combination of findings remains, and no other pa
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +24,19 @@ from rfxray.errors import ConfigError
 NEAR = 5.0  # years between the age that is requested and that of a row
 OLDEST = 90.0  # years, from which on an age is rare enough to name a person (45 CFR 164.514)
 _AGE = INDEX["age"]
+
+
+@runtime_checkable
+class Completer(Protocol):
+    """What draws the rest of requests, and says of itself what it is."""
+
+    def fill(self, asked: Attributes, numbers: np.ndarray) -> Attributes:
+        """Requests [n, 19] with what was drawn, for images of these indices.
+
+        Raises:
+          ConfigError: If a request cannot be completed.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # by identity: arrays have no hash

@@ -5,6 +5,7 @@
     --like DATA                           … or what each radiograph of a data set (a folder) shows
     --balance sex,race,view,age_decade    … or every combination of subgroups equally often
     --complete table=DATA                 the rest of each request is drawn from rows of a data set
+    --complete causes=MODEL               … or from a causal model of rfxray causes fit
     --do sex=M --causes MODEL             … or a population under an intervention (rfxray causes)
     --grid cardiomegaly=absent,present    a table instead: the same noise under each value
     --grid age=20,50,80                   … and columns by a second attribute
@@ -20,7 +21,9 @@ larger --n adds images to those that are there.
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
 
 from rfxray.attributes import vocabulary
 from rfxray.attributes.listing import add_list
@@ -41,6 +44,9 @@ from rfxray.sampling.sample_request import SampleRequest
 from rfxray.sampling.settings import LAST, Settings
 from rfxray.sampling.solvers import SOLVERS, SPACINGS
 from rfxray.sampling.tables import Table
+
+# (folder of a causal model, seed) → what draws from it
+CausalModel: TypeAlias = Callable[[Path, int], completion.Completer]
 
 GRID = ("steps", "shift", "spacing")  # unread if the times come from elsewhere
 
@@ -151,25 +157,36 @@ def asks_of(arguments: argparse.Namespace, asked: Mapping[str, str], n: int) -> 
     return requests.alike(asked)
 
 
-def completed(arguments: argparse.Namespace, asks: Requests | Table) -> Requests | Table:
+def completed(
+    arguments: argparse.Namespace, asks: Requests | Table, causal: CausalModel | None
+) -> Requests | Table:
     """What is requested, and what --complete draws of the rest."""
     if arguments.complete is None:
         return asks
     kind, equals, data = arguments.complete.partition("=")
-    if kind != "table" or not equals or not data:
+    if kind not in ("table", "causes") or not equals or not data:
         raise ConfigError(
-            f"--complete must be table=DATA or table=DATA:SPLIT (got {arguments.complete!r})"
+            "--complete must be table=DATA, table=DATA:SPLIT or causes=MODEL (got "
+            f"{arguments.complete!r})"
         )
     if isinstance(asks, Table):
         raise ConfigError("--grid changes its attributes only; leave --complete out")
+    if kind == "causes":
+        if causal is None:
+            raise ConfigError("only rfxray sample draws from a causal model; give table=DATA")
+        return dataclasses.replace(asks, completion=causal(local_path(data), arguments.seed))
     path, _, split = data_folder(data).partition(":")
     dataset = open_dataset(path, latents=True)
     table = completion.of_dataset(dataset, split or "train", arguments.seed)
     return dataclasses.replace(asks, completion=table)
 
 
-def request_of(arguments: argparse.Namespace) -> SampleRequest:
+def request_of(arguments: argparse.Namespace, causal: CausalModel | None = None) -> SampleRequest:
     """The request that the parsed flags make.
+
+    Args:
+      arguments: Parsed flags.
+      causal: Function that opens the causal model of `--complete causes=MODEL`.
 
     Raises:
       ConfigError, DataError: for flags that are wrong, do not go together or name no data.
@@ -177,7 +194,7 @@ def request_of(arguments: argparse.Namespace) -> SampleRequest:
     asked, first = vocabulary.parse(arguments.set), arguments.first_index
     n = 16 if arguments.n is None else arguments.n
     refuse_range(n, first)
-    asks = completed(arguments, asks_of(arguments, asked, n))
+    asks = completed(arguments, asks_of(arguments, asked, n), causal)
     if isinstance(asks, Requests) and arguments.csv is not None:
         if arguments.n is None:
             n = max(1, asks.images - first)
@@ -280,9 +297,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--complete",
-        metavar="table=DATA[:SPLIT]",
+        metavar="table=DATA[:SPLIT]|causes=MODEL",
         help="draw what is not requested from a row of this data set that has what is requested, "
-        "and request it too: for populations (default: leave it to the model; SPLIT: train)",
+        "or from a causal model given what is requested, and request it too: for populations "
+        "(default: leave it to the model; SPLIT: train)",
     )
     add(
         "--do",

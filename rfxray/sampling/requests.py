@@ -15,7 +15,7 @@ from rfxray.attributes.vocabulary import ATTRIBUTES, INDEX, Attributes, Values
 from rfxray.data.dataset import Dataset, Records
 from rfxray.errors import ConfigError, DataError
 from rfxray.sampling import completion
-from rfxray.sampling.completion import Completion
+from rfxray.sampling.completion import Completer
 from rfxray.sampling.file_names import file_stem, refuse_alike
 
 NOTED = ("image_id", "path")  # columns of a table for the sidecar only
@@ -33,7 +33,7 @@ class Requests:
       per_row: Number of images of each row, one after another, each with a noise of its own.
       notes: Further entries of `samples.json` only, for the images of each row; empty for nothing.
       names: Name of the file of each row, without its ending; empty for numbers.
-      completion: Table that the rest of each row is drawn from; None leaves it unconditioned.
+      completion: What the rest of each row is drawn from; None leaves it unconditioned.
     """
 
     attributes: Attributes
@@ -42,7 +42,7 @@ class Requests:
     per_row: int = 1
     notes: tuple[Mapping[str, str], ...] = ()
     names: tuple[str, ...] = ()
-    completion: Completion | None = None
+    completion: Completer | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "attributes", vocabulary.requested(self.attributes))

@@ -18,6 +18,7 @@ from rfxray.command_line import Progress
 from rfxray.config.load import from_json
 from rfxray.errors import ConfigError, DataError
 from rfxray.objectives.objective import Parts
+from rfxray.outputs import files, lock
 from rfxray.runtime import sharding
 from rfxray.training import recipe, state
 from rfxray.training.ema import coefficients
@@ -135,8 +136,17 @@ def write(workdir: Path, mix: Mix, params: Parts, meta: dict) -> Path:
     """Writes an average into `workdir/posthoc/`, where samplers find it by its width.
 
     Raises:
+      ConfigError: If another process is writing there.
       SaveFailed: If it cannot be written.
     """
+    # Of its own: a trainer holds the lock of the run, and writes other folders of it.
+    with files.saving(workdir):
+        (workdir / "posthoc").mkdir(exist_ok=True)
+        with lock.locked(workdir / "posthoc"):
+            return _written(workdir, mix, params, meta)
+
+
+def _written(workdir: Path, mix: Mix, params: Parts, meta: dict) -> Path:
     made = {"sigma": mix.sigma, "of": mix.of, "weights": mix.weights.tolist(), "error": mix.error}
     item = ema_item(ema_name(mix.sigma))
     out = Store(workdir / "posthoc" / ema_name(mix.sigma), (item,), create=True)

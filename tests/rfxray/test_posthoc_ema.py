@@ -11,6 +11,7 @@ from rfxray import posthoc_ema, sampling
 from rfxray.checkpoints import run
 from rfxray.checkpoints.weights import ema_name
 from rfxray.commands import export
+from rfxray.outputs import lock
 from rfxray.runtime import sharding
 from rfxray.training import ema, recipe, state, width_sweep
 from rfxray.training.ema import ema_gamma, ema_update
@@ -141,6 +142,19 @@ def test_a_profile_that_is_off_is_warned_of_and_one_that_is_another_is_refused(
     assert code == 78
     assert "relative error of 0." in line
     assert "--config.ema_every" in line
+
+
+def test_two_processes_write_no_average_at_once(history, refusal):
+    workdir, _ = history
+    (workdir / "posthoc").mkdir()
+    with lock.locked(workdir / "posthoc"):
+        code, line = refusal(posthoc_ema.main, ["--workdir", workdir, "--sigma", WANTED])
+        assert code == 78
+        assert "posthoc" in line
+        assert [each.name for each in (workdir / "posthoc").iterdir()] == [".lock"]
+    with lock.locked(workdir):  # as a trainer of the run has it
+        posthoc_ema.main(["--workdir", str(workdir), "--sigma", str(WANTED)])
+    assert {each.name for each in (workdir / "posthoc").iterdir()} == {ema_name(WANTED)}
 
 
 def test_a_step_without_a_snapshot_is_refused(history, refusal):

@@ -1,6 +1,7 @@
 """What is not requested is drawn from a table, image by image, and said so."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import INDEX
 from rfxray.data.dataset import open_dataset
-from rfxray.errors import ConfigError
+from rfxray.errors import ConfigError, DataError
 from rfxray.evaluate.pictures import open_pictures
 from rfxray.outputs import files
 from rfxray.sampling import completion, requests
@@ -133,11 +134,32 @@ def test_samples_say_what_was_requested_and_what_was_drawn(tiny_data, tmp_path):
     assert not drawn[0].any()
 
 
+def test_a_data_set_of_samples_says_what_was_drawn_too(tiny_data, tmp_path):
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    keys = open_pictures(data).keys
+    drawn = {0: "age,view", 3: ""}
+    entries = [
+        {"key": key, "row": {"drawn": drawn[number]}} if number in drawn else {"key": key}
+        for number, key in reversed(list(enumerate(keys)))  # by key, not by place
+    ]
+    assert open_pictures(data).drawn is None
+    index = data / "samples.json"
+    index.write_text(json.dumps({"pictures": entries}))
+    found = open_pictures(f"{data}:train").drawn
+    assert found is not None
+    assert np.argwhere(found).tolist() == [[0, INDEX["view"]], [0, INDEX["age"]]]
+    index.write_text(json.dumps({"pictures": [{"key": key} for key in keys]}))
+    assert open_pictures(data).drawn is None
+    index.write_text(json.dumps({"pictures": entries[:5]}))
+    with pytest.raises(DataError, match=r"does not list the samples beside it \(KeyError"):
+        open_pictures(data)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--complete", "causes"], "--complete must be table=DATA"),
-        (["--complete", "table="], "--complete must be table=DATA"),
+        (["--complete", "causes"], "--complete must be table=DATA, "),
+        (["--complete", "table="], "--complete must be table=DATA, "),
         (["--complete", "table=DATA", "--grid", "age=20,50"], "leave --complete out"),
     ],
 )
