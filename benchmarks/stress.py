@@ -7,7 +7,7 @@ A hundred small networks learn one finding each from phantoms in which all attri
 independent. For half of them sex goes with the finding: 90% of those with it are of one sex, and
 90% of those without it of the other. Twins of other phantoms along sex are made once, by a model;
 beside them stand the true twins, the same phantoms drawn with the other sex (their placebo is the
-true change of support devices). Each part is written when it is done, and a killed command goes on
+true change of age by 40 years; that of a finding is too small to be made equal in most). Each part is written when it is done, and a killed command goes on
 with the next.
 """
 
@@ -181,12 +181,13 @@ def made(checkpoint: str, n: int, out: Path) -> dict[str, np.ndarray]:
 
 
 def true_twins(n: int) -> dict[str, np.ndarray]:
-    """The same phantoms with the other sex, and with or without support devices."""
+    """The same phantoms with the other sex, and 40 years younger or older."""
     indices, values, images = patients(n)
-    other, device = values.copy(), values.copy()
-    for name, changed in (("sex", other), ("support_devices", device)):
-        changed[:, INDEX[name]] = 1 - changed[:, INDEX[name]]
-    after, unrelated = drawn(other, indices), drawn(device, indices)
+    other, aged = values.copy(), values.copy()
+    other[:, INDEX["sex"]] = 1 - values[:, INDEX["sex"]]
+    age = values[:, INDEX["age"]]
+    aged[:, INDEX["age"]] = np.where(age < 50, age + 40, age - 40)
+    after, unrelated = drawn(other, indices), drawn(aged, indices)
     equal = [twinned.equalised(*three) for three in zip(images, unrelated, after, strict=True)]
     return {"before": images, "after": after, "placebo": np.stack(equal), "nothing": images}
 
@@ -205,8 +206,7 @@ def judged(
       images: Twins, by folder.
       values: Attributes of the phantoms, [n, 19].
     """
-    sizes = {k: np.abs(images[k] - images["before"]).mean((1, 2)) for k in ("after", "placebo")}
-    off = np.abs(sizes["placebo"] - sizes["after"]) > pairs.EQUAL * sizes["after"]
+    off = _unequal(images)
     sign = np.where(values[:, INDEX["sex"]] > 0.5, -1, 1)
     known = leaning.Pairs(sign, np.arange(len(sign)), {1: "F → M", -1: "M → F"}, {})
     found = []
@@ -215,6 +215,14 @@ def judged(
         parts["placebo"] = np.where(off, np.nan, parts["placebo"])
         found += leaning.judge({finding: leaning.Twins(**parts)}, known)
     return found
+
+
+def _unequal(images: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The pairs of which the placebo has another size than the change, bool [n]."""
+    after, placebo = (
+        np.abs(images[name] - images["before"]).mean((1, 2)) for name in ("after", "placebo")
+    )
+    return np.abs(placebo - after) > pairs.EQUAL * after
 
 
 def measured(flags: argparse.Namespace) -> dict[str, Any]:
@@ -280,7 +288,14 @@ def measured(flags: argparse.Namespace) -> dict[str, Any]:
         }
         for kind, images in twins.items()
     }
-    return {"classifiers": rows, "pairs": flags.n, "sizes": sizes, "seconds": seconds}
+    unequal = {kind: int(_unequal(images).sum()) for kind, images in twins.items()}
+    return {
+        "classifiers": rows,
+        "pairs": flags.n,
+        "sizes": sizes,
+        "unequal": unequal,
+        "seconds": seconds,
+    }
 
 
 # ---------------------------------------------------------------------------------------------
@@ -295,8 +310,8 @@ def table(found: Mapping[str, Any]) -> str:
         f"a margin of {leaning.MARGIN:g}:",
         "",
         "| twins | built to lean: leans / not decided / does not | sensitivity | clean: leans / "
-        "not decided / does not | specificity | change, grey levels | placebo |",
-        "|---" * 7 + "|",
+        "not decided / does not | specificity | change, grey levels | placebo | unequal |",
+        "|---" * 8 + "|",
     ]
     for kind, words in (("model", "of the model"), ("truth", "true")):
         cells = []
@@ -311,7 +326,7 @@ def table(found: Mapping[str, Any]) -> str:
             else:
                 cells.append(f"{share.value:.2f} [{share.low:.2f}, {share.high:.2f}]")
         size = found["sizes"][kind]
-        cells += [f"{size['after']:.1f}", f"{size['placebo']:.1f}"]
+        cells += [f"{size['after']:.1f}", f"{size['placebo']:.1f}", f"{found['unequal'][kind]}"]
         lines.append(f"| {words} | {' | '.join(cells)} |")
     drifts = np.array([[row[kind]["drift"] for kind in ("model", "truth")] for row in rows])
     lines += [
