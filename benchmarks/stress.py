@@ -7,8 +7,8 @@ A hundred small networks learn one finding each from phantoms in which all attri
 independent. For half of them sex goes with the finding: 90% of those with it are of one sex, and
 90% of those without it of the other. Twins of other phantoms along sex are made once, by a model;
 beside them stand the true twins, the same phantoms drawn with the other sex (their placebo is the
-true change of age by 40 years; that of a finding is too small to be made equal in most). Each part is written when it is done, and a killed command goes on
-with the next.
+true change of age by 40 years; that of a finding is too small to be made equal in most). Each part
+is written when it is done, and a killed command goes on with the next.
 """
 
 import argparse
