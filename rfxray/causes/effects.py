@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from rfxray.attributes.vocabulary import PATHOLOGY_NAMES
 from rfxray.causes.mechanisms import StructuralModel
 from rfxray.causes.worlds import As, World, joint, nothing
 from rfxray.errors import ConfigError
@@ -19,6 +20,7 @@ Values = Mapping[str, float]
 
 NEAR = 1 / 24  # of the range of a continuous variable counts as the same: 5 years of age
 FEW = 50  # rows like those that an effect is asked for, below which it is mostly extrapolation
+NO_FINDING = "no_finding"  # evidence, and no variable of a graph
 _UNORDERED = ("race", "view", "source")
 
 
@@ -128,6 +130,13 @@ def expected_rows(model: StructuralModel, do: Values, given: Values) -> float:
     model; the rows are those that the variables were fitted to.
     """
     graph = model.graph
+    if NO_FINDING in given:
+        below = graph.descendants(do)
+        if {*PATHOLOGY_NAMES} & {*below, *do}:  # as all evidence that depends on what is set
+            given = {name: value for name, value in given.items() if name != NO_FINDING}
+        else:
+            parts = settled(model, given)
+            return sum(sign * expected_rows(model, do, part) for sign, part in parts)
     below = {*graph.descendants(do), *do}
     rows = min(model.mechanisms[name].rows for name in do)
     kept = {name: value for name, value in given.items() if name not in below}
@@ -177,7 +186,12 @@ def frechet(model: StructuralModel, question: Question, value: float) -> tuple[f
         on, for which these bounds do not hold.
     """
     of, given = question.of, dict(question.given)
-    if of not in given or question.after or set(given) & set(model.graph.descendants([of])):
+    if (
+        NO_FINDING in given
+        or of not in given
+        or question.after
+        or set(given) & set(model.graph.descendants([of]))
+    ):
         raise ConfigError(f"bounds need evidence on {of}, and none on what {of} acts on")
     seen = given.pop(of)
     values, known = _seen(model, given)
@@ -192,12 +206,43 @@ def unordered(name: str) -> bool:
     return name in _UNORDERED
 
 
+def settled(model: StructuralModel, given: Values) -> list[tuple[int, dict[str, float]]]:
+    """Evidence without No Finding, as terms to be added or subtracted.
+
+    No Finding present says that all 12 pathologies are absent. That it is absent says that one of
+    them is present: everything else that is seen, less that with all 12 absent.
+
+    Raises:
+      ConfigError: If the model lacks a pathology, or the evidence contradicts itself.
+    """
+    rest = {name: value for name, value in given.items() if name != NO_FINDING}
+    if NO_FINDING not in given:
+        return [(1, rest)]
+    if missing := [name for name in PATHOLOGY_NAMES if name not in model.mechanisms]:
+        raise ConfigError(
+            f"the model does not have {missing[0]}, so no_finding says nothing exact; leave it out"
+        )
+    normal = dict.fromkeys(PATHOLOGY_NAMES, 0.0)
+    possible = not any(rest.get(name) for name in PATHOLOGY_NAMES)
+    if given[NO_FINDING]:
+        if not possible:
+            raise ConfigError("no_finding=present contradicts a pathology that is present")
+        return [(1, rest | normal)]
+    return [(1, rest), (-1, rest | normal)] if possible else [(1, rest)]
+
+
 def _check(model: StructuralModel, question: Question) -> None:
     graph = model.graph
     graph.node(question.of)
-    for part in (question.do, question.versus, question.given, question.after):
-        for name in part:
+    for name in (*question.do, *question.versus):
+        graph.node(name)
+    for name in (*question.given, *question.after):
+        if name != NO_FINDING:
             graph.node(name)
+    if NO_FINDING in question.after and {*PATHOLOGY_NAMES} & {*question.do, *question.versus}:
+        raise ConfigError(
+            "a pathology is set; no_finding cannot also be seen after that: see the others by name"
+        )
     if both := {*question.do, *question.versus} & set(question.after):
         raise ConfigError(f"{min(both)} is set; it cannot also be seen after that")
     missing = set(question.through) - set(graph.descendants(question.do))
@@ -229,17 +274,38 @@ def _value(
     mediators: Values | None = None,
 ) -> tuple[float, float]:
     """The value in the last of these worlds: as it was, of the mediators, of the question."""
-    worlds = [World(*_seen(model, question.given))] if question.given else []
+    total, chance, error = 0.0, 0.0, 0.0
+    for sign, given in settled(model, question.given):
+        for other, after in settled(model, question.after):
+            value, evidence, bound = _term(model, question, given, after, do, mediators)
+            total += sign * other * evidence * value
+            chance += sign * other * evidence
+            error += evidence * bound
+    if not chance > 1e-9:
+        raise ConfigError("the model gives what was seen no chance at all; change the evidence")
+    return total / chance, error / chance
+
+
+def _term(
+    model: StructuralModel,
+    question: Question,
+    given: Values,
+    after: Values,
+    do: Mapping[str, float | As],
+    mediators: Values | None,
+) -> tuple[float, float, float]:
+    """The value given evidence on variables of the graph, the chance of it, and an error."""
+    worlds = [World(*_seen(model, given))] if given else []
     if mediators is not None:
         worlds.append(World(*nothing(model), dict(mediators)))
         do = {n: As(len(worlds) - 1) if isinstance(v, As) else v for n, v in do.items()}
-    worlds.append(World(*_seen(model, question.after), do))
+    worlds.append(World(*_seen(model, after), do))
     found = joint(model, worlds, [(len(worlds) - 1, question.of)])
-    variable = model.variable(question.of)
+    variable, evidence = model.variable(question.of), float(found.evidence[0])
     if variable.continuous:
-        return float(found.mean()[0]), found.error
+        return float(found.mean()[0]), evidence, found.error
     value = len(variable.values) - 1 if question.value is None else question.value
-    return float(found.probability(0, value)[0]), found.error
+    return float(found.probability(0, value)[0]), evidence, found.error
 
 
 def _seen(model: StructuralModel, what: Values) -> tuple[np.ndarray, np.ndarray]:

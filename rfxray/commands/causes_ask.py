@@ -8,7 +8,8 @@
 Evidence has two places. --given is what was seen BEFORE the intervention, in the world as it was:
 the patient keeps their own noise, and the answer is a counterfactual (abduction, action,
 prediction). --given-after is what is seen AFTER the intervention, among its outcomes. Both can be
-given. Only --given may name what is set.
+given. Only --given may name what is set. no_finding=absent says that one of 12 pathologies is
+present.
 
 Intervals are of 95%, by a bootstrap over patients. They are of the model's weights: that the graph
 is right, and that no common cause is unseen, is assumed. The E-value says how strongly an unseen
@@ -123,8 +124,8 @@ def asked(model: StructuralModel, flags: argparse.Namespace) -> dict[str, Questi
         of=of,
         do=_values(model, flags.do),
         versus=_values(model, flags.versus),
-        given=_values(model, flags.given),
-        after=_values(model, flags.given_after),
+        given=_values(model, flags.given, evidence=True),
+        after=_values(model, flags.given_after, evidence=True),
         through=tuple(model.graph.node(name) for name in flags.through),
         value=wanted,
     )
@@ -189,7 +190,7 @@ def _bounds(model: StructuralModel, question: Question) -> list[str]:
                 f"{name} follows the intervention, and its categories have no order: the answer is "
                 "that of the vocabulary's order"
             )
-        elif name in question.given:
+        elif name in question.given and effects.NO_FINDING not in question.given:
             value = len(model.variable(name).values) - 1.0
             value = value if question.value is None else question.value
             low, high = effects.frechet(model, question, value)
@@ -197,13 +198,17 @@ def _bounds(model: StructuralModel, question: Question) -> list[str]:
     return found
 
 
-def _values(model: StructuralModel, assignments: Sequence[str]) -> dict[str, float]:
+def _values(
+    model: StructuralModel, assignments: Sequence[str], evidence: bool = False
+) -> dict[str, float]:
     found: dict[str, float] = {}
     for assignment in assignments:
         name, separator, value = assignment.partition("=")
         if not separator or not value:
             raise ConfigError(f"{assignment!r} is not NAME=VALUE, such as age=80")
-        name = model.graph.node(name)
+        # No Finding is no variable, and can be seen all the same.
+        seen = evidence and model.graph.variable(name).name == effects.NO_FINDING
+        name = effects.NO_FINDING if seen else model.graph.node(name)
         if name in found:
             raise ConfigError(f"{name} is given twice")
         found[name] = _encoded(model, name, value)

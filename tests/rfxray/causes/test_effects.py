@@ -40,6 +40,40 @@ def test_evidence_before_and_after_the_intervention_are_different_questions(fitt
     assert before.then > after.then + 0.03
 
 
+def test_no_finding_is_evidence_both_ways(fitted):
+    """Present: all 12 pathologies absent. Absent: one of them is there, which no variable says."""
+    do, i, last = {"age": 80.0}, INDEX["pleural_effusion"], INDEX["no_finding"]
+    natural, old = drawn(), drawn(**do)
+    for value in (0.0, 1.0):
+        given = {"no_finding": value, "sex": 1.0}
+        rows = (natural[:, last] == value) & (natural[:, INDEX["sex"]] == 1)
+        before = answer(fitted, Question("pleural_effusion", do, given=given))
+        assert before.then == pytest.approx(old[rows, i].mean(), abs=0.012)
+        rows = (old[:, last] == value) & (old[:, INDEX["sex"]] == 1)
+        after = answer(fitted, Question("pleural_effusion", do, after=given))
+        assert after.then == pytest.approx(old[rows, i].mean(), abs=0.012)
+    # The law of total probability holds to rounding.
+    parts = [
+        sum(s * expected_rows(fitted, {"sex": 1.0}, p) for s, p in effects.settled(fitted, given))
+        for given in ({"no_finding": 0.0}, {"no_finding": 1.0}, {})
+    ]
+    assert parts[0] + parts[1] == pytest.approx(parts[2])
+    known = Question("lung_lesion", do, given={"no_finding": 0.0, "pneumonia": 1.0})
+    same = Question("lung_lesion", do, given={"pneumonia": 1.0})
+    assert answer(fitted, known).then == answer(fitted, same).then
+
+
+def test_no_finding_that_says_nothing_exact_is_refused(fitted):
+    do = {"pneumonia": 1.0}
+    with pytest.raises(ConfigError, match="contradicts"):
+        answer(fitted, Question("edema", do, given={"no_finding": 1.0, "edema": 1.0}))
+    with pytest.raises(ConfigError, match="a pathology is set"):
+        answer(fitted, Question("edema", do, after={"no_finding": 0.0}))
+    part = true_model("sex", "pneumothorax", "pleural_effusion")
+    with pytest.raises(ConfigError, match="does not have"):
+        answer(part, Question("pleural_effusion", {"sex": 1.0}, given={"no_finding": 0.0}))
+
+
 def test_what_acts_through_the_heart_is_the_nested_counterfactual(fitted):
     young, old = drawn(age=40.0), drawn(age=80.0)
     nested = drawn(age=40.0, cardiomegaly=old[:, INDEX["cardiomegaly"]])
