@@ -22,7 +22,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import autoencoders, causes, degradations, editing, privacy, ssl_probe, stress
+from benchmarks import (
+    autoencoders,
+    causes,
+    degradations,
+    editing,
+    privacy,
+    ssl_probe,
+    stress,
+    utility,
+)
 from rfxray import version
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
 from rfxray.errors import ConfigError, DataError
@@ -59,11 +68,19 @@ MEASURES = "rfxray/evaluate"
 _MODELS = ("rfxray/causes", "data_prep/phantom/causes.py", "data_prep/phantom/interacting.py")
 _EDITS = ("rfxray/causes/leaning.py", "rfxray/causes/twinned.py", "rfxray/sampling/editing.py")
 _PRIVACY = ("rfxray/evaluate/privacy", "rfxray/sampling/membership_losses.py")
+_UTILITY = (
+    "rfxray/evaluate/utility",
+    "rfxray/commands/utility_runs.py",
+    "rfxray/networks/classifier.py",
+    "rfxray/objectives/classification.py",
+    "configs/classifier.py",
+)
 _FOLLOW = ("rfxray/causes/abduction.py", "rfxray/causes/fitting.py", "rfxray/causes/mechanisms.py")
 OTHERS = {
     "worlds": (*_MODELS, "benchmarks/causes.py"),
     "classifiers": (*_EDITS, "data_prep/phantom/causes.py", "benchmarks/stress.py"),
     "planted": (*_PRIVACY, "benchmarks/privacy.py"),
+    "trainings": (*_UTILITY, "benchmarks/utility.py"),
     "propagated": (*_FOLLOW, "rfxray/sampling/editing.py", "benchmarks/editing.py"),
 }
 _NO_CODE = (".html", ".pyc")
@@ -179,6 +196,8 @@ def _shown(found: Mapping[str, Any], form: str) -> str:
         return stress.table(found)
     if "planted" in found:
         return privacy.table(found)
+    if "trainings" in found:
+        return utility.table(found)
     if "propagated" in found:
         return editing.table_of_propagated(found)
     if "studies" in found:

@@ -11,13 +11,14 @@ ten minutes on two cores. Prints the table of docs/audit.md.
 
 import argparse
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep.phantom import dataset
 from rfxray import sample
-from rfxray.command_line import ArgumentParser, exit_on_error, local_path
+from rfxray.command_line import ArgumentParser, exit_on_error, local_path, words_of
 from rfxray.commands import evaluate_utility
 from rfxray.evaluate.utility import figures, folder
 from rfxray.outputs import files
@@ -146,6 +147,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         given = [word for name, value in words.items() for word in (f"--{name}", str(value))]
         evaluate_utility.main(given)
         found = compact(json.loads((flags.out / "utility" / folder.NUMBERS).read_text()))
+        named = argparse.Namespace(**{**vars(flags), "folder": flags.folder.name})
+        words = words_of(parser(), named, hidden=("out",))
+        found["command"] = shlex.join(["python", "-m", "benchmarks.utility", *words])
         file = flags.out / "utility.json"
         files.write_whole(file, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         print(table(found))

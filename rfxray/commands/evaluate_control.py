@@ -25,7 +25,7 @@ from rfxray.commands import set_flags
 from rfxray.commands.set_flags import last
 from rfxray.errors import ConfigError
 from rfxray.evaluate import features, overlap, results, strata
-from rfxray.evaluate.control import folder, judge
+from rfxray.evaluate.control import drawn, folder, judge
 from rfxray.evaluate.control.classifiers import Classifier, open_classifier
 from rfxray.evaluate.extractors import circularity
 from rfxray.evaluate.folder import announce
@@ -53,7 +53,7 @@ class Command:
         given = {"synthetic": self.synthetic} | ({"real": self.real} if self.real else {})
         tables = tables_of(self.csv, given.values(), "--synthetic or --real")
         return {
-            label: open_pictures(path, tables.get(path), self.skip_rejected)
+            label: drawn.noted(path, open_pictures(path, tables.get(path), self.skip_rejected))
             for label, path in given.items()
         }
 

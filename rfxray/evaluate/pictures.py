@@ -17,9 +17,8 @@ for it to be left out, counted and listed.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -162,10 +161,9 @@ def _of_dataset(dataset: Dataset, split: str) -> Pictures:
         return image.astype(np.float32) / np.float32(65535)
 
     about = manifest.read_manifest(dataset.path) or {}
-    keys = tuple(each["key"] for each in labels)
     return Pictures(
         name=f"{_last(dataset.path)}:{'+'.join(splits)}",
-        keys=keys,
+        keys=tuple(each["key"] for each in labels),
         patients=tuple(each["patient"] for each in labels),
         attributes=Attributes(values.astype(np.float32), known),
         boxes=np.stack([each["content_box"] for each in labels]).astype(np.int32),
@@ -176,36 +174,7 @@ def _of_dataset(dataset: Dataset, split: str) -> Pictures:
         rejected={},
         notes=(),
         load=load,
-        drawn=_drawn_of(dataset.path / image_files.SAMPLES, keys),
     )
-
-
-def _drawn_of(index: Path, keys: Sequence[str]) -> np.ndarray | None:
-    """What `--complete` drew of the records of a data set of samples, [n, 19] bool; None if it drew
-    nothing, or nobody drew the data set.
-
-    Raises:
-      DataError: If the index is damaged, or lacks a record.
-    """
-    if not index.is_file():
-        return None
-    try:
-        entries = json.loads(index.read_text(encoding="utf-8"))["pictures"]
-        noted = {str(each["key"]): _noted(each) for each in entries}
-        drawn = np.stack([noted[key] for key in keys])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{index} does not list the samples beside it ({type(error).__name__} "
-            f"{first_line(error)}); draw them again, or remove it to have the data set read as one "
-            "of anybody"
-        ) from error
-    return drawn if drawn.any() else None
-
-
-def _noted(entry: Mapping[str, Any]) -> np.ndarray:
-    """Which attributes of a sample `--complete` drew, [19] bool."""
-    names = dict(entry.get("row", {})).get("drawn", "").split(",")
-    return np.array([name in names for name in vocabulary.NAMES], bool)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -258,7 +227,8 @@ def _listed(index: Path) -> tuple[list[str], Attributes, np.ndarray]:
         entries = json.loads(index.read_text(encoding="utf-8"))["pictures"]
         pairs = [(str(each["file"]), dict(each["attributes"])) for each in entries]
         attributes = [vocabulary.encode(asked) for _, asked in pairs]
-        drawn = np.array([_noted(each) for each in entries])
+        notes = [dict(each.get("row", {})).get("drawn", "").split(",") for each in entries]
+        drawn = np.array([[name in note for name in vocabulary.NAMES] for note in notes], bool)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__} {first_line(error)}"
         raise DataError(

@@ -10,6 +10,7 @@ from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import INDEX
 from rfxray.data.dataset import open_dataset
 from rfxray.errors import ConfigError, DataError
+from rfxray.evaluate.control.drawn import noted
 from rfxray.evaluate.pictures import open_pictures
 from rfxray.outputs import files
 from rfxray.sampling import completion, requests
@@ -142,17 +143,21 @@ def test_a_data_set_of_samples_says_what_was_drawn_too(tiny_data, tmp_path):
         {"key": key, "row": {"drawn": drawn[number]}} if number in drawn else {"key": key}
         for number, key in reversed(list(enumerate(keys)))  # by key, not by place
     ]
-    assert open_pictures(data).drawn is None
+
+    def read(given):
+        return noted(str(given), open_pictures(given)).drawn
+
+    assert read(data) is None
     index = data / "samples.json"
     index.write_text(json.dumps({"pictures": entries}))
-    found = open_pictures(f"{data}:train").drawn
+    found = read(f"{data}:train")
     assert found is not None
     assert np.argwhere(found).tolist() == [[0, INDEX["view"]], [0, INDEX["age"]]]
     index.write_text(json.dumps({"pictures": [{"key": key} for key in keys]}))
-    assert open_pictures(data).drawn is None
+    assert read(data) is None
     index.write_text(json.dumps({"pictures": entries[:5]}))
     with pytest.raises(DataError, match=r"does not list the samples beside it \(KeyError"):
-        open_pictures(data)
+        read(data)
 
 
 @pytest.mark.parametrize(
