@@ -211,10 +211,10 @@ def stand_ins(found: dict, where: Path, first: int = 0) -> None:
 
 
 # Autoencoders are trained for the steps that the command names; test_autoencoders.py runs it.
-# Causal models look at no image; test_causes.py runs theirs.
-BRIEF = sorted(
-    name for name, found in results.stored().items() if not {"arms", "worlds"} & found.keys()
-)
+# Causal models look at no image, and edits take a trained model; test_causes.py and test_edits.py
+# run theirs.
+OTHERS = {"arms", *results.OTHERS}
+BRIEF = sorted(name for name, found in results.stored().items() if not OTHERS & found.keys())
 
 
 @pytest.mark.parametrize("name", BRIEF)
