@@ -27,6 +27,7 @@ ACTIONS = {
         "rfxray.commands.evaluate_reconstruction",
         "measure what an autoencoder keeps of its images",
     ),
+    "card": ("rfxray.commands.evaluate_card", "the evaluation part of a model card"),
     "merge": ("rfxray.commands.evaluate_merge", "several results of fidelity in one table"),
     "check-weights": (
         "rfxray.commands.evaluate_check_weights",

@@ -10,6 +10,7 @@ from PIL import Image
 
 from rfxray.commands import evaluate, evaluate_control
 from rfxray.evaluate import classifier as oracles
+from rfxray.evaluate import model_card
 from rfxray.evaluate.control import classifiers
 from rfxray.evaluate.extractors import xrv
 from rfxray.outputs import files
@@ -88,6 +89,7 @@ def controlled(tmp_path_factory, tiny_data, drawn, judge):
 
 def test_samples_that_are_what_was_requested_are_read_so(controlled):
     found = json.loads((controlled / "results.json").read_text())
+    assert "attributes reach 0.8 of" in model_card.markdown([model_card.read(controlled)])
     areas = {
         (row["attribute"], row["asked"], row["of"]): row
         for row in found["figures"]

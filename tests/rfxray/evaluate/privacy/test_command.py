@@ -10,6 +10,7 @@ from PIL import Image
 from rfxray import sampling
 from rfxray.commands import evaluate_privacy
 from rfxray.data.dataset import Records, open_dataset
+from rfxray.evaluate import model_card
 from rfxray.evaluate.privacy import gate
 from rfxray.outputs import files
 from rfxray.sampling.membership_losses import flow_losses
@@ -63,7 +64,9 @@ def test_copies_of_training_images_fail_the_gate_and_no_patient_is_named(
         rows = list(csv.DictReader(file))
     assert [row["key"] for row in rows] == [f"{n:05d}.png" for n in range(50)]
     assert {row["listed"] for row in rows} == {"1"}
-    assert "Release gate failed" in (out / "model_card.md").read_text()
+    card = (out / "model_card.md").read_text()
+    assert "Release gate failed" in card
+    assert card in model_card.markdown([model_card.read(out)])
     with Image.open(out / "copies.png") as picture:
         assert picture.width > 3 * 128
     for file in out.iterdir():

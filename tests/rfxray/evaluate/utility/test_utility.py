@@ -10,7 +10,7 @@ from rfxray.checkpoints.store import Store
 from rfxray.commands import evaluate_utility, utility_runs
 from rfxray.data.dataset import Records, open_dataset
 from rfxray.errors import Preempted
-from rfxray.evaluate import auc
+from rfxray.evaluate import auc, model_card
 from rfxray.evaluate.pictures import open_pictures
 from tests.conftest import ROOT, write
 
@@ -142,6 +142,7 @@ def test_data_of_the_trainer_have_the_images_and_no_patient(finished, folder):
         row = int(record["key"].removeprefix("utility/"))
         np.testing.assert_array_equal(record["image"], np.round(pictures.read(row) * 65535))
         assert record["attributes"][INDEX["pneumonia"]] == 0  # uncertain, so unknown
+    assert "classifiers of each training" in model_card.markdown([model_card.read(folder / "out")])
     for name in ("report.html", "results.json", "figures.csv"):
         assert "phantom/p" not in (folder / "out" / name).read_text()
         assert str(folder) not in (folder / "out" / name).read_text()
