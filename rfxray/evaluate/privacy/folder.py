@@ -29,7 +29,7 @@ NAME, NUMBERS, SAMPLES, COPIES, CARD = (
 )
 FILES = (NAME, NUMBERS, SAMPLES, COPIES, CARD, REJECTED)
 KIND = "rfxray.evaluate.privacy"
-_SHOWN, _PARTS = 24, 8
+_SHOWN, _LEAST, _PARTS = 24, 3, 8
 _SIDE = 128  # pixels of a shown image
 _COLUMNS = ("sample", "training image", "difference")
 
@@ -104,11 +104,13 @@ def _flat(name: str, row: Figure) -> dict[str, Any]:
 
 
 def _nearest(near: Found) -> list[int]:
-    """The samples on the page: listed ones first, the surest first; at least three."""
+    """The samples on the page: listed ones first, the surest first, one for each training image."""
     sure = np.min(np.stack(list(near.p.values())), 0)
     ratio = np.min(np.stack(list(near.synthetic.ratios.values())), 0)
     order = np.lexsort((ratio, sure, ~near.listed))
-    return order[: max(3, min(_SHOWN, int(near.listed.sum())))].tolist()
+    first = np.sort(np.unique(near.nearest[order], return_index=True)[1])
+    listed = int(near.listed[order[first]].sum())
+    return order[first[: max(_LEAST, min(_SHOWN, listed))]].tolist()
 
 
 def _triple(sets: Mapping[str, Pictures], near: Found, number: int) -> np.ndarray:
@@ -124,8 +126,11 @@ def _triple(sets: Mapping[str, Pictures], near: Found, number: int) -> np.ndarra
 
 def _text(sets: Mapping[str, Pictures], near: Found, number: int, keys: bool) -> str:
     by = str(near.by[number])
-    mark = "listed" if near.listed[number] else "not listed"
-    text = f"{mark}, {by} {near.synthetic.ratios[by][number]:.2f}"
+    ratio = near.synthetic.ratios[by][number]
+    text = f"not listed, {by} {ratio:.2f}"
+    if near.listed[number]:
+        same = int((near.nearest[near.listed] == near.nearest[number]).sum())
+        text = f"listed, {by} {ratio:.2f}" + f", with {same - 1:,} more" * (same > 1)
     if keys:
         text += f", {sets['train'].keys[int(near.nearest[number])]}"
     return text
