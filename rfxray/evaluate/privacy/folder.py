@@ -148,8 +148,11 @@ def _samples(sets: Mapping[str, Pictures], near: Found, keys: bool) -> str:
     head = ["key", "listed", "by", "correlation"]
     head += [f"{name} {what}" for name in names for what in ("ratio", "p")]
     rows: list[Sequence[object]] = [head + ["training image"] * keys]
-    for number, key in enumerate(sets["synthetic"].keys):
-        row: list[object] = [key, int(near.listed[number]), near.by[number]]
+    synthetic = sets["synthetic"]
+    of_patients = synthetic.records and not synthetic.synthetic
+    for number, key in enumerate(synthetic.keys):
+        name = number if of_patients and not keys else key
+        row: list[object] = [name, int(near.listed[number]), near.by[number]]
         row.append(f"{near.synthetic.correlation[number]:.4f}")
         for name in names:
             row.append(f"{near.synthetic.ratios[name][number]:.4f}")

@@ -128,6 +128,17 @@ def test_what_cannot_work_is_refused_in_a_line(tmp_path, tiny_data, refusal, mor
     assert (found, said in line) == (code, True), line
 
 
+def test_data_set_in_the_place_of_samples_is_numbered(tmp_path, tiny_data):
+    """Its keys are those of patients, unless its manifest says that a model made it."""
+    out = tmp_path / "out"
+    with conftest.keep_signal_handlers():
+        evaluate_privacy.main(flags(f"{tiny_data}:validation", tiny_data, out))
+    with (out / "samples.csv").open() as file:
+        assert [row["key"] for row in csv.DictReader(file)] == [str(i) for i in range(20)]
+    for file in out.iterdir():
+        assert b"phantom/p" not in file.read_bytes(), file.name
+
+
 def test_held_out_images_of_the_training_set_are_refused(tmp_path, tiny_data, refusal):
     argv = ["--synthetic", f"{tiny_data}:validation", "--train", f"{tiny_data}:train"]
     argv += ["--heldout", f"{tiny_data}:train", "--out", tmp_path / "out"]
