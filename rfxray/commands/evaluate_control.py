@@ -4,7 +4,8 @@
       --classifier oracle=runs/oracle.npz --out runs/control
 
 A classifier that took no part in training reads the samples: oracle (of phantoms; without a file
-that of the package), xrv=FILE (findings of radiographs), or python=FILE.py with SIZE and
+that of the package), xrv=FILE (findings of radiographs), run=WORKDIR (of rfxray train --config
+classifier), or python=FILE.py with SIZE and
 predict(images), which returns probabilities by attribute. What was requested stands in samples.json
 or in a data set; for a folder of another generator, --csv has a column image and attributes. With
 --real every figure has its gap to radiographs, and the joint distribution of what is read is
@@ -78,7 +79,7 @@ def parser() -> ArgumentParser:
         "--classifier",
         required=True,
         metavar="NAME[=FILE]",
-        help="what reads the images: oracle, xrv=FILE or python=FILE.py",
+        help="what reads the images: oracle, xrv=FILE, run=WORKDIR or python=FILE.py",
     )
     set_flags.add_csv(p)
     set_flags.add_rest(p)

@@ -4,6 +4,7 @@
 |---|---|
 | `oracle`, `oracle=FILE.npz` | every attribute of phantoms except source |
 | `xrv=FILE.safetensors` | the findings that DenseNet-121 of TorchXRayVision has under our names |
+| `run=WORKDIR` | what a run of `rfxray train --config classifier` learned |
 | `python=FILE.py` | what a function of yours answers |
 
 `FILE.py` has `SIZE` (pixels) and `predict(images)`, which takes `[n, SIZE, SIZE] float32 in [0, 1]`
@@ -31,11 +32,12 @@ from rfxray.attributes.vocabulary import (
 from rfxray.command_line import at_home, refuse_address
 from rfxray.errors import ConfigError, DataError, first_line
 from rfxray.evaluate import classifier as oracles
+from rfxray.evaluate.control import trained
 from rfxray.evaluate.extractors import kinds
 from rfxray.evaluate.extractors.extractor import Extractor, Preprocessing
 from rfxray.outputs import files
 
-NAMES = ("oracle", "xrv", "python")
+NAMES = ("oracle", "xrv", "run", "python")
 
 # Scores of XRV by attribute. Nodule, Mass and Infiltration are parts of findings of ours, and what
 # a part scores is not what the whole does.
@@ -102,6 +104,13 @@ def open_classifier(spec: str) -> Classifier:
             raise ConfigError("python needs a file: python=FILE.py with SIZE and predict(images)")
         refuse_address(path)
         return _of_file(at_home(path))
+    if name == "run":
+        if not path.strip():
+            raise ConfigError(
+                "run needs a workdir of rfxray train --config classifier: run=WORKDIR"
+            )
+        refuse_address(path)
+        return Classifier(*trained.open_run(at_home(path)))
     base = kinds.open_extractor(spec)
     if name == "xrv":
         return _xrv(base)

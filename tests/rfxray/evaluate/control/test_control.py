@@ -210,7 +210,7 @@ def test_file_that_is_no_classifier_is_refused(content, words, drawn, tmp_path, 
 
 def test_unknown_classifier_is_refused_with_those_there_are(drawn, tmp_path, capsys):
     words = ["--synthetic", drawn, "--classifier", "radiologist", "--out", tmp_path / "o"]
-    assert "there are oracle, xrv, python" in refused(capsys, 78, *words)
+    assert "there are oracle, xrv, run, python" in refused(capsys, 78, *words)
 
 
 def test_answers_of_the_oracle_are_the_probabilities_of_what_it_reads():

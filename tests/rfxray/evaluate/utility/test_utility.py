@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from scipy import special
 
 from rfxray.attributes.vocabulary import FINDING_NAMES, INDEX
 from rfxray.checkpoints.store import Store
 from rfxray.commands import evaluate_utility, utility_runs
 from rfxray.data.dataset import Records, open_dataset
-from rfxray.errors import Preempted
+from rfxray.errors import ConfigError, Preempted
 from rfxray.evaluate import auc, model_card
+from rfxray.evaluate.control.classifiers import open_classifier
 from rfxray.evaluate.pictures import open_pictures
 from tests.conftest import ROOT, write
 
@@ -146,6 +148,29 @@ def test_data_of_the_trainer_have_the_images_and_no_patient(finished, folder):
     for name in ("report.html", "results.json", "figures.csv"):
         assert "phantom/p" not in (folder / "out" / name).read_text()
         assert str(folder) not in (folder / "out" / name).read_text()
+
+
+def test_a_run_is_a_classifier_of_control(finished, folder):
+    run = folder / "out" / "runs" / "real-0.5-0"
+    judge = open_classifier(f"run={run}")
+    assert judge.names == FINDING_NAMES
+    test = open_pictures(f"{folder / 'mine'}:test")
+    prepare = judge.extractor.preprocessing.prepare
+    images = np.stack([prepare(test.read(number)) for number in range(60)])
+    reading = judge.reading(judge.extractor.features(images))
+    with np.load(folder / "out" / "answers" / "real-0.5-0.npz") as found:
+        odds = found["scores"][:, FINDING_NAMES.index("cardiomegaly")]
+    np.testing.assert_allclose(
+        reading.answers["cardiomegaly"][:, 1], special.expit(odds), atol=2e-3
+    )
+    assert reading.answers["edema"].shape == (60, 2)
+
+
+def test_another_run_is_no_classifier(trained):
+    with pytest.raises(ConfigError, match="trains a network of kind radit; run=WORKDIR reads"):
+        open_classifier(f"run={trained}")
+    with pytest.raises(ConfigError, match="run needs a workdir"):
+        open_classifier("run")
 
 
 def test_larger_shares_and_other_seeds_have_their_own_patients(folder):
