@@ -96,7 +96,7 @@ def shape(model: ml_collections.ConfigDict, size: Size) -> None:
 def judged(model: ml_collections.ConfigDict, side: int) -> None:
     """Sets the keys of the network of the perceptual term for images of that side."""
     if model.kind == "masked_vit":
-        model.size = side
+        model.size, model.patch = side, side // 8  # 64 tokens at any side, as configs/masked.py
     else:
         model.remat = "block"  # the attention of 12 blocks is 1.1 GB an image of 518²
 

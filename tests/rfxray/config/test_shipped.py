@@ -163,6 +163,10 @@ def test_rad_vae_is_trained_against_the_networks_that_are_asked_for():
         built = recipe.build(load_config(f"rad_vae:{argument}"))
         assert set(built.networks) == parts
         assert set(built.optimizers) == parts - {"perceptual"}
+    # The network of docs for films of 128²: 64 tokens, as of phantoms of 64².
+    for argument, patch in (("size=tiny", 8), ("size=small", 16)):
+        config = load_config(f"rad_vae:{argument},perceptual=ssl")
+        assert config.parts.perceptual.model.patch == patch
     allowed = r"size=tiny\|small\|full; z=4\|16; perceptual=no\|ssl"
     for argument in ("size=huge", "tiny", "adversarial=ssl", "z=8"):
         with pytest.raises(ConfigError, match=allowed):
