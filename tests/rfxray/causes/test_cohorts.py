@@ -57,14 +57,14 @@ def test_interventions_of_one_seed_show_the_same_people_in_any_batch(fitted):
 
 
 def test_twins_of_records_keep_their_own_noise_by_their_key(fitted, recorded):
-    rows, keys = recorded.rows(np.arange(300)), [f"k{k}" for k in range(300)]
+    rows, keys = recorded.rows(np.arange(120)), [f"k{k}" for k in range(120)]
     twins, follows = cohorts.twins(fitted, rows, keys, {"sex": 1.0}, 0)
     already = rows.known[:, SEX] & (rows.values[:, SEX] == 1)
     assert (twins.values[already] == np.where(rows.known, rows.values, 0)[already]).all()
     assert (twins.known[already] == rows.known[already]).all()
     assert any(follows)
     assert not any(np.array(follows)[already])
-    order = np.arange(300)[::-1]
+    order = np.arange(120)[::-1]
     again, _ = cohorts.twins(fitted, rows.rows(order), [keys[k] for k in order], {"sex": 1.0}, 0)
     assert (again.values == twins.values[order]).all()
     for names in follows:
