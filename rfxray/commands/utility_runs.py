@@ -26,6 +26,7 @@ from rfxray.checkpoints import weights
 from rfxray.command_line import Progress
 from rfxray.config.identity import identity_of
 from rfxray.config.load import override
+from rfxray.data import manifest
 from rfxray.data.plan import make_plan
 from rfxray.data.writing import write_dataset
 from rfxray.errors import ConfigError, DataError
@@ -196,7 +197,10 @@ def preprocessing(size: int) -> Preprocessing:
 
 
 def write(pictures: Pictures, rows: np.ndarray, size: int, out: Path) -> None:
-    """Writes some images of a set as a data set of the trainer, without keys or patients."""
+    """Writes some images of a set as a data set of the trainer, without keys or patients; one that
+    is whole is not written again, because `plan.json` of the measurement names its set."""
+    if (out / manifest.NAME).is_file():
+        return
     if pictures.attributes is None:
         raise DataError(
             f"nothing says what is in the images of {pictures.name}; give a data set, or --csv "
