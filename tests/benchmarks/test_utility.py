@@ -39,7 +39,7 @@ def test_table_has_every_training_and_the_gaps_of_the_smallest_group():
         {
             "figures": rows,
             "kind": "rfxray.evaluate.utility",
-            "groups": {"sex=M": 900, "sex=F": 100},
+            "groups": {"sex=M": 900, "sex=F": 100, "race=Black": 60},
             "fractions": [0.05],
             "sets": {"test": {"images": 1000}},
         }
