@@ -31,13 +31,13 @@ def phantoms(out: Path, seed: int, n: int) -> None:
     dataset.write(dataset.Options(out, n, 64, seed, 0.0, 2))
 
 
-def samples(folder: Path, out: Path, n: int, steps: int) -> None:
+def samples(run: Path, out: Path, n: int, steps: int) -> None:
     """Draws samples of the smoke model as a data set."""
     words = {
-        "checkpoint": folder / "train",
+        "checkpoint": run / "train",
         "out": out,
         "n": n,
-        "complete": f"table={folder / 'phantom'}:train",
+        "complete": f"table={run / 'phantom'}:train",
         "format": "array_record",
         "steps": steps,
         "seed": TEST_SEED,
