@@ -176,7 +176,7 @@ def shown(flags: argparse.Namespace) -> list[str]:
             "real": last(flags.real) if flags.real else None,
             "out": last(flags.out),
             "classifier": f"{name}{mark}{last(path)}",
-            "csv": ["=".join(map(last, text.split("=", 1))) for text in flags.csv],
+            "csv": set_flags.named_csv(flags.csv),
         }
     )
     return words_of(parser(), named)

@@ -21,7 +21,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -229,7 +228,7 @@ def _run(command: Command, line: str, first: bool) -> str | None:
     training = len(sets["train"])
     head = {
         **results.made(folder.KIND, line, seconds),
-        "sets": {label: _described(pictures) for label, pictures in sets.items()},
+        "sets": {label: set_flags.described(pictures) for label, pictures in sets.items()},
         "extractors": {
             each.name: {
                 "hash": each.hash,
@@ -336,18 +335,6 @@ def _at_size(pictures: Pictures, number: int, size: int) -> np.ndarray:
     return 2 * image - 1
 
 
-def _described(pictures: Pictures) -> dict[str, Any]:
-    """What is said of a set: numbers and hashes, no key and no path."""
-    return {
-        "name": pictures.name,
-        "images": len(pictures),
-        "patients": len({name for name in pictures.patients if name}) or None,
-        "fingerprint": pictures.fingerprint,
-        "reading": pictures.reading,
-        "rejected": len(pictures.rejected),
-    }
-
-
 def _circular(extractors: Sequence[Extractor], sets: dict[str, Pictures]) -> list[str]:
     return [
         reason
@@ -367,7 +354,7 @@ def shown(flags: argparse.Namespace) -> list[str]:
         setattr(named, name, last(given) if given else given)
     if flags.gate:
         named.gate = flags.gate == gate.DEFAULT or last(flags.gate)
-    named.csv = ["=".join(map(last, text.split("=", 1))) for text in flags.csv]
+    named.csv = set_flags.named_csv(flags.csv)
     specs = [spec.partition("=") for spec in flags.extractor.split(",")]
     named.extractor = ",".join(f"{name}{mark}{last(path)}" for name, mark, path in specs)
     return words_of(parser(), named)

@@ -179,7 +179,10 @@ def _run(command: Command, config: ml_collections.FrozenConfigDict, line: str) -
     seconds["figures"] = time.monotonic() - began
     found = {
         **results.made(folder.KIND, line, seconds),
-        "sets": {"more": None, **{label: _described(each) for label, each in sets.items()}},
+        "sets": {
+            "more": None,
+            **{label: set_flags.described(each) for label, each in sets.items()},
+        },
         "classifier": {
             "parameters": networks.build(config.model).parameters,
             "size": config.model.size,
@@ -269,18 +272,6 @@ def _pixels(label: str, pictures: Pictures, out: Path, size: int) -> np.ndarray:
     return digests
 
 
-def _described(pictures: Pictures) -> dict[str, object]:
-    """What is said of a set: numbers and hashes, no key and no path."""
-    return {
-        "name": pictures.name,
-        "images": len(pictures),
-        "patients": len({name for name in pictures.patients if name}) or None,
-        "fingerprint": pictures.fingerprint,
-        "reading": pictures.reading,
-        "rejected": len(pictures.rejected),
-    }
-
-
 def shown(flags: argparse.Namespace) -> list[str]:
     """The words of a command line, with the last part of each path only: results are shared."""
     paths = {name: getattr(flags, name) for name in ("real", "test", "synthetic", "more", "out")}
@@ -288,7 +279,7 @@ def shown(flags: argparse.Namespace) -> list[str]:
         **{
             **vars(flags),
             **{name: set_flags.last(path) if path else None for name, path in paths.items()},
-            "csv": ["=".join(map(set_flags.last, text.split("=", 1))) for text in flags.csv],
+            "csv": set_flags.named_csv(flags.csv),
             "fractions": ",".join(f"{each:g}" for each in flags.fractions),
         }
     )
