@@ -3,7 +3,8 @@
     python -m benchmarks.results                   regenerates the tables
     python -m benchmarks.results --add NAME=FILE   first copies FILE to benchmarks/results/NAME.json
 
-FILE is a `results.json` of `rfxray evaluate fidelity`, or what `benchmarks.degradations`,
+FILE is a `results.json` of `rfxray evaluate fidelity` or `utility`, or what
+`benchmarks.degradations`,
 `benchmarks.ssl_probe`, `benchmarks.causes`, `benchmarks.stress`, `benchmarks.autoencoders` or (its
 part `propagated`) `benchmarks.editing` wrote, of this commit.
 `<!-- table NAME -->` in a page begins a table, and `<!-- table NAME:blind -->` one of the faults
@@ -35,6 +36,7 @@ from benchmarks import (
 from rfxray import version
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path
 from rfxray.errors import ConfigError, DataError
+from rfxray.evaluate.utility import folder
 from rfxray.outputs import files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,6 +156,8 @@ def add(name: str, file: Path) -> None:
         raise DataError(f"{file} holds no results ({error!r})") from error
     if measured != (now := version.commit()):
         raise ConfigError(f"{file} is of commit {measured}, this is {now}; measure again")
+    if found.get("kind") == folder.KIND:
+        found = utility.compact(found)
     if "figures" in found:  # a curve has many figures, which the report shows
         found["figures"] = [row for row in found["figures"] if row["kind"] != "curve"]
     text = json.dumps({**found, "code": code(found)}, indent=1, ensure_ascii=False) + "\n"

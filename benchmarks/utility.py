@@ -3,6 +3,8 @@
     python -m benchmarks.utility --folder runs/smoke --out runs/utility
     python -m benchmarks.results --add utility=runs/utility/utility.json
 
+`benchmarks.results` also takes `results.json` of `rfxray evaluate utility` on films.
+
 FOLDER is that of launch/smoke.sh. Samples are drawn with requests that are completed from the rows
 that the model was trained on; test set and bound are phantoms of other seeds, which the generator
 draws. The classifiers are those of `rfxray evaluate utility`. Rerun the command to continue; some
@@ -23,6 +25,7 @@ from rfxray.commands import evaluate_utility
 from rfxray.evaluate.utility import figures, folder
 from rfxray.outputs import files
 
+FINDING = "pneumonia"  # of which the tables have a column
 TEST_SEED, MORE_SEED = 7001, 7002  # of phantoms that nothing was trained on
 
 
@@ -67,6 +70,7 @@ def table(found: Mapping[str, Any]) -> str:
     """Markdown: AUROC of every training, and gaps of the smallest group before and after."""
     rows = found["trainings"]
     head = ["trained on", "share of the reals", "mean AUROC", "gain", "share of the gain"]
+    head += [f"of {FINDING}", "gain"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     trainings = dict.fromkeys((row["training"], row["fraction"]) for row in rows)
     for training, fraction in trainings:
@@ -74,12 +78,14 @@ def table(found: Mapping[str, Any]) -> str:
             "training": training,
             "fraction": fraction,
             "measure": figures.AUROC,
-            "finding": figures.MEAN,
             "group": "",
         }
         cells = [
-            _cell(folder.chosen(rows, **same, of=of))
-            for of in ("value", "gain", "share of the gain")
+            _cell(folder.chosen(rows, **same, finding=finding, of=of))
+            for finding, of in (
+                *((figures.MEAN, of) for of in ("value", "gain", "share of the gain")),
+                *((FINDING, of) for of in ("value", "gain")),
+            )
         ]
         lines.append(f"| {training} | {fraction or '–'} | {' | '.join(cells)} |")
     # Race changes no pixel of a phantom, so no classifier can fail a race.
@@ -90,7 +96,7 @@ def table(found: Mapping[str, Any]) -> str:
         f"The smallest group, {group} ({found['groups'][group]:,} of "
         f"{found['sets']['test']['images']:,} images), less all others:",
         "",
-        "| figure | share of the reals | real | synthetic then real | change |",
+        f"| figure | share of the reals | {figures.AGAIN} | {figures.THEN} | change |",
         "|---" * 5 + "|",
     ]
     for measure in figures.MEASURES:
@@ -99,7 +105,7 @@ def table(found: Mapping[str, Any]) -> str:
             cells = [
                 _cell(folder.chosen(rows, **same, training=training, of=of))
                 for training, of in (
-                    (figures.REAL, "gap"),
+                    (figures.AGAIN, "gap"),
                     (figures.THEN, "gap"),
                     (figures.THEN, "gap change"),
                 )

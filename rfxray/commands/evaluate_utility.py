@@ -4,13 +4,13 @@
       --synthetic out/samples --fractions 0.05,1 --seeds 5 --out runs/utility
 
 Trains classifiers of findings from scratch, with `rfxray train` in this process: on the reals, on
-the samples, on both, and on the samples and then the reals, at each share of the reals and for each
-seed. Reports AUROC by finding, what the samples add to it, missed and underdiagnosed films, and the
-gaps of sex, age, view, race and source before and after. With --more, further real images take the
-place of the samples: what they add is the bound. The samples must state their attributes
-(samples.json, a data set, or --csv). Every classifier has a folder in --out; the same command
-continues after a kill, and with more --seeds or --fractions it trains only those. Writes
-report.html, results.json and figures.csv.
+the samples, on both, on the samples and then the reals, and on the reals for as many steps, at each
+share of the reals and for each seed. Reports AUROC by finding, what the samples add to it, missed
+and underdiagnosed films, and the gaps of sex, age, view, race and source before and after. With
+--more, further real images take the place of the samples: what they add is the bound. The samples
+must state their attributes (samples.json, a data set, or --csv). Every classifier has a folder in
+--out; the same command continues after a kill, and with more --seeds or --fractions it trains only
+those. Writes report.html, results.json and figures.csv.
 """
 
 import argparse

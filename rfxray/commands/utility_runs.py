@@ -3,7 +3,8 @@
 `OUT/data` holds the sets as the trainer reads them, at the size of the classifier and without keys
 or patients; `OUT/runs` a run of `rfxray train` for each classifier; `OUT/answers` what each says of
 the test set. What is whole is not made again. A classifier of samples and then reals resumes from
-the checkpoint of samples, with the data changed and as many steps again.
+the checkpoint of samples, with the data changed and as many steps again, and so does one of reals
+for twice the steps.
 """
 
 import contextlib
@@ -100,7 +101,10 @@ class Trainings:
                 if label in self.sets:
                     yield (first, 0.0) if first else None, f"{label}-{seed}", {label: 1.0}, None
             for share in self.fractions:
-                yield (figures.REAL, share), f"real-{share:g}-{seed}", {"real": share}, None
+                real = f"real-{share:g}-{seed}"
+                yield (figures.REAL, share), real, {"real": share}, None
+                again = f"real-again-{share:g}-{seed}"
+                yield (figures.AGAIN, share), again, {"real": share}, real
                 both = {"real": share, "synthetic": 1.0}
                 yield (figures.BOTH, share), f"both-{share:g}-{seed}", both, None
                 for label, (_, then) in others.items():

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import special, stats
 
 from rfxray.attributes.vocabulary import FINDING_NAMES, INDEX, Attributes, lookup
-from rfxray.evaluate import auc, intervals
+from rfxray.evaluate import area_figure, intervals
 from rfxray.evaluate.control.classifiers import Reading
 from rfxray.evaluate.figure import Figure, not_estimable
 
@@ -127,12 +127,11 @@ def binary(p: np.ndarray, truth: np.ndarray, patients: np.ndarray) -> dict[str, 
         why = f"it needs {intervals.LEAST} patients or samples with the value and without"
         missing = Estimate(None, None, least, len(p), f"{why} (got {least})")
         return dict.fromkeys((AUROC, BRIER, ECE, SLOPE, INTERCEPT), missing)
-    placed = auc.placements(p[None], truth)
-    area, spread = float(auc.area(placed, truth)[0]), auc.delong(placed, truth, patients)[0, 0]
+    area, spread = area_figure.of_scores(p, truth, patients)
     slope, intercept = calibration(p, truth, patients)
     why = "the error of groups is too large by about their spread, so it has no plain interval"
     return {
-        AUROC: Estimate(area, float(spread), least, len(p)),
+        AUROC: Estimate(area, spread, least, len(p)),
         BRIER: mean(np.square(p - truth), patients),
         ECE: Estimate(expected_error(p, truth), None, least, len(p), why),
         SLOPE: slope,
@@ -192,19 +191,8 @@ def _figure(name: str, of: Estimate, real: bool) -> Figure:
     if of.variance is None:
         return Figure(name, of.value, None, None, *n, of.reason)
     if name == AUROC:
-        return _area(of, *n)
+        return area_figure.figure(AUROC, of.value, of.variance, of.clusters, *n)
     return intervals.student(name, of.value, of.variance, of.clusters, *n)
-
-
-def _area(of: Estimate, n_real: int, n_synthetic: int) -> Figure:
-    """An area with the interval of its logit, which does not leave 0 to 1 (Pepe 2003, §5.2.4)."""
-    area, variance = of.value or 0.0, of.variance or 0.0
-    if not 0 < area < 1 or not variance > 0:
-        why = "no image with the value is below one without, so the spread is unknown"
-        return Figure(AUROC, area, None, None, n_real, n_synthetic, why)
-    half = stats.t.ppf(0.975, of.clusters - 1) * np.sqrt(variance) / (area * (1 - area))
-    low, high = special.expit(special.logit(area) + np.array([-half, half]))
-    return Figure(AUROC, area, float(low), float(high), n_real, n_synthetic)
 
 
 def gap(name: str, samples: Estimate, reals: Estimate) -> Figure:

@@ -8,9 +8,8 @@ rate of 1% at a false positive rate of 1% are chance. Stronger attacks exist; th
 import dataclasses
 
 import numpy as np
-from scipy import special, stats
 
-from rfxray.evaluate import auc
+from rfxray.evaluate import area_figure
 from rfxray.evaluate.figure import Figure, not_estimable
 
 LEAST = 20  # patients of each side
@@ -49,22 +48,12 @@ def judge(
     if min(sides) < LEAST:
         why = f"membership needs {LEAST} patients of each side (got {sides[0]} and {sides[1]})"
         return Membership(not_estimable(AUC, n, m, why), not_estimable(TPR, n, m, why))
-    scores = -np.concatenate([members, others])[None]
-    truth = np.arange(n + m) < n
-    placed = auc.placements(scores, truth)
-    area = float(auc.area(placed, truth)[0])
-    variance = float(auc.delong(placed, truth, np.concatenate([patients, other_patients]))[0, 0])
+    scores, both = -np.concatenate([members, others]), np.concatenate([patients, other_patients])
+    area = area_figure.of_scores(scores, np.arange(n + m) < n, both)
     return Membership(
-        _area(area, variance, min(sides), n, m), _rate(members, others, patients, other_patients)
+        area_figure.figure(AUC, *area, min(sides), n, m),
+        _rate(members, others, patients, other_patients),
     )
-
-
-def _area(area: float, variance: float, clusters: int, n: int, m: int) -> Figure:
-    if not 0 < area < 1 or not variance > 0:
-        return Figure(AUC, area, None, None, n, m, "no loss overlaps, so the spread is unknown")
-    half = stats.t.ppf(0.975, clusters - 1) * variance**0.5 / (area * (1 - area))
-    low, high = special.expit(special.logit(area) + np.array([-half, half]))
-    return Figure(AUC, area, float(low), float(high), n, m)
 
 
 def _rate(

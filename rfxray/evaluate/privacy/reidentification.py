@@ -1,9 +1,8 @@
 """Whether features tell that two images are of one patient: what a near sample would give away."""
 
 import numpy as np
-from scipy import special, stats
 
-from rfxray.evaluate import auc
+from rfxray.evaluate import area_figure
 from rfxray.evaluate.figure import Figure, not_estimable
 
 NAME = "re-identification AUC"
@@ -34,16 +33,7 @@ def judge(features: np.ndarray, patients: np.ndarray, seed: int) -> Figure:
         other = generator.choice(np.flatnonzero(patients != name))
         same.append(np.linalg.norm(features[one] - features[two]))
         different.append(np.linalg.norm(features[one] - features[other]))
-    scores = -np.array([*same, *different])[None]
-    truth = np.arange(scores.shape[1]) < len(same)
-    placed = auc.placements(scores, truth)
-    area = float(auc.area(placed, truth)[0])
-    variance = float(auc.delong(placed, truth, np.tile(np.arange(len(several)), 2))[0, 0])
     n = len(several)
-    if not 0 < area < 1 or not variance > 0:
-        return Figure(
-            NAME, area, None, None, n, 0, "no distances overlap, so the spread is unknown"
-        )
-    half = stats.t.ppf(0.975, n - 1) * variance**0.5 / (area * (1 - area))
-    low, high = special.expit(special.logit(area) + np.array([-half, half]))
-    return Figure(NAME, area, float(low), float(high), n, 0)
+    scores = -np.array([*same, *different])
+    area = area_figure.of_scores(scores, np.arange(2 * n) < n, np.tile(np.arange(n), 2))
+    return area_figure.figure(NAME, *area, n, n, 0)

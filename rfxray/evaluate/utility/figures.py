@@ -26,6 +26,9 @@ MEASURES = (AUROC, MISSED, ALARMED, UNDERDIAGNOSED)
 MEAN = "mean"  # over the findings
 REAL, SYNTHETIC, BOTH, THEN = "real", "synthetic", "both", "synthetic then real"
 MORE = "more real then real"  # further real images in the place of the synthetic ones
+AGAIN = "real, twice the steps"
+# What a training is compared with: reals only, for as many steps.
+_BASES = {SYNTHETIC: REAL, BOTH: REAL, THEN: AGAIN, MORE: AGAIN}
 _BAND = 20  # years
 _SAME = ("view", "sex", "race", "source")
 
@@ -44,7 +47,8 @@ class Row:
       finding: Finding, or `MEAN`.
       group: Group of films such as `sex=F`; empty for all.
       of: `value`, `gap` (the group less the others), `gain` (less that of the real images only, at
-        the same share), `gap change` (likewise of a gap), or `share of the gain`.
+        the same share and for as many steps), `gap change` (likewise of a gap), or `share of the
+        gain`.
       figure: The figure, over the seeds.
     """
 
@@ -149,7 +153,7 @@ def rows(read: Mapping[Training, np.ndarray], films: Films) -> list[Row]:
         found.append(Row(*training, measure, finding, group, of, shown))
 
     for training, one in own.items():
-        base = own.get((REAL, training[1])) if training[0] != REAL else None
+        base = own.get((_BASES.get(training[0], ""), training[1]))
         for finding, measure, value in one.overall():
             add(training, measure, finding, "", "value", value)
             if base is not None:
@@ -163,7 +167,7 @@ def rows(read: Mapping[Training, np.ndarray], films: Films) -> list[Row]:
                     change = gap - base.grouped(measure, mask, there)[1]
                     add(training, measure, MEAN, group, "gap change", change)
     for (name, fraction), one in own.items():
-        more, real = own.get((MORE, fraction)), own.get((REAL, fraction))
+        more, real = own.get((MORE, fraction)), own.get((AGAIN, fraction))
         if name == THEN and more is not None and real is not None:
             of = [each.of(MEAN, AUROC) - real.of(MEAN, AUROC) for each in (one, more)]
             whole = estimates.figure(AUROC, of[1], films.patients)

@@ -68,7 +68,7 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     real = [
         row
         for row in rows
-        if row["of"] == "gap" and row["training"] == figures.REAL and row["value"] is not None
+        if row["of"] == "gap" and row["training"] == figures.AGAIN and row["value"] is not None
     ]
     real.sort(key=lambda row: -abs(row["value"]))
     found = []

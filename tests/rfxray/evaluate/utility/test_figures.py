@@ -8,6 +8,7 @@ from rfxray.attributes.vocabulary import FINDING_NAMES, INDEX, Attributes
 from rfxray.errors import DataError
 from rfxray.evaluate.utility import figures
 from rfxray.evaluate.utility.figures import (
+    AGAIN,
     ALARMED,
     AUROC,
     BOTH,
@@ -73,6 +74,7 @@ def read(films, women):
     return {
         (SYNTHETIC, 0.0): scores(films, 1.0, 1),
         (REAL, 0.1): scores(films, 1.0, 2, worse=women),
+        (AGAIN, 0.1): scores(films, 1.0, 6, worse=women),
         (BOTH, 0.1): scores(films, 1.0, 3),
         (THEN, 0.1): scores(films, 1.0, 4),
         (MORE, 0.1): scores(films, 2.0, 5),
@@ -109,7 +111,7 @@ def test_auroc_and_rates_are_those_of_sklearn(films, rows, read):
 
 def test_gaps_show_who_is_failed_and_that_samples_mend_it(rows):
     for measure, sign in ((AUROC, -1), (MISSED, 1)):
-        before = pick(rows, REAL, measure, group="sex=F", of="gap")
+        before = pick(rows, AGAIN, measure, group="sex=F", of="gap")
         after = pick(rows, THEN, measure, group="sex=F", of="gap")
         change = pick(rows, THEN, measure, group="sex=F", of="gap change")
         assert sign * before.value > 0.1
@@ -135,14 +137,21 @@ def test_gain_and_its_share(rows):
     more = pick(rows, MORE, AUROC, of="gain")
     share = pick(rows, THEN, AUROC, of="share of the gain")
     assert share.value == pytest.approx(gain.value / more.value)
+    real = pick(rows, AGAIN, AUROC)  # as many steps as both
+    assert gain.value == pytest.approx(pick(rows, THEN, AUROC).value - real.value)
+    assert pick(rows, BOTH, AUROC, of="gain").value == pytest.approx(
+        pick(rows, BOTH, AUROC).value - pick(rows, REAL, AUROC).value
+    )
     assert share.low < share.value < share.high
     assert share.low > 0
     assert share.high < 1
-    assert not [row for row in rows if row.training in (REAL, SYNTHETIC) and row.of == "gain"]
+    assert not [
+        row for row in rows if row.training in (REAL, AGAIN, SYNTHETIC) and row.of == "gain"
+    ]
 
 
 def test_no_share_of_a_gain_that_is_not_there(films):
-    same = {(name, 0.1): scores(films, 1.0, 7) for name in (REAL, THEN, MORE)}
+    same = {(name, 0.1): scores(films, 1.0, 7) for name in (AGAIN, THEN, MORE)}
     found = pick(figures.rows(same, films), THEN, AUROC, of="share of the gain")
     assert found.value is None
     assert "gain nothing" in str(found.reason)

@@ -80,7 +80,8 @@ def results(folder):
 
 def test_what_was_trained_is_not_trained_again(finished, folder):
     both, then = "both-0.5-0", "synthetic-then-0.5-0"
-    assert finished == ["synthetic-0", "real-0.5-0", "killed", both, then]
+    again = "real-again-0.5-0"
+    assert finished == ["synthetic-0", "real-0.5-0", "killed", again, both, then]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utility_runs, "train", None)
         before = results(folder)["figures"]
@@ -98,6 +99,7 @@ def test_classifiers_read_the_discs(finished, folder):
     }
     assert set(areas) == {
         ("real", 0.5),
+        ("real, twice the steps", 0.5),
         ("synthetic", 0.0),
         ("both", 0.5),
         ("synthetic then real", 0.5),
