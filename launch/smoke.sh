@@ -2,8 +2,9 @@
 # The whole path on one CPU machine: phantoms → training → samples → figures, in under 15 minutes.
 #
 #   bash launch/smoke.sh            writes runs/smoke/report.html
-#   bash launch/smoke.sh --latent   then also through latents: autoencoder, encode, training, samples;
-#                                   writes runs/smoke/latent_figures.json and latent.png
+#   bash launch/smoke.sh --latent   the path through latents: autoencoder, encode, training, samples,
+#                                   with phantoms and oracle of smoke.sh if they are there, in about
+#                                   15 minutes; writes runs/smoke/latent_figures.json and latent.png
 #   bash launch/smoke.sh --plumbing the path through latents in minutes, with networks that learn
 #                                   nothing, into runs/plumbing
 #   SMOKE=DIR bash launch/smoke.sh  writes DIR/report.html; DIR is relative to where you stand
@@ -41,6 +42,12 @@ draw_phantoms() { # NUMBER
     --workers "$cores"
 }
 
+train_oracle() {
+  [ ! -f "$out/oracle.npz" ] || return 0
+  stage "training the oracle on phantoms of another seed"
+  forward "$python" -m data_prep.phantom.oracle --out "$out/oracle.npz" --size 64 --seed 1 --epochs 6
+}
+
 in_pixels() {
   stage "training"
   train smoke train --config.data.dirs="$out/phantom"
@@ -49,11 +56,7 @@ in_pixels() {
   forward "$python" -m rfxray.sample --checkpoint "$out/train" --out "$out/samples" --n 2 --steps 16 \
     --grid view=PA,AP,lateral --grid cardiomegaly=absent,present
 
-  if [ ! -f "$out/oracle.npz" ]; then
-    stage "training the oracle on phantoms of another seed"
-    forward "$python" -m data_prep.phantom.oracle --out "$out/oracle.npz" --size 64 --seed 1 --epochs 6
-  fi
-
+  train_oracle
   stage "measuring"
   forward "$python" -m benchmarks.smoke_report "$out"
 }
@@ -89,8 +92,11 @@ if [ "$what" = plumbing ]; then
 fi
 
 draw_phantoms 16384
-in_pixels
-[ "$what" = latent ] || exit 0
+if [ "$what" = pixels ]; then
+  in_pixels
+  exit
+fi
+train_oracle
 stage "training the autoencoder"
 train rad_vae:size=tiny vae --config.data.dirs="$out/phantom"
 encode
