@@ -6,13 +6,14 @@ Intervals come from score-bootstrap replicates (Kline and Santos 2012): each pat
 weight for all of its rows and all mechanisms, and each replicate is one Newton step away.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
 from scipy.special import expit
 
 from rfxray.attributes.vocabulary import Attribute
-from rfxray.causes import design, newton
+from rfxray.causes import design, kept, newton
 from rfxray.causes.graph import Graph
 from rfxray.causes.mechanisms import Mechanism, StructuralModel
 from rfxray.causes.tables import Table
@@ -34,6 +35,7 @@ def fit(
     form: str = "flow",
     replicates: int = 0,
     advance: Callable[[int], None] = lambda new: None,
+    keep: kept.Keep = kept.nothing,
 ) -> StructuralModel:
     """Every mechanism of a graph.
 
@@ -43,6 +45,7 @@ def fit(
       form: `flow`, or `logistic` for lines without interactions, the model to compare with.
       replicates: Number of bootstrap replicates.
       advance: Function called with 1 for each variable that is fitted.
+      keep: Takes each mechanism from an earlier process, or makes it; see `kept.beside`.
 
     Raises:
       DataError: If a variable never varies, or no row knows it together with its causes.
@@ -53,7 +56,8 @@ def fit(
     )
     mechanisms = {}
     for name in graph.parents:
-        mechanisms[name] = fit_one(graph, table, name, graph.parents[name], form, draws)
+        make = functools.partial(fit_one, graph, table, name, graph.parents[name], form, draws)
+        mechanisms[name] = keep(graph, name, make)
         advance(1)
     return StructuralModel(graph, mechanisms, tuple(notes))
 

@@ -8,7 +8,8 @@ spline if it is continuous, both with bends of continuous causes and all interac
 values are left out variable by variable. One patient in eight is held out, and the page shows how
 well the mechanisms describe them, beside a logistic model; which independences of the graph the
 table contradicts; and the average effects. The same table and graph give the same files. A fit
-takes seconds to minutes and writes its folder whole: if it is killed, run the same command again.
+takes seconds to minutes and writes its folder whole; if it is killed, the same command goes on with
+the variables that are left.
 """
 
 import argparse
@@ -18,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from rfxray import version
-from rfxray.causes import contrasts, fitting, folder, independence, judged, page, tables
-from rfxray.causes.graph import GRAPH, read_graph
+from rfxray.causes import contrasts, fitting, folder, independence, judged, kept, page, tables
+from rfxray.causes.graph import GRAPH, Graph, read_graph, written
 from rfxray.causes.tables import Table
 from rfxray.command_line import (
     ArgumentParser,
@@ -90,21 +91,35 @@ def run(data: str, graph_file: Path, out: Path, boosting: bool) -> None:
         raise DataError(f"{data} has {len(table):,} rows, of too few patients to hold some out")
     _say(f"{len(table):,} rows of {table.patients.max() + 1:,} patients, an eighth held out")
     count = len(graph.parents)
-    with Progress(COMMAND, 5 * count, unit="variable") as progress:
-        model = fitting.fit(graph, train, "flow", fitting.REPLICATES, progress.advance)
+    with (
+        files.saving(out),
+        kept.beside(out, _plan(table, graph)) as keep,
+        Progress(COMMAND, 5 * count, unit="variable") as progress,
+    ):
+        model = fitting.fit(graph, train, "flow", fitting.REPLICATES, progress.advance, keep)
         for note in model.notes:
             _say(note)
         logistic = fitting.fit(graph, train, "logistic", 0, progress.advance)
         found = judged.judge(model, logistic, train, held_out, boosting, progress.advance)
         tests = independence.checked(model, train, progress.advance)
         effects = contrasts.measured(model, progress.advance)
-    record = _record(table, found, tests, effects)
-    with files.saving(out), folders.whole_folder(out) as inside:
-        for name, content in folder.contents(model, record).items():
-            files.write_whole(inside / name, content)
-        files.write_whole(inside / folder.PAGE, page.render(model, record))
+        record = _record(table, found, tests, effects)
+        with folders.whole_folder(out) as inside:
+            for name, content in folder.contents(model, record).items():
+                files.write_whole(inside / name, content)
+            files.write_whole(inside / folder.PAGE, page.render(model, record))
     _tell(found, tests)
     print(f"wrote {out / folder.PAGE}")
+
+
+def _plan(table: Table, graph: Graph) -> dict[str, Any]:
+    """All that decides the mechanisms."""
+    return {
+        "table": table.fingerprint(),
+        "graph": written(graph, "json"),
+        "replicates": fitting.REPLICATES,
+        "written_by": version.versions(),
+    }
 
 
 def _record(table: Table, found, tests, effects) -> dict[str, Any]:
