@@ -22,6 +22,7 @@ from data_prep.phantom import dataset
 from rfxray import sample
 from rfxray.command_line import ArgumentParser, exit_on_error, local_path, words_of
 from rfxray.commands import evaluate_utility
+from rfxray.evaluate import results
 from rfxray.evaluate.utility import figures, folder
 from rfxray.outputs import files
 
@@ -154,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         given = [word for name, value in words.items() for word in (f"--{name}", str(value))]
         evaluate_utility.main(given)
-        found = compact(json.loads((flags.out / "utility" / folder.NUMBERS).read_text()))
+        found = compact(json.loads((flags.out / "utility" / results.NAME).read_text()))
         named = argparse.Namespace(**{**vars(flags), "folder": flags.folder.name})
         words = words_of(parser(), named, hidden=("out",))
         found["command"] = shlex.join(["python", "-m", "benchmarks.utility", *words])

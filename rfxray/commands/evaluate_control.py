@@ -139,7 +139,13 @@ def _run(command: Command, line: str, first: bool) -> None:
     of = classifier.extractor
     found = {
         **results.made(folder.KIND, line, seconds),
-        "sets": {"real": None, **{label: folder.described(sets[label]) for label in sets}},
+        "sets": {
+            "real": None,
+            **{
+                label: {**set_flags.described(each), "requested": folder.requested(each)}
+                for label, each in sets.items()
+            },
+        },
         "classifier": {
             "name": of.name,
             "hash": of.hash,

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -47,6 +48,9 @@ from rfxray.evaluate.privacy.template import open_template
 from rfxray.evaluate.tables import tables_of
 from rfxray.outputs import cache, folders
 from rfxray.runtime import distributed, refusal
+
+if TYPE_CHECKING:
+    from rfxray.sampling.pretrained import Model
 
 COMMAND = "rfxray.evaluate.privacy"
 MEMBERS = 2048  # images of each side, at most
@@ -190,6 +194,8 @@ def _run(command: Command, line: str, first: bool) -> str | None:
             announce(label, pictures, _say)
         if len(pictures) < LEAST:
             raise DataError(f"{pictures.name} has {len(pictures)} images; privacy needs {LEAST}")
+    set_flags.refuse_common_patients(sets["train"], sets["heldout"], "--heldout")
+    model = _model(command, sets) if command.checkpoint and first else None
     began = time.monotonic()
     seen: dict[str, dict[str, np.ndarray]] = {label: {} for label in sets}
     pixels: dict[str, np.ndarray] = {}
@@ -218,8 +224,8 @@ def _run(command: Command, line: str, first: bool) -> str | None:
         "membership_auc": None,
         "membership_tpr": None,
     }
-    if command.checkpoint:
-        inferred = _membership(command, sets, codes)
+    if model is not None:
+        inferred = _membership(command, model, sets, codes)
         figures += [inferred.area, inferred.rate]
         measured |= {"membership_auc": inferred.area.value, "membership_tpr": inferred.rate.value}
         seconds["membership"] = time.monotonic() - began
@@ -293,29 +299,46 @@ def _figures(
     return figures
 
 
-def _membership(
-    command: Command, sets: dict[str, Pictures], codes: dict[str, np.ndarray]
-) -> membership.Membership:
+def _model(command: Command, sets: dict[str, Pictures]) -> "Model":
+    """The model of --checkpoint, which was trained on images as those of the sets are.
+
+    Raises:
+      ConfigError: If it was not.
+    """
     from rfxray import sampling
-    from rfxray.sampling.membership_losses import flow_losses
 
     assert command.checkpoint is not None
     model = sampling.load(command.checkpoint, command.ema, command.step)
-    generator = np.random.default_rng(command.seed)
-    losses, patients = [], []
-    for label in ("train", "heldout"):
-        pictures = sets[label]
+    for pictures in (sets["train"], sets["heldout"]):
         if pictures.attributes is None or not pictures.records:
             raise ConfigError(
                 f"--checkpoint needs data sets, as the model was trained on; {pictures.name} is a "
                 "folder of files"
             )
+        if (shape := pictures.read(0).shape) != (model.size, model.size):
+            raise ConfigError(
+                f"{pictures.name} is of {shape[0]}², and --checkpoint of {model.size}²; give the "
+                "data set that the model was trained on"
+            )
+    return model
+
+
+def _membership(
+    command: Command, model: "Model", sets: dict[str, Pictures], codes: dict[str, np.ndarray]
+) -> membership.Membership:
+    from rfxray.sampling.membership_losses import flow_losses
+
+    generator = np.random.default_rng(command.seed)
+    losses, patients = [], []
+    for label in ("train", "heldout"):
+        pictures = sets[label]
+        assert pictures.attributes is not None
         chosen = np.sort(generator.permutation(len(pictures))[:MEMBERS])
         with Progress(COMMAND, len(chosen)) as progress:
             losses.append(
                 flow_losses(
                     model,
-                    (_at_size(pictures, int(i), model.size) for i in chosen),
+                    (2 * pictures.read(int(number)) - 1 for number in chosen),
                     pictures.attributes.rows(chosen),
                     seed=command.seed,
                     done=progress.advance,
@@ -323,16 +346,6 @@ def _membership(
             )
         patients.append(codes[label][chosen])
     return membership.judge(*losses, *patients)
-
-
-def _at_size(pictures: Pictures, number: int, size: int) -> np.ndarray:
-    image = pictures.read(number)
-    if image.shape != (size, size):
-        raise ConfigError(
-            f"{pictures.name} is of {image.shape[0]}², and --checkpoint of {size}²; give the data "
-            "set that the model was trained on"
-        )
-    return 2 * image - 1
 
 
 def _circular(extractors: Sequence[Extractor], sets: dict[str, Pictures]) -> list[str]:

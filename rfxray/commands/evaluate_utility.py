@@ -38,6 +38,7 @@ from rfxray.evaluate.utility import figures, folder
 from rfxray.networks import kinds as networks
 from rfxray.outputs import files, folders
 from rfxray.runtime import distributed, refusal
+from rfxray.training import recipe as recipes
 
 KIND = ("classifier", "classification")  # of the network and the objective of a config
 
@@ -151,6 +152,7 @@ def run(command: Command, line: str) -> None:
             f"--config {command.config} trains {got[0]} by {got[1]}; give one that starts from "
             "defaults(model='classifier', objective='classification')"
         )
+    recipes.build(config)  # refuses keys that do not go together, before anything is read
     with folders.held(command.out, (*folder.FILES, PLAN, *FOLDERS)):
         _run(command, config, line)
 
@@ -243,13 +245,7 @@ def _refuse_common(sets: dict[str, Pictures], out: Path, size: int) -> None:
     for label, other in sets.items():
         if label == "test":
             continue
-        if test.records and other.records:
-            both = {name for name in test.patients if name} & set(other.patients)
-            if both:
-                raise DataError(
-                    f"{test.name} and {other.name} share {len(both):,} patients; give --test of "
-                    "other patients, such as another split"
-                )
+        set_flags.refuse_common_patients(other, test, "--test")
         overlap.refuse(other, pixels[label], test, pixels["test"])
 
 

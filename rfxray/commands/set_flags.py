@@ -1,9 +1,10 @@
-"""What the commands on sets of images share: flags, and what their results say of a set."""
+"""What the commands on sets of images share: flags, a refusal, and what results say of a set."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from rfxray.command_line import ArgumentParser, local_path
+from rfxray.errors import DataError
 from rfxray.evaluate.pictures import Pictures
 
 
@@ -37,6 +38,23 @@ def last(path: str | Path) -> str:
 def named_csv(texts: Sequence[str]) -> list[str]:
     """`--csv` with the last part of each path only."""
     return ["=".join(map(last, text.split("=", 1))) for text in texts]
+
+
+def refuse_common_patients(trained_on: Pictures, held_out: Pictures, flag: str) -> None:
+    """Raises a DataError if two data sets share patients; names in other sets mean nothing here.
+
+    Args:
+      trained_on: Set that something was, or is, trained on.
+      held_out: Set of other patients.
+      flag: Flag of the second one.
+    """
+    if not (trained_on.records and held_out.records):
+        return
+    if both := {name for name in trained_on.patients if name} & set(held_out.patients):
+        raise DataError(
+            f"{trained_on.name} and {held_out.name} share {len(both):,} patients; give {flag} of "
+            "other patients, such as another split"
+        )
 
 
 def described(pictures: Pictures) -> dict[str, object]:

@@ -77,15 +77,25 @@ def write(
         for label in sets.synthetic
         if label not in hidden
     }
+    others = {IMAGES: _images(sets, names, judged), REJECTED: rejected(sets.named())}
+    return save(out, found, report.html(found, hardest, hidden), others)
+
+
+def save(out: Path, found: Mapping[str, Any], html: str, others: Mapping[str, str | bytes]) -> Path:
+    """Writes all files of an evaluation, or none of them; `results.json` comes last.
+
+    Args:
+      out: Folder, which exists.
+      found: Results; numbers are finite.
+      html: Page of the results.
+      others: Text or bytes of the other files, by name.
+
+    Returns:
+      Path of the page.
+    """
     numbers = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    contents = {
-        IMAGES: _images(sets, names, judged),
-        REJECTED: rejected(sets.named()),
-        report.NAME: report.html(found, hardest, hidden),
-        results.NAME: numbers,
-    }
     with files.saving(out):
-        files.write_together(out, contents)
+        files.write_together(out, {**others, report.NAME: html, results.NAME: numbers})
     return out / report.NAME
 
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import jax
 import numpy as np
@@ -71,7 +71,16 @@ def extractor(gathered: Gathered, judged: Judged) -> dict[str, Any]:
     }
 
 
-def flat(row: Row) -> dict[str, Any]:
+class Measured(Protocol):
+    """A dataclass that says what a figure is of."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    @property
+    def figure(self) -> Figure: ...
+
+
+def flat(row: Measured) -> dict[str, Any]:
     """A figure as one flat mapping."""
     of = {k: v for k, v in dataclasses.asdict(row).items() if k != "figure"}
     return {**of, **dataclasses.asdict(row.figure)}

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rfxray.attributes.vocabulary import Attributes
+from rfxray.errors import NonFiniteError
 from rfxray.objectives import flow
 from rfxray.sampling.pretrained import Model
 
@@ -35,6 +36,9 @@ def flow_losses(
 
     Returns:
       [n] float32.
+
+    Raises:
+      NonFiniteError: If a loss is not finite.
     """
     keys = jax.random.split(jax.random.key(seed), len(times))
     noise = jnp.stack([jax.random.normal(key, model.shape) for key in keys])
@@ -70,4 +74,10 @@ def flow_losses(
             run()
     if batch:
         run()
-    return np.concatenate(found)
+    whole = np.concatenate(found)
+    if wrong := int((~np.isfinite(whole)).sum()):
+        raise NonFiniteError(
+            f"the model's loss of {wrong} of {n} images is not finite; give another --step of "
+            "--checkpoint"
+        )
+    return whole

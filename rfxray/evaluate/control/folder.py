@@ -1,7 +1,6 @@
 """The folder of a control: its page, its results, every pair, and what was read from each image."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from rfxray.attributes.vocabulary import INDEX, Attributes, decode_value, lookup
-from rfxray.evaluate import report
+from rfxray.evaluate import report, results
 from rfxray.evaluate.control import figures, joint
 from rfxray.evaluate.control.classifiers import Reading
 from rfxray.evaluate.control.judge import Control
-from rfxray.evaluate.folder import REJECTED, rejected
+from rfxray.evaluate.folder import REJECTED, rejected, save
 from rfxray.evaluate.pictures import Pictures
-from rfxray.outputs import files, page, spreadsheet
+from rfxray.outputs import page, spreadsheet
 
-NAME, NUMBERS, PAIRS, IMAGES = "report.html", "results.json", "pairs.csv", "images.csv"
+PAIRS, IMAGES = "pairs.csv", "images.csv"
 KIND = "rfxray.evaluate.control"
-FILES = (NAME, NUMBERS, PAIRS, IMAGES, REJECTED)
+FILES = (report.NAME, results.NAME, PAIRS, IMAGES, REJECTED)
 WORST = 40  # pairs on the page, and shifts of what was not requested
 
 
@@ -39,36 +38,33 @@ def write(
     """
     found = {**found, **_numbers(control)}
     pictures = sets["synthetic"]
-    contents = {
+    html = page.render(
+        Path(report.__file__).with_name("control.html"),
+        title=f"Control of {pictures.name}",
+        found=found,
+        by_question=_by_question,
+        reasons=_reasons,
+        value=report.value,
+        interval=report.interval,
+        quantiles=joint.QUANTILES,
+    )
+    others = {
         IMAGES: _images(pictures, control.read),
         REJECTED: rejected(sets),
         PAIRS: _pairs(control.pairs),
-        NAME: page.render(
-            Path(report.__file__).with_name("control.html"),
-            title=f"Control of {pictures.name}",
-            found=found,
-            by_question=_by_question,
-            reasons=_reasons,
-            value=report.value,
-            interval=report.interval,
-            quantiles=joint.QUANTILES,
-        ),
-        NUMBERS: json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n",
     }
-    with files.saving(out):
-        files.write_together(out, contents)
-    return out / NAME
+    return save(out, found, html, others)
 
 
 def _numbers(control: Control) -> dict[str, Any]:
     return {
         "reached": control.reached,
         "reached_count": control.reached_count,
-        "figures": [_flat(row) for row in control.rows],
+        "figures": [results.flat(row) for row in control.rows],
         "joint": None if control.pairs is None else _joint(control),
         "amplified": None
         if control.amplified is None
-        else [_flat(row) for row in sorted(control.amplified, key=_size)[:WORST]],
+        else [results.flat(row) for row in sorted(control.amplified, key=_size)[:WORST]],
         "amplified_count": len(control.amplified or ()),
     }
 
@@ -93,15 +89,9 @@ def _size(row: joint.Comparison | figures.Spill) -> float:
     return -abs(row.figure.value or 0)
 
 
-def _flat(row: Any) -> dict[str, Any]:
-    of = {k: v for k, v in dataclasses.asdict(row).items() if k != "figure"}
-    return {**of, **dataclasses.asdict(row.figure)}
-
-
 def _compared(row: joint.Comparison) -> dict[str, Any]:
     """A comparison as one flat mapping; `value` is that of the figure."""
-    flat = _flat(row)
-    return {"value_of": row.value, **flat}
+    return {"value_of": row.value, **results.flat(row)}
 
 
 def _by_question(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -169,23 +159,12 @@ def _said(name: str, value: float) -> str:
     return f"{shown:.4g}" if isinstance(shown, float) else str(shown)
 
 
-def described(pictures: Pictures) -> dict[str, Any]:
-    """What is said of a set: numbers and hashes, no key and no path."""
-    patients = {name for name in pictures.patients if name}
-    requested = None
-    if pictures.attributes is not None:
-        known = np.asarray(pictures.attributes.known).mean(0)
-        requested = {name: round(float(known[i]), 4) for name, i in INDEX.items() if known[i]}
-    return {
-        "name": pictures.name,
-        "images": len(pictures),
-        "patients": len(patients) or None,
-        "fingerprint": pictures.fingerprint,
-        "reading": pictures.reading,
-        "requested": requested,
-        "rejected": len(pictures.rejected),
-        "notes": list(pictures.notes),
-    }
+def requested(pictures: Pictures) -> dict[str, float] | None:
+    """Share of the images of which an attribute is requested, or known; None if nothing says."""
+    if pictures.attributes is None:
+        return None
+    known = np.asarray(pictures.attributes.known).mean(0)
+    return {name: round(float(known[i]), 4) for name, i in INDEX.items() if known[i]}
 
 
 def said(control: Control) -> list[str]:

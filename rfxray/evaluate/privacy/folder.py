@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rfxray.evaluate import report, strata
+from rfxray.evaluate import report, results, strata
 from rfxray.evaluate.extractors.extractor import Preprocessing
 from rfxray.evaluate.figure import Figure
-from rfxray.evaluate.folder import REJECTED, rejected
+from rfxray.evaluate.folder import REJECTED, rejected, save
 from rfxray.evaluate.intervals import proportion
 from rfxray.evaluate.pictures import Pictures
 from rfxray.evaluate.privacy import card
 from rfxray.evaluate.privacy.near import Found
-from rfxray.outputs import contact_sheet, files, page, spreadsheet
+from rfxray.outputs import contact_sheet, page, spreadsheet
 
-NAME, NUMBERS, SAMPLES, COPIES, CARD = (
-    "report.html",
-    "results.json",
-    "samples.csv",
-    "copies.png",
-    "model_card.md",
-)
-FILES = (NAME, NUMBERS, SAMPLES, COPIES, CARD, REJECTED)
+SAMPLES, COPIES, CARD = "samples.csv", "copies.png", "model_card.md"
+FILES = (report.NAME, results.NAME, SAMPLES, COPIES, CARD, REJECTED)
 KIND = "rfxray.evaluate.privacy"
 _SHOWN, _LEAST, _PARTS = 24, 3, 8
 _SIDE = 128  # pixels of a shown image
@@ -65,26 +58,29 @@ def write(
             {"image": page.data_uri(np.concatenate(list(triple), 1)), "text": text}
             for triple, text in zip(triples, texts, strict=True)
         ]
-    found = {**found, "parts": [_flat(name, row) for name, row in parts(sets["synthetic"], near)]}
-    contents = {
+    found = {
+        **found,
+        "parts": [
+            {"part": name, **dataclasses.asdict(row)}
+            for name, row in parts(sets["synthetic"], near)
+        ],
+    }
+    html = page.render(
+        Path(report.__file__).with_name("privacy.html"),
+        title=f"Privacy of {sets['synthetic'].name}",
+        found=found,
+        pairs=pairs,
+        hidden=hidden,
+        value=report.value,
+        interval=report.interval,
+    )
+    others = {
         SAMPLES: _samples(sets, near, show_training),
         REJECTED: rejected(sets),
         COPIES: _png(contact_sheet.table(np.stack(triples), texts, _COLUMNS)),
         CARD: card.markdown(found),
-        NAME: page.render(
-            Path(report.__file__).with_name("privacy.html"),
-            title=f"Privacy of {sets['synthetic'].name}",
-            found=found,
-            pairs=pairs,
-            hidden=hidden,
-            value=report.value,
-            interval=report.interval,
-        ),
-        NUMBERS: json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n",
     }
-    with files.saving(out):
-        files.write_together(out, contents)
-    return out / NAME
+    return save(out, found, html, others)
 
 
 def parts(synthetic: Pictures, near: Found) -> list[tuple[str, Figure]]:
@@ -97,10 +93,6 @@ def parts(synthetic: Pictures, near: Found) -> list[tuple[str, Figure]]:
             rows = near.listed[mask]
             found.append((name, proportion(name, rows, np.arange(len(rows)), 0, len(rows))))
     return sorted(found, key=lambda pair: -(pair[1].value or 0))[:_PARTS]
-
-
-def _flat(name: str, row: Figure) -> dict[str, Any]:
-    return {"part": name, **dataclasses.asdict(row)}
 
 
 def _nearest(near: Found) -> list[int]:

@@ -11,15 +11,16 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rfxray.errors import ConfigError
+from rfxray.errors import ConfigError, first_line
 
 DEFAULT = Path(__file__).with_name("gate.json")
 _AT_LEAST = ("samples", "held_out")
-_NAMES = (*_AT_LEAST, "near_copies", "membership_auc", "membership_tpr")
+_MOST = 10**9  # images
+_SHARES = ("near_copies", "membership_auc", "membership_tpr")
+_NAMES = (*_AT_LEAST, *_SHARES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,23 +50,35 @@ def limits(file: Path) -> dict[str, float]:
     """The limits of a file, a JSON object of numbers.
 
     Raises:
-      ConfigError: If it cannot be read, names a limit that is none, or leaves one out.
+      ConfigError: If it cannot be read, names a limit twice or one that there is not, leaves one
+        out, or gives one that could not fail.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8-sig")  # with the mark of an editor of Windows too
+        found = json.loads(text, object_pairs_hook=_each_once)
         if not isinstance(found, dict):
-            raise TypeError("no object")
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{file} is no gate ({error}); it is a JSON object of limits") from error
+            raise TypeError(f"it is a {type(found).__name__}")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"{file} is not a gate ({first_line(error)}); give a JSON object of {', '.join(_NAMES)}"
+        ) from error
     for what, names in (("unknown", found.keys() - _NAMES), ("missing", _NAMES - found.keys())):
         if names:
             listed = ", ".join(sorted(names))
             raise ConfigError(f"{file}: {what} limits {listed}; a gate has {', '.join(_NAMES)}")
     for name, value in found.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0:
-            raise ConfigError(f"{file}: {name} must be a number of 0 or more (got {value!r})")
+        most = 1 if name in _SHARES else _MOST
+        if not number or not 0 <= value <= most:
+            raise ConfigError(f"{file}: {name} must be a number from 0 to {most:,} (got {value!r})")
     return {name: float(found[name]) for name in _NAMES}
+
+
+def _each_once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("it names a limit twice")
+    return found
 
 
 def checks(limits: Mapping[str, float], measured: Mapping[str, float | None]) -> list[Check]:

@@ -1,19 +1,19 @@
 """The folder of a measurement of utility: its page, its results, and every figure as a table."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rfxray.evaluate import report
+from rfxray.evaluate import report, results
+from rfxray.evaluate.folder import save
 from rfxray.evaluate.utility import figures
 from rfxray.evaluate.utility.figures import Row
-from rfxray.outputs import files, page, spreadsheet
+from rfxray.outputs import page, spreadsheet
 
-NAME, NUMBERS, TABLE = "report.html", "results.json", "figures.csv"
+TABLE = "figures.csv"
 KIND = "rfxray.evaluate.utility"
-FILES = (NAME, NUMBERS, TABLE)
+FILES = (report.NAME, results.NAME, TABLE)
 WORST = 24  # groups on the page, those with the largest gaps of classifiers of reals
 _WORDS = [field.name for field in dataclasses.fields(Row) if field.name != "figure"]
 _HEAD = (*_WORDS, "value", "low", "high", "images", "reason")
@@ -30,32 +30,20 @@ def write(out: Path, found: Mapping[str, Any], rows: Sequence[Row]) -> Path:
     Returns:
       Path of the page.
     """
-    flat = [_flat(row) for row in rows]
+    flat = [{**results.flat(row), "images": row.figure.n_real} for row in rows]
     found = {**found, "figures": flat}
-    contents = {
-        TABLE: _table(flat),
-        NAME: page.render(
-            Path(report.__file__).with_name("utility.html"),
-            title=f"Utility of {found['sets']['synthetic']['name']}",
-            found=found,
-            trainings=list(dict.fromkeys((row["training"], row["fraction"]) for row in flat)),
-            findings=list(dict.fromkeys(row["finding"] for row in flat)),
-            chosen=lambda **wanted: chosen(flat, **wanted),
-            worst=worst(flat),
-            value=report.value,
-            interval=report.interval,
-        ),
-        NUMBERS: json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n",
-    }
-    with files.saving(out):
-        files.write_together(out, contents)
-    return out / NAME
-
-
-def _flat(row: Row) -> dict[str, Any]:
-    of = {k: v for k, v in dataclasses.asdict(row).items() if k != "figure"}
-    figure = dataclasses.asdict(row.figure)
-    return {**of, **figure, "images": figure["n_real"]}
+    html = page.render(
+        Path(report.__file__).with_name("utility.html"),
+        title=f"Utility of {found['sets']['synthetic']['name']}",
+        found=found,
+        trainings=list(dict.fromkeys((row["training"], row["fraction"]) for row in flat)),
+        findings=list(dict.fromkeys(row["finding"] for row in flat)),
+        chosen=lambda **wanted: chosen(flat, **wanted),
+        worst=worst(flat),
+        value=report.value,
+        interval=report.interval,
+    )
+    return save(out, found, html, {TABLE: _table(flat)})
 
 
 def chosen(rows: Sequence[Mapping[str, Any]], **wanted: object) -> Mapping[str, Any] | None:

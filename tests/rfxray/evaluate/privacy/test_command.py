@@ -118,7 +118,7 @@ def test_loss_of_an_image_does_not_depend_on_its_batch(trained, tiny_data):
         (["--ema", "0.1"], 78, "--ema and --step say which weights of --checkpoint"),
         (["--extractor", "oracle,oracle"], 78, "--extractor names one twice"),
         (["--seed", "-1"], 78, "--seed must be 0 or more"),
-        (["--gate", "none.json"], 78, "none.json is no gate"),
+        (["--gate", "none.json"], 78, "none.json is not a gate"),
         (["--csv", "elsewhere=t.csv"], 78, "elsewhere"),
     ],
 )
@@ -144,4 +144,4 @@ def test_held_out_images_of_the_training_set_are_refused(tmp_path, tiny_data, re
     argv += ["--heldout", f"{tiny_data}:train", "--out", tmp_path / "out"]
     code, line = refusal(evaluate_privacy.main, argv)
     assert code == 65
-    assert "overlap: 50 pictures of the same keys" in line
+    assert "tiny:train and tiny:train share 50 patients; give --heldout of other patients" in line

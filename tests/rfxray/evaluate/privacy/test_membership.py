@@ -83,14 +83,18 @@ def test_gate_names_what_is_not_kept_and_what_was_not_measured():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "is no gate"),
-        ("[]", "is no gate"),
+        ("{", "is not a gate"),
+        ("[]", "is not a gate .it is a list"),
+        ("[" * 100_000, "is not a gate"),
         (json.dumps({**LIMITS, "copies": 1}), "unknown limits copies"),
         (json.dumps({"samples": 1}), "missing limits held_out, membership_auc"),
         (json.dumps({**LIMITS, "near_copies": -1}), "near_copies must be a number"),
         (json.dumps({**LIMITS, "near_copies": True}), "near_copies must be a number"),
         (json.dumps({**LIMITS, "near_copies": "0.1"}), "near_copies must be a number"),
         (json.dumps(LIMITS).replace("0.02", "NaN"), "near_copies must be a number"),
+        (json.dumps({**LIMITS, "near_copies": 2}), "near_copies must be a number from 0 to 1 "),
+        (json.dumps({**LIMITS, "samples": 10**400}), "samples must be a number from 0 to"),
+        (json.dumps(LIMITS)[:-1] + ', "samples": 2}', "twice"),
     ],
 )
 def test_gate_that_is_none_is_refused(tmp_path, text, said):
@@ -98,3 +102,9 @@ def test_gate_that_is_none_is_refused(tmp_path, text, said):
     file.write_text(text)
     with pytest.raises(ConfigError, match=said):
         gate.limits(file)
+
+
+def test_gate_of_an_editor_that_marks_utf8_is_read(tmp_path):
+    file = tmp_path / "gate.json"
+    file.write_text(json.dumps(LIMITS), encoding="utf-8-sig")
+    assert gate.limits(file) == LIMITS
