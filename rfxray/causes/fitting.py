@@ -13,11 +13,14 @@ import numpy as np
 from scipy.special import expit
 
 from rfxray.attributes.vocabulary import Attribute
-from rfxray.causes import design, kept, newton
+from rfxray.causes import design, newton
 from rfxray.causes.graph import Graph
 from rfxray.causes.mechanisms import Mechanism, StructuralModel
 from rfxray.causes.tables import Table
 from rfxray.errors import ConfigError, DataError
+
+# Returns a mechanism: one that is kept by its form and name, or that the function makes.
+Keep = Callable[[str, str, Callable[[], Mechanism]], Mechanism]
 
 FORMS = ("flow", "logistic")
 REPLICATES = 100  # a standard deviation of so many is known to 7%
@@ -35,7 +38,7 @@ def fit(
     form: str = "flow",
     replicates: int = 0,
     advance: Callable[[int], None] = lambda new: None,
-    keep: kept.Keep = kept.nothing,
+    keep: Keep = lambda form, name, make: make(),
 ) -> StructuralModel:
     """Every mechanism of a graph.
 
@@ -45,7 +48,7 @@ def fit(
       form: `flow`, or `logistic` for lines without interactions, the model to compare with.
       replicates: Number of bootstrap replicates.
       advance: Function called with 1 for each variable that is fitted.
-      keep: Takes each mechanism from an earlier process, or makes it; see `kept.beside`.
+      keep: Function that keeps mechanisms, so that a killed fit goes on.
 
     Raises:
       DataError: If a variable never varies, or no row knows it together with its causes.
@@ -55,9 +58,9 @@ def fit(
         (table.patients.max(initial=0) + 1, replicates), np.float32
     )
     mechanisms = {}
-    for name in graph.parents:
-        make = functools.partial(fit_one, graph, table, name, graph.parents[name], form, draws)
-        mechanisms[name] = keep(graph, name, make)
+    for name, parents in graph.parents.items():
+        make = functools.partial(fit_one, graph, table, name, parents, form, draws)
+        mechanisms[name] = keep(form, name, make)
         advance(1)
     return StructuralModel(graph, mechanisms, tuple(notes))
 

@@ -15,10 +15,12 @@ import numpy as np
 from rfxray.causes.design import Cause, Design
 from rfxray.causes.graph import Graph, read_graph, written
 from rfxray.causes.mechanisms import Mechanism, StructuralModel
+from rfxray.causes.parts import Part
 from rfxray.checkpoints import tensor_files
 from rfxray.errors import ConfigError, DataError
 
 TENSORS, RECORD, PAGE, GRAPH = "causes.safetensors", "causes.json", "page.html", "graph.json"
+FILES = (PAGE, GRAPH, TENSORS, RECORD)
 _ARRAYS = ("weights", "edges", "seen", "replicates")
 
 
@@ -29,25 +31,17 @@ def contents(model: StructuralModel, record: Mapping[str, Any]) -> dict[str, byt
       model: Model.
       record: What else is known of the fit, as JSON values.
     """
+    parts = {name: part_of(mechanism) for name, mechanism in model.mechanisms.items()}
     arrays = {
-        f"{name}.{field}": np.asarray(getattr(mechanism, field))
-        for name, mechanism in model.mechanisms.items()
-        for field in _ARRAYS
+        f"{name}.{field}": array
+        for name, part in parts.items()
+        for field, array in part.arrays.items()
     }
     tensors = tensor_files.encode(arrays, ("format", "rfxray causes 1"))
     tree = {
         "format": 1,
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
-        "mechanisms": {
-            name: {
-                "parents": each.parents,
-                "causes": [dataclasses.asdict(cause) for cause in each.design.causes],
-                "order": each.design.order,
-                "unit": each.unit,
-                "rows": each.rows,
-            }
-            for name, each in model.mechanisms.items()
-        },
+        "mechanisms": {name: part.tree for name, part in parts.items()},
         "notes": model.notes,
         **record,
     }
@@ -57,6 +51,35 @@ def contents(model: StructuralModel, record: Mapping[str, Any]) -> dict[str, byt
         TENSORS: tensors,
         RECORD: text.encode(),
     }
+
+
+def part_of(mechanism: Mechanism) -> Part:
+    """A mechanism as JSON values and arrays, which `mechanism_of` reads."""
+    tree = {
+        "parents": mechanism.parents,
+        "causes": [dataclasses.asdict(cause) for cause in mechanism.design.causes],
+        "order": mechanism.design.order,
+        "unit": mechanism.unit,
+        "rows": mechanism.rows,
+    }
+    return Part(tree, {field: np.asarray(getattr(mechanism, field)) for field in _ARRAYS})
+
+
+def mechanism_of(graph: Graph, name: str, part: Part) -> Mechanism:
+    """The mechanism of a variable of a graph."""
+    tree, parents = part.tree, tuple(part.tree["parents"])
+    causes = tuple(
+        Cause(**{**cause, "knots": tuple(cause["knots"]), "column": graph.index[parent]})
+        for parent, cause in zip(parents, tree["causes"], strict=True)
+    )
+    return Mechanism(
+        column=graph.index[name],
+        parents=parents,
+        design=Design(causes, tree["order"]),
+        unit=tree["unit"],
+        rows=tree["rows"],
+        **part.arrays,
+    )
 
 
 def is_model(folder: str | Path) -> bool:
@@ -82,26 +105,13 @@ def load(folder: str | Path) -> tuple[StructuralModel, dict[str, Any]]:
         arrays, _ = tensor_files.read(folder / TENSORS)
         graph = read_graph(folder / GRAPH)
         mechanisms = {
-            name: _mechanism(graph, name, each, arrays) for name, each in tree["mechanisms"].items()
+            name: mechanism_of(
+                graph, name, Part(each, {field: arrays[f"{name}.{field}"] for field in _ARRAYS})
+            )
+            for name, each in tree["mechanisms"].items()
         }
         return StructuralModel(graph, mechanisms, tuple(tree["notes"])), tree
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ConfigError):
-            raise
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder} is damaged ({error!r}); fit again") from error
-
-
-def _mechanism(graph: Graph, name: str, tree: Mapping[str, Any], arrays: Mapping) -> Mechanism:
-    parents = tuple(tree["parents"])
-    causes = tuple(
-        Cause(**{**cause, "knots": tuple(cause["knots"]), "column": graph.index[parent]})
-        for parent, cause in zip(parents, tree["causes"], strict=True)
-    )
-    return Mechanism(
-        column=graph.index[name],
-        parents=parents,
-        design=Design(causes, tree["order"]),
-        unit=tree["unit"],
-        rows=tree["rows"],
-        **{field: arrays[f"{name}.{field}"] for field in _ARRAYS},
-    )

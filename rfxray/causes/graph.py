@@ -151,7 +151,10 @@ def written(graph: Graph, form: str) -> str:
     """A graph as text in a form of `graph_text.FORMS` or as `json`, which `read_graph` reads."""
     if form != "json":
         return graph_text.FORMS[form](list(graph.parents), graph.edges())
-    measures = {each.name: {"low": each.low, "high": each.high} for each in graph.measures}
+    measures = {
+        each.name: {"low": each.low, "high": each.high} | ({"unit": each.unit} if each.unit else {})
+        for each in graph.measures
+    }
     tree: dict[str, object] = {"name": graph.name}
     tree |= {"variables": measures} if measures else {}
     parents = {child: list(of) for child, of in graph.parents.items()}

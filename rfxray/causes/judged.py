@@ -1,6 +1,7 @@
 """How well mechanisms describe patients that they were not fitted to."""
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 from rfxray.causes import fitting
 from rfxray.causes.mechanisms import Mechanism, StructuralModel
 from rfxray.causes.tables import Table
+
+# Returns a mean log likelihood: one that is kept by the variable, or that the function finds.
+Keep = Callable[[str, Callable[[], float]], float]
 
 _BOOSTED_ROWS = 100_000  # that the reference is fitted to: 10 s a variable
 GROUPS = 10
@@ -45,6 +49,7 @@ def judge(
     held_out: Table,
     boosting: bool = False,
     advance: Callable[[int], None] = lambda new: None,
+    keep: Keep = lambda name, make: make(),
 ) -> dict[str, Judged]:
     """Every variable of which held-out rows know something.
 
@@ -55,6 +60,7 @@ def judge(
       held_out: Rows of other patients.
       boosting: Whether to fit gradient boosting too, which needs scikit-learn.
       advance: Function called with 1 for each variable.
+      keep: Function that keeps what boosting reaches, so that a killed fit goes on.
     """
     flow, other = fitting.per_row(model, held_out), fitting.per_row(logistic, held_out)
     found = {}
@@ -64,7 +70,8 @@ def judge(
         rows = fitting.complete(model.graph, held_out, names)
         boosted = None
         if boosting and mechanism.parents and not mechanism.continuous:
-            boosted = _boosted(mechanism, fitting.complete(model.graph, table, names), rows)
+            train = fitting.complete(model.graph, table, names)
+            boosted = keep(name, functools.partial(_boosted, mechanism, train, rows))
         found[name] = Judged(
             len(rows), flow[name], other[name], boosted, _kolmogorov(mechanism, rows), ()
         )
@@ -91,7 +98,7 @@ def _calibration(mechanism: Mechanism, rows: Table) -> tuple[tuple[float, float,
     return tuple((float(chance[p].mean()), float(hit[p].mean()), len(p)) for p in parts)
 
 
-def _boosted(mechanism: Mechanism, rows: Table, held_out: Table) -> float | None:
+def _boosted(mechanism: Mechanism, rows: Table, held_out: Table) -> float:
     ensemble: Any = importlib.import_module("sklearn.ensemble")
     columns = [cause.column for cause in mechanism.design.causes]
     some = np.linspace(0, len(rows) - 1, min(len(rows), _BOOSTED_ROWS)).astype(int)

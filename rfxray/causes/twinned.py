@@ -2,7 +2,8 @@
 
 The folder holds `before`, `after`, `placebo` and `nothing`, with a PNG of the same name for each
 radiograph, and `pairs.csv`, which is written last; see `pairs`. Files have numbers and name no
-patient. It is made in blocks of `BLOCK`, so a killed command goes on with the next block.
+patient. It is made in blocks of `BLOCK`, so a killed command goes on with the next block. The noise
+of an edit is drawn by the key of the radiograph: a twin does not depend on its place.
 """
 
 import csv
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt64
 
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import INDEX, Attributes, Values, lookup
@@ -117,7 +118,8 @@ def make(
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
         source = pictures.attributes.rows(block)
-        target, follows = changed_to(source, wanted, causes, [pictures.keys[i] for i in block])
+        named = np.array([tables.named(pictures.keys[i]) for i in block], np.uint64)
+        target, follows = changed_to(source, wanted, causes, named)
         places = [f"{start + k:05d}.png" for k in range(len(block))]
         for k, (row, place) in enumerate(zip(block, places, strict=True)):
             # Without a name, a picture is a patient of its own.
@@ -127,7 +129,7 @@ def make(
         if not all((out / name / place).is_file() for name in FOLDERS for place in places):
             images = np.stack([square.prepare(pictures.read(i))[..., 0] for i in block])
             inside = _inside(pictures, block, model.size)
-            made = _edited(model, images, inside, source, target, wanted, settings)
+            made = _edited(model, images, named, inside, source, target, wanted, settings)
             for name in FOLDERS:
                 for image, place in zip(made[name], places, strict=True):
                     says = {"Software": "rfxray"} if name == "before" else SAYS
@@ -137,13 +139,22 @@ def make(
 
 
 def changed_to(
-    source: Attributes, wanted: Wanted, causes: StructuralModel | None, keys: list[str]
+    source: Attributes,
+    wanted: Wanted,
+    causes: StructuralModel | None,
+    named: UInt64[np.ndarray, " n"],
 ) -> tuple[Attributes, list[list[str]]]:
-    """The attributes [n, 19] of the twins, and the names of the findings that follow in each."""
+    """The attributes [n, 19] of the twins, and the names of the findings that follow in each.
+
+    Args:
+      source: Attributes of the radiographs, [n, 19].
+      wanted: Which twins to make.
+      causes: Model by which findings follow; None lets nothing follow.
+      named: Number that names each radiograph; see `tables.named`.
+    """
     values = wanted.after(source)
     if causes is None:
         return pair_of(source, _words(wanted.name, values), len(values))[1], [[] for _ in values]
-    named = np.array([tables.named(key) for key in keys], np.uint64)
     new, known = np.array(source.values), np.array(source.known)
     for value in np.unique(values):
         part = np.flatnonzero(values == value)
@@ -178,6 +189,7 @@ def equalised(
 def _edited(
     model: Model,
     images: Float[np.ndarray, "n height width"],
+    named: UInt64[np.ndarray, " n"],
     inside: Bool[np.ndarray, "n height width"],
     source: Attributes,
     target: Attributes,
@@ -185,6 +197,7 @@ def _edited(
     settings: EditSettings,
 ) -> dict[str, np.ndarray]:
     """The images of a block, by folder."""
+    numbers = named.astype(np.uint32)  # the lower half
     kinds = len(lookup(wanted.placebo).values)
     own = np.asarray(source.values)[:, INDEX[wanted.placebo]]
     there = np.asarray(source.known)[:, INDEX[wanted.placebo]]
@@ -192,7 +205,8 @@ def _edited(
     unrelated = pair_of(source, _words(wanted.placebo, other), len(images))[1]
 
     def edit(to: Attributes) -> np.ndarray:
-        return np.where(inside, editing.edit(model, images, source, to, settings), images)
+        edited = editing.edit(model, images, source, to, settings, numbers=numbers)
+        return np.where(inside, edited, images)
 
     after, placebo = edit(target), edit(unrelated)
     equal = [equalised(*three) for three in zip(images, placebo, after, strict=True)]

@@ -8,19 +8,24 @@ spline if it is continuous, both with bends of continuous causes and all interac
 values are left out variable by variable. One patient in eight is held out, and the page shows how
 well the mechanisms describe them, beside a logistic model; which independences of the graph the
 table contradicts; and the average effects. The same table and graph give the same files. A fit
-takes seconds to minutes and writes its folder whole; if it is killed, the same command goes on with
-the variables that are left.
+takes seconds to minutes. Every mechanism is kept in --out as it is fitted: if the command is
+killed, run it again, and it goes on and writes the same files. Parts of another table, graph,
+option or version are not used; a finished model of another one is not overwritten.
 """
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rfxray import version
-from rfxray.causes import contrasts, fitting, folder, independence, judged, kept, page, tables
+from rfxray.causes import contrasts, fitting, folder, independence, judged, page, parts, tables
 from rfxray.causes.graph import GRAPH, Graph, read_graph, written
+from rfxray.causes.mechanisms import Mechanism
+from rfxray.causes.parts import Part, Parts
 from rfxray.causes.tables import Table
 from rfxray.command_line import (
     ArgumentParser,
@@ -30,7 +35,7 @@ from rfxray.command_line import (
     local_path,
     require,
 )
-from rfxray.errors import DataError
+from rfxray.errors import ConfigError, DataError
 from rfxray.outputs import files, folders
 
 COMMAND = "rfxray.causes.fit"
@@ -79,47 +84,93 @@ def run(data: str, graph_file: Path, out: Path, boosting: bool) -> None:
       ConfigError: For a graph that cannot be, or a folder with other content.
       DataError: For a table that cannot be read, or shows nothing of a variable.
     """
-    folders.refuse_content(out)
     if boosting:
         require("peers", "sklearn")
     graph = read_graph(graph_file)
-    with Progress(COMMAND, tables.size(data), unit="row") as progress:
-        table = tables.read(data, graph, progress.advance)
+    with folders.held(out, (*folder.FILES, parts.FOLDER)):
+        with Progress(COMMAND, tables.size(data), unit="row") as progress:
+            table = tables.read(data, graph, progress.advance)
+        kept = Parts(out, _inputs(table, graph, boosting))
+        if not _is_finished(out, kept.inputs):
+            for note in kept.notes:
+                _say(note)
+            if len(kept):
+                _say(f"goes on: {len(kept)} parts of this fit are there")
+            try:
+                _fit(data, table, graph, out, boosting, kept)
+            except DataError:  # of this table no model comes
+                kept.remove()
+                raise
+        kept.remove()
+    print(f"wrote {out / folder.PAGE}")
+
+
+def _inputs(table: Table, graph: Graph, boosting: bool) -> str:
+    """Digest of what a fit depends on, hex."""
+    what = {
+        "table": table.fingerprint(),
+        "graph": written(graph, "json"),
+        "boosting": boosting,
+        "written_by": version.versions(),
+    }
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def _is_finished(out: Path, inputs: str) -> bool:
+    """Whether the folder holds the model of these inputs, whole.
+
+    Raises:
+      ConfigError: If it holds that of others.
+    """
+    if not folder.is_model(out):
+        return False
+    try:
+        _, record = folder.load(out)
+    except DataError:
+        _say(f"the model in {out} is damaged: it is fitted again")
+        return False
+    if record.get("inputs") != inputs:
+        raise ConfigError(
+            f"{out} is not empty: it holds the model of another table, graph, option or version of "
+            "rfxray; choose another --out"
+        )
+    if not (out / folder.PAGE).is_file():
+        return False
+    _say(f"{out} holds the model of this table and graph already")
+    return True
+
+
+def _fit(data: str, table: Table, graph: Graph, out: Path, boosting: bool, kept: Parts) -> None:
     aside = table.held_out()
     train, held_out = table.rows(~aside), table.rows(aside)
     if not len(train) or not len(held_out):
         raise DataError(f"{data} has {len(table):,} rows, of too few patients to hold some out")
     _say(f"{len(table):,} rows of {table.patients.max() + 1:,} patients, an eighth held out")
+
+    def mechanism(form: str, name: str, make: Callable[[], Mechanism]) -> Mechanism:
+        part = kept.kept(f"{form}-{name}", lambda: folder.part_of(make()))
+        return folder.mechanism_of(graph, name, part)
+
+    def boosted(name: str, make: Callable[[], float]) -> float:
+        return kept.kept(f"boosting-{name}", lambda: Part(make(), {})).tree
+
     count = len(graph.parents)
-    with (
-        files.saving(out),
-        kept.beside(out, _plan(table, graph)) as keep,
-        Progress(COMMAND, 5 * count, unit="variable") as progress,
-    ):
-        model = fitting.fit(graph, train, "flow", fitting.REPLICATES, progress.advance, keep)
+    with Progress(COMMAND, 5 * count, unit="variable") as progress:
+        advance = progress.advance
+        model = fitting.fit(graph, train, "flow", fitting.REPLICATES, advance, mechanism)
         for note in model.notes:
             _say(note)
-        logistic = fitting.fit(graph, train, "logistic", 0, progress.advance)
-        found = judged.judge(model, logistic, train, held_out, boosting, progress.advance)
-        tests = independence.checked(model, train, progress.advance)
-        effects = contrasts.measured(model, progress.advance)
-        record = _record(table, found, tests, effects)
-        with folders.whole_folder(out) as inside:
-            for name, content in folder.contents(model, record).items():
-                files.write_whole(inside / name, content)
-            files.write_whole(inside / folder.PAGE, page.render(model, record))
+        logistic = fitting.fit(graph, train, "logistic", 0, advance, mechanism)
+        found = judged.judge(model, logistic, train, held_out, boosting, advance, boosted)
+        tests = independence.checked(model, train, advance)
+        effects = contrasts.measured(model, advance)
+    record = {"inputs": kept.inputs, **_record(table, found, tests, effects)}
+    whole = folder.contents(model, record)
+    page_of = {folder.PAGE: page.render(model, record).encode()}
+    with files.saving(out):
+        # The record comes last: with it the folder is a model.
+        files.write_together(out, {**page_of, **whole})
     _tell(found, tests)
-    print(f"wrote {out / folder.PAGE}")
-
-
-def _plan(table: Table, graph: Graph) -> dict[str, Any]:
-    """All that decides the mechanisms."""
-    return {
-        "table": table.fingerprint(),
-        "graph": written(graph, "json"),
-        "replicates": fitting.REPLICATES,
-        "written_by": version.versions(),
-    }
 
 
 def _record(table: Table, found, tests, effects) -> dict[str, Any]:

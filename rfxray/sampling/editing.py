@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Integer, Shaped
 
 from rfxray.arrays import AnyArray
 from rfxray.attributes.vocabulary import Attributes, requested
@@ -144,6 +144,7 @@ def abduct(
     images: Float[np.ndarray, "n height width"],
     source: Attributes,
     settings: EditSettings = EditSettings(),
+    numbers: Integer[np.ndarray, " n"] | None = None,
 ) -> Abduction:
     """The path on which the model comes to these images, given what they show.
 
@@ -153,6 +154,7 @@ def abduct(
       source: What they show, as far as it is known, [n, 19].
       settings: Settings of which method, strength, floor, steps, solver, corrections and seed are
         read. `invert` inverts the very steps of the solver, `noise` mixes with noise instead.
+      numbers: Number by which the noise of each image is drawn, uint32 [n]; its place when None.
 
     Raises:
       ConfigError: for images that are not of the model's size, or `flow`, which has no such path.
@@ -162,10 +164,10 @@ def abduct(
     _refuse_size(model, images=images)
     source = requested(source)
     run = _ascent(model.velocity, model.shape, settings.program())
-    cells = model.cells(images)
+    cells, drawn = model.cells(images), _drawn(numbers, len(images))
 
     def one(rows):
-        batch = _placed(model, images=cells[rows], source=source.rows(rows), rows=rows)
+        batch = _placed(model, images=cells[rows], source=source.rows(rows), rows=drawn[rows])
         return run(model.params, _numbers(settings), **batch)
 
     return Abduction(_in_batches(model, settings, one, len(images)), images)
@@ -234,6 +236,7 @@ def edit(
     progress: Progress | None = None,
     guidance: float | None = None,
     seed: int | None = None,
+    numbers: Integer[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, "n height width"]:
     """Images as they would look under other attributes: `abduct` and `predict`, or FlowEdit.
 
@@ -247,11 +250,11 @@ def edit(
     images = images_of(images, model.size)
     source, target = pair_of(source, target, len(images))
     if settings.method != "flow":
-        path = abduct(model, images, source, settings)
+        path = abduct(model, images, source, settings, numbers)
         return predict(model, path, source, target, settings, mask, keep, progress)
     run = _walk(model.velocity, settings.program())
     masks = _masks(model, len(images), mask, keep)
-    cells = model.cells(images)
+    cells, drawn = model.cells(images), _drawn(numbers, len(images))
 
     def one(rows):
         there = _placed(
@@ -259,7 +262,7 @@ def edit(
             images=cells[rows],
             source=source.rows(rows),
             target=target.rows(rows),
-            rows=rows,
+            rows=drawn[rows],
             masks=tuple(m[rows] for m in masks),
         )
         return run(model.params, _numbers(settings), **there)
@@ -329,6 +332,11 @@ def _numbers(settings: EditSettings) -> dict[str, np.ndarray]:
         "strength": np.asarray(settings.strength, np.float32),
         "weights": np.array([settings.guidance, settings.unchanged], np.float32),
     }
+
+
+def _drawn(numbers: np.ndarray | None, n: int) -> np.ndarray:
+    """The number by which the noise of each image is drawn, [n]."""
+    return np.arange(n) if numbers is None else np.asarray(numbers)
 
 
 def _placed(model: Model, **batch) -> dict:

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from data_prep.phantom import dataset
-from rfxray.causes import fitting, folder, tables
+from rfxray.causes import folder, tables
 from rfxray.causes.graph import read_graph
 from rfxray.commands import causes, causes_ask, causes_fit
-from rfxray.errors import ConfigError, DataError
-from rfxray.outputs import lock
 
 SMALL = {"parents": {"cardiomegaly": ["age", "sex"], "pleural_effusion": ["cardiomegaly"]}}
 
@@ -158,80 +156,3 @@ def test_every_action_has_help(capsys):
         with pytest.raises(SystemExit):
             causes.main([action, "--help"])
     assert "BEFORE the intervention" in capsys.readouterr().out
-
-
-class Killed(BaseException):
-    """In the place of a signal that cannot be caught."""
-
-
-def beside(place, out):
-    return place / f".{out}.fitting"
-
-
-def test_a_killed_fit_goes_on_with_the_variables_that_are_left(place, monkeypatch):
-    made, fit_one = [], fitting.fit_one
-
-    def watched(graph, table, name, parents, form, draws=None):
-        if form == "flow":
-            if made == ["age", "sex"]:
-                made.append("killed")
-                raise Killed
-            made.append(name)
-        return fit_one(graph, table, name, parents, form, draws)
-
-    monkeypatch.setattr(fitting, "fit_one", watched)
-    with pytest.raises(Killed):
-        fit(place, "resumed")
-    assert not (place / "resumed").exists()
-    torn = beside(place, "resumed") / "sex" / folder.TENSORS
-    torn.write_bytes(torn.read_bytes()[:-1])  # as after a power cut: it is fitted again
-    fit(place, "resumed")
-    left = ["sex", "cardiomegaly", "pleural_effusion"]
-    assert made[:6] == ["age", "sex", "killed", *left]  # then those of the independences
-    for path in (place / "model").iterdir():
-        assert (place / "resumed" / path.name).read_bytes() == path.read_bytes()
-    assert not beside(place, "resumed").exists()
-
-
-def test_what_another_table_left_is_not_taken(place, monkeypatch):
-    dataset.write_table(place / "other.csv", "additive", 3000, 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(causes_fit.judged, "judge", raiser(Killed))
-        with pytest.raises(Killed):
-            fit(place, "mixed", data="other.csv")
-    assert len(list(beside(place, "mixed").glob("*/causes.json"))) == 4
-    fit(place, "mixed")
-    for path in (place / "model").iterdir():
-        assert (place / "mixed" / path.name).read_bytes() == path.read_bytes()
-
-
-def test_a_refused_table_leaves_nothing_beside(place, refusal):
-    head, *rows = (place / "table.csv").read_text().splitlines()
-    column = head.split(",").index("pleural_effusion")
-    lines = [head]
-    for row in rows:
-        cells = row.split(",")
-        cells[column] = "absent"
-        lines.append(",".join(cells))
-    (place / "constant.csv").write_text("\n".join(lines) + "\n")
-    flags = ["--data", str(place / "constant.csv"), "--graph", str(place / "graph.json")]
-    code, line = refusal(causes_fit.main, [*flags, "--out", str(place / "refused")])
-    assert code == DataError.exit_code
-    assert "pleural_effusion" in line
-    assert not list(place.glob(".refused*"))
-
-
-def test_a_second_fit_of_the_same_folder_is_refused(place, refusal):
-    (waiting := beside(place, "twice")).mkdir()
-    flags = ["--data", str(place / "table.csv"), "--graph", str(place / "graph.json")]
-    with lock.locked(waiting):
-        code, line = refusal(causes_fit.main, [*flags, "--out", str(place / "twice")])
-    assert code == ConfigError.exit_code
-    assert "another process" in line or "is writing" in line
-
-
-def raiser(error):
-    def raise_it(*args, **kwargs):
-        raise error
-
-    return raise_it
