@@ -85,7 +85,7 @@ def shortfalls(figures: dict) -> list[str]:
 def table(figures: dict, pixels: dict | None) -> str:
     """The figures as Markdown, samples of the path in pixels beside them if they are given."""
     lines = [
-        "| attribute | chance | ceiling | autoencoder keeps | samples reach | those of pixels reach |",
+        "| attribute | chance | ceiling | autoencoder keeps | samples reach | those in pixels |",
         "|---|---|---|---|---|---|",
     ]
 
