@@ -10,7 +10,7 @@ import numpy as np
 from rfxray import version
 from rfxray.causes.leaning import LEANS, Finding, Pairs, Twins
 from rfxray.causes.pairs import FOLDERS, Opened
-from rfxray.evaluate.report import interval, value
+from rfxray.evaluate.report import value
 from rfxray.outputs import page, spreadsheet
 
 TEMPLATE = Path(__file__).with_name("leaning.html")
@@ -48,8 +48,8 @@ def render(
         flips={
             each.name: _flips(each.name, twins[each.name], opened, threshold) for each in findings
         },
+        reasons=_reasons(findings),
         value=value,
-        interval=interval,
         version=version.line(),
     )
 
@@ -67,6 +67,14 @@ def scores(twins: Mapping[str, Twins], pairs: Pairs) -> str:
         cells = ["" if np.isnan(part[k]) else f"{part[k]:.5f}" for part in columns]
         table.append([k, pairs.directions[int(side)], *cells])
     return spreadsheet.text(table)
+
+
+def _reasons(findings: Sequence[Finding]) -> list[tuple[str, str, list[str]]]:
+    """Each verdict with its reason once, and the findings that it is of."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for each in findings:
+        found.setdefault((each.verdict, each.why), []).append(each.name)
+    return [(*words, names) for words, names in found.items()]
 
 
 def _groups(finding: Finding) -> list[dict[str, Any]]:

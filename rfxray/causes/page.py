@@ -11,7 +11,7 @@ from rfxray.causes.mechanisms import StructuralModel
 from rfxray.outputs import page
 
 TEMPLATE = Path(__file__).with_name("page.html")
-_WIDTH, _HEIGHT, _ROW, _COLUMN = 170, 24, 42, 250
+_WIDTH, _HEIGHT, _ROW, _COLUMN = 170, 24, 34, 230
 
 
 def render(model: StructuralModel, record: Mapping[str, Any]) -> str:
@@ -41,35 +41,59 @@ def render(model: StructuralModel, record: Mapping[str, Any]) -> str:
 
 
 def drawing(graph: Graph, quiet: list[tuple[str, str]]) -> dict[str, Any]:
-    """Boxes and lines of the graph: a column for each step away from the roots."""
+    """Boxes and lines of the graph: a column for each step away from the roots.
+
+    An edge over several columns has a place of its own in those between, so that no line goes
+    through a box.
+    """
     level: dict[str, int] = {}
     for child, parents in graph.parents.items():
         level[child] = 1 + max((level[p] for p in parents), default=-1)
-    columns: dict[int, list[str]] = {}
+    columns: list[list[str | tuple[str, str]]] = [[] for _ in range(max(level.values()) + 1)]
     for name, column in level.items():
-        columns.setdefault(column, []).append(name)
-    tall = max(map(len, columns.values())) * _ROW
-    place = {
-        name: (column * _COLUMN, (i + 0.5) * tall / len(names) - _HEIGHT / 2)
-        for column, names in columns.items()
-        for i, name in enumerate(names)
-    }
+        columns[column].append(name)
+    for cause, effect in graph.edges():
+        for column in range(level[cause] + 1, level[effect]):
+            columns[column].append((cause, effect))
+    tall = max(map(len, columns)) * _ROW
+    middle: dict[str | tuple[str, str], float] = {}  # height of a box, or of a line in this column
+    boxes, corners = [], {edge: [] for edge in graph.edges()}
+    for column, entries in enumerate(columns):
+        # Near to the causes, so that few lines cross.
+        order = {each: _height_of_causes(graph, each, middle, tall / 2) for each in entries}
+        for i, each in enumerate(sorted(entries, key=order.__getitem__)):
+            middle[each] = (i + 0.5) * tall / len(entries)
+            x, y = column * _COLUMN, middle[each]
+            if isinstance(each, str):
+                boxes.append({"name": each, "x": x, "y": y - _HEIGHT / 2})
+            else:
+                corners[each] += [(x, y), (x + _WIDTH, y)]
     lines = []
     for cause, effect in graph.edges():
-        (x0, y0), (x1, y1) = place[cause], place[effect]
+        start = (level[cause] * _COLUMN + _WIDTH, middle[cause])
+        end = (level[effect] * _COLUMN, middle[effect])
         lines.append(
             {
-                "x0": x0 + _WIDTH,
-                "y0": y0 + _HEIGHT / 2,
-                "x1": x1,
-                "y1": y1 + _HEIGHT / 2,
+                "points": [start, *corners[cause, effect], end],
                 "quiet": (cause, effect) in quiet,
                 "title": f"{cause} → {effect}",
             }
         )
-    boxes = [{"name": name, "x": x, "y": y} for name, (x, y) in place.items()]
-    width = max(columns) * _COLUMN + _WIDTH
+    width = (len(columns) - 1) * _COLUMN + _WIDTH
     return {"boxes": boxes, "lines": lines, "width": width, "height": tall}
+
+
+def _height_of_causes(
+    graph: Graph,
+    each: str | tuple[str, str],
+    middle: Mapping[str | tuple[str, str], float],
+    otherwise: float,
+) -> float:
+    """The mean height of the causes of a box, or that of a line in the column before."""
+    if isinstance(each, tuple):
+        return middle.get(each, middle[each[0]])
+    heights = [middle.get((cause, each), middle[cause]) for cause in graph.parents[each]]
+    return sum(heights) / len(heights) if heights else otherwise
 
 
 def _row(model: StructuralModel, name: str, found: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -85,7 +109,8 @@ def _row(model: StructuralModel, name: str, found: Mapping[str, Any] | None) -> 
         row["uneven"] = found["kolmogorov"] > limit
         tenths = found["calibration"]
         row["gap"] = max((abs(p - share) for p, share, _ in tenths), default=None)
-        points = [(100 * p, 100 - 100 * share) for p, share, _ in tenths]
+        row["most"] = most = max((max(p, share) for p, share, _ in tenths), default=1.0) or 1.0
+        points = [(100 * p / most, 100 - 100 * share / most) for p, share, _ in tenths]
         row["points"] = [(round(x, 1), round(y, 1)) for x, y in points]
     return row
 
