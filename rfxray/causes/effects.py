@@ -21,6 +21,7 @@ Values = Mapping[str, float]
 NEAR = 1 / 24  # of the range of a continuous variable counts as the same: 5 years of age
 FEW = 50  # rows like those that an effect is asked for, below which it is mostly extrapolation
 NO_FINDING = "no_finding"  # evidence, and no variable of a graph
+_NO_CHANCE = 1e-9
 _UNORDERED = ("race", "view", "source")
 
 
@@ -59,7 +60,7 @@ class Effect:
       then_interval, difference_interval: From and to; None without replicates.
       e_value: E-value of the difference (VanderWeele and Ding 2017): the risk ratio that an
         unmeasured cause of both would need with each to explain it away; None if `of` is
-        continuous.
+        continuous, and if one of the two is 0, as when the evidence says it.
       e_value_interval: E-value of the end of the interval that is nearer to no effect.
       error: Bound of the standard error of the computation; 0 if it is exact.
     """
@@ -97,10 +98,10 @@ def answer(
     for replica in model.replicas():
         pairs.append(_pair(replica, question)[:2])
         advance(1)
-    continuous = model.variable(question.of).continuous
+    compared = not model.variable(question.of).continuous and min(then, before) > _NO_CHANCE
     found = Effect(then, before, None, None, None, None, error)
-    if not continuous:
-        found = dataclasses.replace(found, e_value=e_value(_ratio(then, before)))
+    if compared:
+        found = dataclasses.replace(found, e_value=e_value(then / before))
     if len(pairs) > 1:
         spread = np.array(pairs)
         differences = spread[:, 0] - spread[:, 1]
@@ -109,9 +110,9 @@ def answer(
             then_interval=_interval(then, spread[:, 0]),
             difference_interval=_interval(then - before, differences),
         )
-        if not continuous:
-            ratios = np.log(np.maximum(spread[:, 0], 1e-9) / np.maximum(spread[:, 1], 1e-9))
-            low, high = _interval(np.log(_ratio(then, before)), ratios)
+        if compared:
+            logs = np.log(np.maximum(spread, _NO_CHANCE))
+            low, high = _interval(np.log(then / before), logs[:, 0] - logs[:, 1])
             nearest = 1.0 if low <= 0 <= high else float(np.exp(low if low > 0 else high))
             found = dataclasses.replace(found, e_value_interval=e_value(nearest))
     return found
@@ -281,7 +282,7 @@ def _value(
             total += sign * other * evidence * value
             chance += sign * other * evidence
             error += evidence * bound
-    if not chance > 1e-9:
+    if not chance > _NO_CHANCE:
         raise ConfigError("the model gives what was seen no chance at all; change the evidence")
     return total / chance, error / chance
 
@@ -314,10 +315,6 @@ def _seen(model: StructuralModel, what: Values) -> tuple[np.ndarray, np.ndarray]
         i = model.graph.index[name]
         values[0, i], known[0, i] = value, True
     return values, known
-
-
-def _ratio(then: float, before: float) -> float:
-    return max(then, 1e-9) / max(before, 1e-9)
 
 
 def _interval(value: float, replicates: np.ndarray) -> tuple[float, float]:

@@ -83,6 +83,8 @@ def test_groups_evidence_and_several_models(place, capsys):
     printed = capsys.readouterr().out
     assert printed.count("sex=F: P(") == printed.count("sex=M: P(") == 2
     assert printed.count("graph without a name") == 2
+    assert "0.0000 under no intervention" in printed
+    assert "E-value" not in printed  # the evidence says what is compared with
 
 
 def test_evidence_like_few_rows_is_warned_of(place, capsys):
