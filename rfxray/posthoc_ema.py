@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rfxray.command_line import ArgumentParser, add_allow_kind, exit_on_error, local_path
+from rfxray.errors import ConfigError
 from rfxray.outputs import files
 from rfxray.runtime import distributed
 from rfxray.training.reconstruction import WARNED, reconstruct
@@ -33,7 +34,12 @@ class Command:
     sigmas: tuple[float, ...]
     sweep: bool
     step: int | None
+    fresh: int
     allow_kinds: tuple[str, ...]
+
+    def __post_init__(self):
+        if self.fresh < 1:
+            raise ConfigError(f"--fresh must be at least 1 (got {self.fresh})")
 
 
 def widths(text: str) -> tuple[float, ...]:
@@ -73,6 +79,12 @@ def parser() -> ArgumentParser:
         help="widths to compare by the run's evaluator fidelity; the best is made",
     )
     p.add_argument("--step", type=int, help="training step of a snapshot (default: the newest)")
+    p.add_argument(
+        "--fresh",
+        type=int,
+        default=FRESH,
+        help="seeds on which --sweep judges each width again (default: %(default)s)",
+    )
     add_allow_kind(p)
     return p
 
@@ -80,10 +92,15 @@ def parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parser().parse_args(argv)
     sigmas = flags.sweep or (flags.sigma,)
-    command = Command(
-        flags.workdir, sigmas, flags.sweep is not None, flags.step, tuple(flags.allow_kind)
-    )
     with exit_on_error("rfxray.posthoc_ema"):
+        command = Command(
+            flags.workdir,
+            sigmas,
+            flags.sweep is not None,
+            flags.step,
+            flags.fresh,
+            tuple(flags.allow_kind),
+        )
         distributed.start()
         if command.sweep:
             return _compare(command)
@@ -99,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _compare(command: Command) -> None:
-    found = sweep(command.workdir, command.sigmas, command.step, command.allow_kinds)
+    found = sweep(command.workdir, command.sigmas, command.step, command.allow_kinds, command.fresh)
     file = command.workdir / "posthoc" / f"sweep_{found.step:08d}.json"
     with files.saving(file):
         file.parent.mkdir(exist_ok=True)
@@ -109,7 +126,7 @@ def _compare(command: Command) -> None:
     where = f"wrote {found.folder}" if found.folder else "the run keeps it"
     print(
         f"rfxray.posthoc_ema: width {found.chosen} has the lowest {found.by}, and on "
-        f"{found.confirmed} of {FRESH} fresh seeds too; {where}, and {file}; sample with "
+        f"{found.confirmed} of {found.fresh} fresh seeds too; {where}, and {file}; sample with "
         f"--ema {found.chosen}"
     )
 

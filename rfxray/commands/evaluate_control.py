@@ -182,7 +182,7 @@ def shown(flags: argparse.Namespace) -> list[str]:
             "real": last(flags.real) if flags.real else None,
             "out": last(flags.out),
             "classifier": f"{name}{mark}{last(path)}",
-            "csv": set_flags.named_csv(flags.csv),
+            "csv": set_flags.named(flags.csv),
         }
     )
     return words_of(parser(), named)

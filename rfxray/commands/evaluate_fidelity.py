@@ -220,7 +220,7 @@ def shown(flags: argparse.Namespace) -> list[str]:
     named.train = last(flags.train) if flags.train else None
     named.synthetic = [last(given) for given in flags.synthetic]
     named.model = [last(given) for given in flags.model]
-    named.csv = set_flags.named_csv(flags.csv)
+    named.csv = set_flags.named(flags.csv)
     specs = [spec.partition("=") for spec in flags.extractor.split(",")]
     named.extractor = ",".join(f"{name}{mark}{last(path)}" for name, mark, path in specs)
     return words_of(parser(), named)

@@ -367,7 +367,7 @@ def shown(flags: argparse.Namespace) -> list[str]:
         setattr(named, name, last(given) if given else given)
     if flags.gate:
         named.gate = flags.gate == gate.DEFAULT or last(flags.gate)
-    named.csv = set_flags.named_csv(flags.csv)
+    named.csv = set_flags.named(flags.csv)
     specs = [spec.partition("=") for spec in flags.extractor.split(",")]
     named.extractor = ",".join(f"{name}{mark}{last(path)}" for name, mark, path in specs)
     return words_of(parser(), named)

@@ -24,13 +24,13 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from rfxray.attributes.vocabulary import Attributes
+from rfxray.attributes.vocabulary import FINDING_NAMES, INDEX, Attributes
 from rfxray.command_line import ArgumentParser, Progress, data_folder, exit_on_error, words_of
 from rfxray.commands import set_flags
-from rfxray.commands.utility_runs import COMMAND, FOLDERS, PLAN, Trainings, preprocessing
+from rfxray.commands.utility_runs import COMMAND, FOLDERS, PLAN, Trainings, part, preprocessing
 from rfxray.config.load import load_config, overrides
 from rfxray.errors import ConfigError, DataError
-from rfxray.evaluate import feature_pair, overlap, results
+from rfxray.evaluate import feature_pair, intervals, overlap, results
 from rfxray.evaluate.folder import announce
 from rfxray.evaluate.pictures import Pictures, open_pictures
 from rfxray.evaluate.tables import tables_of
@@ -40,6 +40,7 @@ from rfxray.outputs import files, folders
 from rfxray.runtime import distributed, refusal
 from rfxray.training import recipe as recipes
 
+_FINDINGS = [INDEX[name] for name in FINDING_NAMES]
 KIND = ("classifier", "classification")  # of the network and the objective of a config
 
 
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         given = {**vars(flags), "csv": tuple(flags.csv), "overrides": tuple(overrides(rest))}
         command = Command(**given)
         distributed.start(refusal.listen)
-        run(command, shlex.join(["rfxray", "evaluate", "utility", *shown(flags), *rest]))
+        run(command, shlex.join(["rfxray", "evaluate", "utility", *shown(flags, rest)]))
 
 
 def run(command: Command, line: str) -> None:
@@ -161,16 +162,20 @@ def _run(command: Command, config: ml_collections.FrozenConfigDict, line: str) -
     sets = command.sets()
     for label, pictures in sets.items():
         announce(label, pictures, _say)
-        if pictures.attributes is None:
+        if (
+            pictures.attributes is None
+            or not np.asarray(pictures.attributes.known)[:, _FINDINGS].any()
+        ):
             raise DataError(
-                f"nothing says what is in the images of {pictures.name}; give a data set, or --csv "
-                "FOLDER=FILE with the columns image, patient and attributes"
+                f"no finding is known of the images of {pictures.name}; give a data set, or --csv "
+                "FOLDER=FILE with the columns image, patient and findings"
             )
     sets |= _as_many(sets)
     films = _films(sets["test"])
     _, left_out = figures.judged(films)
     for name, why in left_out.items():
         _say(f"{name} is not judged: {why}")
+    _refuse_small(sets["real"], command)
     _refuse_common(sets, command.out, config.model.size)
     began = time.monotonic()
     trainings = Trainings(command.out, config, sets, command.fractions, command.seeds)
@@ -238,6 +243,17 @@ def _as_many(sets: dict[str, Pictures]) -> dict[str, Pictures]:
     }
 
 
+def _refuse_small(real: Pictures, command: Command) -> None:
+    """Raises a DataError, before anything is trained, if a share is too small to train on."""
+    for share in command.fractions:
+        least = min(len(part(real, share, seed)) for seed in range(command.seeds))
+        if least < intervals.LEAST:
+            raise DataError(
+                f"a share of {share:g} of {real.name} is {least} images; give at least "
+                f"{intervals.LEAST / len(real):.2g}"
+            )
+
+
 def _refuse_common(sets: dict[str, Pictures], out: Path, size: int) -> None:
     """Raises a DataError if the test set shares a patient, or an image, with what is trained on."""
     test = sets["test"]
@@ -268,18 +284,19 @@ def _pixels(label: str, pictures: Pictures, out: Path, size: int) -> np.ndarray:
     return digests
 
 
-def shown(flags: argparse.Namespace) -> list[str]:
+def shown(flags: argparse.Namespace, rest: Sequence[str]) -> list[str]:
     """The words of a command line, with the last part of each path only: results are shared."""
     paths = {name: getattr(flags, name) for name in ("real", "test", "synthetic", "more", "out")}
     named = argparse.Namespace(
         **{
             **vars(flags),
             **{name: set_flags.last(path) if path else None for name, path in paths.items()},
-            "csv": set_flags.named_csv(flags.csv),
+            "csv": set_flags.named(flags.csv),
+            "config": set_flags.last(flags.config),
             "fractions": ",".join(f"{each:g}" for each in flags.fractions),
         }
     )
-    return words_of(parser(), named)
+    return [*words_of(parser(), named), *set_flags.named(rest)]
 
 
 def _say(line: str) -> None:

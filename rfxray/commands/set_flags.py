@@ -35,8 +35,8 @@ def last(path: str | Path) -> str:
     return Path(path).name
 
 
-def named_csv(texts: Sequence[str]) -> list[str]:
-    """`--csv` with the last part of each path only."""
+def named(texts: Sequence[str]) -> list[str]:
+    """Words such as `FOLDER=FILE` with the last part of each path only."""
     return ["=".join(map(last, text.split("=", 1))) for text in texts]
 
 

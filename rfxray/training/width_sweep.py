@@ -22,7 +22,7 @@ from rfxray.training.evaluators import fidelity
 from rfxray.training.evaluators.evaluator import Context
 from rfxray.training.run_data import open_data
 
-FRESH = 3  # further seeds of the noise
+FRESH = 3  # further seeds of the noise, unless more are asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Width:
     Attributes:
       sigma: Its relative width.
       error: Relative error of the profile.
-      distances: Distances by name, with the noise of the run's seed and of `FRESH` more.
+      distances: Distances by name, with the noise of the run's seed and of fresh ones.
     """
 
     sigma: float
@@ -60,12 +60,29 @@ class Sweep:
     confirmed: int
     folder: Path | None
 
+    @property
+    def fresh(self) -> int:
+        """Number of fresh seeds."""
+        return len(self.widths[0].distances) - 1
+
+    @property
+    def agreement(self) -> tuple[int, int]:
+        """How often a width that is the best on one seed is the best on another one too.
+
+        Returns:
+          Number of ordered pairs of seeds that agree, and of all.
+        """
+        best = [
+            min(self.widths, key=lambda width: width.distances[n][self.by]).sigma
+            for n in range(1 + self.fresh)
+        ]
+        return sum(best.count(each) - 1 for each in best), len(best) * (len(best) - 1)
+
     def table(self) -> str:
         """Markdown, a line for each width."""
-        seeds = len(self.widths[0].distances)
         lines = [
-            f"| width | profile error | {self.by} | {' | '.join(['fresh'] * (seeds - 1))} |",
-            "|---" * (seeds + 2) + "|",
+            f"| width | profile error | {self.by} | {' | '.join(['fresh'] * self.fresh)} |",
+            "|---" * (self.fresh + 3) + "|",
         ]
         for each in self.widths:
             cells = [f"{found[self.by]:.4g}" for found in each.distances]
@@ -78,6 +95,7 @@ def sweep(
     sigmas: Sequence[float],
     step: int | None = None,
     allow_kinds: Sequence[str] = (),
+    fresh: int = FRESH,
 ) -> Sweep:
     """Judges averages of a run as its evaluator `fidelity` does, and writes the best one.
 
@@ -86,6 +104,7 @@ def sweep(
       sigmas: Relative widths; those that the run keeps may be among them.
       step: Step of one of the snapshots; the newest when None.
       allow_kinds: Foreign kinds that the run's config may name, see `config.kinds`.
+      fresh: Number of further seeds, at least 1.
 
     Raises:
       ConfigError: If a width is out of range, the step has no snapshot, the snapshots are too few
@@ -114,7 +133,7 @@ def sweep(
     with jax.set_mesh(mesh):
         for mix in mixes:
             params, meta = reconstruction.average(workdir, mix, abstract)
-            seeds = range(recipe.seed, recipe.seed + 1 + FRESH)
+            seeds = range(recipe.seed, recipe.seed + 1 + fresh)
             found = [judge(params, seed) for seed in seeds]
             widths.append(Width(mix.sigma, mix.error, found))
             by = "FD64" if "FD64" in found[0] else "KID"
@@ -124,5 +143,5 @@ def sweep(
     _, mix, params, meta = best
     kept = ema_name(mix.sigma) in map(ema_name, config.ema_sigmas)
     folder = None if kept else reconstruction.write(workdir, mix, params, meta)
-    lowest = [min(widths, key=lambda w: w.distances[n][by]).sigma for n in range(1, 1 + FRESH)]
+    lowest = [min(widths, key=lambda w: w.distances[n][by]).sigma for n in range(1, 1 + fresh)]
     return Sweep(mix.step, by, widths, mix.sigma, lowest.count(mix.sigma), folder)

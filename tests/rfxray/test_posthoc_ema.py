@@ -202,6 +202,26 @@ def test_sweep_chooses_the_width_whose_samples_are_nearest(history, projected, m
         assert sampling.load(workdir, ema=found["chosen"]).source["step"] == STEPS
 
 
+def test_seeds_agree_as_often_as_they_have_the_same_best_width():
+    values = {0.05: (1.0, 1.0, 3.0, 1.0), 0.1: (2.0, 2.0, 2.0, 2.0)}
+    found = [width_sweep.Width(s, 0.0, [{"KID": v} for v in of]) for s, of in values.items()]
+    sweep = width_sweep.Sweep(24, "KID", found, 0.05, 2, None)
+    assert (sweep.fresh, sweep.agreement) == (3, (6, 12))  # seeds 0, 1 and 3, in both orders
+    assert len({line.count("|") for line in sweep.table().splitlines()}) == 1
+
+
+def test_number_of_fresh_seeds_is_chosen(history, projected, refusal, capsys):
+    workdir, _ = history
+    posthoc_ema.main(["--workdir", str(workdir), "--sweep", "0.05,0.07", "--fresh", "1"])
+    found = json.loads((workdir / "posthoc/sweep_00000024.json").read_text())
+    assert [len(each["distances"]) for each in found["widths"]] == [2, 2]
+    capsys.readouterr()
+    code, line = refusal(
+        posthoc_ema.main, ["--workdir", workdir, "--sweep", "0.05,0.07", "--fresh", 0]
+    )
+    assert (code, "--fresh must be at least 1" in line) == (78, True)
+
+
 def test_swept_average_is_the_one_of_its_width(history, projected, capsys):
     workdir, _ = history
     posthoc_ema.main(["--workdir", str(workdir), "--sweep", "0.07,0.071"])

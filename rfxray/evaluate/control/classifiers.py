@@ -13,10 +13,12 @@ or `[n, classes]` (probability of each value, in the order of `rfxray sample --l
 `WEIGHTS`, paths of files that count to its identity, and `TRAINED_ON`, names of sources.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -161,18 +163,23 @@ def _both(present: np.ndarray) -> np.ndarray:
 def _of_file(path: Path) -> Classifier:
     module = _imported(path)
     size, predict = getattr(module, "SIZE", None), getattr(module, "predict", None)
-    if not isinstance(size, int) or size < 1 or not callable(predict):
+    if type(size) is not int or size < 1 or not callable(predict):
         raise ConfigError(f"{path} must have SIZE, a number of pixels, and predict(images)")
     digest = hashlib.sha256(path.read_bytes())
-    for file in getattr(module, "WEIGHTS", ()):
+    for file in _names(path, module, "WEIGHTS"):
         if not Path(file).is_file():
             raise ConfigError(f"{path} names WEIGHTS {file}, and there is no such file")
         digest.update(files.file_sha256(Path(file)).encode())
-    blank = np.zeros((1, size, size), np.float32)
-    names = tuple(_checked(path, predict(blank), 1))
+
+    def said_of(images: np.ndarray) -> dict[str, np.ndarray]:
+        with _of_user(f"{path}: predict failed"):
+            said = predict(images)
+        return _checked(path, said, len(images))
+
+    names = tuple(said_of(np.zeros((1, size, size), np.float32)))
 
     def answer(images: np.ndarray) -> np.ndarray:
-        said = _checked(path, predict(np.asarray(images)[..., 0]), len(images))
+        said = said_of(np.asarray(images)[..., 0])
         if tuple(said) != names:
             raise DataError(
                 f"{path} answers {', '.join(said)} to one batch and {', '.join(names)} to another; "
@@ -187,7 +194,7 @@ def _of_file(path: Path) -> Classifier:
             width=sum(map(width, names)),
             preprocessing=Preprocessing(size, "pad", "area", False, 1, (0.0,), (1.0,)),
             features=answer,
-            trained_on=tuple(getattr(module, "TRAINED_ON", ())),
+            trained_on=_names(path, module, "TRAINED_ON"),
         ),
         names,
     )
@@ -200,13 +207,29 @@ def _imported(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    try:
+    with _of_user(f"{path} cannot be imported"):
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(
-            f"{path} cannot be imported ({type(error).__name__}: {first_line(error)})"
-        ) from error
     return module
+
+
+@contextlib.contextmanager
+def _of_user(what: str) -> Iterator[None]:
+    """Turns whatever the code of somebody else raises into one line."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(line.filename).name} line {line.lineno}"
+        raise ConfigError(
+            f"{what} ({type(error).__name__}: {first_line(error)}; {where})"
+        ) from error
+
+
+def _names(path: Path, module: ModuleType, name: str) -> tuple[str, ...]:
+    found = getattr(module, name, ())
+    if not isinstance(found, list | tuple) or not all(isinstance(x, str | Path) for x in found):
+        raise ConfigError(f"{path}: {name} must be a list of strings (got {found!r})")
+    return tuple(map(str, found))
 
 
 def _checked(path: Path, said: object, count: int) -> dict[str, np.ndarray]:
@@ -216,7 +239,13 @@ def _checked(path: Path, said: object, count: int) -> dict[str, np.ndarray]:
     found = {}
     for given, values in said.items():
         name = lookup(str(given)).name
-        array = np.asarray(values, np.float64)
+        try:
+            array = np.asarray(values, np.float64)
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"{path}: predict answers {name} with what is not an array of numbers "
+                f"({first_line(error)})"
+            ) from error
         if name in FINDING_NAMES and array.shape == (count,):
             array = _both(array)
         if array.shape == (count,) and lookup(name).continuous:

@@ -72,17 +72,25 @@ def _numbers(control: Control) -> dict[str, Any]:
 def _joint(control: Control) -> dict[str, Any]:
     assert control.pairs is not None
     there = [row for row in control.pairs if row.figure.value is not None]
-    pairs = sorted((row for row in there if row.given != joint.ALL), key=_size)
+    once = [row for row in there if not _mirrored(row.value)]
+    pairs = sorted((row for row in once if row.given != joint.ALL), key=_size)
     return {
         "weighted_by": list(control.weighted_by),
         "comparisons": len(there),
         "beyond": sum(row.beyond for row in there),
         "off": sum(abs(row.figure.value or 0) > joint.OFF for row in there),
         "mark": joint.OFF,
-        "shares": [_compared(row) for row in there if row.given == joint.ALL],
+        "shares": [_compared(row) for row in once if row.given == joint.ALL],
         "worst": [_compared(row) for row in pairs[:WORST]],
         "ages": None if control.ages is None else dataclasses.asdict(control.ages),
     }
+
+
+def _mirrored(value: str) -> bool:
+    """Whether a value is the first of two, so that the share of the other one says the same."""
+    name, _, text = value.partition("=")
+    values = lookup(name).values
+    return len(values) == 2 and text == values[0]
 
 
 def _size(row: joint.Comparison | figures.Spill) -> float:

@@ -102,6 +102,9 @@ def test_samples_that_are_what_was_requested_are_read_so(controlled):
     assert found["reached"]["view"]["reached"] > 0.9
     assert found["joint"]["weighted_by"] == ["view"]
     assert found["joint"]["comparisons"] > 10
+    shown = [row["value_of"] for key in ("shares", "worst") for row in found["joint"][key]]
+    assert "cardiomegaly=present" in shown
+    assert "cardiomegaly=absent" not in shown  # says the same
     assert found["classifier"]["name"] == "python judge"
     assert len(found["classifier"]["hash"]) == 64
     assert "32x32 area" in found["classifier"]["resize_path"]
@@ -196,6 +199,16 @@ def test_oracle_reads_no_radiographs(tiny_records, tmp_path, capsys, monkeypatch
         ("SIZE = 8\ndef predict(x): return {'edema': [7] * len(x)}", "probabilities that sum to 1"),
         ("SIZE = 8\ndef predict(x): return {'view': [1] * len(x)}", "not [1, 3]"),
         ("SIZE = 8\nWEIGHTS = ['gone']\ndef predict(x): return {}", "there is no such file"),
+        ("SIZE = 8\nWEIGHTS = 'gone'\ndef predict(x): return {}", "WEIGHTS must be a list"),
+        (
+            "SIZE = 8\nTRAINED_ON = 5\ndef predict(x): return {'edema': x[:, 0, 0]}",
+            "must be a list",
+        ),
+        ("SIZE = True\ndef predict(x): return {}", "must have SIZE, a number of pixels"),
+        ("import sys\nsys.exit(0)", "cannot be imported (SystemExit: 0; judge.py line 2)"),
+        ("SIZE = 8\ndef predict(x): return 1 / 0", "predict failed (ZeroDivisionError: division"),
+        ("SIZE = 8\ndef predict(x): return {'edema': [[1], [1, 2]]}", "not an array of numbers"),
+        ("SIZE = 8\ndef predict(x): return {'edema': ['a']}", "not an array of numbers"),
     ],
 )
 def test_file_that_is_no_classifier_is_refused(content, words, drawn, tmp_path, capsys):

@@ -14,6 +14,7 @@ from rfxray.errors import ConfigError, Preempted
 from rfxray.evaluate import auc, model_card
 from rfxray.evaluate.control.classifiers import open_classifier
 from rfxray.evaluate.pictures import open_pictures
+from rfxray.outputs import files
 from tests.conftest import ROOT, write
 
 TINY = (
@@ -211,3 +212,26 @@ def test_bad_input_is_refused_in_one_line(finished, folder, capsys, flags, more,
     assert ended.value.code in (65, 78)
     (said,) = [each for each in capsys.readouterr().err.splitlines() if "error" in each]
     assert line in said
+
+
+def test_samples_without_a_known_finding_are_refused(folder, tmp_path, refusal):
+    records = Records(open_dataset(folder / "samples"), "train")
+    rows, png = ["image,sex"], tmp_path / "png"
+    png.mkdir()
+    for number in range(12):
+        files.save_png(png / f"{number}.png", records[number]["image"])
+        rows.append(f"{number}.png,M")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    csv = f"{tmp_path / 'png'}={tmp_path / 'table.csv'}"
+    given = words(folder, synthetic=tmp_path / "png", csv=csv, out=tmp_path / "out")
+    code, line = refusal(evaluate_utility.main, [*given, *TINY])
+    assert (code, "no finding is known of the images of png" in line) == (65, True), line
+
+
+def test_command_line_of_the_results_has_no_path(folder):
+    flags, rest = evaluate_utility.parser().parse_known_args(
+        [*words(folder), "--config.data.dirs=/home/jane/films", "--config.steps=60"]
+    )
+    shown = evaluate_utility.shown(flags, rest)
+    assert not [word for word in shown if "/" in word]
+    assert shown[-2:] == ["--config.data.dirs=films", "--config.steps=60"]
