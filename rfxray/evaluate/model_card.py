@@ -27,12 +27,13 @@ def read(path: Path) -> dict[str, Any]:
         kind = found["kind"]
         if kind not in _SECTIONS:
             raise KeyError(kind)
-        _SECTIONS[kind](found)
+        markdown([found])
         _of(found)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else type(error).__name__
         raise DataError(
             f"{file} holds no results of rfxray evaluate fidelity, control, privacy or utility "
-            f"({type(error).__name__}); give the --out of one"
+            f"({why}); give the --out of one"
         ) from error
     return found
 

@@ -33,10 +33,25 @@ def test_card_of_several_sets_of_samples_says_so():
         assert found["sets"][label]["fingerprint"][:12] in both
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"kind": "rfxray.evaluate.merge"}', "{}"])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"kind": "rfxray.evaluate.merge"}', "{}", "[" * 100_000]
+)
 def test_what_holds_no_results_is_refused(tmp_path, text):
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(DataError, match="holds no results of rfxray evaluate fidelity, control"):
+        model_card.read(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["command", "written_by", "sets", "figures", "extractors"])
+def test_results_that_lack_what_a_card_needs_are_refused(tmp_path, key):
+    found = json.loads((STORED / "nih_test.json").read_text())
+    (tmp_path / "results.json").write_text(json.dumps({k: found[k] for k in found if k != key}))
+    with pytest.raises(DataError, match="holds no results"):
+        model_card.read(tmp_path)
+
+
+def test_results_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"No such file or directory\); give the --out of one"):
         model_card.read(tmp_path)
 
 
