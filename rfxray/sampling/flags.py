@@ -29,8 +29,10 @@ from rfxray.attributes import vocabulary
 from rfxray.attributes.listing import add_list
 from rfxray.command_line import (
     ArgumentParser,
+    at_home,
     data_folder,
     local_path,
+    refuse_address,
     refuse_unread,
     settings_given,
     words_of,
@@ -164,19 +166,20 @@ def completed(
     if arguments.complete is None:
         return asks
     kind, equals, data = arguments.complete.partition("=")
-    if kind not in ("table", "causes") or not equals or not data:
+    if kind not in ("table", "causes") or not equals or not data.strip():
         raise ConfigError(
             "--complete must be table=DATA, table=DATA:SPLIT or causes=MODEL (got "
             f"{arguments.complete!r})"
         )
     if isinstance(asks, Table):
         raise ConfigError("--grid changes its attributes only; leave --complete out")
+    refuse_address(data)
     if kind == "causes":
         if causal is None:
             raise ConfigError("only rfxray sample draws from a causal model; give table=DATA")
-        return dataclasses.replace(asks, completion=causal(local_path(data), arguments.seed))
-    path, _, split = data_folder(data).partition(":")
-    dataset = open_dataset(path, latents=True)
+        return dataclasses.replace(asks, completion=causal(at_home(data), arguments.seed))
+    path, _, split = data.partition(":")
+    dataset = open_dataset(at_home(path), latents=True)
     table = completion.of_dataset(dataset, split or "train", arguments.seed)
     return dataclasses.replace(asks, completion=table)
 

@@ -165,6 +165,9 @@ def test_a_data_set_of_samples_says_what_was_drawn_too(tiny_data, tmp_path):
     [
         (["--complete", "causes"], "--complete must be table=DATA, "),
         (["--complete", "table="], "--complete must be table=DATA, "),
+        (["--complete", "table= "], "--complete must be table=DATA, "),
+        (["--complete", "table=gs://bucket/data"], "is not a path; mount the bucket"),
+        (["--complete", "causes=gs://bucket/model"], "is not a path; mount the bucket"),
         (["--complete", "table=DATA", "--grid", "age=20,50"], "leave --complete out"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import ml_collections
@@ -141,3 +142,25 @@ def test_run_logs_the_distances_of_its_first_average(
     assert row["fidelity/KID"] == pytest.approx(
         measured(context, model, config.seed)["KID"], rel=1e-4
     )
+
+
+def test_run_that_resumes_measures_the_same_bit_by_bit(
+    make_config, tiny_data, run_training, tmp_path
+):
+    changes = [f"evaluators.fidelity.{key}={value}" for key, value in SECTION.items()]
+    config = make_config(f"data.dirs={tiny_data}", "evaluators.fidelity.every=6", *changes)
+    whole = run_training(config, tmp_path / "whole")
+    shutil.copytree(whole, tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "12")
+    resumed = run_training(config, tmp_path / "resumed")
+
+    def measured_at(workdir):
+        rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+        return {row["step"]: row["fidelity/KID"] for row in rows if "fidelity/KID" in row}
+
+    assert measured_at(resumed) == measured_at(whole)
+    assert measured_at(whole).keys() == {6, 12}
+    params = [
+        sampling.load(workdir, ema=config.ema_sigmas[0]).params for workdir in (whole, resumed)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *params)
