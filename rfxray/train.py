@@ -139,9 +139,12 @@ def run(
     if latents is not None:
         vae = workdir / exported.VAE
         if host == 0:
+            source = mixture.datasets[0].path / exported.VAE
+            if present := [folder for folder in (vae, source) if folder.exists()]:
+                # Or the first sample grid would refuse it; before it is copied into the workdir.
+                open_autoencoder(present[0], latents)
             with saving(workdir):
-                exported.copy(mixture.datasets[0].path / exported.VAE, vae)
-            open_autoencoder(vae, latents)  # or the first sample grid would refuse it
+                exported.copy(source, vae)
     if host == 0 and recipe.model.base is not None:  # an export of the run merges into it
         base = workdir / exported.BASE
         with saving(workdir):

@@ -145,7 +145,7 @@ def damage_record():
     def damage(folder: Path, number: int, shard: int = 0) -> None:
         from rfxray.data.dataset import Records, open_dataset
 
-        data = Records(open_dataset(folder), "train")._source[16 * shard + number]
+        data = Records(open_dataset(folder, latents=True), "train")._source[16 * shard + number]
         file = sorted(folder.glob("*train*"))[shard]
         content = bytearray(file.read_bytes())
         # A picture is stored as it is, so the middle of its PNG is found in the file.
@@ -223,7 +223,8 @@ def trained(tmp_path_factory, make_config, tiny_data, run_training) -> Path:
 
 @pytest.fixture(scope="session")
 def make_vae():
-    """`make_vae(out, seed)`: the export of an untrained autoencoder for 32²: 8 × 8 × 2 cells."""
+    """`make_vae(out, seed)`: the export of an untrained autoencoder for 32²: 8 × 8 × 2 cells; its
+    keys may be others."""
     import jax
 
     from rfxray import __version__
@@ -232,10 +233,11 @@ def make_vae():
     from rfxray.config.schema import defaults
     from rfxray.networks import kinds
 
-    def make(out: Path, seed: int = 0, kind: str = "vae") -> Path:
+    def make(out: Path, seed: int = 0, kind: str = "vae", **keys: object) -> Path:
         config = defaults(model=kind)
         if kind == "vae":
             config.model.update(size=32, width=8, multipliers=(1, 1, 2), blocks=1, z=2, groups=4)
+        config.model.update(keys)
         config = check_config(config)
         network = kinds.build(config.model)
         params = {"model": jax.jit(network.init)(jax.random.key(seed))}

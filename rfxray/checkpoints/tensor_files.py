@@ -19,9 +19,17 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]
     try:
         with safe_open(path, "np") as file:
             names = sorted(file.keys())
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+            return {name: _array(file, name) for name in names}, dict(file.metadata() or {})
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read as safetensors ({first_line(error)})") from None
+
+
+def _array(file: safe_open, name: str) -> np.ndarray:
+    try:
+        return file.get_tensor(name)
+    except AttributeError:  # of NumPy, which has no 8-bit floats
+        kind = file.get_slice(name).get_dtype()
+        raise TypeError(f"{name} is {kind}; store it as float32 or bfloat16") from None
 
 
 def encode(arrays: Mapping[str, np.ndarray], text: tuple[str, str]) -> bytes:

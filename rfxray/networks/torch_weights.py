@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
+import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
@@ -35,13 +36,14 @@ def convert(
       The tensors of `shapes`, float32.
 
     Raises:
-      DataError: If a tensor is missing, unexpected, of another shape or not finite.
+      DataError: If a tensor is missing, unexpected, of another shape, not a float or not finite.
     """
     kept = {n: t for n, t in tensors.items() if n not in unread and not n.endswith(_COUNTER)}
     missing = [name for name in shapes if name not in kept]
     unexpected = [name for name in kept if name not in shapes]
     both = [name for name in shapes if name in kept]
     misshapen = [name for name in both if tuple(kept[name].shape) != tuple(shapes[name])]
+    whole = [name for name in both if not jnp.issubdtype(kept[name].dtype, jnp.floating)]
     faults = []
     if missing:
         faults.append(f"{len(missing)} of {len(shapes)} tensors are missing (first: {missing[0]})")
@@ -53,6 +55,9 @@ def convert(
         faults.append(
             f"{len(misshapen)} have another shape (first: {first} is {given}, not {wanted})"
         )
+    if whole:  # as of a quantised network, which has scales beside them
+        first = whole[0]
+        faults.append(f"{len(whole)} are not floats (first: {first} is {kept[first].dtype})")
     if faults:
         raise DataError(f"these are not the weights of {network}: {'; '.join(faults)}")
     converted = {name: _layout(name, np.asarray(kept[name], np.float32)) for name in shapes}

@@ -96,6 +96,9 @@ def convert(tensors: Mapping[str, np.ndarray], groups: int = GROUPS) -> Publishe
     widths = ", ".join(map(str, vae.widths))
     network = f"an autoencoder of widths {widths} and z={vae.z} (names as in diffusers)"
     params = torch_weights.convert(named, shapes(vae), network)
+    variance = params.get("bn.running_var")
+    if variance is not None and not (variance >= 0).all():
+        raise DataError(f"these weights of {network} are damaged: bn.running_var is below 0")
     read = {origin[name] for name in params}
     return Published(vae, params, tuple(name for name in tensors if name not in read))
 
@@ -131,9 +134,9 @@ def _renamed(name: str, levels: int) -> str:
 
 
 def _count(names: Iterable[str], pattern: str) -> int:
-    """One more than the largest number that a pattern finds in names."""
+    """How many numbers a pattern finds in names: no more than there are tensors."""
     found = (re.match(pattern, name) for name in names)
-    return max((int(match[1]) + 1 for match in found if match), default=0)
+    return len({match[1] for match in found if match})
 
 
 def infer(tensors: Mapping[str, np.ndarray], groups: int = GROUPS) -> Vae:
@@ -148,9 +151,11 @@ def infer(tensors: Mapping[str, np.ndarray], groups: int = GROUPS) -> Vae:
     """
 
     def kernel(name: str) -> tuple[int, ...]:
-        shape = tensors[f"{name}.weight"].shape if f"{name}.weight" in tensors else ()
-        if len(shape) != 4:
-            state = f"has the shape {list(shape)}, not 4 dimensions" if shape else "is missing"
+        found = tensors.get(f"{name}.weight")
+        shape = () if found is None else found.shape
+        if len(shape) != 4 or 0 in shape:
+            odd = f"has the shape {list(shape)}, not that of a convolution"
+            state = "is missing" if found is None else odd
             raise DataError(
                 f"these are not the weights of an autoencoder of latent diffusion: {name}.weight "
                 f"{state} ({len(tensors)} tensors are there)"

@@ -116,13 +116,17 @@ def _likely(i: hlo.Instruction, flops: float, traffic: float, chip: Chip) -> tup
     least = _least(i, flops, traffic, chip)
     if _beside(i):
         return "copies", 0.0
-    if i.opcode == "fusion" and (found := re.search(r'"estimated_cycles":"(\d+)"', i.rest)):
+    found = re.search(r'"estimated_cycles":"(\d+)"', i.rest)
+    if i.opcode == "fusion" and found and int(found[1]) != _UNKNOWN:
         part = "products" if flops else "element-wise"
         return part, max(least, float(found[1]) / chip.clock)
     if i.opcode == "custom-call" and flops:
         return "attention", max(least, flops / chip.flops / ATTENTION)
     return "products" if flops else "copies", max(least, traffic / chip.bandwidth / MEMORY)
 
+
+# Cycles of a fusion that XLA's cost model did not look at, as with JAX_OPTIMIZATION_LEVEL=O0.
+_UNKNOWN = 2**63 - 1
 
 # A chip's share of the network of the data centre, bytes per second: 50 Gbit/s for v5p in Cloud
 # TPU's documentation (half of that for v5e), used for all.

@@ -61,7 +61,16 @@ def read(folder: Path) -> Adapter:
     tensors = tensor_files.read(folder / TENSORS)[0]
     named = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
     shapes = {name: tensor.shape for name, tensor in named.items()}
-    converted = torch_weights.convert(named, shapes, "an adapter")
+    try:
+        converted = torch_weights.convert(named, shapes, "an adapter")
+    except DataError as error:
+        raise DataError(f"{folder / TENSORS}: {error}") from None
+    for name, tensor in converted.items():
+        if name.endswith(lora.A) and tensor.shape[-1:] not in ((), (about["r"],)):
+            raise DataError(
+                f"{name} in {folder / TENSORS} has the rank {tensor.shape[-1]}, and {CONFIG} says "
+                f"r={about['r']}"
+            )
     return Adapter(converted, about["lora_alpha"] / root)
 
 
@@ -108,8 +117,9 @@ def _config(file: Path) -> dict[str, Any]:
             raise DataError(f"{file} must have {key}={plain!r} (got {about[key]!r})")
     for key in ("r", "lora_alpha"):
         value = about.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise DataError(f"{file} must have a number above 0 as {key} (got {value!r})")
+        plain = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (plain and 0 < value < float("inf")):
+            raise DataError(f"{file} must have a finite number above 0 as {key} (got {value!r})")
     return about
 
 
@@ -117,7 +127,7 @@ def merge(vae: Vae, params: Weights, adapter: Adapter) -> dict[str, np.ndarray]:
     """The parameters of an autoencoder with an adapter, float32, on the host.
 
     Raises:
-      DataError: If the adapter is not of its decoder, or changes nothing.
+      DataError: If the adapter is not of its decoder, changes nothing, or makes a value infinite.
     """
     lora.check(adapter.tensors, torch_weights.laid_out(vae_shape.shapes(vae)))
     joined = jax.jit(functools.partial(lora.merge, scale=adapter.scale))
@@ -126,4 +136,7 @@ def merge(vae: Vae, params: Weights, adapter: Adapter) -> dict[str, np.ndarray]:
         raise DataError(
             "the adapter changes no parameter: all its narrow paths are zero, so it was not trained"
         )
+    infinite = [name for name, value in merged.items() if not np.isfinite(value).all()]
+    if infinite:
+        raise DataError(f"the adapter makes values that are not finite (first: {infinite[0]})")
     return merged

@@ -173,10 +173,10 @@ def open_autoencoder(folder: Path, latents: Latents | None = None) -> Autoencode
       DataError: If it is damaged.
     """
     if not exported.is_export(folder):
-        raise ConfigError(
-            f"{folder} is not an export of an autoencoder; make one with rfxray export "
-            "--checkpoint WORKDIR --out DIR, or of published ones with --weights FILE"
-        )
+        inside = folder / exported.VAE
+        make = "make one with rfxray export --checkpoint WORKDIR --out DIR, or of published ones "
+        hint = f"give {inside}" if exported.is_export(inside) else f"{make}with --weights FILE"
+        raise ConfigError(f"{folder} is not an export of an autoencoder; {hint}")
     tree, _ = exported.read(folder)
     if tree["model"]["kind"] != "vae":
         raise ConfigError(

@@ -169,13 +169,13 @@ def _space(folder: Path, tree: Mapping, vae: Path | None) -> LatentSpace | None:
         latents = Latents.of_entry(tree[configuration.LATENTS])
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(f"{folder / 'config.json'} does not say its latents: {error!r}") from error
-    vae = folder / exported.VAE if vae is None else vae
-    if not vae.exists():
+    own = folder / exported.VAE
+    if vae is None and not own.exists():
         raise DataError(
             f"{folder} is a model of latents and has no folder {exported.VAE}; give the export of "
             f"the autoencoder {latents.vae[:12]} by --vae"
         )
-    return open_space(vae, latents)
+    return open_space(vae or own, latents)
 
 
 def _decoded(tree: Mapping, space: LatentSpace | None) -> Mapping[str, object] | None:

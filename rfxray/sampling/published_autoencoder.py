@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ def export(request: PublishedRequest) -> tuple[Facts, Published]:
     found, about = _read(file)
     own = found.params
     if request.adapter:
+        adapter = adapters.read(request.adapter)
         try:
-            own = adapters.merge(found.vae, own, adapters.read(request.adapter))
+            own = adapters.merge(found.vae, own, adapter)
         except DataError as error:
             raise DataError(f"{request.adapter}: {error}") from None
         about["adapter_sha256"] = file_sha256(request.adapter / adapters.TENSORS)
@@ -140,7 +142,10 @@ def _read(file: Path) -> tuple[Published, dict[str, float | str]]:
         if about.get(key, value) != value:
             raise DataError(f"{beside} has {key}={about[key]!r}, but the tensors are of {value!r}")
     factors = {key: about.get(key) for key in ("scaling_factor", "shift_factor")}
-    return found, {key: float(v) for key, v in factors.items() if isinstance(v, int | float)}
+    for key, value in factors.items():
+        if value is not None and not _is_number(value):
+            raise DataError(f"{beside} must have a finite number as {key} (got {value!r})")
+    return found, {key: float(v) for key, v in factors.items() if v is not None}
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -152,9 +157,14 @@ def _json(file: Path) -> dict[str, Any]:
     if kind not in _CLASSES:
         raise DataError(f"{file} must have {' or '.join(_CLASSES)} as _class_name (got {kind!r})")
     groups = about.get("norm_num_groups", vae_weights.GROUPS)
-    if not isinstance(groups, int) or groups < 1:
+    if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
         raise DataError(f"{file} must have a whole number as norm_num_groups (got {groups!r})")
     return about
+
+
+def _is_number(value: object) -> bool:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and math.isfinite(value)
 
 
 def _config(vae: Vae) -> ml_collections.FrozenConfigDict:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from data_prep.phantom import __main__ as phantom
 from rfxray import edit, sample, train
+from rfxray.commands import encode
 from tests import conftest, full_disk
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +73,7 @@ def test_training_on_a_disk_that_refuses_says_so_and_loses_no_row(
 DRAW = ("--n", "4", "--solver", "euler", "--steps", "2", "--batch-size", "2")
 EDIT = ("--set", "cardiomegaly=present", "--steps", "2", "--method", "flow", "--dicom")
 PHANTOM = ("--n", "20", "--size", "32", "--validation", "0.2")
+ENCODE = ("--batch-size", "12", "--shard-examples", "16")
 COMMANDS = {
     "png": (sample.main, DRAW),
     "dicom": (sample.main, (*DRAW, "--format", "dicom")),
@@ -79,6 +81,7 @@ COMMANDS = {
     "grid": (sample.main, ("--grid", "sex=F,M", "--n", "2", *DRAW[2:])),
     "edit": (edit.main, EDIT),
     "phantom": (phantom.main, PHANTOM),
+    "encode": (encode.main, ENCODE),
 }
 
 
@@ -105,10 +108,11 @@ def content(folder: Path) -> dict[str, bytes]:
     ],
 )
 def test_command_on_a_disk_that_refuses_says_so_and_continues(
-    trained, radiograph, tmp_path, capfd, command, step
+    trained, tiny_data, tiny_vae, radiograph, tmp_path, capfd, command, step
 ):
     main, flags = COMMANDS[command]
-    model = () if command == "phantom" else ("--checkpoint", trained)
+    images = ("--data", tiny_data, "--vae", tiny_vae)
+    model = {"phantom": (), "encode": images}.get(command, ("--checkpoint", trained))
     shown = ("--image", radiograph) if command == "edit" else ()
     words = (*model, *shown, *flags, "--out")
     whole, torn = tmp_path / "whole", tmp_path / "torn"

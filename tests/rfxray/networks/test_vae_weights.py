@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -130,9 +131,10 @@ def test_only_what_stands_behind_the_prefix_is_read(prefix):
     assert sorted(found.left_out) == sorted([*others, *within])
 
 
-def test_half_precision_is_read_exactly():
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_is_read_exactly(dtype):
     network = LAYOUTS["flux1"]
-    tensors = {n: t.astype(np.float16) for n, t in tensors_of(network).items()}
+    tensors = {n: t.astype(dtype) for n, t in tensors_of(network).items()}
     assert_same(vae_weights.convert(tensors, GROUPS), network, tensors)
 
 
@@ -174,7 +176,23 @@ REFUSED = [
     ),
     (
         changed("encoder.conv_in.weight", lambda t: t[:, :, None]),
-        "encoder.conv_in.weight has the shape [8, 3, 1, 3, 3], not 4 dimensions",
+        "encoder.conv_in.weight has the shape [8, 3, 1, 3, 3], not that of a convolution",
+    ),
+    (
+        changed("decoder.conv_in.weight", lambda _: np.zeros((), np.float32)),
+        "decoder.conv_in.weight has the shape [], not that of a convolution",
+    ),
+    (
+        changed("encoder.conv_in.weight", lambda t: t[:0]),
+        "encoder.conv_in.weight has the shape [0, 3, 3, 3], not that of a convolution",
+    ),
+    (  # no network of ten million blocks is laid out to say so
+        changed("encoder.down_blocks.0.resnets.9999999.conv1.weight", lambda _: np.zeros(1)),
+        "1 are unexpected (first: encoder.down_blocks.0.resnets.9999999.conv1.weight)",
+    ),
+    (  # as of a quantised network, which is nothing without its scales
+        changed("decoder.conv_in.weight", lambda t: (100 * t).astype(np.int8)),
+        "1 are not floats (first: decoder.conv_in.weight is int8)",
     ),
     (
         changed("encoder.conv_in.weight", lambda t: np.concatenate([t, t[:, :1]], 1)),
@@ -201,6 +219,12 @@ def test_wrong_tensors_are_named_in_one_line(change, words):
         vae_weights.convert(change(tensors_of(LAYOUTS["sd"])), GROUPS)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_statistics_of_latents_that_cannot_be_are_refused():
+    tensors = tensors_of(LAYOUTS["flux2"])
+    with pytest.raises(DataError, match=r"are damaged: bn\.running_var is below 0"):
+        vae_weights.convert(changed("bn.running_var", np.negative)(tensors), GROUPS)
 
 
 def test_groups_that_do_not_fit_ask_for_the_config():

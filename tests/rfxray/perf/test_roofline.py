@@ -85,3 +85,7 @@ backend_config={"window_config":{"estimated_cycles":"1750"}}
     products = 2 * 2 * 4 * 8 * 1024**2 * 128 / CHIP.flops
     assert found.parts["attention"] == pytest.approx(products / roofline.ATTENTION)
     assert found.roofline == pytest.approx(products + 2 * 2 * 64 * 128 / CHIP.bandwidth)
+    unknown = roofline.estimate(text.replace('"1750"', f'"{2**63 - 1}"'), CHIP, TORUS)
+    moved = 2 * 2 * 64 * 128 / CHIP.bandwidth / roofline.MEMORY
+    assert "element-wise" not in unknown.parts
+    assert unknown.parts["copies"] == pytest.approx(moved)

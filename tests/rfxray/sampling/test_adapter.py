@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import numpy as np
@@ -103,12 +104,40 @@ def drawn(std=0.2):
             lambda t: {n: v * 1e-12 for n, v in t.items()},
             "changes no parameter",
         ),
+        (
+            lambda t: {n: v * 1e30 for n, v in t.items()},
+            "the adapter makes values that are not finite (first: decoder.",
+        ),
     ],
 )
 def test_an_adapter_that_does_not_fit_or_does_nothing_is_refused(change, words, params):
     with pytest.raises(DataError) as error:
         adapter.merge(NETWORK, params, adapter.Adapter(change(drawn()), SHAPE.scale))
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"r": 8}, "has the rank 4, and adapter_config.json says r=8"),
+        ({"r": -1}, "must have a finite number above 0 as r (got -1)"),
+        ({"r": True}, "must have a finite number above 0 as r (got True)"),
+        ({"lora_alpha": float("inf")}, "a finite number above 0 as lora_alpha (got inf)"),
+        ({"use_dora": True}, "must have use_dora=False (got True)"),
+        ({"rank_pattern": {"conv1": 2}}, "must have rank_pattern={} (got {'conv1': 2})"),
+        ({"peft_type": "IA3"}, "must have peft_type='LORA' (got 'IA3')"),
+    ],
+)
+def test_config_that_the_tensors_contradict_or_that_is_no_lora_is_refused(about, words, tmp_path):
+    """With another rank, the narrow path would get another weight than it was trained with."""
+    adapter.write(tmp_path / "adapter", drawn(), SHAPE, "float32", {})
+    assert adapter.read(tmp_path / "adapter").scale == SHAPE.scale
+    file = tmp_path / "adapter" / adapter.CONFIG
+    file.write_text(json.dumps(json.loads(file.read_text()) | about))
+    with pytest.raises(DataError) as error:
+        adapter.read(tmp_path / "adapter")
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_one_changed_tensor_is_enough(params):

@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordReader
 
 from rfxray.commands import encode as command
-from rfxray.data import manifest
+from rfxray.data import manifest, writing
 from rfxray.data.dataset import Records, open_dataset
 from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError, DataError
@@ -68,13 +71,52 @@ def test_image_too_large_for_the_memory_goes_in_tiles(tiny_vae, monkeypatch):
             np.testing.assert_allclose(value, same, atol=1e-5)
 
 
+def parts(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Numbers and contents of the fields of a protobuf message that holds bytes only."""
+
+    def number() -> int:
+        nonlocal at
+        found = shift = 0
+        while True:
+            byte = message[at]
+            at, found, shift = at + 1, found | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return found
+
+    at = 0
+    while at < len(message):
+        tag = number()
+        assert tag & 7 == 2  # of a length, and so many bytes
+        size = number()
+        yield tag >> 3, message[at : at + size]
+        at += size
+
+
+def plain_latents(folder: Path, split: str) -> np.ndarray:
+    """The latents of a split, with nothing of rfxray: files, protobuf, NumPy."""
+    found = []
+    for file in sorted(folder.glob(f"*-{split}.array_record*")):
+        records = ArrayRecordReader(str(file))
+        for example in records.read_all():
+            ((_, features),) = parts(example)
+            for _, entry in parts(features):
+                (_, name), (_, feature) = parts(entry)
+                if name == b"latent":
+                    ((_, values),) = parts(feature)
+                    ((_, content),) = parts(values)
+                    found.append(np.frombuffer(content, "<f2").reshape(8, 8, 2))
+        records.close()
+    return np.stack(found).astype(np.float64)
+
+
 def test_statistics_are_those_of_a_plain_reader(tiny_latents):
     dataset = open_dataset(tiny_latents, latents=True)
-    records = Records(dataset, "train")
-    cells = np.stack([records[k]["latent"] for k in range(len(records))]).astype(np.float64)
-    found = dataset.latents.statistics
-    np.testing.assert_allclose(found.mean, cells.mean((0, 1, 2)), rtol=1e-12)
-    np.testing.assert_allclose(found.std, cells.std((0, 1, 2)), rtol=1e-12)
+    cells = plain_latents(tiny_latents, "train")
+    assert len(cells) == dataset.examples["train"] == 50
+    found = json.loads((tiny_latents / "manifest.json").read_text())["latents"]["statistics"]
+    np.testing.assert_allclose(found["mean"], cells.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(found["std"], cells.std((0, 1, 2)), rtol=1e-12)
+    assert dataset.latents.statistics.mean == tuple(found["mean"])
 
 
 def test_latents_that_were_held_out_are_about_normal(tiny_latents):
@@ -137,13 +179,39 @@ def test_run_that_was_killed_continues_to_the_same_bytes(tiny_data, tiny_vae, tm
     assert files_of(out) == before
 
 
-def test_another_request_is_refused(tiny_data, tiny_vae, make_vae, tmp_path):
+def test_another_request_is_refused(tiny_data, tiny_vae, other_data, make_vae, tmp_path):
     encoded(tiny_data, tiny_vae, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"another plan: options\.source_fingerprint is"):
+        encoded(other_data, tiny_vae, tmp_path / "out")
     other = make_vae(tmp_path / "other", seed=1)
     with pytest.raises(ConfigError, match=r"holds a data set of another plan: options\.vae"):
         encoded(tiny_data, other, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"options\.log_variance is False there and True here"):
         encoded(tiny_data, tiny_vae, tmp_path / "out", log_variance=True)
+
+
+def test_folder_that_another_process_encodes_into_is_refused(tiny_data, tiny_vae, tmp_path):
+    with (
+        writing.claimed(tmp_path / "out"),
+        pytest.raises(ConfigError, match=r"another process is writing .*; wait for it"),
+    ):
+        encoded(tiny_data, tiny_vae, tmp_path / "out")
+    encoded(tiny_data, tiny_vae, tmp_path / "out")
+
+
+def test_side_that_the_factor_does_not_divide_is_refused_before_a_file(
+    tiny_data, make_vae, tmp_path
+):
+    """Never rounded."""
+    vae = make_vae(tmp_path / "vae")
+    for size, line in ((30, "factor 4 (got 30 × 30)"), (33, "factor 4 (got 33 × 33)")):
+        with pytest.raises(ConfigError) as caught:
+            open_autoencoder(vae).latent_shape(size)
+        assert line in str(caught.value)
+    deep = make_vae(tmp_path / "deep", multipliers=(1,) * 7, width=4, size=64)
+    with pytest.raises(ConfigError, match=r"autoencoder's factor 64 \(got 32 × 32\)"):
+        encoded(tiny_data, deep, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_encode_is_refused(tiny_data, tiny_vae, tiny_latents, make_vae, tmp_path):

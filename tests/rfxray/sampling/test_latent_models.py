@@ -49,6 +49,21 @@ def test_run_keeps_its_autoencoder_and_statistics(run, tiny_latents):
     assert open_autoencoder(run / "vae").weights == about.vae
 
 
+def test_latent_training_resumes_bitwise(run, make_config, tiny_latents, run_training, tmp_path):
+    """From the checkpoint of step 3, on another copy of the data."""
+    shutil.copytree(tiny_latents, tmp_path / "data")
+    keys = (f"data.dirs={tmp_path / 'data'}", *OVERRIDES, "ema_every=2", "checkpoint_every=3")
+    config = make_config(*keys)
+    out = run_training(config, tmp_path / "run")
+    whole = sampling.load(out).params
+    shutil.rmtree(out / "checkpoints" / "6")
+    assert sampling.load(out).source["step"] == 3
+    run_training(config, out)
+    for found in (sampling.load(out), sampling.load(run)):
+        assert found.source["step"] == 6
+        jax.tree.map(np.testing.assert_array_equal, found.params, whole)
+
+
 def test_sample_grid_shows_images(run):
     with Image.open(run / "samples" / "step_00000006.png") as grid:
         assert min(grid.size) >= 32
@@ -121,6 +136,10 @@ def test_autoencoder_is_found_elsewhere_or_refused(run, tiny_vae, make_vae, trai
     with pytest.raises(DataError, match="has no folder vae; give the export of the autoencoder"):
         sampling.load(bare)
     assert sampling.load(bare, vae=tiny_vae).size == 32
+    with pytest.raises(ConfigError, match="absent is not an export of an autoencoder; make one"):
+        sampling.load(run, vae=tmp_path / "absent")
+    with pytest.raises(ConfigError, match=f"not an export of an autoencoder; give {run / 'vae'}"):
+        sampling.load(run, vae=run)
     with pytest.raises(ConfigError, match="is another autoencoder"):
         sampling.load(bare, vae=make_vae(tmp_path / "other", seed=1))
     with pytest.raises(ConfigError, match="is a model of pixels and reads no --vae"):
@@ -137,16 +156,28 @@ def test_statistics_that_do_not_match_the_autoencoder_are_refused(run, tmp_path)
         sampling.load(out)
 
 
-def test_latents_of_another_autoencoder_do_not_resume_a_run(
-    run, tiny_data, make_vae, make_config, run_training, tmp_path
+@pytest.mark.parametrize("other", ["autoencoder", "data set"])
+def test_other_latents_do_not_resume_a_run(
+    run, tiny_data, other_data, tiny_vae, make_vae, make_config, run_training, tmp_path, other
 ):
-    encode(
-        EncodeRequest(tiny_data, make_vae(tmp_path / "vae", seed=1), tmp_path / "data"),
-        lambda total, done: lambda: None,
-    )
+    data, vae = (other_data, tiny_vae)
+    if other == "autoencoder":
+        data, vae = tiny_data, make_vae(tmp_path / "vae", seed=1)
+    encode(EncodeRequest(data, vae, tmp_path / "data"), lambda total, done: lambda: None)
     config = make_config(f"data.dirs={tmp_path / 'data'}", *OVERRIDES)
-    with pytest.raises(ConfigError, match="data"):
+    with pytest.raises(ConfigError, match=r"another run \(data\.fingerprint: ") as caught:
         run_training(config, run)
+    assert "\n" not in str(caught.value)
+
+
+def test_flipped_byte_of_a_latent_stops_a_run_in_one_line(
+    tiny_latents, damage_record, make_config, run_training, tmp_path
+):
+    shutil.copytree(tiny_latents, tmp_path / "data")
+    damage_record(tmp_path / "data", 5, shard=1)
+    with pytest.raises(DataError, match=r"record 5 of .*train.* is damaged") as caught:
+        run_training(make_config(f"data.dirs={tmp_path / 'data'}", *OVERRIDES), tmp_path / "run")
+    assert "\n" not in str(caught.value)
 
 
 FAST = sampling.EditSettings(steps=3, solver="euler", corrections=4, batch_size=2)
@@ -258,6 +289,10 @@ def test_data_with_another_autoencoder_beside_them_are_refused_at_the_start(
     config = make_config(f"data.dirs={tmp_path / 'data'}", *OVERRIDES)
     with pytest.raises(ConfigError, match="is another autoencoder"):
         run_training(config, tmp_path / "run")
+    # It does not stay where the right one belongs.
+    shutil.rmtree(tmp_path / "data" / exported.VAE)
+    shutil.copytree(tiny_latents / exported.VAE, tmp_path / "data" / exported.VAE)
+    run_training(config, tmp_path / "run")
 
 
 def test_command_edits_a_radiograph(run, images, tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import shutil
 
 import jax
@@ -171,6 +172,13 @@ def lacking(folder):
     save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
 
 
+def in_eight_bits(folder):
+    place = {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}
+    header = json.dumps({"decoder.conv_in.bias": place}).encode()
+    file = folder / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+
+
 def configured(**about):
     def change(folder):
         file = folder / "config.json"
@@ -202,6 +210,10 @@ def doubled(folder):
         (configured(latent_channels=16), 65, "latent_channels=16, but the tensors are of 32"),
         (configured(act_fn="relu"), 65, "has act_fn='relu'"),
         (configured(norm_num_groups="2"), 65, "a whole number as norm_num_groups (got '2')"),
+        (configured(norm_num_groups=True), 65, "a whole number as norm_num_groups (got True)"),
+        (configured(scaling_factor="0.2"), 65, "a finite number as scaling_factor (got '0.2')"),
+        (configured(shift_factor=math.nan), 65, "a finite number as shift_factor (got nan)"),
+        (in_eight_bits, 65, "safetensors (decoder.conv_in.bias is F8_E4M3; store it as float32"),
         (configured(norm_num_groups=3), 65, "not the weights of an autoencoder with 3 groups"),
         (halved, 65, "config.json cannot be read as JSON"),
         (emptied, 78, "must hold one safetensors file (there: none)"),
