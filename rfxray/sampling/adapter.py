@@ -117,8 +117,8 @@ def _config(file: Path) -> dict[str, Any]:
             raise DataError(f"{file} must have {key}={plain!r} (got {about[key]!r})")
     for key in ("r", "lora_alpha"):
         value = about.get(key)
-        plain = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (plain and 0 < value < float("inf")):
+        odd = isinstance(value, bool) or not isinstance(value, int | float)
+        if odd or not 0 < float(value) < float("inf"):
             raise DataError(f"{file} must have a finite number above 0 as {key} (got {value!r})")
     return about
 

@@ -163,8 +163,9 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _is_number(value: object) -> bool:
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return plain and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
 
 
 def _config(vae: Vae) -> ml_collections.FrozenConfigDict:
