@@ -7,8 +7,10 @@ DOT and GML.
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, Attribute, lookup
@@ -121,21 +123,27 @@ def read_graph(path: str | Path = GRAPH) -> Graph:
         cycle.
     """
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8-sig")
         if text.lstrip().startswith("{"):
-            tree = json.loads(text)
+            tree = json.loads(text, object_pairs_hook=_once)
             name = str(tree.get("name", ""))
-            measures = tuple(_measure(*item) for item in tree.get("variables", {}).items())
-            pairs = [(str(p), str(c)) for c, ps in tree["parents"].items() for p in _names(ps)]
-            named = list(map(str, tree["parents"]))
+            declared = _of(tree.get("variables", {}), dict, "variables must be an object")
+            measures = tuple(_measure(*item) for item in declared.items())
+            parents = _of(tree.get("parents"), dict, "parents must be an object")
+            pairs = [(p, c) for c, ps in parents.items() for p in _names(ps)]
+            named = list(parents)
         else:
             name, measures = Path(path).stem, ()
             named, pairs = graph_text.parse(text)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not a causal graph of attributes: {error}") from error
-    found: dict[str, list[str]] = {_variable(each, measures).name: [] for each in named}
-    for cause, effect in pairs:
-        parent, child = (_variable(each, measures).name for each in (cause, effect))
+    try:
+        named = [_variable(each, measures).name for each in named]
+        pairs = [tuple(_variable(each, measures).name for each in pair) for pair in pairs]
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    found: dict[str, list[str]] = {each: [] for each in named}
+    for parent, child in pairs:
         found.setdefault(parent, [])
         if parent in found.setdefault(child, []):
             raise ConfigError(f"{path}: the edge {parent} → {child} is there twice")
@@ -161,19 +169,35 @@ def written(graph: Graph, form: str) -> str:
     return json.dumps({**tree, "parents": parents}, indent=1) + "\n"
 
 
-def _names(parents: object) -> list[object]:
-    if not isinstance(parents, list):
-        raise TypeError("parents must be a list of names")
-    return parents
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON, in which no name may be there twice: all but its last would be lost."""
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{max(names, key=names.count)} is there twice")
+    return tree
 
 
-def _measure(name: str, what: Mapping[str, object]) -> Attribute:
-    low, high = (float(str(what[key])) for key in ("low", "high"))
-    if not low < high:
-        raise ValueError(f"{name} must have low < high")
+def _of(value: object, kind: type | tuple[type, ...], words: str) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(words)
+    return value
+
+
+def _names(parents: object) -> list[str]:
+    words = "parents must be a list of names"
+    return [_of(each, str, words) for each in _of(parents, list, words)]
+
+
+def _measure(name: str, what: object) -> Attribute:
+    words = f"{name} must have numbers low < high"
+    of = _of(what, dict, words)
+    low, high = (float(_of(of.get(key), (float, int), words)) for key in ("low", "high"))
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(words)
     if name in vocabulary.INDEX or not name.isidentifier():
         raise ValueError(f"{name!r} cannot be the name of a variable beside the attributes")
-    return Attribute(name, name, low=low, high=high, unit=str(what.get("unit", "")))
+    return Attribute(name, name, low=low, high=high, unit=str(of.get("unit", "")))
 
 
 def _variable(name: str, measures: Iterable[Attribute]) -> Attribute:

@@ -86,19 +86,27 @@ def _arrows(tokens: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
 
 def _gml(tokens: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     reading = iter(tokens)
-    tree = dict(_pairs(reading))["graph"]
+    tree = _pairs(reading)[0][1]
     labels = {}
     edges = []
     for key, value in tree:
         if key == "node":
-            of = dict(value)
-            labels[of["id"]] = str(of.get("label", of["id"]))
+            of = _fields(value)
+            labels[of.get("id")] = str(of.get("label", of.get("id")))
         elif key == "edge":
-            of = dict(value)
-            edges.append((labels[of["source"]], labels[of["target"]]))
+            of = _fields(value)
+            edges.append((of.get("source"), of.get("target")))
     if ("directed", "1") not in tree:
         raise ValueError("the GML graph is not directed; give directed 1")
-    return list(labels.values()), edges
+    if lost := [end for edge in edges for end in edge if end not in labels]:
+        raise ValueError(f"an edge names the node {lost[0]}, which is not there")
+    return list(labels.values()), [(labels[a], labels[b]) for a, b in edges]
+
+
+def _fields(value: object) -> dict:
+    if not isinstance(value, list):
+        raise ValueError("nodes and edges of GML are lists in [ ]")
+    return dict(value)
 
 
 def _pairs(reading: Iterator[str]) -> list:

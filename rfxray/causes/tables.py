@@ -142,6 +142,9 @@ def _of_csv(path: Path, graph: Graph, advance: Callable[[int], None]) -> Table:
             reader = csv.reader(file, strict=True)
             header = [name.strip() for name in next(reader, [])]
             columns = [(i, index[name]) for i, name in enumerate(header) if name in index]
+            for name in (*index, "patient", "key"):
+                if header.count(name) > 1:
+                    raise DataError(f"{path} has two columns {name}; leave one out")
             if not columns:
                 raise DataError(f"{path} has no column that is named as a variable, such as age")
             cells: list[dict[str, tuple[float, bool]]] = [{} for _ in header]
@@ -157,7 +160,9 @@ def _of_csv(path: Path, graph: Graph, advance: Callable[[int], None]) -> Table:
                     if row[i] not in cells[i]:
                         cells[i][row[i]] = _cell(graph, at, row[i], path, reader.line_num)
                 rows.append([cells[i][row[i]] for i, _ in columns])
-                who.append(row[patient] if patient >= 0 else str(len(who)))
+                # Without a name, a row is of a patient of its own.
+                name = row[patient].strip() if patient >= 0 else ""
+                who.append(name or f" {len(who)}")
                 keys.append(named(row[key] if key >= 0 else str(len(keys))))
                 if len(rows) % 1024 == 0:
                     advance(1024)
@@ -166,6 +171,8 @@ def _of_csv(path: Path, graph: Graph, advance: Callable[[int], None]) -> Table:
     if not rows:
         raise DataError(f"the table {path} has no rows")
     advance(len(rows) % 1024)
+    if len(set(keys)) < len(keys):
+        raise DataError(f"{path} has rows of the same key; give each row one of its own")
     read_values = np.array(rows, np.float64)
     values = np.zeros((len(rows), len(index)))
     known = np.zeros(values.shape, bool)

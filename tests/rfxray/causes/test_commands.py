@@ -122,6 +122,9 @@ def test_bad_questions_exit_with_one_line(place, refusal, flags, part):
         ("age,edema\n50,present\n", SMALL, 65, "too few patients"),
         ("age,edema\n" + "50,present\n" * 50, SMALL, 65, "no variable of the graph together with"),
         ("age,edema\n50,present\n", {"parents": {"edema": ["edema"]}}, 78, "cycle"),
+        ("age,edema,age\n50,present,60\n", SMALL, 65, "two columns age"),
+        ("key,age\na,50\na,60\n", SMALL, 65, "rows of the same key"),
+        ("age,edema\n50,\0\n", SMALL, 65, "line 2: edema has no value"),
         (None, SMALL, 65, "cannot be read"),
     ],
 )
@@ -146,6 +149,13 @@ def test_a_table_and_a_data_set_of_the_same_phantoms_are_the_same_rows(place, ti
     of_data = tables.read(tiny_data, graph)
     assert len(of_data) == len(np.unique(of_data.keys))
     assert of_data.known[:, graph.index["source"]].all()
+
+
+def test_rows_without_a_patient_are_of_patients_of_their_own(tmp_path):
+    (tmp_path / "table.csv").write_text("patient,age\na,50\n,60\na,70\n ,80\n")
+    patients = tables.read(tmp_path / "table.csv", read_graph()).patients
+    assert patients[0] == patients[2]
+    assert len(set(patients)) == 3
 
 
 def test_a_graph_is_printed_in_other_forms(place, capsys):

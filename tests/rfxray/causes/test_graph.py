@@ -82,6 +82,10 @@ def test_a_variable_beside_the_attributes_is_declared(tmp_path):
     assert graph.descendants(["age"]) == ("heart_size", "edema")
     file.write_text(written(graph, "json"))
     assert read_graph(file) == graph
+    measure["heart_size"]["unit"] = "cm"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(tree).encode())  # as some editors save it
+    file.write_text(written(read_graph(file), "json"))
+    assert read_graph(file).variable("heart_size").unit == "cm"
 
 
 @pytest.mark.parametrize(
@@ -100,11 +104,22 @@ def test_a_variable_beside_the_attributes_is_declared(tmp_path):
         ('{"parents": {"edema": ["no_finding"]}}', "no_finding is derived"),
         ('{"parents": {"edema": ["fracture"], "fracture": ["edema"]}}', "cycle: edema → fracture"),
         ('{"variables": {"size": {"low": 2, "high": 1}}, "parents": {"edema": ["size"]}}', "low <"),
+        ('{"variables": {"size": {"low": 0, "high": 1e999}}, "parents": {}}', "numbers low < high"),
+        ('{"variables": {"size": 5}, "parents": {}}', "numbers low < high"),
+        ('{"variables": [], "parents": {}}', "variables must be an object"),
+        ('{"parents": "age"}', "parents must be an object"),
+        ("{}", "parents must be an object"),
+        ('{"parents": {"edema": [["age"]]}}', "list of names"),
+        ('{"parents": {"edema": ["age"], "edema": ["sex"]}}', "edema is there twice"),
+        ('{"parents": ' + "[" * 100_000, "not a causal graph"),
+        ('{"parents": {"edema": ["smoking"]}}', "graph.json: no attribute 'smoking'"),
         ("dag { age <-> edema }", "unseen common cause"),
         ("dag { age -- edema }", "no direction"),
         ("dag { age -> }", "no variable on one side"),
         ("digraph { u -> edema; u -> fracture }", "'u'"),
         ("graph [ node [ id 0 label age ] ]", "not directed"),
+        ("graph [ directed 1 node 5 ]", "lists in"),
+        ("graph [ directed 1 node [ id 0 label age ] edge [ source 0 target 7 ] ]", "the node 7"),
     ],
 )
 def test_invalid_graph_is_rejected(tmp_path, text, part):
