@@ -118,7 +118,11 @@ def _config(file: Path) -> dict[str, Any]:
     for key in ("r", "lora_alpha"):
         value = about.get(key)
         odd = isinstance(value, bool) or not isinstance(value, int | float)
-        if odd or not 0 < float(value) < float("inf"):
+        try:
+            number = 0.0 if odd or value is None else float(value)
+        except OverflowError:
+            number = float("inf")
+        if not 0 < number < float("inf"):
             raise DataError(f"{file} must have a finite number above 0 as {key} (got {value!r})")
     return about
 

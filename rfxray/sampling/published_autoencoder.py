@@ -165,7 +165,10 @@ def _json(file: Path) -> dict[str, Any]:
 def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value)
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond a float
+        return False
 
 
 def _config(vae: Vae) -> ml_collections.FrozenConfigDict:

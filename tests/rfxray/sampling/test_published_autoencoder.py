@@ -212,6 +212,7 @@ def doubled(folder):
         (configured(norm_num_groups="2"), 65, "a whole number as norm_num_groups (got '2')"),
         (configured(norm_num_groups=True), 65, "a whole number as norm_num_groups (got True)"),
         (configured(scaling_factor="0.2"), 65, "a finite number as scaling_factor (got '0.2')"),
+        (configured(scaling_factor=10**400), 65, "a finite number as scaling_factor"),
         (configured(shift_factor=math.nan), 65, "a finite number as shift_factor (got nan)"),
         (in_eight_bits, 65, "safetensors (decoder.conv_in.bias is F8_E4M3; store it as float32"),
         (configured(norm_num_groups=3), 65, "not the weights of an autoencoder with 3 groups"),
