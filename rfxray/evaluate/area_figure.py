@@ -7,7 +7,7 @@ from rfxray.evaluate import auc
 from rfxray.evaluate.figure import Figure
 
 
-def figure(
+def with_interval(
     name: str, area: float, variance: float, clusters: int, n_real: int, n_synthetic: int
 ) -> Figure:
     """An area with the 95% interval of its logit (Pepe 2003, §5.2.4), by Student's t.

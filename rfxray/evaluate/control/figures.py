@@ -191,7 +191,7 @@ def _figure(name: str, of: Estimate, real: bool) -> Figure:
     if of.variance is None:
         return Figure(name, of.value, None, None, *n, of.reason)
     if name == AUROC:
-        return area_figure.figure(AUROC, of.value, of.variance, of.clusters, *n)
+        return area_figure.with_interval(AUROC, of.value, of.variance, of.clusters, *n)
     return intervals.student(name, of.value, of.variance, of.clusters, *n)
 
 

@@ -51,7 +51,7 @@ def judge(
     scores, both = -np.concatenate([members, others]), np.concatenate([patients, other_patients])
     area = area_figure.of_scores(scores, np.arange(n + m) < n, both)
     return Membership(
-        area_figure.figure(AUC, *area, min(sides), n, m),
+        area_figure.with_interval(AUC, *area, min(sides), n, m),
         _rate(members, others, patients, other_patients),
     )
 

@@ -36,4 +36,4 @@ def judge(features: np.ndarray, patients: np.ndarray, seed: int) -> Figure:
     n = len(several)
     scores = -np.array([*same, *different])
     area = area_figure.of_scores(scores, np.arange(2 * n) < n, np.tile(np.arange(n), 2))
-    return area_figure.figure(NAME, *area, n, n, 0)
+    return area_figure.with_interval(NAME, *area, n, n, 0)
