@@ -10,7 +10,6 @@ pairs is the answer. The measure of one width on one seed takes about 15 s of CP
 """
 
 import argparse
-import dataclasses
 import json
 import shlex
 import shutil
@@ -64,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ),
             "written_by": version.versions(),
             "seconds": round(time.monotonic() - began, 1),
-            **dataclasses.asdict(found),
-            "folder": None,
+            **found.entry(),
             "agree": agree,
             "pairs": pairs,
         }

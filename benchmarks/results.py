@@ -4,9 +4,8 @@
     python -m benchmarks.results --add NAME=FILE   first copies FILE to benchmarks/results/NAME.json
 
 FILE is a `results.json` of `rfxray evaluate fidelity` or `utility`, or what
-`benchmarks.degradations`,
-`benchmarks.ssl_probe`, `benchmarks.causes`, `benchmarks.stress`, `benchmarks.autoencoders` or (its
-part `propagated`) `benchmarks.editing` wrote, of this commit.
+`benchmarks.degradations`, `benchmarks.ssl_probe`, `benchmarks.causes`, `benchmarks.stress`,
+`benchmarks.autoencoders` or (its part `propagated`) `benchmarks.editing` wrote, of this commit.
 `<!-- table NAME -->` in a page begins a table, and `<!-- table NAME:blind -->` one of the faults
 that a distance does not see. A table names the commit, device and seconds of its results. If the
 code that a figure comes from has changed since, the table says that it is stale.

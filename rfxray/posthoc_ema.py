@@ -120,8 +120,7 @@ def _compare(command: Command) -> None:
     file = command.workdir / "posthoc" / f"sweep_{found.step:08d}.json"
     with files.saving(file):
         file.parent.mkdir(exist_ok=True)
-    entry = dataclasses.asdict(found) | {"folder": found.folder and found.folder.name}
-    files.write_whole(file, json.dumps(entry, indent=1) + "\n")
+    files.write_whole(file, json.dumps(found.entry(), indent=1) + "\n")
     print(found.table())
     where = f"wrote {found.folder}" if found.folder else "the run keeps it"
     print(

@@ -7,7 +7,6 @@ DOT and GML.
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import ATTRIBUTES, FINDING_NAMES, Attribute, lookup
 from rfxray.causes import graph_text
+from rfxray.config import json_text
 from rfxray.errors import ConfigError
 
 GRAPH = Path(vocabulary.__file__).with_name("graph.json")
@@ -125,7 +125,7 @@ def read_graph(path: str | Path = GRAPH) -> Graph:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         if text.lstrip().startswith("{"):
-            tree = json.loads(text, object_pairs_hook=_once)
+            tree = json_text.parse(text)
             name = str(tree.get("name", ""))
             declared = _of(tree.get("variables", {}), dict, "variables must be an object")
             measures = tuple(_measure(*item) for item in declared.items())
@@ -169,16 +169,7 @@ def written(graph: Graph, form: str) -> str:
     return json.dumps({**tree, "parents": parents}, indent=1) + "\n"
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object of JSON, in which no name may be there twice: all but its last would be lost."""
-    tree = dict(pairs)
-    if len(tree) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{max(names, key=names.count)} is there twice")
-    return tree
-
-
-def _of(value: object, kind: type | tuple[type, ...], words: str) -> Any:
+def _of(value: object, kind: type, words: str) -> Any:
     if not isinstance(value, kind):
         raise ValueError(words)
     return value
@@ -192,8 +183,8 @@ def _names(parents: object) -> list[str]:
 def _measure(name: str, what: object) -> Attribute:
     words = f"{name} must have numbers low < high"
     of = _of(what, dict, words)
-    low, high = (float(_of(of.get(key), (float, int), words)) for key in ("low", "high"))
-    if not -math.inf < low < high < math.inf:
+    low, high = (json_text.finite(of.get(key)) for key in ("low", "high"))
+    if low is None or high is None or not low < high:
         raise ValueError(words)
     if name in vocabulary.INDEX or not name.isidentifier():
         raise ValueError(f"{name!r} cannot be the name of a variable beside the attributes")

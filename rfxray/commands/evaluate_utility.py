@@ -24,10 +24,18 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from rfxray.attributes.vocabulary import FINDING_NAMES, INDEX, Attributes
+from rfxray.attributes.vocabulary import Attributes
 from rfxray.command_line import ArgumentParser, Progress, data_folder, exit_on_error, words_of
 from rfxray.commands import set_flags
-from rfxray.commands.utility_runs import COMMAND, FOLDERS, PLAN, Trainings, part, preprocessing
+from rfxray.commands.utility_runs import (
+    COMMAND,
+    FINDINGS,
+    FOLDERS,
+    PLAN,
+    Trainings,
+    part,
+    preprocessing,
+)
 from rfxray.config.load import load_config, overrides
 from rfxray.errors import ConfigError, DataError
 from rfxray.evaluate import feature_pair, intervals, overlap, results
@@ -40,7 +48,6 @@ from rfxray.outputs import files, folders
 from rfxray.runtime import distributed, refusal
 from rfxray.training import recipe as recipes
 
-_FINDINGS = [INDEX[name] for name in FINDING_NAMES]
 KIND = ("classifier", "classification")  # of the network and the objective of a config
 
 
@@ -164,7 +171,7 @@ def _run(command: Command, config: ml_collections.FrozenConfigDict, line: str) -
         announce(label, pictures, _say)
         if (
             pictures.attributes is None
-            or not np.asarray(pictures.attributes.known)[:, _FINDINGS].any()
+            or not np.asarray(pictures.attributes.known)[:, FINDINGS].any()
         ):
             raise DataError(
                 f"no finding is known of the images of {pictures.name}; give a data set, or --csv "

@@ -31,7 +31,6 @@ from rfxray.data import manifest
 from rfxray.data.plan import make_plan
 from rfxray.data.writing import write_dataset
 from rfxray.errors import ConfigError, DataError
-from rfxray.evaluate import intervals
 from rfxray.evaluate.extractors.extractor import Preprocessing
 from rfxray.evaluate.pictures import Pictures
 from rfxray.evaluate.utility import figures
@@ -46,7 +45,7 @@ PLAN, FOLDERS = "plan.json", ("data", "runs", "answers")
 COMMAND = "rfxray.evaluate.utility"
 _SHARD = 4096  # images
 _BATCH = 128  # test images that are read at once
-_FINDINGS = [INDEX[name] for name in FINDING_NAMES]
+FINDINGS = [INDEX[name] for name in FINDING_NAMES]  # columns of attributes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Trainings:
 
         Raises:
           ConfigError: If the folder belongs to other sets or another classifier.
-          DataError: If a share of the real images has too few patients.
+          DataError: If the folder is damaged.
         """
         self._claim()
         trainings = list(self._trainings())
@@ -173,11 +172,6 @@ class Trainings:
         rows, name = np.arange(len(pictures)), label
         if share < 1:
             rows, name = part(pictures, share, seed), f"{label}-{share:g}-{seed}"
-            if len(rows) < intervals.LEAST:
-                raise DataError(
-                    f"a share of {share:g} of {pictures.name} is {len(rows)} images; give at least "
-                    f"{intervals.LEAST / len(pictures):.2g}"
-                )
         folder = self.out / "data" / name
         write(pictures, rows, self.config.model.size, folder)
         return folder
@@ -205,11 +199,6 @@ def write(pictures: Pictures, rows: np.ndarray, size: int, out: Path) -> None:
     is whole is not written again, because `plan.json` of the measurement names its set."""
     if (out / manifest.NAME).is_file():
         return
-    if pictures.attributes is None:
-        raise DataError(
-            f"nothing says what is in the images of {pictures.name}; give a data set, or --csv "
-            "FOLDER=FILE with the columns image, patient and attributes"
-        )
     plan = make_plan(
         {"train": rows.tolist()},
         name="utility",
@@ -229,8 +218,8 @@ def _records(rows: Sequence[int], pictures: Pictures, size: int) -> Iterable[dic
     for row in rows:
         values, known = (np.asarray(field)[row] for field in pictures.attributes)
         states = np.where(known, State.STATED, State.UNLABELLED).astype(np.int8)
-        there = np.where(values[_FINDINGS] > 0.5, State.POSITIVE, State.NEGATIVE)
-        states[_FINDINGS] = np.where(known[_FINDINGS], there, State.UNLABELLED)
+        there = np.where(values[FINDINGS] > 0.5, State.POSITIVE, State.NEGATIVE)
+        states[FINDINGS] = np.where(known[FINDINGS], there, State.UNLABELLED)
         yield {
             "image": np.round(prepare(pictures.read(row))[..., 0] * 65535).astype(np.uint16),
             "content_box": (0, 0, size, size),

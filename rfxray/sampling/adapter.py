@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from rfxray.checkpoints import safetensors, tensor_files
+from rfxray.config import json_text
 from rfxray.errors import ConfigError, DataError
 from rfxray.networks import lora, torch_weights, vae_shape
 from rfxray.networks.lora import Lora
@@ -116,14 +117,11 @@ def _config(file: Path) -> dict[str, Any]:
         if about.get(key, plain) not in (plain, None):
             raise DataError(f"{file} must have {key}={plain!r} (got {about[key]!r})")
     for key in ("r", "lora_alpha"):
-        value = about.get(key)
-        odd = isinstance(value, bool) or not isinstance(value, int | float)
-        try:
-            number = 0.0 if odd or value is None else float(value)
-        except OverflowError:
-            number = float("inf")
-        if not 0 < number < float("inf"):
-            raise DataError(f"{file} must have a finite number above 0 as {key} (got {value!r})")
+        number = json_text.finite(about.get(key))
+        if number is None or not number > 0:
+            raise DataError(
+                f"{file} must have a finite number above 0 as {key} (got {about.get(key)!r})"
+            )
     return about
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rfxray import __version__
 from rfxray.checkpoints import exported, safetensors, tensor_files, weights
 from rfxray.checkpoints.exported import Facts
 from rfxray.command_line import Progress
+from rfxray.config import json_text
 from rfxray.config.load import check_config
 from rfxray.config.schema import defaults
 from rfxray.errors import ConfigError, DataError
@@ -143,7 +143,7 @@ def _read(file: Path) -> tuple[Published, dict[str, float | str]]:
             raise DataError(f"{beside} has {key}={about[key]!r}, but the tensors are of {value!r}")
     factors = {key: about.get(key) for key in ("scaling_factor", "shift_factor")}
     for key, value in factors.items():
-        if value is not None and not _is_number(value):
+        if value is not None and json_text.finite(value) is None:
             raise DataError(f"{beside} must have a finite number as {key} (got {value!r})")
     return found, {key: float(v) for key, v in factors.items() if v is not None}
 
@@ -160,15 +160,6 @@ def _json(file: Path) -> dict[str, Any]:
     if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
         raise DataError(f"{file} must have a whole number as norm_num_groups (got {groups!r})")
     return about
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond a float
-        return False
 
 
 def _config(vae: Vae) -> ml_collections.FrozenConfigDict:

@@ -8,6 +8,7 @@ fresh noise, and how often the chosen one stays the best is part of the result.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -49,7 +50,6 @@ class Sweep:
       by: Distance that chooses: FD64 where there are enough images for it, else KID.
       widths: All widths, in the order in which they were given.
       chosen: The width that is the best with the run's seed.
-      confirmed: With how many of the fresh seeds it is the best as well.
       folder: Where its average is; None for one that the run keeps.
     """
 
@@ -57,7 +57,6 @@ class Sweep:
     by: str
     widths: Sequence[Width]
     chosen: float
-    confirmed: int
     folder: Path | None
 
     @property
@@ -66,17 +65,32 @@ class Sweep:
         return len(self.widths[0].distances) - 1
 
     @property
+    def best(self) -> list[float]:
+        """The best width on each seed, the run's first."""
+        return [
+            min(self.widths, key=lambda width: width.distances[n][self.by]).sigma
+            for n in range(1 + self.fresh)
+        ]
+
+    @property
+    def confirmed(self) -> int:
+        """On how many of the fresh seeds the chosen width is the best as well."""
+        return self.best[1:].count(self.chosen)
+
+    @property
     def agreement(self) -> tuple[int, int]:
         """How often a width that is the best on one seed is the best on another one too.
 
         Returns:
           Number of ordered pairs of seeds that agree, and of all.
         """
-        best = [
-            min(self.widths, key=lambda width: width.distances[n][self.by]).sigma
-            for n in range(1 + self.fresh)
-        ]
+        best = self.best
         return sum(best.count(each) - 1 for each in best), len(best) * (len(best) - 1)
+
+    def entry(self) -> dict[str, Any]:
+        """All of it as JSON values; of the folder only the name."""
+        folder = self.folder and self.folder.name
+        return {**dataclasses.asdict(self), "confirmed": self.confirmed, "folder": folder}
 
     def table(self) -> str:
         """Markdown, a line for each width."""
@@ -143,5 +157,4 @@ def sweep(
     _, mix, params, meta = best
     kept = ema_name(mix.sigma) in map(ema_name, config.ema_sigmas)
     folder = None if kept else reconstruction.write(workdir, mix, params, meta)
-    lowest = [min(widths, key=lambda w: w.distances[n][by]).sigma for n in range(1, 1 + fresh)]
-    return Sweep(mix.step, by, widths, mix.sigma, lowest.count(mix.sigma), folder)
+    return Sweep(mix.step, by, widths, mix.sigma, folder)

@@ -205,7 +205,7 @@ def test_sweep_chooses_the_width_whose_samples_are_nearest(history, projected, m
 def test_seeds_agree_as_often_as_they_have_the_same_best_width():
     values = {0.05: (1.0, 1.0, 3.0, 1.0), 0.1: (2.0, 2.0, 2.0, 2.0)}
     found = [width_sweep.Width(s, 0.0, [{"KID": v} for v in of]) for s, of in values.items()]
-    sweep = width_sweep.Sweep(24, "KID", found, 0.05, 2, None)
+    sweep = width_sweep.Sweep(24, "KID", found, 0.05, None)
     assert (sweep.fresh, sweep.agreement) == (3, (6, 12))  # seeds 0, 1 and 3, in both orders
     assert len({line.count("|") for line in sweep.table().splitlines()}) == 1
 

@@ -10,10 +10,10 @@
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rfxray.config import json_text
 from rfxray.errors import ConfigError, first_line
 
 DEFAULT = Path(__file__).with_name("gate.json")
@@ -54,11 +54,11 @@ def limits(file: Path) -> dict[str, float]:
         out, or gives one that could not fail.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")  # with the mark of an editor of Windows too
-        found = json.loads(text, object_pairs_hook=_each_once)
+        # Editors of Windows put a mark before the text.
+        found = json_text.parse(file.read_text(encoding="utf-8-sig"))
         if not isinstance(found, dict):
             raise TypeError(f"it is a {type(found).__name__}")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
             f"{file} is not a gate ({first_line(error)}); give a JSON object of {', '.join(_NAMES)}"
         ) from error
@@ -66,19 +66,15 @@ def limits(file: Path) -> dict[str, float]:
         if names:
             listed = ", ".join(sorted(names))
             raise ConfigError(f"{file}: {what} limits {listed}; a gate has {', '.join(_NAMES)}")
-    for name, value in found.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        most = 1 if name in _SHARES else _MOST
-        if not number or not 0 <= value <= most:
-            raise ConfigError(f"{file}: {name} must be a number from 0 to {most:,} (got {value!r})")
-    return {name: float(found[name]) for name in _NAMES}
-
-
-def _each_once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("it names a limit twice")
-    return found
+    numbers = {}
+    for name in _NAMES:
+        number, most = json_text.finite(found[name]), 1 if name in _SHARES else _MOST
+        if number is None or not 0 <= number <= most:
+            raise ConfigError(
+                f"{file}: {name} must be a number from 0 to {most:,} (got {found[name]!r})"
+            )
+        numbers[name] = number
+    return numbers
 
 
 def checks(limits: Mapping[str, float], measured: Mapping[str, float | None]) -> list[Check]:

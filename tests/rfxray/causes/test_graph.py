@@ -105,6 +105,10 @@ def test_a_variable_beside_the_attributes_is_declared(tmp_path):
         ('{"parents": {"edema": ["fracture"], "fracture": ["edema"]}}', "cycle: edema → fracture"),
         ('{"variables": {"size": {"low": 2, "high": 1}}, "parents": {"edema": ["size"]}}', "low <"),
         ('{"variables": {"size": {"low": 0, "high": 1e999}}, "parents": {}}', "numbers low < high"),
+        (
+            '{"variables": {"size": {"low": 0, "high": 1' + 400 * "0" + '}}, "parents": {}}',
+            "numbers low < high",
+        ),
         ('{"variables": {"size": 5}, "parents": {}}', "numbers low < high"),
         ('{"variables": [], "parents": {}}', "variables must be an object"),
         ('{"parents": "age"}', "parents must be an object"),
