@@ -14,8 +14,8 @@
 `z=4|16` replaces the channels of the latents. `perceptual=ssl|rad_dino|no` and
 `adversarial=yes|no` replace the last two columns. `ssl` is an export of `rfxray train --config
 masked` at the side of the images, `rad_dino` the folder microsoft/rad-dino of Hugging Face;
-`--config.parts.perceptual.weights` names it. docs/latents.md has what was measured of tiny and
-small; nothing was tuned for full.
+`--config.parts.perceptual.weights` names it, and `--config.parts.perceptual.licence` the licence of
+`rad_dino`. docs/latents.md has what was measured of tiny and small; nothing was tuned for full.
 """
 
 import dataclasses

@@ -2,7 +2,8 @@
 
     rfxray export --weights FLUX2/vae --licence Apache-2.0 --out runs/flux2
     rfxray train --config rad_vae_flux2 --workdir runs/rad_vae_flux2 \\
-      --config.model.base=runs/flux2 --config.parts.perceptual.weights=rad_dino=RAD_DINO
+      --config.model.base=runs/flux2 --config.parts.perceptual.weights=rad_dino=RAD_DINO \\
+      --config.parts.perceptual.licence=MIT
     rfxray compile-pod --config rad_vae_flux2 --topology v5p:4x4x4
 
 | size | images | latents | base | adapter | steps × batch | perceptual |

@@ -62,6 +62,8 @@ class Facts:
         from a config.json beside it `scaling_factor` and `shift_factor`, and `adapter_sha256` of
         an adapter that was merged. Of a run that adapted an export: what that one says here, its
         `weights` and its `licence`. None for another run.
+      frozen: Networks that it was trained against, which are not in the file, by part: `weights`
+        (the name of the network), `sha256` of them by content, and `licence`.
       encoder: Identity of the encoder of an autoencoder, see `sampling.network_identity`: those
         with the same one have the same latents. None for another network, or of an older rfxray.
     """
@@ -80,6 +82,7 @@ class Facts:
     rfxray: str
     published: Mapping[str, object] | None = None
     encoder: str | None = None
+    frozen: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
     def metadata(self) -> dict[str, str]:
         """What the header of `model.safetensors`, which holds text only, says of it."""
@@ -195,8 +198,8 @@ def read(folder: Path) -> tuple[dict[str, Any], Facts]:
         if files.file_sha256(folder / name) != digest:
             raise _damaged(folder, f"{name} is not what was written")
     try:
-        for later in ("published", "encoder"):  # entries that an older export lacks
-            about.setdefault(later, None)
+        later: dict[str, object] = {"published": None, "encoder": None, "frozen": {}}
+        about = {**later, **about}  # an older export lacks these entries
         said = {field.name: about[field.name] for field in dataclasses.fields(Facts)}
         said["trained_on"] = tuple(said["trained_on"])
         return dict(json.loads((folder / CONFIG).read_text())), Facts(**said)

@@ -102,12 +102,16 @@ def read_config(workdir: Path) -> dict:
 
 class Restored(NamedTuple):
     """One EMA profile of a run: parameters by part, step, `digest` of the parameters, and the
-    fingerprint of the training data."""
+    identity of the run (`config.identity`), with the fingerprint of its training data."""
 
     params: Mapping[str, PyTree[jax.Array]]
     step: int
     digest: str
-    data_fingerprint: str
+    identity: Mapping[str, object]
+
+    @property
+    def data_fingerprint(self) -> str:
+        return str(self.identity["data.fingerprint"])
 
 
 def restore_ema(workdir: Path, abstract: Mapping, name: str, step: int | None = None) -> Restored:
@@ -146,7 +150,7 @@ def restore_ema(workdir: Path, abstract: Mapping, name: str, step: int | None = 
                 "rfxray.posthoc_ema makes others from snapshots"
             )
         params = held[step].restore(step, {item: abstract}, meta)[item]
-        return Restored(params, step, digest(meta, item), meta["identity"]["data.fingerprint"])
+        return Restored(params, step, digest(meta, item), meta["identity"])
     finally:
         for store in stores:
             store.close()

@@ -125,11 +125,17 @@ OPTIM: dict[str, Key] = {
 
 # Of `parts.NAME` that is not trained, instead of an optimizer. What they are, by content, is
 # identity.
-WEIGHTS = runtime(
-    "",
-    "Weights that are not trained, NAME=PATH: ssl=FOLDER (rfxray export), or rad_dino=FOLDER or "
-    "dinov2=FOLDER (Hugging Face).",
-)
+FROZEN: dict[str, Key] = {
+    "weights": runtime(
+        "",
+        "Weights that are not trained, NAME=PATH: ssl=FOLDER (rfxray export), or rad_dino=FOLDER "
+        "or dinov2=FOLDER (Hugging Face).",
+    ),
+    "licence": runtime(
+        "",
+        "Licence of these weights, which exports of the run carry; those of Hugging Face need it.",
+    ),
+}
 
 # ---------------------------------------------------------------------------------------------
 # Keys of each kind
@@ -337,7 +343,7 @@ def keys_of(config: ml_collections.ConfigDict) -> dict[str, Key]:
     for name, part in config.parts.items():
         add(f"parts.{name}.model", part.model, MODELS, "network")
         if is_frozen(part):
-            keys[f"parts.{name}.weights"] = WEIGHTS
+            keys |= {f"parts.{name}.{key}": about for key, about in FROZEN.items()}
         else:
             keys |= {f"parts.{name}.optim.{key}": about for key, about in OPTIM.items()}
     for name, evaluator in config.evaluators.items():

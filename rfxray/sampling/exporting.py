@@ -18,6 +18,7 @@ from rfxray.checkpoints import exported, safetensors, weights
 from rfxray.checkpoints.exported import Facts
 from rfxray.command_line import Progress
 from rfxray.config.load import LATENTS, check_config, from_json
+from rfxray.config.schema import is_frozen
 from rfxray.data.manifest import read_manifest
 from rfxray.errors import ConfigError, DataError
 from rfxray.networks import decoder_lora, vae_shape
@@ -112,6 +113,7 @@ def export(request: ExportRequest) -> Facts:
         rfxray=__version__,
         published=published,
         encoder=encoder_identity(config.model, params["model"], request.dtype),
+        frozen=_frozen(own, found.identity),
     )
     if request.adapter_only:
         with saving(request.out):
@@ -151,6 +153,21 @@ def _merged(
     whole.model = ml_collections.ConfigDict(section)
     published = {**(facts.published or {}), "weights": base.weights, "licence": facts.licence}
     return check_config(whole), {"model": merged}, published
+
+
+def _frozen(
+    config: ml_collections.FrozenConfigDict, run: Mapping[str, object]
+) -> dict[str, dict[str, str]]:
+    """What a run was trained against and does not hold, as `exported.Facts.frozen` has it."""
+    return {
+        name: {
+            "weights": part.weights.partition("=")[0],
+            "sha256": str(run[f"parts.{name}.weights"]),
+            "licence": part.licence or exported.UNSTATED,
+        }
+        for name, part in config.parts.items()
+        if is_frozen(part)
+    }
 
 
 def _still_there(folders: Sequence[str], fingerprint: str) -> Sequence[str]:

@@ -100,6 +100,11 @@ def _open(name: str, part: ml_collections.FrozenConfigDict) -> Weights:
         )
     extractor = extractors.open_extractor(part.weights)
     folder = at_home(path)
+    if of != "ssl" and not part.licence:
+        raise ConfigError(
+            f"parts.{name}.licence must name the licence of the weights of {of}, such as MIT, as "
+            "the LICENSE or the card beside your copy says (got '')"
+        )
     if of == "ssl":
         _agree(key, part.model, exported.read(folder)[0]["model"], folder)
         return Weights(_exported(part.model, folder), extractor.hash, where)

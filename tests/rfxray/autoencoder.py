@@ -17,6 +17,7 @@ def get_config():
     judge.optim.warmup, judge.optim.b1, judge.optim.learning_rate = 0, 0.5, 1e-3
     eye = c.parts.perceptual.model
     eye.width, eye.depth, eye.heads, eye.side, eye.size = 16, 1, 2, 2, 28
+    c.parts.perceptual.licence = "Apache-2.0"
     eye.mean, eye.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     o = c.objective
     o.perceptual_weight, o.kl_weight, o.adversarial_weight = 10.0, 1e-4, 0.5

@@ -123,6 +123,11 @@ def test_export_is_the_autoencoder_and_names_no_path(whole, eye, tmp_path):
         export.main(["--checkpoint", str(whole), "--out", str(out)])
     tree, facts = exported.read(out)
     assert tree["parts"]["perceptual"]["weights"] == "dinov2"
+    identity = Store(whole / "checkpoints", ("state",)).meta(12)["identity"]
+    sha256 = identity["parts.perceptual.weights"]
+    assert facts.frozen == {
+        "perceptual": {"weights": "dinov2", "sha256": sha256, "licence": "Apache-2.0"}
+    }
     assert open_autoencoder(out).weights == facts.weights
     assert str(eye) not in (out / exported.CONFIG).read_text()
     model = networks.build(from_json(tree).model)

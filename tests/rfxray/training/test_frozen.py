@@ -23,10 +23,12 @@ from tests.rfxray.training.frozen_weights import published
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def config(kind: str = "grey_vit", weights: str = "", **model) -> ml_collections.FrozenConfigDict:
+def config(
+    kind: str = "grey_vit", weights: str = "", licence: str = "MIT", **model
+) -> ml_collections.FrozenConfigDict:
     """A config with a frozen part."""
     made = defaults(objective="autoencoding", frozen={"eye": kind})
-    made.parts.eye.weights = weights
+    made.parts.eye.weights, made.parts.eye.licence = weights, licence
     small = {
         "grey_vit": {"width": 16, "depth": 2, "heads": 2, "side": 2, "size": 28},
         "masked_vit": {"size": 16, "patch": 8, "width": 16, "depth": 2, "heads": 2},
@@ -119,6 +121,7 @@ def test_remat_keeps_little_for_the_backward_pass_and_changes_no_value():
         ({"weights": "ssl=x"}, "must be dinov2=FOLDER or rad_dino=FOLDER"),
         ({"weights": "dinov2=absent"}, "no weights in absent"),
         ({"kind": "masked_vit", "weights": "dinov2=x"}, "parts.eye.weights must be ssl=FOLDER"),
+        ({"weights": "dinov2={folder}", "licence": ""}, "parts.eye.licence must name the licence"),
         ({"weights": "dinov2={folder}", "depth": 3}, "parts.eye.model.depth=3, but the network in"),
         ({"weights": "dinov2={folder}", "mean": (0.5,)}, "config.parts.eye.model.mean=0.485,0.456"),
         ({"weights": "ssl={out}", "kind": "masked_vit", "width": 32}, "eye.model.width=32, but"),
