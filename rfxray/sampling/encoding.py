@@ -10,6 +10,7 @@ fragments, and a copy of the autoencoder, which decodes what is made of the late
 import contextlib
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -140,6 +141,8 @@ def _begin(plan: Plan, out: Path) -> None:
         (out / "partial").mkdir(exist_ok=True)
         for folder in (out, out / "partial"):
             remove_temporary(folder)
+    else:  # a kill after the manifest may have left it
+        shutil.rmtree(out / "partial", ignore_errors=True)
 
 
 def _agree(plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def publish(
     if plan.format == "array_record" and read_manifest(out) is None:
         options = {**identity(settings, model.source), "n": plan.n, "first": plan.first}
         publish_dataset(data_plan(plan, model, options), out, {"synthetic": dict(model.source)})
+    shutil.rmtree(out / "partial", ignore_errors=True)  # of a run killed after the manifest
     _show(out, plan, settings, asks, list(itertools.islice(entries(), SHOWN)))
     write_index(out, head, entries())
 

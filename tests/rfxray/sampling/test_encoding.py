@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from rfxray.data import manifest, writing
 from rfxray.data.dataset import Records, open_dataset
 from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError, DataError
+from rfxray.outputs import lock
 from rfxray.sampling import encoding
 from rfxray.sampling.autoencoder import open_autoencoder
 from rfxray.sampling.encoding import EncodeRequest
@@ -157,26 +160,44 @@ def test_log_variance_is_stored_on_request(tiny_data, tiny_vae, tmp_path):
     np.testing.assert_allclose(found, expected[0], rtol=2e-3, atol=2e-3)
 
 
-def test_run_that_was_killed_continues_to_the_same_bytes(tiny_data, tiny_vae, tmp_path):
-    """Killed after some shards, as often as it takes."""
-    encoded(tiny_data, tiny_vae, tmp_path / "whole")
-    out = tmp_path / "killed"
-    words = ["--data", tiny_data, "--vae", tiny_vae, "--out", out, "--shard-examples", "16"]
-    words = [sys.executable, "-m", "rfxray", "encode", *map(str, words), "--batch-size", "12"]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(out.glob("partial/*.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (out / "manifest.json").exists()
-    (out / "partial" / "train-00000.array_record").unlink(missing_ok=True)
-    (out / "partial" / "train-00000.json").unlink(missing_ok=True)
-    encoded(tiny_data, tiny_vae, out)
-    assert files_of(out) == files_of(tmp_path / "whole")
-    before = files_of(out)
+class Killed(BaseException):
+    """Stands in for SIGKILL: nothing catches it."""
+
+
+def test_kill_at_any_rename_or_removal_continues_to_the_same_bytes(
+    tiny_data, tiny_vae, tiny_latents, tmp_path, monkeypatch
+):
+    """Each start has one effect on the disk, or two, and dies at the next: before the first shard,
+    between shards, when they get their names, at the autoencoder's copy, after the manifest."""
+    out, effects = tmp_path / "out", {"replace": os.replace, "rmtree": shutil.rmtree}
+    main, left = threading.current_thread(), iter(())
+
+    def dying(name):
+        def effect(*given, **how):
+            place = Path(given[-1])
+            here = threading.current_thread() is main and place.is_relative_to(out)
+            acts = Path(given[0]).exists() and place.name != lock.NAME
+            if here and acts and next(left, None) is None:
+                raise Killed
+            return effects[name](*given, **how)
+
+        return effect
+
+    for name, module in (("replace", os), ("rmtree", shutil)):
+        monkeypatch.setattr(module, name, dying(name))
+    for deaths in range(100):
+        left = iter(range(1 + deaths % 2))  # one removes the copy that was begun before
+        try:
+            encoded(tiny_data, tiny_vae, out)
+            break
+        except Killed:
+            pass
+    # plan, 5 × (shard, fragment), dropped.csv, 5 final names, the autoencoder, the manifest, …
+    assert deaths >= 13
+    assert files_of(out) == files_of(tiny_latents)
+    assert not (out / "partial").exists()
+    left = iter(())
     encoded(tiny_data, tiny_vae, out)  # finished: nothing is done
-    assert files_of(out) == before
 
 
 def test_another_request_is_refused(tiny_data, tiny_vae, other_data, make_vae, tmp_path):
@@ -296,3 +317,70 @@ def test_host_that_was_asked_for_something_else_is_refused(
     words = ["--data", str(tiny_data), "--vae", str(tiny_vae), "--out", str(tmp_path / "out")]
     codes, _ = end_of_hosts([words, [*words, "--log-variance"]], command="rfxray.commands.encode")
     assert codes == [78, 78]
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("after", ["the first has begun", "at once"])
+def test_of_two_commands_on_one_folder_one_encodes(
+    tiny_data, tiny_vae, tiny_latents, environment, tmp_path, after
+):
+    out = tmp_path / "out"
+    words = ["--data", tiny_data, "--vae", tiny_vae, "--out", out, "--shard-examples", "16"]
+    words = [sys.executable, "-m", "rfxray", "encode", *map(str, words), "--batch-size", "12"]
+
+    def start():
+        return subprocess.Popen(
+            words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    first = start()
+    if after == "the first has begun":
+        while not (out / lock.NAME).exists():
+            assert first.poll() is None, first.stderr.read()
+            time.sleep(0.001)
+        first.send_signal(signal.SIGSTOP)  # or it would be done before the second has begun
+    second = start()
+    if after == "the first has begun":
+        _, error = second.communicate(timeout=300)
+        assert second.returncode == 78
+        (line,) = error.splitlines()
+        assert (
+            f"another process is writing {out}: {os.uname().nodename}, process {first.pid}" in line
+        )
+        first.send_signal(signal.SIGCONT)
+        assert first.wait(300) == 0
+    else:
+        errors = [process.communicate(timeout=300)[1] for process in (first, second)]
+        codes = sorted(process.returncode for process in (first, second))
+        assert codes in ([0, 78], [0, 0]), errors  # the second may come when the first is done
+        assert not any("Traceback" in error for error in errors)
+    assert files_of(out) == files_of(tiny_latents)
+
+
+@pytest.mark.drill
+def test_command_that_is_killed_at_several_moments_ends_in_the_same_bytes(
+    tiny_data, tiny_vae, tiny_latents, environment, tmp_path
+):
+    """Before the first shard, between shards, when shards get their names, and at the manifest."""
+    out = tmp_path / "out"
+    words = ["--data", tiny_data, "--vae", tiny_vae, "--out", out, "--shard-examples", "16"]
+    words = ["encode", *map(str, words), "--batch-size", "12"]
+    # Nothing but the signal ends it, in the middle of the call.
+    program = """
+import os, signal, sys
+word = sys.argv.pop(1)
+def kill(event, given):
+    if event == "os.rename" and word in os.path.basename(str(given[1])):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill)
+from rfxray.__main__ import main
+main()
+"""
+    for word in ("train-00000.array_record", "train-00002.json", "-of-00004", "manifest.json"):
+        line = [sys.executable, "-c", program, word, *words]
+        done = subprocess.run(line, env=environment(), capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, (word, done.stderr)
+        assert not (out / "manifest.json").exists()
+    done = subprocess.run([sys.executable, "-m", "rfxray", *words], env=environment())
+    assert done.returncode == 0
+    assert files_of(out) == files_of(tiny_latents)

@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import shutil
+import sys
 
 import hypothesis
 import jax
@@ -18,6 +19,7 @@ from rfxray import edit, posthoc_ema, sample, sampling
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import Attributes
 from rfxray.checkpoints import exported
+from rfxray.checkpoints.store import Store
 from rfxray.data.dataset import Records, open_dataset
 from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError, DataError
@@ -28,6 +30,7 @@ from rfxray.sampling.encoding import EncodeRequest, encode
 from rfxray.sampling.exporting import ExportRequest, export
 from rfxray.sampling.sampler import make_sampler
 from rfxray.sampling.settings import Settings
+from tests.rfxray.test_train_autoencoder import killed_and_resumed, rows
 
 OVERRIDES = ("model.size=8", "model.channels=2", "model.patch=2", "steps=6")
 SETTINGS = Settings(seed=3, steps=3, solver="euler", guidance=1.0, batch_size=4)
@@ -344,3 +347,40 @@ def test_command_writes_images(run, tiny_latents, tmp_path, capsys):
     assert len(names) == 2
     with Image.open(names[0]) as image:
         assert image.size == (32, 32)
+
+
+# ---------------------------------------------------------------------------------------------
+# Processes of their own
+
+
+@pytest.mark.drill
+def test_latent_training_resumes_bitwise_after_a_kill(
+    tiny_arguments, tiny_latents, environment, run_module, tmp_path
+):
+    keys = (f"data.dirs={tiny_latents}", *OVERRIDES, "checkpoint_every=3", "log_every=1")
+    prints = []
+    for name in ("whole", "killed"):
+        flags = tiny_arguments(tmp_path / name, *keys, "steps=40", "checkpoint_keep=40")
+        if name == "whole":
+            assert run_module("rfxray.train", *flags).returncode == 0
+        else:
+            line = [sys.executable, "-m", "rfxray.train", *flags]
+            killed_and_resumed(line, tmp_path / name, environment)
+        meta = Store(tmp_path / name / "checkpoints", ("state", "ema_0.050")).meta(40)
+        prints.append(meta["fingerprints"])
+    assert prints[0] == prints[1]  # of every array: parameters, optimizer, averages, metrics
+
+
+@pytest.mark.drill
+def test_eight_devices_train_on_latents_like_one(
+    tiny_arguments, tiny_latents, run_module, tmp_path
+):
+    losses = []
+    for name, devices, mesh in (("one", 1, []), ("eight", 8, ["mesh.data=2", "mesh.fsdp=4"])):
+        keys = (f"data.dirs={tiny_latents}", *OVERRIDES, "steps=60", "log_every=5", *mesh)
+        flags = tiny_arguments(tmp_path / name, *keys)
+        done = run_module("rfxray.train", *flags, devices=devices)
+        assert done.returncode == 0, done.stderr[-2000:]
+        losses.append([row["loss"] for row in rows(tmp_path / name) if "loss" in row])
+    assert len(losses[0]) == 12
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)

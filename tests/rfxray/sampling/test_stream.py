@@ -203,6 +203,7 @@ def test_sampled_set_is_identical_after_a_kill_at_any_rename(analytic, tmp_path,
             monkeypatch.setattr(os, "replace", replace)
         stream.write(analytic, FAST, asks, plan, out)
         assert everything(out) == expected, f"after {deaths} renames"
+        assert not (out / "partial").exists(), f"after {deaths} renames"
     # plan, 2 × (shard, fragment, entries), dropped.csv, 2 names, manifest, gallery, samples.json
     assert deaths >= 13
 
