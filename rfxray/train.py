@@ -43,7 +43,7 @@ from rfxray.runtime.preemption import StopRequest
 from rfxray.runtime.run_lock import locked_run
 from rfxray.runtime.watchdog import Watchdog
 from rfxray.sampling.autoencoder import open_autoencoder
-from rfxray.training import frozen
+from rfxray.training import best_step, frozen
 from rfxray.training import recipe as recipes
 from rfxray.training import state as states
 from rfxray.training.evaluators import kinds as evaluation
@@ -335,8 +335,11 @@ def run(
             current.trained = goodput.trained + meter.elapsed()
             save(current, skips, checkpoints, writer)
         checkpoints.close()
+        kept = checkpoints.kept()
     finished = current.step >= config.steps
     say(f"{'finished' if finished else 'stopped after'} {current.step} steps: {workdir}")
+    if finished and (text := best_step.described(workdir, kept)):
+        say(text)
     if not finished:
         raise Preempted(f"saved at step {current.step}; rerun the command to resume")
 

@@ -107,6 +107,10 @@ class Checkpoints:
         """The newest complete step, or None."""
         return max(self._steps.steps(), default=None)
 
+    def kept(self) -> set[int]:
+        """The steps of which averages of the weights are on disk."""
+        return {step for store in self._stores() for step in store.steps()}
+
     @property
     def began(self) -> float:
         """Time of day at which the run began, seconds since 1970; now for a new run."""

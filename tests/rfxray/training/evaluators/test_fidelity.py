@@ -15,7 +15,7 @@ from rfxray.errors import ConfigError
 from rfxray.evaluate import feature_pair, frechet, kernel
 from rfxray.evaluate.fidelity import basis_of
 from rfxray.runtime import sharding
-from rfxray.training import recipe
+from rfxray.training import best_step, recipe
 from rfxray.training.evaluators import fidelity
 from rfxray.training.evaluators.evaluator import Context
 from tests.rfxray.evaluate.projection import projection
@@ -145,11 +145,12 @@ def test_run_logs_the_distances_of_its_first_average(
 
 
 def test_run_that_resumes_measures_the_same_bit_by_bit(
-    make_config, tiny_data, run_training, tmp_path
+    make_config, tiny_data, run_training, tmp_path, capsys
 ):
     changes = [f"evaluators.fidelity.{key}={value}" for key, value in SECTION.items()]
     config = make_config(f"data.dirs={tiny_data}", "evaluators.fidelity.every=6", *changes)
     whole = run_training(config, tmp_path / "whole")
+    said = capsys.readouterr().out.splitlines()[-1]
     shutil.copytree(whole, tmp_path / "resumed")
     shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "12")
     resumed = run_training(config, tmp_path / "resumed")
@@ -160,7 +161,22 @@ def test_run_that_resumes_measures_the_same_bit_by_bit(
 
     assert measured_at(resumed) == measured_at(whole)
     assert measured_at(whole).keys() == {6, 12}
+    lowest, best = min((value, step) for step, value in measured_at(whole).items())
+    assert f"fidelity/KID was lowest at step {best} ({lowest:.4g}): --step {best} of" in said
     params = [
         sampling.load(workdir, ema=config.ema_sigmas[0]).params for workdir in (whole, resumed)
     ]
     jax.tree.map(np.testing.assert_array_equal, *params)
+
+
+def test_best_step_is_that_of_fd64_where_it_was_logged(tmp_path):
+    assert best_step.described(tmp_path, [1]) is None
+    rows = ['{"step": 10, "loss": 1}', '{"step": 10, "fidelity/KID": 0.1}', '{"step": 20, "fid']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    assert best_step.best_step(tmp_path) == ("fidelity/KID", 0.1, 10)
+    rows += ['{"step": 20, "fidelity/KID": 0.2, "fidelity/FD64": 30.5}']
+    rows += ['{"step": 30, "fidelity/KID": 0.3, "fidelity/FD64": 31}']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(rows))
+    assert best_step.best_step(tmp_path) == ("fidelity/FD64", 30.5, 20)
+    assert "--step 20 of" in str(best_step.described(tmp_path, [20, 30]))
+    assert "no weights are kept" in str(best_step.described(tmp_path, [30]))
