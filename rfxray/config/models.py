@@ -130,6 +130,9 @@ MODELS: dict[str, dict[str, Key]] = {
             choices=("none", "block"),
         ),
     },
+    "grey_efficientnet": {
+        "size": Key(224, "Side that images are resized to, pixels.", least=32),
+    },
     "patch_discriminator": {
         "width": Key(64, "Channels of the first layer, at most 8 times as many later.", least=1),
         "layers": Key(

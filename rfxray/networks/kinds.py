@@ -10,6 +10,7 @@ from rfxray.config import kinds
 from rfxray.networks import (
     classifier,
     decoder_lora,
+    grey_efficientnet,
     grey_vit,
     masked_vit,
     patch_discriminator,
@@ -27,6 +28,7 @@ KINDS: dict[str, Build] = {
     "vae": vae.build,
     "decoder_lora": decoder_lora.build,
     "grey_vit": grey_vit.build,
+    "grey_efficientnet": grey_efficientnet.build,
     "patch_discriminator": patch_discriminator.build,
     "classifier": classifier.build,
 }

@@ -20,15 +20,21 @@ from rfxray.checkpoints import exported, safetensors
 from rfxray.command_line import at_home
 from rfxray.config.schema import is_frozen
 from rfxray.errors import ConfigError
+from rfxray.evaluate.extractors import converted, published_vit
 from rfxray.evaluate.extractors import kinds as extractors
-from rfxray.evaluate.extractors import published_vit
 from rfxray.networks import grey_vit
 from rfxray.networks import kinds as networks
+from rfxray.networks.convnets import efficientnet
 from rfxray.sampling.autoencoder import open_autoencoder
 from rfxray.training.recipe import BASE
 
 # Kind of the network that each name is the weights of.
-_KINDS = {"ssl": "masked_vit", "dinov2": "grey_vit", "rad_dino": "grey_vit"}
+_KINDS = {
+    "ssl": "masked_vit",
+    "dinov2": "grey_vit",
+    "rad_dino": "grey_vit",
+    "efficientnet_lite0": "grey_efficientnet",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +100,9 @@ def _open(name: str, part: ml_collections.FrozenConfigDict) -> Weights:
     of, separator, path = part.weights.partition("=")
     names = [each for each, kind in _KINDS.items() if kind == part.model.kind]
     if not separator or of not in names:
+        where_of = "FILE" if "efficientnet_lite0" in names else "FOLDER"
         raise ConfigError(
-            f"{where} must be {' or '.join(f'{each}=FOLDER' for each in names)}, the weights "
+            f"{where} must be {' or '.join(f'{each}={where_of}' for each in names)}, the weights "
             f"of a {part.model.kind} (got {part.weights!r})"
         )
     extractor = extractors.open_extractor(part.weights)
@@ -108,6 +115,9 @@ def _open(name: str, part: ml_collections.FrozenConfigDict) -> Weights:
     if of == "ssl":
         _agree(key, part.model, exported.read(folder)[0]["model"], folder)
         return Weights(_exported(part.model, folder), extractor.hash, where)
+    if of == "efficientnet_lite0":
+        params = efficientnet.from_torch(converted.tensors_of(folder, of))
+        return Weights(params, extractor.hash, where)
     network, params = published_vit.read(folder)
     prepared = extractor.preprocessing
     theirs = dataclasses.asdict(network)

