@@ -8,7 +8,7 @@ phantoms. The held-out split (test) is encoded, stored as float16 and decoded. M
 `rfxray evaluate reconstruction` measures, and the distance (KID) of the decoded from the same films
 by EfficientNet-Lite0. (FD64 needs 320 films.) EXPORT is the network of the perceptual term, an
 export of a run of `--config masked` on the same training split; its KID stands beside, and is
-circular for the arm that is trained with it. For the arm `perceptual, swapped` the two networks
+circular for the arm that is trained with it. For the arm `perceptual swapped` the two networks
 change places. A first row has films that were reduced to half of their side and enlarged again.
 
 Then the films are encoded by each arm, and a small RadiT is trained on the latents of the training
@@ -93,7 +93,7 @@ ARMS = {
     "no KL": Arm(changes=("objective.kl_weight=0",)),
     "no linear path": Arm(changes=("model.linear=False",)),
     "perceptual": Arm("size=small,z=4,perceptual=ssl"),
-    "perceptual, swapped": Arm(f"size=small,z=4,perceptual={JUDGE}"),
+    "perceptual swapped": Arm(f"size=small,z=4,perceptual={JUDGE}"),
     "equivariance": Arm(changes=("objective.equivariance=0.5",)),
     "adversarial": Arm("size=small,z=4,adversarial=yes", ("objective.adversarial_weight=0.1",)),
 }
