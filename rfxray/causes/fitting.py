@@ -78,7 +78,10 @@ def _observed(graph: Graph, table: Table) -> tuple[Graph, list[str]]:
             note += f"; {', '.join(effects)} then share a cause that the model does not have"
         notes.append(note)
     if not any(graph.parents.values()):
-        raise DataError("the table knows no variable of the graph together with a cause of it")
+        raise DataError(
+            "the table knows no variable of the graph together with a cause of it; give one with "
+            "columns of both, named as in the graph"
+        )
     return graph, notes
 
 
@@ -111,7 +114,10 @@ def fit_one(
         )
     own = rows.values[:, index[name]]
     if (own == own[0]).all():
-        raise DataError(f"the table cannot show what {name} depends on: it never varies there")
+        raise DataError(
+            f"the table cannot show what {name} depends on: it never varies there; take it out of "
+            "the graph"
+        )
     causes = [_cause(graph.variable(p), index[p], rows.values[:, index[p]]) for p in parents]
     how = design.flexible(causes) if form == "flow" else design.linear(causes)
     edges, unit = _edges(variable, own, bool(parents))

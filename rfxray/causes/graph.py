@@ -7,6 +7,7 @@ DOT and GML.
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,11 @@ def read_graph(path: str | Path = GRAPH) -> Graph:
         else:
             name, measures = Path(path).stem, ()
             named, pairs = graph_text.parse(text)
-    except (OSError, ValueError, RecursionError) as error:
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not text in UTF-8; save it as that") from None
+    except OSError as error:
+        raise ConfigError(f"the graph {path} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not a causal graph of attributes: {error}") from error
     try:
         named = [_variable(each, measures).name for each in named]
@@ -181,10 +186,10 @@ def _names(parents: object) -> list[str]:
 
 
 def _measure(name: str, what: object) -> Attribute:
-    words = f"{name} must have numbers low < high"
+    words = f"{name} must have numbers low < high, with a finite difference"
     of = _of(what, dict, words)
     low, high = (json_text.finite(of.get(key)) for key in ("low", "high"))
-    if low is None or high is None or not low < high:
+    if low is None or high is None or not 0 < high - low < math.inf:
         raise ValueError(words)
     if name in vocabulary.INDEX or not name.isidentifier():
         raise ValueError(f"{name!r} cannot be the name of a variable beside the attributes")

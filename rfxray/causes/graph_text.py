@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterator, Sequence
 Edges = Sequence[tuple[str, str]]
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*|^\s*#[^\n]*", re.DOTALL | re.MULTILINE)
-_TOKEN = re.compile(r'"[^"]*"|<->|->|<-|--|@-@|[{}\[\]=;,]|[^\s"{}\[\]=;,<>-]+(?:-(?![->])\S*)?')
+_TOKEN = re.compile(
+    r'"[^"]*"|<->|->|<-|--|@-@|[{}\[\]=;,]|-?[^\s"{}\[\]=;,<>-]+(?:-(?![->])\S*)?|\S'
+)
 _ARROWS = ("->", "<-", "<->", "--", "@-@")
+_STRAY = ("<", ">", "-", '"')  # half an arrow, or a quote that is never closed
 
 
 def parse(text: str) -> tuple[list[str], list[tuple[str, str]]]:
     """The variables that a text names, and its edges (cause, effect).
 
     Raises:
-      ValueError: If it has another form than these three, or has an edge that is not directed.
+      ValueError: If it has another form than these three, is cut off, or has an edge that is not
+        directed.
     """
     text = _COMMENT.sub(" ", text)
     tokens = _TOKEN.findall(text)
@@ -27,7 +31,10 @@ def parse(text: str) -> tuple[list[str], list[tuple[str, str]]]:
         return _gml(tokens)
     if start not in (["dag"], ["digraph"], ["strict"]) or "{" not in tokens:
         raise ValueError("a graph is JSON, dag { … }, digraph { … } or graph [ … ]")
-    return _arrows(_bare(tokens[tokens.index("{") + 1 :]))
+    bare = _bare(tokens[tokens.index("{") + 1 :])
+    if bare.count("}") != bare.count("{") + 1:
+        raise ValueError("its braces or brackets do not match; the text may be cut off")
+    return _arrows(bare)
 
 
 def _bare(tokens: Sequence[str]) -> list[str]:
@@ -39,7 +46,11 @@ def _bare(tokens: Sequence[str]) -> list[str]:
             depth += 1 if token == "[" else -1
         elif depth:
             continue
+        elif token in _STRAY:
+            raise ValueError(f"{token} stands between names; write -> or <-, and close quotes")
         elif token == "=":
+            if not left:
+                raise ValueError("an = has no name before it")
             left.pop()
             skip = True
         elif skip:
@@ -85,28 +96,32 @@ def _arrows(tokens: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def _gml(tokens: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    if tokens.count("[") != tokens.count("]"):
+        raise ValueError("its brackets do not match; the text may be cut off")
     reading = iter(tokens)
     tree = _pairs(reading)[0][1]
-    labels = {}
+    labels: dict[str, str] = {}
     edges = []
     for key, value in tree:
         if key == "node":
             of = _fields(value)
-            labels[of.get("id")] = str(of.get("label", of.get("id")))
+            if (own := of.get("id", "")) in labels or not own:
+                raise ValueError(f"each node needs an id of its own (got {own!r})")
+            labels[own] = of.get("label", own)
         elif key == "edge":
             of = _fields(value)
-            edges.append((of.get("source"), of.get("target")))
+            edges.append((of.get("source", ""), of.get("target", "")))
     if ("directed", "1") not in tree:
         raise ValueError("the GML graph is not directed; give directed 1")
     if lost := [end for edge in edges for end in edge if end not in labels]:
-        raise ValueError(f"an edge names the node {lost[0]}, which is not there")
+        raise ValueError(f"an edge names the node {lost[0]!r}, which is not there")
     return list(labels.values()), [(labels[a], labels[b]) for a, b in edges]
 
 
-def _fields(value: object) -> dict:
+def _fields(value: object) -> dict[str, str]:
     if not isinstance(value, list):
         raise ValueError("nodes and edges of GML are lists in [ ]")
-    return dict(value)
+    return {key: of for key, of in value if isinstance(of, str)}
 
 
 def _pairs(reading: Iterator[str]) -> list:

@@ -28,8 +28,9 @@ class Judged:
       flow, logistic: Mean log likelihood, in nats a row; of a density if it is continuous.
       boosted: The same of gradient boosting; None for continuous variables and variables without
         causes, and if it was not asked for.
-      kolmogorov: Largest distance between the shares of abducted noise and uniform ones; by chance
-        it exceeds 1.63 / √rows in 1% of tables.
+      kolmogorov: Largest distance between the shares of abducted noise and uniform ones.
+      by_chance: Distance that 1% of tables exceed by chance, 1.63 / √n; rows of a patient may be
+        alike, so n is Kish's number of independent ones, rows² / Σ (rows of a patient)².
       calibration: Mean probability and share of the last category, and rows, in tenths by
         probability; empty if the variable is continuous or has no causes.
     """
@@ -39,6 +40,7 @@ class Judged:
     logistic: float
     boosted: float | None
     kolmogorov: float
+    by_chance: float
     calibration: tuple[tuple[float, float, int], ...]
 
 
@@ -73,7 +75,13 @@ def judge(
             train = fitting.complete(model.graph, table, names)
             boosted = keep(name, functools.partial(_boosted, mechanism, train, rows))
         found[name] = Judged(
-            len(rows), flow[name], other[name], boosted, _kolmogorov(mechanism, rows), ()
+            len(rows),
+            flow[name],
+            other[name],
+            boosted,
+            _kolmogorov(mechanism, rows),
+            1.63 * float((np.bincount(rows.patients) ** 2).sum()) ** 0.5 / len(rows),
+            (),
         )
         if mechanism.parents and not mechanism.continuous:
             found[name] = dataclasses.replace(

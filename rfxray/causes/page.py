@@ -105,8 +105,7 @@ def _row(model: StructuralModel, name: str, found: Mapping[str, Any] | None) -> 
         "found": found,
     }
     if found is not None:
-        limit = 1.63 / found["rows"] ** 0.5
-        row["uneven"] = found["kolmogorov"] > limit
+        row["uneven"] = found["kolmogorov"] > found["by_chance"]
         tenths = found["calibration"]
         row["gap"] = max((abs(p - share) for p, share, _ in tenths), default=None)
         row["most"] = most = max((max(p, share) for p, share, _ in tenths), default=1.0) or 1.0

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rfxray.attributes import vocabulary
+from rfxray.attributes import spellings, vocabulary
 from rfxray.attributes.states import known_from_states
 from rfxray.attributes.vocabulary import Attributes
 from rfxray.causes.graph import Graph
 from rfxray.data.dataset import Dataset, Records, open_dataset
-from rfxray.errors import ConfigError, DataError
+from rfxray.errors import ConfigError, DataError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def size(place: str | Path) -> int:
     Raises:
       ConfigError, DataError: See `read`.
     """
-    if str(place).endswith(".csv"):
+    if _is_csv(place):
         try:
             with Path(place).open("rb") as file:
                 return sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
@@ -84,7 +84,13 @@ def size(place: str | Path) -> int:
     return sum(shard.examples for shard in dataset.shards[split])
 
 
+def _is_csv(place: str | Path) -> bool:
+    return str(place).lower().endswith(".csv")
+
+
 def _split(place: str) -> tuple[Dataset, str]:
+    if Path(place).is_file():
+        raise DataError(f"{place} is not a data set; a table is a CSV file with .csv in its name")
     path, _, split = place.partition(":")
     dataset = open_dataset(path, latents=True)
     if (split := split or "train") not in dataset.shards:
@@ -100,7 +106,8 @@ def read(
     """The table of a CSV file, or of a split of a data set (`DATA:SPLIT`, or its train split).
 
     A CSV file has a column for each attribute or measure that it knows, `patient` if rows share
-    patients, and perhaps `key`; other columns are not read. A blank cell is unknown.
+    patients, and perhaps `key`; other columns are not read. Names of attributes are read in any
+    case. A blank cell, or NA or nan, is unknown.
 
     Args:
       place: Path.
@@ -111,7 +118,7 @@ def read(
       ConfigError: If there is no such split, or a cell is not in the vocabulary.
       DataError: If it cannot be read.
     """
-    if str(place).endswith(".csv"):
+    if _is_csv(place):
         return _of_csv(Path(place), graph, advance)
     dataset, split = _split(str(place))
     records = Records(dataset, split)
@@ -140,17 +147,22 @@ def _of_csv(path: Path, graph: Graph, advance: Callable[[int], None]) -> Table:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
+            given = next(reader, [])
+            header = [_column(graph, name) for name in given]
             columns = [(i, index[name]) for i, name in enumerate(header) if name in index]
             for name in (*index, "patient", "key"):
                 if header.count(name) > 1:
                     raise DataError(f"{path} has two columns {name}; leave one out")
             if not columns:
-                raise DataError(f"{path} has no column that is named as a variable, such as age")
+                raise DataError(
+                    f"{path} has no column that is named as a variable, such as age (its header: "
+                    f"{','.join(given)[:80]!r}); separate columns by commas"
+                )
             cells: list[dict[str, tuple[float, bool]]] = [{} for _ in header]
-            rows, who, keys = [], [], []
+            rows, who = [], []
+            keys: dict[np.uint64, int] = {}  # with the line of each
             patient, key = (header.index(n) if n in header else -1 for n in ("patient", "key"))
-            for row in reader:
+            for row in filter(None, reader):  # a blank line is no row
                 if len(row) != len(header):
                     raise DataError(
                         f"{path}, line {reader.line_num}: {len(row)} cells under {len(header)} "
@@ -163,28 +175,42 @@ def _of_csv(path: Path, graph: Graph, advance: Callable[[int], None]) -> Table:
                 # Without a name, a row is of a patient of its own.
                 name = row[patient].strip() if patient >= 0 else ""
                 who.append(name or f" {len(who)}")
-                keys.append(named(row[key] if key >= 0 else str(len(keys))))
+                own = named(row[key] if key >= 0 else str(len(keys)))
+                if own in keys:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: its key {row[key]!r} is that of line "
+                        f"{keys[own]}, too; give each row a key of its own"
+                    )
+                keys[own] = reader.line_num
                 if len(rows) % 1024 == 0:
                     advance(1024)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"the table {path} cannot be read: {error}") from error
+        raise DataError(
+            f"the table {path} cannot be read ({first_line(error)}); give a CSV in UTF-8"
+        ) from error
     if not rows:
         raise DataError(f"the table {path} has no rows")
     advance(len(rows) % 1024)
-    if len(set(keys)) < len(keys):
-        raise DataError(f"{path} has rows of the same key; give each row one of its own")
     read_values = np.array(rows, np.float64)
     values = np.zeros((len(rows), len(index)))
     known = np.zeros(values.shape, bool)
     for place, (_, at) in enumerate(columns):
         values[:, at], known[:, at] = read_values[:, place, 0], read_values[:, place, 1] > 0
     _, numbers = np.unique(np.array(who), return_inverse=True)
-    return Table(values, known, numbers, np.array(keys, np.uint64))
+    return Table(values, known, numbers, np.array(list(keys), np.uint64))
+
+
+def _column(graph: Graph, header: str) -> str:
+    """The name of the variable that a header names; else the header."""
+    try:
+        return graph.variable(header.strip()).name
+    except ConfigError:
+        return header.strip().lower()
 
 
 def _cell(graph: Graph, at: int, text: str, path: Path, line: int) -> tuple[float, bool]:
     variable = graph.variables[at]
-    if not text.strip():
+    if text.strip().lower() in spellings.BLANK:
         return 0.0, False
     try:
         return encoded(graph, variable.name, text)

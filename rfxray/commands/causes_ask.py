@@ -113,10 +113,10 @@ def run(place: Path, flags: argparse.Namespace, several: bool) -> None:
 
 def asked(model: StructuralModel, flags: argparse.Namespace) -> dict[str, Question]:
     """The questions of the flags, by what they are called in the output."""
-    of, _, value = flags.of.partition("=")
+    of, equals, value = flags.of.partition("=")
     of = model.graph.node(of)
     wanted = None
-    if value:
+    if equals:
         if model.variable(of).continuous:
             raise ConfigError(f"{of} is continuous; --of {of} asks for its mean")
         wanted = _encoded(model, of, value)

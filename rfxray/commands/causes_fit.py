@@ -144,7 +144,10 @@ def _fit(data: str, table: Table, graph: Graph, out: Path, boosting: bool, kept:
     aside = table.held_out()
     train, held_out = table.rows(~aside), table.rows(aside)
     if not len(train) or not len(held_out):
-        raise DataError(f"{data} has {len(table):,} rows, of too few patients to hold some out")
+        raise DataError(
+            f"{data} has {len(table):,} rows of {table.patients.max() + 1:,} patients, too few to "
+            "hold some out; give a table of more patients"
+        )
     _say(f"{len(table):,} rows of {table.patients.max() + 1:,} patients, an eighth held out")
 
     def mechanism(form: str, name: str, make: Callable[[], Mechanism]) -> Mechanism:

@@ -102,6 +102,7 @@ def test_evidence_like_few_rows_is_warned_of(place, capsys):
         (["--do", "age=1", "--do", "age=2", "--of", "cardiomegaly"], "given twice"),
         (["--do", "age=unknown", "--of", "cardiomegaly"], "is no value"),
         (["--do", "age=60", "--of", "age=50"], "asks for its mean"),
+        (["--do", "age=60", "--of", "cardiomegaly="], "no value ''"),
         (["--do", "age=60", "--of", "cardiomegaly", "--by", "age"], "must have categories"),
         (["--do", "sex=M", "--of", "cardiomegaly", "--given-after", "sex=F"], "sex is set"),
     ],
@@ -119,18 +120,23 @@ def test_bad_questions_exit_with_one_line(place, refusal, flags, part):
         ("a,b\n1,2\n", SMALL, 65, "no column that is named"),
         ("age,cardiomegaly\n50\n", SMALL, 65, "line 2: 1 cells under 2 columns"),
         ("age,cardiomegaly\n50,maybe?!\n", SMALL, 65, "line 2: cardiomegaly has no value"),
-        ("age,edema\n50,present\n", SMALL, 65, "too few patients"),
+        ("age,edema\n50,present\n", SMALL, 65, "1 patients, too few"),
         ("age,edema\n" + "50,present\n" * 50, SMALL, 65, "no variable of the graph together with"),
         ("age,edema\n50,present\n", {"parents": {"edema": ["edema"]}}, 78, "cycle"),
         ("age,edema,age\n50,present,60\n", SMALL, 65, "two columns age"),
-        ("key,age\na,50\na,60\n", SMALL, 65, "rows of the same key"),
+        ("key,age\na,50\na,60\n", SMALL, 65, "line 3: its key 'a' is that of line 2"),
+        ("age;sex\n50;M\n", SMALL, 65, "header: 'age;sex'); separate columns by commas"),
+        ("Age,age\n50,60\n", SMALL, 65, "two columns age"),
+        ("sex\n" + "M\nF\n" * 50, SMALL, 65, "columns of both"),
+        ("age,sex,cardiomegaly\n" + "50,M,absent\n60,M,present\n" * 50, SMALL, 65, "out of the"),
+        ("\udcff", SMALL, 65, "give a CSV in UTF-8"),
         ("age,edema\n50,\0\n", SMALL, 65, "line 2: edema has no value"),
         (None, SMALL, 65, "cannot be read"),
     ],
 )
 def test_bad_tables_exit_with_one_line(tmp_path, refusal, table, graph, code, part):
     if table is not None:
-        (tmp_path / "table.csv").write_text(table)
+        (tmp_path / "table.csv").write_bytes(table.encode(errors="surrogateescape"))
     (tmp_path / "graph.json").write_text(json.dumps(graph))
     flags = ["--data", str(tmp_path / "table.csv"), "--graph", str(tmp_path / "graph.json")]
     found, line = refusal(causes_fit.main, [*flags, "--out", str(tmp_path / "out")])
@@ -149,6 +155,19 @@ def test_a_table_and_a_data_set_of_the_same_phantoms_are_the_same_rows(place, ti
     of_data = tables.read(tiny_data, graph)
     assert len(of_data) == len(np.unique(of_data.keys))
     assert of_data.known[:, graph.index["source"]].all()
+
+
+def test_a_table_of_other_programs_is_read(tmp_path):
+    (tmp_path / "table.CSV").write_text('"Age","SEX","Pleural Effusion"\n50,Male,1\n\nNA,nan,\n')
+    table, graph = tables.read(tmp_path / "table.CSV", read_graph()), read_graph()
+    columns = [graph.index[name] for name in ("age", "sex", "pleural_effusion")]
+    assert table.values[:, columns].tolist() == [[50, 1, 1], [0, 0, 0]]
+    assert table.known[:, columns].tolist() == [[True] * 3, [False] * 3]
+
+
+def test_a_file_that_is_no_table_is_called_so(place, refusal):
+    code, line = refusal(causes_fit.main, ["--data", str(place / "graph.json"), "--out", "out"])
+    assert (code, "is not a data set; a table is a CSV file" in line) == (65, True)
 
 
 def test_rows_without_a_patient_are_of_patients_of_their_own(tmp_path):

@@ -63,6 +63,9 @@ def test_a_graph_comes_back_from_every_form_of_text(tmp_path, form):
         'graph [ directed 1 node [ id 7 label "age" ] node [ id 1 label "sex" ] node [ id 2 label'
         ' "edema" ] node [ id 3 label "fracture" ] edge [ source 7 target 2 ] edge [ source 1 '
         "target 2 ] edge [ source 7 target 3 ] ]",
+        'graph [ directed 1 node [ id -2 label "age" graphics [ x -1.5 ] ] node [ id 1 label "sex"'
+        ' ] node [ id 2 label "edema" ] node [ id 3 label "fracture" ] edge [ source -2 target 2 '
+        "value -0.3 ] edge [ source 1 target 2 ] edge [ source -2 target 3 ] ]",
     ],
 )
 def test_texts_of_other_programs_are_read(tmp_path, text):
@@ -123,13 +126,29 @@ def test_a_variable_beside_the_attributes_is_declared(tmp_path):
         ("digraph { u -> edema; u -> fracture }", "'u'"),
         ("graph [ node [ id 0 label age ] ]", "not directed"),
         ("graph [ directed 1 node 5 ]", "lists in"),
-        ("graph [ directed 1 node [ id 0 label age ] edge [ source 0 target 7 ] ]", "the node 7"),
+        ("digraph { age -> edema", "cut off"),
+        ("digraph { age -> { edema ", "cut off"),
+        ("digraph { age -> edema [label=x }", "cut off"),
+        ('dag { "age -> edema }', "close quotes"),
+        ("dag { sex -> edema; age => edema }", "> stands between names"),
+        ("digraph { = -> edema }", "no name before"),
+        ("graph [ directed 1 node [ id 0 label age ]", "cut off"),
+        ("graph [ directed 1 node [ id 0 label age ] node [ id 0 label sex ] ]", "an id of"),
+        ("graph [ directed 1 node [ id [ a 1 ] label age ] ]", "an id of"),
+        ("graph [ directed 1 node [ id 0 label age ] edge [ source 0 target 7 ] ]", "the node '7'"),
     ],
 )
 def test_invalid_graph_is_rejected(tmp_path, text, part):
     file = tmp_path / "graph.json"
     file.write_text(text)
     with pytest.raises(ConfigError, match=part):
+        read_graph(file)
+
+
+def test_a_graph_of_another_encoding_is_rejected(tmp_path):
+    file = tmp_path / "graph.json"
+    file.write_text('{"parents": {"edema": ["age"]}}', encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"graph\.json is not text in UTF-8"):
         read_graph(file)
 
 

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rfxray.causes import fitting, independence
+from rfxray.causes import fitting, independence, judged
 from rfxray.causes.graph import read_graph
 from rfxray.causes.tables import Table, of_attributes
 from tests.rfxray.causes.conftest import part
@@ -58,6 +58,19 @@ def test_rows_of_a_patient_count_as_one(graph, table):
     for a, b in zip(once, other, strict=True):
         if not a.edge:
             assert b.statistic == pytest.approx(a.statistic, rel=0.05, abs=0.05)
+
+
+def test_noise_of_patients_with_many_rows_is_not_called_uneven_by_chance(population):
+    """300 patients of 20 rows, each of one age: as far from uniform as 300 values are."""
+    graph = part(read_graph(), "age", "cardiomegaly")
+    whole = of_attributes(population.rows(np.arange(4000)))
+    rows = np.repeat(np.arange(4000, 4300), 20)
+    ages = of_attributes(population.rows(rows))
+    aside = dataclasses.replace(ages, patients=rows - 4000)
+    model = fitting.fit(graph, whole, "logistic")
+    age = judged.judge(model, model, whole, aside)["age"]
+    assert age.by_chance == pytest.approx(1.63 / 300**0.5)
+    assert 1.63 / 6000**0.5 < age.kolmogorov < age.by_chance
 
 
 def test_adjusted_p_values_are_those_of_holm_and_of_benjamini_and_hochberg():
