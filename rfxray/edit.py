@@ -11,7 +11,7 @@ import numpy as np
 from rfxray import version
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import INDEX, Attributes
-from rfxray.causes import fitting, folder, tables
+from rfxray.causes import effects, fitting, folder, tables
 from rfxray.causes.abduction import counterfactual
 from rfxray.causes.graph import GRAPH, read_graph
 from rfxray.causes.mechanisms import StructuralModel
@@ -53,6 +53,9 @@ def run(request: EditRequest) -> None:
     out, settings, count = request.out, request.settings, len(request.changes)
     samples.refuse_folder(out)
     causes = fitted(request) if request.propagate else None
+    if causes:
+        for change in request.changes:
+            effects.refuse_unsupported(causes.model, encoded(change))
     plan = plan_of(request, causes)
     step = request.step
     if step is None and is_run(request.checkpoint):
@@ -213,6 +216,11 @@ def warn_if_far(model: Model, given: Given) -> dict[str, float | None]:
     return found
 
 
+def encoded(change: Change) -> dict[str, float]:
+    """The new value of each attribute that changes."""
+    return {name: vocabulary.encode_value(name, value)[0] for name, value in change.change.items()}
+
+
 def propagated(
     source: Attributes, change: Change, causes: Causes, seed: int, key: str
 ) -> tuple[Attributes, dict[str, dict[str, object]]]:
@@ -230,9 +238,8 @@ def propagated(
       Attributes, and of each descendant that is known its `probability` of being present and the
       value that it has `now`.
     """
-    do = {name: vocabulary.encode_value(name, value)[0] for name, value in change.change.items()}
     target, chances = counterfactual(
-        causes.model, source, do, seed, np.array([tables.named(key)], np.uint64)
+        causes.model, source, encoded(change), seed, np.array([tables.named(key)], np.uint64)
     )
     follows = {
         name: {

@@ -157,8 +157,13 @@ def expected_rows(model: StructuralModel, do: Values, given: Values) -> float:
 
 
 def refuse_unsupported(model: StructuralModel, do: Values) -> None:
-    """Raises a ConfigError for a value that no row of the table was near to."""
+    """Raises a ConfigError for a value that no row of the table was near to.
+
+    Nothing follows from a variable that the model does not have, so it may have any value.
+    """
     for name, value in do.items():
+        if name not in model.mechanisms:
+            continue
         mechanism, variable = model.mechanisms[name], model.variable(name)
         if not mechanism.continuous:
             if not mechanism.seen[int(value)]:

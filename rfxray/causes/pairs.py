@@ -76,7 +76,10 @@ def read(folder: Path) -> Opened:
     }
     order = sets["before"].keys
     with table.open(encoding="utf-8-sig", newline="") as file:
-        rows = {row["image"].strip(): row for row in csv.DictReader(file)}
+        lines = [[cell.strip() for cell in cells] for cells in csv.reader(file)]
+    header, *cells = filter(any, lines)  # as `open_pictures` has read it
+    table_rows = (dict(zip(header, each, strict=True)) for each in cells)
+    rows = {row["image"]: row for row in table_rows}
     ends = []
     for key in order:
         row = rows.get(key) or rows.get(Path(key).name) or rows.get(Path(key).stem) or {}

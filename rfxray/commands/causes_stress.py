@@ -33,8 +33,8 @@ import numpy as np
 
 from rfxray.attributes import vocabulary
 from rfxray.attributes.vocabulary import FINDING_NAMES, lookup
+from rfxray.causes import effects, leaning, leaning_page, pairs, twinned
 from rfxray.causes import folder as models
-from rfxray.causes import leaning, leaning_page, pairs, twinned
 from rfxray.causes.twinned import Wanted
 from rfxray.command_line import (
     ArgumentParser,
@@ -184,6 +184,8 @@ def make(flags: argparse.Namespace, classifier: Classifier) -> dict[str, Any]:
     refuse_not_phantoms(classifier, "data", pictures)
     rows = _rows(pictures, wanted)
     causes, record = models.load(flags.propagate) if flags.propagate else (None, {})
+    if causes and encoded is not None:
+        effects.refuse_unsupported(causes, {name: encoded})
     plan: dict[str, Any] = {
         "pictures": pictures.fingerprint,
         **dataclasses.asdict(wanted),

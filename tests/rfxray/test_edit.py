@@ -197,6 +197,8 @@ def test_propagate_takes_a_fitted_model_with_the_graph_it_has(
     argv = ["--checkpoint", trained, "--image", radiograph, "--out", tmp_path / "b", *flags]
     code, line = refusal(edit.main, [*argv, "--graph", graph])
     assert (code, "leave --graph out" in line) == (78, True)
+    code, line = refusal(edit.main, ["age=119" if each == "age=30" else each for each in argv])
+    assert (code, "age=119 is outside of what the table shows" in line) == (78, True)
 
 
 def test_twins_draw_what_follows_by_the_radiograph_and_their_number(

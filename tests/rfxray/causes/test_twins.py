@@ -165,7 +165,7 @@ def test_a_twin_is_drawn_by_the_key_of_the_radiograph_and_not_its_place(
 
 def test_twins_of_anybody_are_read_and_judged(stress, tmp_path):
     place = tmp_path / "own"
-    rows = ["image,patient,from,to,follows"]
+    rows = ["", " image, patient, from, to, follows"]  # as a person writes it
     rng = np.random.default_rng(0)
     for name in ("before", "after"):
         (place / name).mkdir(parents=True)
@@ -208,6 +208,18 @@ def test_what_cannot_be_tested_is_refused_in_a_line(stress, flags, words, capsys
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+def test_a_value_that_the_causal_model_never_saw_is_refused(stress, tmp_path, capsys):
+    rng, rows = np.random.default_rng(0), ["race,edema"]
+    rows += [f"{('White', 'Black')[k % 2]},{rng.integers(2)}" for k in range(200)]
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "graph.json").write_text('{"parents": {"edema": ["race"]}}')
+    places = [str(tmp_path / name) for name in ("table.csv", "graph.json", "model")]
+    causes.main(["fit", "--data", places[0], "--graph", places[1], "--out", places[2]])
+    with pytest.raises(SystemExit):
+        stress("--do", "race=Asian", "--propagate", places[2])
+    assert "no row of the table has race=Asian" in capsys.readouterr().err
 
 
 def test_an_edit_is_enlarged_to_the_size_of_another():
