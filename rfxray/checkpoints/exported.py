@@ -26,6 +26,7 @@ import ml_collections
 from jaxtyping import PyTree
 
 from rfxray.checkpoints import safetensors
+from rfxray.config import json_text
 from rfxray.config.load import LATENTS
 from rfxray.config.schema import is_frozen
 from rfxray.errors import ConfigError, DataError
@@ -175,7 +176,7 @@ def read(folder: Path) -> tuple[dict[str, Any], Facts]:
     """
     file = folder / MANIFEST
     try:
-        about = dict(json.loads(file.read_bytes()))
+        about = dict(json_text.parse(file.read_text()))
         if about["checksum"] != _checksum(about):
             raise ValueError("its content does not match its checksum")
         if about["format"] != FORMAT:

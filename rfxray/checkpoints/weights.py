@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 
 from rfxray.arrays import AnyArray
 from rfxray.checkpoints.store import Store, fingerprint
+from rfxray.config import json_text
 from rfxray.errors import ConfigError, DataError
 
 
@@ -95,9 +96,12 @@ def read_config(workdir: Path) -> dict:
             "config.json)"
         )
     try:
-        return json.loads(file.read_text())
+        found = json_text.parse(file.read_text())
     except ValueError as error:
         raise DataError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{file} holds no object; copy it from the run again")
+    return found
 
 
 class Restored(NamedTuple):

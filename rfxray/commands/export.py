@@ -136,7 +136,7 @@ def _published(flags: argparse.Namespace) -> Facts:
             f"--{meant[0].replace('_', '-')} is of a run; leave it out with --weights, or give a "
             "run as --checkpoint"
         )
-    if not flags.licence:
+    if not (flags.licence or "").strip():
         raise ConfigError(
             "--weights needs --licence, the terms under which they were published, such as "
             "Apache-2.0; see where you got them"

@@ -271,6 +271,8 @@ def from_json(
     given = with_tuples(ml_collections.ConfigDict(keys, convert_dict=True))
     try:
         wanted = kinds_of(given)
+        if not all(isinstance(kind, str) for kind in wanted):
+            raise TypeError("a kind is text")
     except (AttributeError, TypeError) as error:
         raise ConfigError(
             "config.json was written by another version: it names no model, objective, evaluators "
@@ -291,8 +293,14 @@ def from_json(
         {name: part.model.kind for name, part in given.parts.items() if not is_frozen(part)},
         {name: part.model.kind for name, part in given.parts.items() if is_frozen(part)},
     )
-    with config.unlocked(), config.ignore_type():
-        config.update(given)
+    try:
+        with config.unlocked(), config.ignore_type():
+            config.update(given)
+    except (AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"config.json has a value in the place of a section ({error}); copy it from the run "
+            "again"
+        ) from error
     return check_config(config)
 
 

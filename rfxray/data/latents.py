@@ -7,6 +7,7 @@ split, over every cell, also outside of the radiograph: the model sees those cel
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -69,8 +70,8 @@ class Latents:
         Raises:
           KeyError, TypeError, ValueError: If it is none.
         """
-        height, width, channels = map(int, entry["shape"])
-        each = {name: tuple(map(float, entry["statistics"][name])) for name in ("mean", "std")}
+        height, width, channels = (_count(number) for number in entry["shape"])
+        each = {name: _floats(entry["statistics"][name]) for name in ("mean", "std")}
         fits = len(each["mean"]) == len(each["std"]) == channels
         if not fits or not np.isfinite([*each.values()]).all() or min(each["std"]) <= 0:
             raise ValueError(
@@ -81,10 +82,25 @@ class Latents:
             bool(entry["log_variance"]),
             str(entry["vae"]),
             str(entry["source"]),
-            int(entry["size"]),
+            _count(entry["size"]),
             Statistics(**each),
             entry.get("encoder"),
         )
+
+
+def _count(number: object) -> int:
+    if type(number) is not int or number < 1:
+        raise ValueError(f"{number!r} is not a whole number above 0")
+    return number
+
+
+def _floats(numbers: Sequence[object]) -> tuple[float, ...]:
+    found = []
+    for number in numbers:
+        if not isinstance(number, int | float) or isinstance(number, bool):
+            raise ValueError(f"{number!r} is not a number")
+        found.append(float(number) if abs(number) < 1e300 else math.inf)
+    return tuple(found)
 
 
 # ------------------------------------------------------------------------------------------------

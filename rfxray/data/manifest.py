@@ -26,6 +26,7 @@ from rfxray.outputs import spreadsheet
 from rfxray.outputs.files import sync, write_whole
 
 NAME = "manifest.json"
+_SAID = ("examples", "bytes", "sha256", "dropped", "counts", "digests")  # of every shard
 
 
 def publish(
@@ -48,7 +49,7 @@ def publish(
     """
     out = Path(out)
     partial = out / "partial"
-    fragments = [read_json(partial / f"{shard.stem}.json") for shard in plan.shards]
+    fragments = [_fragment(plan, out, shard) for shard in plan.shards]
     dropped = [*plan.dropped, *(Dropped(*d) for fragment in fragments for d in fragment["dropped"])]
     publish_ledger(out, dropped)
     by_split: dict[str, list] = {}
@@ -79,9 +80,7 @@ def publish(
 
 def fragments(plan: Plan, out: str | os.PathLike, split: str) -> list[dict[str, Any]]:
     """What is said of each shard of a split that is written, before it is published."""
-    partial = Path(out) / "partial"
-    shards = [shard for shard in plan.shards if shard.split == split]
-    return [read_json(partial / f"{shard.stem}.json") for shard in shards]
+    return [_fragment(plan, out, shard) for shard in plan.shards if shard.split == split]
 
 
 def reasons(dropped: Iterable[Dropped]) -> dict[str, int]:
@@ -143,7 +142,7 @@ def read_manifest(out: str | os.PathLike) -> dict[str, Any] | None:
         manifest = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(
             f"{path} is damaged: it is not valid JSON; restore it, or build the data set again"
         ) from None
@@ -160,18 +159,39 @@ def read_manifest(out: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file of a data set that is being written.
+    """The object in a JSON file of a data set that is being written.
 
     Raises:
       DataError: If it is damaged.
     """
     try:
-        return json.loads(path.read_bytes())
-    except ValueError:
+        found = json.loads(path.read_bytes())
+        fault = "" if isinstance(found, dict) else "it holds no object"
+    except (ValueError, RecursionError):
+        found, fault = {}, "it is not valid JSON"
+    if fault:
         raise DataError(
-            f"{path} is damaged: it is not valid JSON; delete the folder {path.parent} and run the "
-            "same command again"
-        ) from None
+            f"{path} is damaged: {fault}; delete the folder {path.parent} and run the same command "
+            "again"
+        )
+    return found
+
+
+def _fragment(plan: Plan, out: str | os.PathLike, shard: Shard) -> dict[str, Any]:
+    """What is said of a shard that is written, see `shards.write_shard`.
+
+    Raises:
+      DataError: If an entry is missing.
+    """
+    path = Path(out) / "partial" / f"{shard.stem}.json"
+    found = read_json(path)
+    for name in (*_SAID, "moments") if plan.latent else _SAID:
+        if name not in found:
+            raise DataError(
+                f"{path} is damaged: it does not say {name}; delete the folder {path.parent} and "
+                "run the same command again"
+            )
+    return found
 
 
 def _content(plan: Plan, dropped: Sequence[Dropped], by_split: Mapping[str, list]) -> dict:

@@ -250,9 +250,7 @@ def refuse_another(out: Path, identity: Mapping[str, Any]) -> None:
     """
     ours = out / "plan.json"
     if ours.exists():
-        there = read_json(ours)
-        if isinstance(there, dict):
-            there = {key: value for key, value in there.items() if key in identity}
+        there = {key: value for key, value in read_json(ours).items() if key in identity}
         difference = _first_difference(there, identity)
         if difference:
             raise ConfigError(

@@ -110,7 +110,7 @@ def write(
 
 def _config(file: Path) -> dict[str, Any]:
     try:
-        about = dict(json.loads(file.read_text()))
+        about = dict(json_text.parse(file.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{file} cannot be read as JSON ({error})") from None
     for key, plain in _PLAIN.items():

@@ -15,7 +15,7 @@ from rfxray.arrays import AnyArray, Params
 from rfxray.checkpoints import exported, safetensors, weights
 from rfxray.config.load import from_json
 from rfxray.data.latents import Latents
-from rfxray.errors import ConfigError
+from rfxray.errors import ConfigError, DataError
 from rfxray.networks import kinds, vae, vae_shape, vae_tiles
 from rfxray.networks.vae_shape import Vae
 from rfxray.runtime import sharding
@@ -155,9 +155,16 @@ def open_space(folder: Path, latents: Latents) -> LatentSpace:
 
     Raises:
       ConfigError: If its latents are others.
-      DataError: If it is damaged.
+      DataError: If it is damaged, or makes other latents of such images.
     """
-    return LatentSpace(open_autoencoder(folder, latents), latents)
+    vae = open_autoencoder(folder, latents)
+    if vae.shape.factor * latents.shape[0] != latents.size:
+        raise DataError(
+            f"these latents have {latents.shape[0]} rows and are said to be of images of "
+            f"{latents.size}², which the autoencoder in {folder}, of factor {vae.shape.factor}, "
+            "does not make; copy the run again"
+        )
+    return LatentSpace(vae, latents)
 
 
 def open_autoencoder(folder: Path, latents: Latents | None = None) -> Autoencoder:

@@ -89,12 +89,13 @@ def encode(
             _begin(plan, request.out)
         _agree(plan)
         if (manifest := read_manifest(request.out)) is None:
+            longest = max(len(shard.items) for shard in plan.shards)
             own = plan.shards[host::hosts]
             pending = [shard for shard in own if not is_written(request.out, shard)]
             total = sum(len(shard.items) for shard in own)
             advance = began(total, total - sum(len(shard.items) for shard in pending))
             for shard in pending:
-                made = _records(Records(source, shard.split), shard.items, vae, request)
+                made = _records(Records(source, shard.split), shard.items, vae, request, longest)
                 write_shard(shard, request.out, plan.size, made, advance, plan.latent)
             distributed.barrier("the shards of latents", PATIENCE)
             if host == 0:
@@ -156,10 +157,14 @@ def _agree(plan: Plan) -> None:
 
 
 def _records(
-    source: Records, numbers: Sequence[int], vae: Autoencoder, request: EncodeRequest
+    source: Records, numbers: Sequence[int], vae: Autoencoder, request: EncodeRequest, longest: int
 ) -> Iterator[dict]:
-    """The records of latents, in order; a batch is read while the one before it is encoded."""
-    size = request.batch_size + -request.batch_size % vae.mesh.size
+    """The records of latents, in order; a batch is read while the one before it is encoded.
+
+    No batch is larger than the longest shard.
+    """
+    size = min(request.batch_size, longest)
+    size += -size % vae.mesh.size
     starts = range(numbers[0], numbers[-1] + 1, size)
 
     def begin(start: int):
@@ -174,8 +179,9 @@ def _records(
             rows, (mean, log_variance) = ahead
             if following is not None:
                 ahead = begin(following)
-            mean = np.asarray(mean).astype(np.float16)
-            wide = np.asarray(log_variance).astype(np.float16) if request.log_variance else mean
+            with np.errstate(over="ignore"):  # what is not finite is refused as a record
+                mean = np.asarray(mean).astype(np.float16)
+                wide = np.asarray(log_variance).astype(np.float16) if request.log_variance else mean
             for k, row in enumerate(rows):
                 found = {name: row[name] for name in record.FIELDS} | {"latent": mean[k]}
                 yield found | ({"log_variance": wide[k]} if request.log_variance else {})

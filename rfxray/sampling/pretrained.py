@@ -133,7 +133,7 @@ def load(
         return _of_export(workdir, ema, step, weak, allow_kinds, vae)
     tree = weights.read_config(workdir)
     config = configuration.from_json(tree, allow_kinds)
-    space = _space(workdir, tree, vae)
+    space = _space(workdir, tree, vae, shape(config))
     latents = _decoded(tree, space)
     mesh, shapes = _places(config)
 
@@ -159,16 +159,29 @@ def load(
     return Model(params, _sampled(config), shape(config), mesh, source, lesser, limit, space)
 
 
-def _space(folder: Path, tree: Mapping, vae: Path | None) -> LatentSpace | None:
-    """The latent space of a run or an export, from its `config.json`."""
+def _space(
+    folder: Path, tree: Mapping, vae: Path | None, example: tuple[int, int, int]
+) -> LatentSpace | None:
+    """The latent space of a run or an export, from its `config.json`; `example` is the shape that
+    its network takes."""
     if configuration.LATENTS not in tree:
         if vae is not None:
             raise ConfigError(f"{folder} is a model of pixels and reads no --vae; leave it out")
+        if example[-1] != 1:
+            raise DataError(
+                f"{folder / 'config.json'} does not say its latents, and its network draws "
+                f"{_cells(example)}; copy it again"
+            )
         return None
     try:
         latents = Latents.of_entry(tree[configuration.LATENTS])
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(f"{folder / 'config.json'} does not say its latents: {error!r}") from error
+    if latents.shape != example:
+        raise DataError(
+            f"{folder / 'config.json'} says latents of {_cells(latents.shape)} and a network of "
+            f"{_cells(example)}; copy it again"
+        )
     own = folder / exported.VAE
     if vae is None and not own.exists():
         raise DataError(
@@ -176,6 +189,10 @@ def _space(folder: Path, tree: Mapping, vae: Path | None) -> LatentSpace | None:
             f"the autoencoder {latents.vae[:12]} by --vae"
         )
     return open_space(vae or own, latents)
+
+
+def _cells(shape: tuple[int, int, int]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def _decoded(tree: Mapping, space: LatentSpace | None) -> Mapping[str, object] | None:
@@ -205,7 +222,7 @@ def _of_export(
     config = configuration.from_json(tree, allow_kinds)
     mesh, shapes = _places(config)
     params = safetensors.restore(folder / exported.MODEL, shapes)
-    space = _space(folder, tree, vae)
+    space = _space(folder, tree, vae, shape(config))
     source = {
         "checkpoint": str(folder),
         "step": facts.step,

@@ -1,7 +1,6 @@
 """Weights of an autoencoder that another project published, as a folder like that of a run."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +149,7 @@ def _read(file: Path) -> tuple[Published, dict[str, float | str]]:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        about = json.loads(file.read_text())
+        about = json_text.parse(file.read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read as JSON ({error})") from None
     kind = about.get("_class_name") if isinstance(about, dict) else None

@@ -64,3 +64,6 @@ def test_folder_without_config_or_checkpoints_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"torn": ')
     with pytest.raises(DataError, match="is not valid JSON"):
         weights.read_config(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(DataError, match=r"config\.json holds no object"):
+        weights.read_config(tmp_path)

@@ -403,6 +403,17 @@ def test_config_json_of_another_version_is_refused(written, section):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [None, [], 3, "x"])
+def test_value_of_config_json_in_the_place_of_a_section_is_refused(written, value):
+    with pytest.raises(ConfigError, match="a value in the place of a section"):
+        from_json({**written, "mesh": value})
+
+
+def test_kind_of_config_json_that_is_no_text_is_refused(written):
+    with pytest.raises(ConfigError, match="was written by another version"):
+        from_json({**written, "model": {**written["model"], "kind": 3}})
+
+
 def test_config_json_with_an_unknown_key_or_kind_is_refused(written):
     with pytest.raises(ConfigError, match=r"no config key 'model\.widht'"):
         from_json({**written, "model": {**written["model"], "widht": 3}})

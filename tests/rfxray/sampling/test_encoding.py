@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -209,6 +210,32 @@ def test_another_request_is_refused(tiny_data, tiny_vae, other_data, make_vae, t
         encoded(tiny_data, other, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"options\.log_variance is False there and True here"):
         encoded(tiny_data, tiny_vae, tmp_path / "out", log_variance=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("plan.json", "[]", "plan.json is damaged: it holds no object; delete the folder"),
+        ("partial/train-00000.json", "{}", "it does not say examples; delete the folder"),
+        ("partial/train-00000.json", "3", "train-00000.json is damaged: it holds no object"),
+    ],
+)
+def test_damaged_notes_of_a_begun_folder_are_refused(
+    tiny_data, tiny_vae, tiny_latents, tmp_path, name, content, line
+):
+    (tmp_path / "out" / "partial").mkdir(parents=True)
+    shutil.copy(tiny_latents / "plan.json", tmp_path / "out")
+    (tmp_path / "out" / name).write_text(content)
+    with pytest.raises(DataError, match=re.escape(line)):
+        encoded(tiny_data, tiny_vae, tmp_path / "out")
+
+
+def test_batch_is_no_larger_than_a_shard(tiny_data, tiny_vae, tiny_latents, tmp_path):
+    """Or a typing error takes all memory of the machine."""
+    encoded(tiny_data, tiny_vae, tmp_path / "out", batch_size=10**30)
+    found, expected = (latents_of(folder)[1] for folder in (tmp_path / "out", tiny_latents))
+    for split, values in expected.items():
+        np.testing.assert_allclose(found[split], values, rtol=2e-3, atol=2e-3)
 
 
 def test_folder_that_another_process_encodes_into_is_refused(tiny_data, tiny_vae, tmp_path):

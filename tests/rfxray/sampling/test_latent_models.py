@@ -149,14 +149,32 @@ def test_autoencoder_is_found_elsewhere_or_refused(run, tiny_vae, make_vae, trai
         sampling.load(trained, vae=tiny_vae)
 
 
-def test_statistics_that_do_not_match_the_autoencoder_are_refused(run, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"statistics": {"mean": [0, 0], "std": [1, 1, 1]}}, "are not finite statistics of 2"),
+        ({"statistics": {"mean": [0, 0], "std": [1, 10**400]}}, "are not finite statistics of 2"),
+        ({"statistics": {"mean": [0, 0], "std": [1, True]}}, "True is not a number"),
+        ({"statistics": {"mean": "00", "std": [1, 1]}}, "'0' is not a number"),
+        ({"shape": [-8, 8, 2]}, "-8 is not a whole number above 0"),
+        ({"shape": [4, 4, 2]}, "says latents of 4 × 4 × 2 and a network of 8 × 8 × 2"),
+        ({"size": "32"}, "'32' is not a whole number above 0"),
+        ({"size": 64}, "said to be of images of 64², which the autoencoder in"),
+        (None, "does not say its latents, and its network draws 8 × 8 × 2"),
+    ],
+)
+def test_latents_that_do_not_fit_are_refused(run, tmp_path, changes, line):
     out = tmp_path / "run"
-    shutil.copytree(run, out)
-    text = json.loads((out / "config.json").read_text())
-    text["latents"]["statistics"]["std"].append(1.0)
+    out.mkdir()
+    text = json.loads((run / "config.json").read_text())
+    text["latents"] |= changes or {}
+    if changes is None:
+        del text["latents"]
     (out / "config.json").write_text(json.dumps(text))
-    with pytest.raises(DataError, match=r"config\.json does not say its latents"):
+    shutil.copytree(run / "vae", out / "vae")
+    with pytest.raises(DataError) as caught:
         sampling.load(out)
+    assert line in str(caught.value)
 
 
 @pytest.mark.parametrize("other", ["autoencoder", "data set"])

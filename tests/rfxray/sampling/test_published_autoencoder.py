@@ -191,6 +191,10 @@ def halved(folder):
     (folder / "config.json").write_text('{"_class_name": "Auto')
 
 
+def nested(folder):
+    (folder / "config.json").write_text("[" * 100_000)
+
+
 def emptied(folder):
     (folder / "diffusion_pytorch_model.safetensors").unlink()
 
@@ -217,6 +221,7 @@ def doubled(folder):
         (in_eight_bits, 65, "safetensors (decoder.conv_in.bias is F8_E4M3; store it as float32"),
         (configured(norm_num_groups=3), 65, "not the weights of an autoencoder with 3 groups"),
         (halved, 65, "config.json cannot be read as JSON"),
+        (nested, 65, "config.json cannot be read as JSON (it is nested too deeply)"),
         (emptied, 78, "must hold one safetensors file (there: none)"),
         (doubled, 78, "diffusion_pytorch_model.fp16.safetensors, diffusion_pytorch_model.saf"),
     ],
@@ -234,6 +239,7 @@ def test_wrong_folders_are_one_line(change, code, words, published, tmp_path, re
     ("flags", "words"),
     [
         ([], "--weights needs --licence"),
+        (["--licence", " "], "--weights needs --licence"),
         ([*LICENCE, "--ema", "0.05"], "--ema is of a run"),
         ([*LICENCE, "--step", "0"], "--step is of a run"),
         ([*LICENCE, "--dtype", "float16"], "no --dtype 'float16'"),
