@@ -1,9 +1,9 @@
 """Measures causal models on both worlds of the phantom, where the truth is known, and real tables.
 
-    python -m benchmarks.causes --real ../shared/real_metadata --out runs/causes.json
+    python -m benchmarks.causes --real DIR --out runs/causes.json
     python -m benchmarks.results --add causes=runs/causes.json
 
---real is a folder with published metadata tables (NIH ChestX-ray14, CheXpert, PadChest, VinDr-CXR),
+DIR is a folder with published metadata tables (NIH ChestX-ray14, CheXpert, PadChest, VinDr-CXR),
 as torchxrayvision carries them.
 """
 
