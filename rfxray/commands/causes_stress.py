@@ -270,12 +270,16 @@ def judge(
     }
     findings = leaning.judge(twins, opened.pairs, opened.followed, flags.margin, flags.threshold)
     before, sign = opened.sets["before"], opened.pairs.sign
+    unlisted = [f"{name}: {note}" for name, of in opened.sets.items() for note in of.notes]
+    for note in unlisted:
+        _say(note)
     of = classifier.extractor
     found = {
         **results.made(COMMAND, _line(flags), seconds),
         "verdict": leaning.overall(findings),
         "changed": opened.name,
         **made,
+        "notes": [*made["notes"], *unlisted],
         "pairs": len(sign),
         "patients": len(np.unique(opened.pairs.patients)),
         "directions": {

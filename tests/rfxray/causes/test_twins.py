@@ -175,8 +175,11 @@ def test_twins_of_anybody_are_read_and_judged(stress, tmp_path):
         files.save_png(place / "after" / f"{k:02d}.png", to_uint16(image + 0.2))
         rows.append(f"{k:02d}.png,{k},age=40,age=80,{'edema' if k < 5 else ''}")
     (place / "pairs.csv").write_text("\n".join(rows) + "\n")
+    files.save_png(place / "before" / "stray.png", to_uint16(image))
     out = stress(data=("--pairs", str(place)))
-    (row,) = json.loads((out / "results.json").read_text())["findings"]
+    results = json.loads((out / "results.json").read_text())
+    assert results["notes"] == ["before: 1 files are not in pairs.csv, so not in the set"]
+    (row,) = results["findings"]
     assert (row["verdict"], row["why"], row["left_out"]) == (
         "not decided",
         "a placebo is missing",
