@@ -23,6 +23,7 @@ Writes report.html, results.json and scores.csv. If it is killed, run the same c
 import argparse
 import dataclasses
 import json
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -270,7 +271,12 @@ def judge(
     }
     findings = leaning.judge(twins, opened.pairs, opened.followed, flags.margin, flags.threshold)
     before, sign = opened.sets["before"], opened.pairs.sign
-    unlisted = [f"{name}: {note}" for name, of in opened.sets.items() for note in of.notes]
+    counts = {name: len(os.listdir(place / name)) - len(of) for name, of in opened.sets.items()}
+    unlisted = [
+        f"left out of {name}, since {pairs.TABLE} has no row: {count:,} files"
+        for name, count in counts.items()
+        if count
+    ]
     for note in unlisted:
         _say(note)
     of = classifier.extractor

@@ -178,7 +178,7 @@ def test_twins_of_anybody_are_read_and_judged(stress, tmp_path):
     files.save_png(place / "before" / "stray.png", to_uint16(image))
     out = stress(data=("--pairs", str(place)))
     results = json.loads((out / "results.json").read_text())
-    assert results["notes"] == ["before: 1 files are not in pairs.csv, so not in the set"]
+    assert results["notes"] == ["left out of before, since pairs.csv has no row: 1 files"]
     (row,) = results["findings"]
     assert (row["verdict"], row["why"], row["left_out"]) == (
         "not decided",
