@@ -5,6 +5,7 @@
     rfxray compile-pod … --slices 2   several slices, joined along the data axis
     rfxray compile-pod … --sampler    the sampler of that config instead of its training
     rfxray compile-pod … --encoder    the encoder of an autoencoder, as rfxray encode runs it
+    rfxray compile-pod … --decoder    its decoder on whole maps, as rfxray sample runs it
 
 The real TPU compiler (`pip install libtpu`, no TPU needed) compiles the very step that
 `rfxray.train` runs; nothing is executed. Exit code 1: it does not fit. Any key of the config is set
@@ -184,16 +185,20 @@ def compile_sampler(
     return found
 
 
-def compile_encoder(config, pod: Pod, options: dict[str, str], each: int, hlo=None) -> dict:
-    """Compiles the encoder of a config for a pod, with the parameters whole on every chip as
-    `rfxray.encode` has them, and reports on it; each chip encodes `each` images at once.
+def compile_half(
+    config, pod: Pod, options: dict[str, str], half: str, each: int, hlo: Path | None = None
+) -> dict:
+    """Compiles the `encoder` or the `decoder` of a config for a pod and reports on it.
+
+    Every chip has the parameters whole, as `rfxray.encode` has them, and takes `each` images at
+    once.
 
     Raises:
       DoesNotFit, ConfigError
     """
     if config.model.kind not in AUTOENCODERS:
         raise ConfigError(
-            f"--encoder compiles an autoencoder, of model.kind {' or '.join(AUTOENCODERS)} (got "
+            f"--{half} compiles an autoencoder, of model.kind {' or '.join(AUTOENCODERS)} (got "
             f"{config.model.kind})"
         )
     model = recipes.build(config).model
@@ -203,13 +208,17 @@ def compile_encoder(config, pod: Pod, options: dict[str, str], each: int, hlo=No
     params = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), network.shapes
     )
-    images = jax.ShapeDtypeStruct((n, *network.input_shape), jnp.float32, sharding=split)
-    encode = functools.partial(network.apply, method="encode")
-    compiled = compile_for(jax.jit(encode, out_shardings=split).lower(params, images), options)
+    given = jax.ShapeDtypeStruct((n, *network.input_shape), jnp.float32, sharding=split)
+    run = functools.partial(network.apply, method="encode")
+    if half == "decoder":
+        latents = jax.eval_shape(run, network.shapes, given).mean
+        given = jax.ShapeDtypeStruct(latents.shape, jnp.float32, sharding=split)
+        run = functools.partial(network.apply, method="decode")
+    compiled = compile_for(jax.jit(run, out_shardings=split).lower(params, given), options)
     if hlo:
         hlo.write_text(compiled.as_text() or "")
-    found = report(compiled, pod, mesh, flops.of_call(encode, params, images))
-    found["run"] = f"encoder, {n} images ({each} a chip), {config.model.dtype}"
+    found = report(compiled, pod, mesh, flops.of_call(run, params, given))
+    found["run"] = f"{half}, {n} images ({each} a chip), {config.model.dtype}"
     found["parameters"] = network.parameters
     found["encoding"] = whole_set(n, found)
     return found
@@ -288,6 +297,7 @@ class Command:
     sweep: bool
     sampler: bool
     encoder: bool
+    decoder: bool
     samples: int
     price: float | None
     options: dict[str, str]
@@ -295,9 +305,11 @@ class Command:
     json: bool
 
     def __post_init__(self):
-        if self.sampler and self.encoder:
-            raise ConfigError("--sampler and --encoder are two programs; remove one of them")
-        other = "--sampler" if self.sampler else "--encoder" if self.encoder else ""
+        names = ("sampler", "encoder", "decoder")
+        asked = [f"--{name}" for name in names if getattr(self, name)]
+        if len(asked) > 1:
+            raise ConfigError(f"{asked[0]} and {asked[1]} are two programs; remove one of them")
+        other = asked[0] if asked else ""
         if self.sweep and other:
             raise ConfigError(f"--sweep works only for the train step; remove --sweep or {other}")
         if self.sweep and self.hlo:
@@ -354,11 +366,17 @@ def parser() -> ArgumentParser:
         "train step (default: off)",
     )
     add(
+        "--decoder",
+        action="store_true",
+        help="compile the decoder of an autoencoder (as rfxray sample runs it, not in tiles) "
+        "instead of the train step (default: off)",
+    )
+    add(
         "--samples",
         type=int,
         default=8,
-        help="with --sampler or --encoder: images drawn or encoded at once on each chip "
-        "(default: 8)",
+        help="with --sampler, --encoder or --decoder: images drawn, encoded or decoded at once on "
+        "each chip (default: 8)",
     )
     add(
         "--price",
@@ -402,8 +420,9 @@ def compile_command(command: Command) -> dict:
     if command.sampler:
         settings = Settings(batch_size=command.samples * len(pod.devices))
         return compile_sampler(config, pod, options, settings, command.hlo)
-    if command.encoder:
-        return compile_encoder(config, pod, options, command.samples, command.hlo)
+    if command.encoder or command.decoder:
+        half = "encoder" if command.encoder else "decoder"
+        return compile_half(config, pod, options, half, command.samples, command.hlo)
     if command.sweep:
         return compile_best(config, pod, options, command.price)
     return compile_run(config, pod, options, command.hlo, command.price)
@@ -422,6 +441,7 @@ def main(argv: list[str] | None = None) -> None:
             sweep=flags.sweep,
             sampler=flags.sampler,
             encoder=flags.encoder,
+            decoder=flags.decoder,
             samples=flags.samples,
             price=flags.price,
             options=dict(option.split("=", 1) for option in flags.option),

@@ -78,7 +78,9 @@ def test_encoder_compiles_for_a_pod(run_module):
     ("config", "flags", "line"),
     [
         ("smoke", ["--encoder"], "--encoder compiles an autoencoder, of model.kind vae or"),
+        ("smoke", ["--decoder"], "--decoder compiles an autoencoder, of model.kind vae or"),
         ("rad_vae", ["--encoder", "--sampler"], "--sampler and --encoder are two programs"),
+        ("rad_vae", ["--encoder", "--decoder"], "--encoder and --decoder are two programs"),
         ("rad_vae", ["--encoder", "--price", "1"], "remove --price or --encoder"),
         ("rad_vae", ["--encoder", "--sweep"], "remove --sweep or --encoder"),
     ],
