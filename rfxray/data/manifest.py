@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rfxray.attributes.vocabulary import ATTRIBUTES
+from rfxray.config import json_text
 from rfxray.data.plan import Dropped, Plan, Shard
 from rfxray.data.record import features
 from rfxray.data.shards import fingerprint
@@ -139,10 +140,10 @@ def read_manifest(out: str | os.PathLike) -> dict[str, Any] | None:
     """
     path = Path(out) / NAME
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json_text.parse(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise DataError(
             f"{path} is damaged: it is not valid JSON; restore it, or build the data set again"
         ) from None
@@ -165,9 +166,9 @@ def read_json(path: Path) -> dict[str, Any]:
       DataError: If it is damaged.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found = json_text.parse(path.read_text(encoding="utf-8"))
         fault = "" if isinstance(found, dict) else "it holds no object"
-    except (ValueError, RecursionError):
+    except ValueError:
         found, fault = {}, "it is not valid JSON"
     if fault:
         raise DataError(

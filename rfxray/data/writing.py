@@ -6,7 +6,7 @@
 
 `write_dataset` is the three in order. It maps the tasks over processes of one machine, or hands
 that to another runner (`beam.py`). What makes its records in one process, in order (`sampling`
-draws them on devices), calls `shards.write_shard` and `manifest.publish` itself.
+encodes or draws them on devices), calls `shards.write_shard` and `manifest.publish` itself.
 
 A caller passes `make(items) -> Iterable[record | Dropped]`, a picklable top-level function (or a
 `functools.partial` of one). It is called once per shard with the items of that shard, gives one
@@ -89,19 +89,10 @@ def write_claimed(
     run: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
     """`write_dataset` into a directory that the caller has `claimed`."""
-    refuse_another(out, plan.identity)
-    if not (out / "plan.json").exists():
-        identity = json.dumps(plan.identity, indent=1, ensure_ascii=False)
-        write_whole(out / "plan.json", identity)
-    manifest = read_manifest(out)
+    manifest = begin_writing(plan, out)
     if manifest is not None:
         print(f"{command}: {out} is complete already", file=sys.stderr)
-        shutil.rmtree(out / "partial", ignore_errors=True)
         return manifest
-    partial = out / "partial"
-    partial.mkdir(exist_ok=True)
-    for folder in (out, partial):
-        remove_temporary(folder)
     pending = [shard for shard in plan.shards if not is_written(out, shard)]
     finished = len(plan.shards) - len(pending)
     if finished:
@@ -112,7 +103,7 @@ def write_claimed(
     total = sum(len(shard.items) for shard in plan.shards)
     done = total - sum(task.items for task in tasks)
     run = run or functools.partial(run_tasks, workers=workers)
-    run(make_shard, tasks, folder=partial, command=command, done=done)
+    run(make_shard, tasks, folder=out / "partial", command=command, done=done)
     return publish(plan, out)
 
 
@@ -240,6 +231,30 @@ def claimed(out: Path, beside: Collection[str] = ()):
                 f"another --out"
             )
         yield
+
+
+def begin_writing(plan: Plan, out: Path) -> dict[str, Any] | None:
+    """Begins, or continues, a data set in a directory that the caller has `claimed`.
+
+    Returns:
+      The manifest if it is complete, and then without what a kill after the manifest left; else
+      None, with a folder for its shards.
+
+    Raises:
+      ConfigError: If the directory was begun with another plan.
+      DataError: If what is there is damaged.
+    """
+    refuse_another(out, plan.identity)
+    if not (out / "plan.json").exists():
+        write_whole(out / "plan.json", json.dumps(plan.identity, indent=1, ensure_ascii=False))
+    partial, manifest = out / "partial", read_manifest(out)
+    if manifest is not None:
+        shutil.rmtree(partial, ignore_errors=True)
+        return manifest
+    partial.mkdir(exist_ok=True)
+    for folder in (out, partial):
+        remove_temporary(folder)
+    return None
 
 
 def refuse_another(out: Path, identity: Mapping[str, Any]) -> None:

