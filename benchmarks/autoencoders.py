@@ -54,10 +54,11 @@ COMMAND = "benchmarks.autoencoders"
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "rad_vae.py"
 FLOW = CONFIG.with_name("smoke.py")
 STEPS = 4500  # those of the config
-FLOW_STEPS = 600
+FLOW_STEPS = 3000  # ten CPU minutes
 JUDGE = "efficientnet_lite0"
 ROWS = 8  # films that are decoded at once
 SHOWN = 6
+LOSSES = 6  # times that the loss of a flow is measured
 PHANTOMS = 2048
 OWN = "KID by the network of the perceptual term"
 HALF = "films at half of their side"  # a row of the table; no arm
@@ -119,11 +120,12 @@ class Command:
 def trained(command: Command, name: str) -> Path:
     """Folder of the export of an arm, trained if it is not there."""
     arm, folder = ARMS[name], command.out / name.replace(" ", "_").replace("=", "")
-    if (folder / "spent.json").exists():
+    steps = round(command.steps * arm.share)
+    spent = folder / "spent.json"
+    if spent.exists() and json.loads(spent.read_text())["steps"] == steps:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     data = _phantoms(command) if arm.phantoms else Path(command.data)
-    steps = round(command.steps * arm.share)
     seen = steps * load_config(f"{CONFIG}:{arm.config}", command.override).batch_size
     changes = [*arm.changes, *command.override, f"steps={steps}", f"data.dirs={data}"]
     changes.append(f"objective.spectrum_start={seen // 3}")  # as the config, of these steps
@@ -145,11 +147,11 @@ def trained(command: Command, name: str) -> Path:
     train.train(config, folder / "run")
     after = os.times()
     processor = after.user + after.system - before.user - before.system
-    spent = {"wall": time.monotonic() - began, "processor": processor}
+    seconds = {"wall": time.monotonic() - began, "processor": processor}
     shutil.rmtree(folder / "export", ignore_errors=True)
     export(ExportRequest(folder / "run", folder / "export", data=[str(data)]))
-    text = json.dumps({"seconds": None if resumed else spent, "steps": steps})
-    files.write_whole(folder / "spent.json", text + "\n")
+    text = json.dumps({"seconds": None if resumed else seconds, "steps": steps})
+    files.write_whole(spent, text + "\n")
     return folder
 
 
@@ -162,33 +164,44 @@ def _phantoms(command: Command) -> Path:
     return folder
 
 
-def flow(command: Command, folder: Path) -> float:
-    """Loss of a RadiT of velocities on the held-out latents of an arm, trained if it is not there.
+def flow(command: Command, folder: Path) -> dict:
+    """Losses of a RadiT of velocities on the held-out latents of an arm, trained if not there.
 
     Latents are normalised by the statistics of the training split. A network that knows only that
     their variance is 1 has the mean of 1 / ((1 - t)² + t²), which is 1.74 for these times.
+
+    Returns:
+      `loss`, that of the last step; `losses` by step; and `processor`, seconds, null after a
+      restart.
     """
-    found = folder / "flow.json"
+    steps = command.flow_steps
+    run = folder / f"flow_{steps}"
+    found = folder / f"flow_{steps}.json"
     if not found.exists():
         encode(
             EncodeRequest(Path(command.data), folder / "export", folder / "latents"),
             lambda total, done: lambda: None,
         )
         latents = open_dataset(folder / "latents", latents=True)
-        steps = command.flow_steps
         changes = [f"steps={steps}", f"optim.decay={steps // 2}", f"optim.warmup={steps // 12}"]
         changes += [f"model.size={latents.shape[0]}", f"model.channels={latents.shape[2]}"]
         changes += [f"data.dirs={folder / 'latents'}", "evaluators.validation_loss.split=test"]
-        changes += [f"evaluators.validation_loss.every={steps}", "evaluators.sample_grid.every=0"]
+        changes += [f"evaluators.validation_loss.every={max(1, steps // LOSSES)}"]
+        changes += ["evaluators.sample_grid.every=0"]
         recipe = load_config(f"{FLOW}:space=latent", changes)
         batches = max(1, latents.examples["test"] // recipe.batch_size)
         changes += [f"evaluators.validation_loss.batches={batches}"]
-        train.train(load_config(f"{FLOW}:space=latent", changes), folder / "flow")
-        lines = (folder / "flow" / "metrics.jsonl").read_text().splitlines()
-        losses = [json.loads(line).get("validation_loss/ema") for line in lines]
-        loss = [each for each in losses if each is not None][-1]
-        files.write_whole(found, json.dumps({"steps": steps, "loss": loss}) + "\n")
-    return json.loads(found.read_text())["loss"]
+        resumed, before = run.exists(), os.times()
+        train.train(load_config(f"{FLOW}:space=latent", changes), run)
+        after = os.times()
+        processor = after.user + after.system - before.user - before.system
+        rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        name = "validation_loss/ema"
+        losses = {row["step"]: row[name] for row in rows if row.get(name) is not None}
+        kept = {"loss": losses[max(losses)], "losses": losses}
+        kept |= {"processor": None if resumed else processor}
+        files.write_whole(found, json.dumps(kept) + "\n")
+    return json.loads(found.read_text())
 
 
 # ------------------------------------------------------------------------------------------------
@@ -358,7 +371,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             figures = measure(images, pictures, cache, command.encoder)
             arms[name] = {**spent, "figures": figures}
             if command.flow_steps:
-                arms[name]["flow"] = flow(command, folder)
+                trial = flow(command, folder)
+                arms[name] |= {"flow": trial["loss"], "flow_losses": trial["losses"]}
+                arms[name]["flow_processor"] = trial["processor"]
             if len(made) < 2:
                 made[name] = images
         devices = jax.devices()

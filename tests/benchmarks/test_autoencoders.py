@@ -69,8 +69,10 @@ def test_command_trains_measures_and_continues(tmp_path, capsys, monkeypatch):
     assert "| z=16 | 4 |" in capsys.readouterr().out
     (run,) = tmp_path.glob("out/*/run/run.json")
     began = run.stat().st_mtime_ns
-    (loss,) = tmp_path.glob("out/*/flow.json")
-    assert 0.5 < json.loads(loss.read_text())["loss"] < 4  # of 24 steps: little below that of 0
+    (kept,) = tmp_path.glob("out/*/flow_24.json")
+    flow = json.loads(kept.read_text())
+    assert 0.5 < flow["loss"] < 4  # of 24 steps: little below that of 0
+    assert flow["losses"]["24"] == flow["loss"] and len(flow["losses"]) == autoencoders.LOSSES
     autoencoders.main([*words, "--arms", "z=16,no KL"])
     found = json.loads((tmp_path / "out/autoencoders.json").read_text())
     assert autoencoders.table(found) in capsys.readouterr().out
