@@ -72,7 +72,8 @@ def test_command_trains_measures_and_continues(tmp_path, capsys, monkeypatch):
     (kept,) = tmp_path.glob("out/*/flow_24.json")
     flow = json.loads(kept.read_text())
     assert 0.5 < flow["loss"] < 4  # of 24 steps: little below that of 0
-    assert flow["losses"]["24"] == flow["loss"] and len(flow["losses"]) == autoencoders.LOSSES
+    assert flow["losses"]["24"] == flow["loss"]
+    assert len(flow["losses"]) == autoencoders.LOSSES
     autoencoders.main([*words, "--arms", "z=16,no KL"])
     found = json.loads((tmp_path / "out/autoencoders.json").read_text())
     assert autoencoders.table(found) in capsys.readouterr().out
