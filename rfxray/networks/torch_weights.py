@@ -75,17 +75,22 @@ def laid_out(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]
     return {name: _layout(name, np.broadcast_to(0, shape)).shape for name, shape in shapes.items()}
 
 
+def in_torch(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shapes, in PyTorch's layout, of tensors with these shapes in JAX's."""
+    return {name: _torch(name, np.broadcast_to(0, shape)).shape for name, shape in shapes.items()}
+
+
 def published(tensors: Weights) -> dict[str, np.ndarray]:
     """Tensors in PyTorch's layout, from those in JAX's."""
-    found = {}
-    for name, value in tensors.items():
-        tensor = np.asarray(value)
-        if name.endswith(".weight") and tensor.ndim == 4:
-            tensor = rearrange(tensor, "h w i o -> o i h w")
-        elif name.endswith(".weight") and tensor.ndim == 2:
-            tensor = rearrange(tensor, "i o -> o i")
-        found[name] = np.ascontiguousarray(tensor)
-    return found
+    return {n: np.ascontiguousarray(_torch(n, np.asarray(value))) for n, value in tensors.items()}
+
+
+def _torch(name: str, tensor: np.ndarray) -> np.ndarray:
+    if name.endswith(".weight") and tensor.ndim == 4:
+        return rearrange(tensor, "h w i o -> o i h w")
+    if name.endswith(".weight") and tensor.ndim == 2:
+        return rearrange(tensor, "i o -> o i")
+    return tensor
 
 
 def _layout(name: str, tensor: np.ndarray) -> np.ndarray:

@@ -10,38 +10,38 @@ the attention in the middle, which takes any number of cells as well.
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from einops import rearrange
-from jaxtyping import Array, Float
+from flax import nnx
+from flax.traverse_util import unflatten_dict
+from jaxtyping import Array, Float, Key
 
 from rfxray.arrays import AnyArray, Params
 from rfxray.errors import ConfigError
 from rfxray.networks import torch_weights, vae_blocks
-from rfxray.networks.attention import attention
 from rfxray.networks.network import Network
 from rfxray.networks.torch_weights import Weights
-from rfxray.networks.vae_shape import PATCH, Vae, check, init, of_section, shapes
+from rfxray.networks.vae_layers import Down, GroupNorm, Linear, Middle, Up, convolution, silu_norm
+from rfxray.networks.vae_shape import PATCH, Vae, check, of_section
 from rfxray.runtime.sharding import constrain
 
-# Constant of the group norms, and of the statistics of FLUX.2's latents.
-EPSILON, LATENT_EPSILON = 1e-6, 1e-4
+# Constant of the statistics of FLUX.2's latents.
+LATENT_EPSILON = 1e-4
 # Bounds of a log-variance, as published: e⁻³⁰ is 0 and e²⁰ is no information.
 LOG_VARIANCE = (-30.0, 20.0)
+# What a log-variance begins at beside a linear path: a noise of .05, and the weakest of 16 cosines
+# of films of 128² has a deviation of .06. After training it is -12 to -16.
+_FRESH_LOG_VARIANCE = -6.0
 # What the backward pass computes again. Of an image of 512² at a width of 128 in float32, 20 GiB
 # are kept for it with none, and 1.6 GiB with level, besides one level at a time.
 REMAT = ("none", "level")
-
-# Logits of the attention in the middle that are computed at once, of an image: 64 MB in float32,
-# those of all cells up to 512² at factor 8. At 1024² all of them are 1 GB, and so is their softmax.
-LOGITS = 2**24
-
-# `(vae, params, name of a norm, map) → map`
-SiluNorm: TypeAlias = Callable[[Vae, Weights, str, Array], Array]
 
 
 class Posterior(NamedTuple):
@@ -58,6 +58,229 @@ class Posterior(NamedTuple):
 
 # ---------------------------------------------------------------------------------------------
 # The network
+
+
+class Encoder(nnx.Module):
+    """Images → the states that a posterior is made of, and the linear path beside them."""
+
+    def __init__(self, vae: Vae, rngs: nnx.Rngs):
+        widths = vae.widths
+        self.conv_in = convolution(vae.channels * vae.fold**2, widths[0], rngs)
+        levels = (Down(vae, of, to, last, rngs) for of, to, last in _levels(widths))
+        self.down_blocks = nnx.List(levels)
+        self.mid_block = Middle(vae, widths[-1], rngs)
+        self.conv_norm_out = GroupNorm(vae, widths[-1])
+        self.conv_out = convolution(widths[-1], 2 * vae.z, rngs)
+        self.linear = Linear(vae) if vae.linear else None
+
+
+class Decoder(nnx.Module):
+    """Cells of latents → blocks of pixels, and the linear path beside them."""
+
+    def __init__(self, vae: Vae, rngs: nnx.Rngs):
+        widths = vae.decoder_widths[::-1]
+        self.conv_in = convolution(vae.z, widths[0], rngs)
+        self.mid_block = Middle(vae, widths[0], rngs)
+        levels = (Up(vae, of, to, last, rngs) for of, to, last in _levels(widths))
+        self.up_blocks = nnx.List(levels)
+        self.conv_norm_out = GroupNorm(vae, widths[-1])
+        self.conv_out = convolution(widths[-1], vae.channels * vae.fold**2, rngs)
+        self.linear = Linear(vae) if vae.linear else None
+
+
+def _levels(widths: tuple[int, ...]) -> Iterator[tuple[int, int, bool]]:
+    """Width before and of each level, and whether it is the last."""
+    for i, to in enumerate(widths):
+        yield widths[max(0, i - 1)], to, i == len(widths) - 1
+
+
+class Statistics(nnx.Module):
+    """Mean and variance of folded latents; they are measured, and no gradient changes them."""
+
+    def __init__(self, channels: int):
+        self.running_mean = nnx.BatchStat(jnp.zeros(channels))
+        self.running_var = nnx.BatchStat(jnp.ones(channels))
+
+    def __call__(self) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
+        mean, variance = self.running_mean[...], self.running_var[...]
+        return jax.lax.stop_gradient(mean), jax.lax.stop_gradient(variance) + LATENT_EPSILON
+
+
+class AutoencoderKL(nnx.Module):
+    """Encoder, decoder, and what is between them."""
+
+    def __init__(self, vae: Vae, rngs: nnx.Rngs):
+        self.vae = vae
+        self.encoder = Encoder(vae, rngs)
+        self.decoder = Decoder(vae, rngs)
+        quant = vae.quant_convs
+        self.quant_conv = convolution(2 * vae.z, 2 * vae.z, rngs, side=1) if quant else None
+        self.post_quant_conv = convolution(vae.z, vae.z, rngs, side=1) if quant else None
+        self.bn = Statistics(vae.latent_channels) if vae.patchify else None
+
+    def encode(self, images: Float[AnyArray, "n height width c"], remat: str) -> Posterior:
+        """See `encode` below."""
+        pixels = seen(self.vae, images)
+        x = self.encoder.conv_in(vae_blocks.fold(pixels, self.vae.fold)).astype(self.vae.dtype)
+        for level in (*self.encoder.down_blocks, self.encoder.mid_block):
+            x = _run(level, x, remat)
+        return self.posterior(x, pixels)
+
+    def posterior(
+        self,
+        x: Float[Array, "n rows columns states"],
+        pixels: Float[Array, "n height width channels"],
+    ) -> Posterior:
+        """The posterior of the states that leave the middle, and of the linear path."""
+        encoder = self.encoder
+        x = encoder.conv_out(silu_norm(encoder.conv_norm_out, x).astype(jnp.float32))
+        if self.quant_conv is not None:
+            x = self.quant_conv(x)
+        mean, log_variance = jnp.split(x, 2, axis=-1)
+        if encoder.linear is not None:
+            mean = mean + encoder.linear.to_latents(pixels)
+        log_variance = jnp.clip(log_variance, *LOG_VARIANCE)
+        if self.bn is not None:
+            centre, variance = self.bn()
+            mean = (_fold(mean) - centre) * jax.lax.rsqrt(variance)
+            log_variance = _fold(log_variance) - jnp.log(variance)
+        return Posterior(mean, log_variance)
+
+    def decode(
+        self, latents: Float[AnyArray, "n rows columns z"], remat: str
+    ) -> Float[Array, "n height width c"]:
+        """See `decode` below."""
+        cells = self.cells(latents)
+        x = self.begin(cells)
+        for level in (self.decoder.mid_block, *self.decoder.up_blocks):
+            x = _run(level, x, remat)
+        x = silu_norm(self.decoder.conv_norm_out, x).astype(jnp.float32)
+        return self.images(self.decoder.conv_out(x), cells)
+
+    def cells(self, latents: Float[AnyArray, "n rows columns z"]) -> Float[Array, "n _ _ cells"]:
+        """Latents as the decoder reads them; refuses what `decode` refuses."""
+        if latents.shape[-1] != self.vae.latent_channels:
+            raise ConfigError(
+                f"latents must have the {self.vae.latent_channels} channels of the autoencoder "
+                f"(got {latents.shape[-1]})"
+            )
+        x = jnp.asarray(latents, jnp.float32)
+        if self.bn is not None:
+            centre, variance = self.bn()
+            x = _unfold(x * jnp.sqrt(variance) + centre)
+        return x
+
+    def begin(self, cells: Float[Array, "n y x cells"]) -> Float[Array, "n y x width"]:
+        """What enters the middle of the decoder."""
+        if self.post_quant_conv is not None:
+            cells = self.post_quant_conv(cells)
+        return self.decoder.conv_in(cells).astype(self.vae.dtype)
+
+    def images(
+        self, x: Float[AnyArray, "n y x channels"], cells: Float[Array, "n _ _ cells"]
+    ) -> Float[Array, "n height width c"]:
+        """Images of the last map of the decoder, and of its linear path."""
+        images = vae_blocks.unfold(x, self.vae.fold)
+        if self.decoder.linear is not None:
+            images = images + self.decoder.linear.to_images(cells)
+        return images
+
+
+def _run(level: Down | Up | Middle, x: Array, remat: str) -> Array:
+    graph, state = nnx.split(level)
+
+    def run(params: Params, x: Array) -> Array:
+        return nnx.merge(graph, params)(x)
+
+    if remat == "level":
+        run = jax.checkpoint(run)
+    return constrain(run(nnx.to_pure_dict(state), x), "batch", "tokens", None, None)
+
+
+def _fold(x: Array) -> Array:
+    return rearrange(x, "n (y p) (x q) c -> n y x (c p q)", p=PATCH, q=PATCH)
+
+
+def _unfold(x: Array) -> Array:
+    return rearrange(x, "n y x (c p q) -> n (y p) (x q) c", p=PATCH, q=PATCH)
+
+
+def seen(
+    vae: Vae, images: Float[AnyArray, "n height width c"]
+) -> Float[Array, "n height width channels"]:
+    """Images with the channels of a network; refuses what `encode` refuses."""
+    n, height, width, channels = images.shape
+    if height % vae.factor or width % vae.factor:
+        raise ConfigError(
+            f"sides of the images must be multiples of the autoencoder's factor {vae.factor} (got "
+            f"{height} × {width}); crop or pad them"
+        )
+    if channels not in (1, vae.channels):
+        raise ConfigError(
+            f"images must have 1 channel, or the {vae.channels} of the autoencoder (got {channels})"
+        )
+    return jnp.broadcast_to(images, (n, height, width, vae.channels)).astype(jnp.float32)
+
+
+# ---------------------------------------------------------------------------------------------
+# Pure functions of parameters by name
+
+
+@functools.cache
+def _abstract(vae: Vae) -> tuple[nnx.GraphDef, dict[str, tuple], dict[str, tuple[int, ...]]]:
+    """The network without values, and path and shape of each parameter by name."""
+    model = nnx.eval_shape(lambda: AutoencoderKL(vae, nnx.Rngs(params=0)))
+    graph, state = nnx.split(model)
+    flat = dict(nnx.to_flat_state(state))
+    paths = {_name(path): path for path in flat}
+    return graph, paths, {name: flat[path].shape for name, path in paths.items()}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    """The name of diffusers, which has weight where Flax has kernel."""
+    *modules, last = map(str, path)
+    return ".".join([*modules, "weight" if last == "kernel" else last])
+
+
+def bind(vae: Vae, params: Weights) -> AutoencoderKL:
+    """The network with these parameters, by name."""
+    graph, paths, _ = _abstract(vae)
+    return nnx.merge(graph, unflatten_dict({path: params[name] for name, path in paths.items()}))
+
+
+def layout(vae: Vae) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parameters by name."""
+    return dict(_abstract(vae)[2])
+
+
+def shapes(vae: Vae) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parameters by name in PyTorch's layout, that of published weights."""
+    return torch_weights.in_torch(layout(vae))
+
+
+def init(vae: Vae, key: Key[Array, ""]) -> dict[str, Array]:
+    """Fresh parameters, float32. Trace it under jit to place them.
+
+    Kernels are normal with a variance of 1 / fan-in, norms are the identity, the statistics of
+    latents are those of N(0, 1). With a linear path that is cosines, and all else adds 0 to it.
+    """
+    state = nnx.state(AutoencoderKL(vae, nnx.Rngs(params=key)))
+    fresh = {_name(path): leaf[...] for path, leaf in nnx.to_flat_state(state)}
+    kernels = {name: value.shape for name, value in fresh.items() if value.ndim > 1}
+    sizes = [math.prod(shape) for shape in kernels.values()]
+    # One draw for all of them: as many as there are kernels take minutes to compile.
+    drawn = jnp.split(jax.random.normal(key, (sum(sizes),)), np.cumsum(sizes)[:-1])
+    for (name, shape), part in zip(kernels.items(), drawn, strict=True):
+        fresh[name] = part.reshape(shape) * math.prod(shape[:-1]) ** -0.5
+    if vae.linear:
+        ends = {"encoder": "quant_conv" if vae.quant_convs else "encoder.conv_out"}
+        for part, last in (ends | {"decoder": "decoder.conv_out"}).items():
+            kernel = f"{part}.linear.weight"
+            fresh[kernel] = jnp.asarray(vae_blocks.cosines(kernels[kernel]))
+            fresh[f"{last}.weight"] = jnp.zeros(kernels[f"{last}.weight"])
+        bias = f"{ends['encoder']}.bias"
+        fresh[bias] = fresh[bias].at[vae.z :].set(_FRESH_LOG_VARIANCE)
+    return fresh
 
 
 def encode(
@@ -83,53 +306,8 @@ def encode(
     Raises:
       ConfigError: If the factor does not divide a side, or the channels are others.
     """
-    pixels = seen(vae, images)
     with precision(vae):
-        x = vae_blocks.fold(pixels, vae.fold)
-        x = conv(params, "encoder.conv_in", x).astype(vae.dtype)
-        for i in range(len(vae.widths)):
-            x = _run(vae, remat, _down, params, x, f"encoder.down_blocks.{i}")
-        x = _run(vae, remat, middle, params, x, "encoder.mid_block")
-        return posterior(vae, params, x, pixels)
-
-
-def seen(
-    vae: Vae, images: Float[AnyArray, "n height width c"]
-) -> Float[Array, "n height width channels"]:
-    """Images with the channels of a network; refuses what `encode` refuses."""
-    n, height, width, channels = images.shape
-    if height % vae.factor or width % vae.factor:
-        raise ConfigError(
-            f"sides of the images must be multiples of the autoencoder's factor {vae.factor} (got "
-            f"{height} × {width}); crop or pad them"
-        )
-    if channels not in (1, vae.channels):
-        raise ConfigError(
-            f"images must have 1 channel, or the {vae.channels} of the autoencoder (got {channels})"
-        )
-    return jnp.broadcast_to(images, (n, height, width, vae.channels)).astype(jnp.float32)
-
-
-def posterior(
-    vae: Vae,
-    params: Weights,
-    x: Float[Array, "n rows columns states"],
-    pixels: Float[Array, "n height width channels"],
-) -> Posterior:
-    """The posterior of the states that leave the middle of the encoder, and of its linear path."""
-    x = silu_norm(vae, params, "encoder.conv_norm_out", x).astype(jnp.float32)
-    x = conv(params, "encoder.conv_out", x)
-    if vae.quant_convs:
-        x = conv(params, "quant_conv", x)
-    mean, log_variance = jnp.split(x, 2, axis=-1)
-    if vae.linear:
-        mean = mean + vae_blocks.to_latents(params["encoder.linear.weight"], pixels)
-    log_variance = jnp.clip(log_variance, *LOG_VARIANCE)
-    if vae.patchify:
-        centre, variance = _statistics(params)
-        mean = (_fold(mean) - centre) * jax.lax.rsqrt(variance)
-        log_variance = _fold(log_variance) - jnp.log(variance)
-    return Posterior(mean, log_variance)
+        return bind(vae, params).encode(images, remat)
 
 
 def decode(
@@ -154,198 +332,13 @@ def decode(
       ConfigError: If the latents have another number of channels.
     """
     with precision(vae):
-        cells = unstored(vae, params, latents)
-        x = _run(vae, remat, middle, params, begin(vae, params, cells), "decoder.mid_block")
-        for i in range(len(vae.widths)):
-            x = _run(vae, remat, _up, params, x, f"decoder.up_blocks.{i}")
-        x = silu_norm(vae, params, "decoder.conv_norm_out", x).astype(jnp.float32)
-        return made(vae, params, conv(params, "decoder.conv_out", x), cells)
-
-
-def unstored(
-    vae: Vae, params: Weights, latents: Float[AnyArray, "n rows columns z"]
-) -> Float[Array, "n _ _ cells"]:
-    """Latents as the decoder reads them; refuses what `decode` refuses."""
-    if latents.shape[-1] != vae.latent_channels:
-        raise ConfigError(
-            f"latents must have the {vae.latent_channels} channels of the autoencoder (got "
-            f"{latents.shape[-1]})"
-        )
-    x = jnp.asarray(latents, jnp.float32)
-    if vae.patchify:
-        centre, variance = _statistics(params)
-        x = _unfold(x * jnp.sqrt(variance) + centre)
-    return x
-
-
-def begin(
-    vae: Vae, params: Weights, cells: Float[Array, "n rows columns cells"]
-) -> Float[Array, "n rows columns width"]:
-    """What enters the middle of the decoder."""
-    if vae.quant_convs:
-        cells = conv(params, "post_quant_conv", cells)
-    return conv(params, "decoder.conv_in", cells).astype(vae.dtype)
-
-
-def made(
-    vae: Vae,
-    params: Weights,
-    x: Float[AnyArray, "n rows columns channels"],
-    cells: Float[Array, "n _ _ cells"],
-) -> Float[Array, "n height width c"]:
-    """Images of the last map of the decoder, and of its linear path."""
-    images = vae_blocks.unfold(x, vae.fold)
-    if vae.linear:
-        images = images + vae_blocks.to_images(params["decoder.linear.weight"], cells)
-    return images
+        return bind(vae, params).decode(latents, remat)
 
 
 def precision(vae: Vae):
     """The precision of products of a network."""
     # Or a TPU multiplies float32 as bfloat16 and a GPU as TF32.
     return jax.default_matmul_precision("highest" if vae.dtype == "float32" else "default")
-
-
-def _run(vae: Vae, remat: str, level, params: Weights, x: Array, name: str) -> Array:
-    run = functools.partial(level, vae, name=name)
-    if remat == "level":
-        run = jax.checkpoint(run)
-    return constrain(run(params, x), "batch", "tokens", None, None)
-
-
-def _down(vae: Vae, params: Weights, x: Array, name: str) -> Array:
-    for j in range(vae.blocks):
-        x = resnet(vae, params, x, f"{name}.resnets.{j}")
-    if f"{name}.downsamplers.0.conv.weight" in params:
-        x = downsample(params, f"{name}.downsamplers.0.conv", x)
-    return x
-
-
-def _up(vae: Vae, params: Weights, x: Array, name: str) -> Array:
-    for j in range(vae.blocks + 1):
-        x = resnet(vae, params, x, f"{name}.resnets.{j}")
-    if f"{name}.upsamplers.0.conv.weight" in params:
-        x = upsample(params, f"{name}.upsamplers.0.conv", x)
-    return x
-
-
-def downsample(params: Weights, name: str, x: Array) -> Array:
-    """A map of half the sides."""
-    # A border at the right and the bottom only, as published.
-    return conv(params, name, x, 2, (0, 1))
-
-
-def upsample(params: Weights, name: str, x: Array) -> Array:
-    """A map of twice the sides."""
-    return conv(params, name, jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
-
-
-def middle(vae: Vae, params: Weights, x: Array, name: str) -> Array:
-    """Two residual blocks, with the attention of every cell to all between them."""
-    x = resnet(vae, params, x, f"{name}.resnets.0")
-    if vae.mid_attention:
-        x = _attend(vae, params, x, f"{name}.attentions.0")
-    return resnet(vae, params, x, f"{name}.resnets.1")
-
-
-def silu_norm(vae: Vae, params: Weights, name: str, x: Array) -> Array:
-    """A group norm over the whole map, and SiLU."""
-    return jax.nn.silu(group_norm(vae, params, name, x))
-
-
-def resnet(
-    vae: Vae, params: Weights, x: Array, name: str, silu_norm: SiluNorm = silu_norm
-) -> Array:
-    """A residual block; `silu_norm` comes before each of its two convolutions."""
-    h = conv(params, f"{name}.conv1", silu_norm(vae, params, f"{name}.norm1", x))
-    h = conv(params, f"{name}.conv2", silu_norm(vae, params, f"{name}.norm2", h))
-    if f"{name}.conv_shortcut.weight" in params:
-        x = conv(params, f"{name}.conv_shortcut", x)
-    return x + h
-
-
-def _attend(vae: Vae, params: Weights, x: Array, name: str) -> Array:
-    """Adds the attention of every cell to all, with one head."""
-    rows = x.shape[1]
-    h = rearrange(group_norm(vae, params, f"{name}.group_norm", x), "n y x c -> n (y x) 1 c")
-    query, key, value = (_linear(params, f"{name}.to_{part}", h) for part in "qkv")
-    h = _linear(params, f"{name}.to_out.0", _attention(query, key, value))
-    return x + rearrange(h, "n (y x) 1 c -> n y x c", y=rows)
-
-
-def _attention(query: Array, key: Array, value: Array) -> Array:
-    """Attention with at most `LOGITS` logits of an image at a time."""
-    cells = query.shape[1]
-    if cells * cells <= LOGITS:
-        return attention(query, key, value, "xla")
-    size = max(1, LOGITS // cells)
-    padded = jnp.pad(query, ((0, 0), (0, -cells % size), (0, 0), (0, 0)))
-    some = jax.checkpoint(lambda queries: attention(queries, key, value, "xla"))
-    found = jax.lax.map(some, rearrange(padded, "n (b q) 1 c -> b n q 1 c", q=size))
-    return rearrange(found, "b n q 1 c -> n (b q) 1 c")[:, :cells]
-
-
-def conv(
-    params: Weights, name: str, x: Array, stride: int = 1, border: tuple[int, int] | None = None
-) -> Array:
-    """A convolution; its border of zeros keeps the sides, unless another one is given."""
-    kernel = jnp.asarray(params[f"{name}.weight"], x.dtype)
-    side = kernel.shape[0] // 2
-    borders = [border or (side, side)] * 2
-    x = jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), borders, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    return x + jnp.asarray(params[f"{name}.bias"], x.dtype)
-
-
-def _linear(params: Weights, name: str, x: Array) -> Array:
-    kernel, bias = (jnp.asarray(params[f"{name}.{part}"], x.dtype) for part in ("weight", "bias"))
-    return x @ kernel + bias
-
-
-def group_norm(
-    vae: Vae,
-    params: Weights,
-    name: str,
-    x: Array,
-    moments: tuple[Array, Array] | None = None,
-) -> Array:
-    """Group norm (arXiv 1803.08494), in float32.
-
-    Args:
-      vae: Shape of the network.
-      params: Parameters by name.
-      name: Name of the norm.
-      x: Map [n, rows, columns, width].
-      moments: Mean and variance of each group, [groups] each; those of `x` when None.
-    """
-    y = grouped(vae, x)
-    if moments is None:
-        mean = y.mean((1, 2, 4), keepdims=True)
-        variance = jnp.square(y - mean).mean((1, 2, 4), keepdims=True)
-    else:
-        mean, variance = (moment[:, None] for moment in moments)
-    y = ((y - mean) * jax.lax.rsqrt(variance + EPSILON)).reshape(x.shape)
-    return (y * params[f"{name}.weight"] + params[f"{name}.bias"]).astype(x.dtype)
-
-
-def grouped(vae: Vae, x: Array) -> Array:
-    """A map with its channels in groups, [n, rows, columns, groups, channels] float32."""
-    return rearrange(x.astype(jnp.float32), "n y x (g c) -> n y x g c", g=vae.groups)
-
-
-def _fold(x: Array) -> Array:
-    return rearrange(x, "n (y p) (x q) c -> n y x (c p q)", p=PATCH, q=PATCH)
-
-
-def _unfold(x: Array) -> Array:
-    return rearrange(x, "n y x (c p q) -> n (y p) (x q) c", p=PATCH, q=PATCH)
-
-
-def _statistics(params: Weights) -> tuple[Array, Array]:
-    """Mean and variance of the folded latents; they are measured, and no gradient changes them."""
-    mean, variance = (jnp.asarray(params[f"bn.running_{part}"]) for part in ("mean", "var"))
-    return jax.lax.stop_gradient(mean), jax.lax.stop_gradient(variance) + LATENT_EPSILON
 
 
 # ---------------------------------------------------------------------------------------------
@@ -385,12 +378,12 @@ def build(section: ml_collections.ConfigDict) -> Network:
     """
     vae = of_section(section)
     check(vae)
-    layout = torch_weights.laid_out(shapes(vae))
+    sizes = layout(vae)
     return Network(
         init=functools.partial(init, vae),
         apply=functools.partial(apply, vae, section.remat),
-        shapes={name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in layout.items()},
-        axes={name: _axes(shape) for name, shape in layout.items()},
+        shapes={name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in sizes.items()},
+        axes={name: _axes(shape) for name, shape in sizes.items()},
         input_shape=(vae.size, vae.size, 1),
         sizes={"tokens": vae.size // vae.factor},
     )

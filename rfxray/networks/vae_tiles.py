@@ -11,29 +11,31 @@ every cell attends to all, is computed whole: its maps are the smallest.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from rfxray.arrays import AnyArray
+from rfxray.arrays import AnyArray, Params
 from rfxray.data.latents import Moments
 from rfxray.errors import ConfigError
 from rfxray.networks import vae as whole
 from rfxray.networks import vae_blocks
 from rfxray.networks.torch_weights import Weights
-from rfxray.networks.vae import Posterior, SiluNorm
+from rfxray.networks.vae import Posterior
+from rfxray.networks.vae_layers import Downsample, GroupNorm, Resnet, SiluNorm, Upsample
 from rfxray.networks.vae_shape import Vae
 
 # Side of a tile, positions of the map that is written: 128² of 256 channels in float32 are 17 MB,
 # and the widest border (4) makes 1.13 times the work.
 TILE = 128
 
-# A stage in a network: its kind, and its parameters by the names that the kind has for them.
-Part: TypeAlias = tuple[str, Weights]
+# A stage in a network: its kind, and the layers that it takes.
+Part: TypeAlias = tuple[str, tuple[nnx.Module, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,48 +43,41 @@ class Stage:
     """What is computed tile by tile.
 
     Attributes:
-      run: Function of (shape of the network, parameters, tile, norm with SiLU).
-      norms: Names of the norms, in their order.
+      run: Function of (layers, tile, norm with SiLU).
+      norms: How many norms it has.
       border: Positions around a tile that are computed and cut off again.
       scale: Sides of the map that is written, in those of the one that is read.
     """
 
-    run: Callable[[Vae, Weights, Array, SiluNorm], Array]
-    norms: tuple[str, ...]
+    run: Callable[[tuple, Array, SiluNorm], Array]
+    norms: int
     border: int
     scale: float = 1
 
 
-def _block(vae: Vae, params: Weights, x: Array, norm: SiluNorm) -> Array:
-    return whole.resnet(vae, params, x, "block", norm)
+def _block(layers: tuple[Resnet], x: Array, norm: SiluNorm) -> Array:
+    (block,) = layers
+    return block(x, norm)
 
 
-def _first(vae: Vae, params: Weights, x: Array, norm: SiluNorm) -> Array:
-    return _block(vae, params, whole.conv(params, "before", x).astype(vae.dtype), norm)
+def _after(layers: tuple[nnx.Conv | Downsample | Upsample, Resnet], x: Array, norm: SiluNorm):
+    before, block = layers
+    return block(before(x), norm)
 
 
-def _down(vae: Vae, params: Weights, x: Array, norm: SiluNorm) -> Array:
-    return _block(vae, params, whole.downsample(params, "before", x), norm)
+def _last(layers: tuple[GroupNorm, nnx.Conv], x: Array, norm: SiluNorm) -> Array:
+    group_norm, after = layers
+    return after(norm(group_norm, x).astype(jnp.float32))
 
 
-def _up(vae: Vae, params: Weights, x: Array, norm: SiluNorm) -> Array:
-    return _block(vae, params, whole.upsample(params, "before", x), norm)
-
-
-def _last(vae: Vae, params: Weights, x: Array, norm: SiluNorm) -> Array:
-    x = norm(vae, params, "norm", x).astype(jnp.float32)
-    return whole.conv(params, "after", x)
-
-
-_NORMS = ("block.norm1", "block.norm2")
 # A residual block reaches 2 positions. `first` and `down` have one more, for the convolution before
 # it, and `up` two, so that its tiles begin at a whole position of the smaller map.
 STAGES = {
-    "block": Stage(_block, _NORMS, 2),
-    "first": Stage(_first, _NORMS, 3),
-    "down": Stage(_down, _NORMS, 3, 0.5),
-    "up": Stage(_up, _NORMS, 4, 2),
-    "last": Stage(_last, ("norm",), 1),
+    "block": Stage(_block, 2, 2),
+    "first": Stage(_after, 2, 3),
+    "down": Stage(_after, 2, 3, 0.5),
+    "up": Stage(_after, 2, 4, 2),
+    "last": Stage(_last, 1, 1),
 }
 
 
@@ -90,10 +85,11 @@ def encode(
     vae: Vae, params: Weights, images: Float[AnyArray, "n height width c"], tile: int = TILE
 ) -> Posterior:
     """`vae.encode`, within 1e-5 of its largest value; see `decode`."""
+    encoder = whole.bind(vae, params).encoder
 
     def one(image: np.ndarray) -> Posterior:
         folded = np.asarray(vae_blocks.fold(image, vae.fold))[0]
-        found = _stages(vae, _encoder(vae, params), folded, tile)
+        found = _stages(vae, _encoder(encoder), folded, tile)
         return _end(vae, params, found[None], image)
 
     images = np.asarray(whole.seen(vae, images))
@@ -118,12 +114,13 @@ def decode(
     Raises:
       ConfigError: If the latents have another number of channels, or `tile` is odd.
     """
+    model = whole.bind(vae, params)
 
     def one(latent: np.ndarray) -> np.ndarray:
         begun, cells = _begin(vae, params, latent)
-        found = _stages(vae, _decoder(vae, params), np.asarray(begun)[0], tile)
+        found = _stages(vae, _decoder(model.decoder), np.asarray(begun)[0], tile)
         with whole.precision(vae):
-            return np.asarray(whole.made(vae, params, found[None], cells))
+            return np.asarray(model.images(found[None], cells))
 
     return np.concatenate([one(latent[None]) for latent in np.asarray(latents, np.float32)])
 
@@ -131,52 +128,41 @@ def decode(
 @functools.partial(jax.jit, static_argnames="vae")
 def _begin(vae: Vae, params: Weights, latents: Array) -> tuple[Array, Array]:
     with whole.precision(vae):
-        cells = whole.unstored(vae, params, latents)
-        begun = whole.begin(vae, params, cells)
-        return whole.middle(vae, params, begun, "decoder.mid_block"), cells
+        model = whole.bind(vae, params)
+        cells = model.cells(latents)
+        return model.decoder.mid_block(model.begin(cells)), cells
 
 
 @functools.partial(jax.jit, static_argnames="vae")
 def _end(vae: Vae, params: Weights, x: Array, pixels: Array) -> Posterior:
     with whole.precision(vae):
-        x = whole.middle(vae, params, x, "encoder.mid_block")
-        return whole.posterior(vae, params, x, pixels)
+        model = whole.bind(vae, params)
+        return model.posterior(model.encoder.mid_block(x), pixels)
 
 
 # ---------------------------------------------------------------------------------------------
 # The stages of a network
 
 
-def _encoder(vae: Vae, params: Weights) -> Iterator[Part]:
-    before, kind = "encoder.conv_in", "first"
-    for i in range(len(vae.widths)):
-        level = f"encoder.down_blocks.{i}"
-        for j in range(vae.blocks):
-            names = {"block": f"{level}.resnets.{j}"} | ({} if j else {"before": before})
-            yield "block" if j else kind, _named(params, names)
-        before, kind = f"{level}.downsamplers.0.conv", "down"
+def _encoder(encoder: whole.Encoder) -> Iterator[Part]:
+    kind, before = "first", encoder.conv_in
+    for level in encoder.down_blocks:
+        first, *rest = level.resnets
+        yield kind, (before, first)
+        yield from (("block", (block,)) for block in rest)
+        for downsample in level.downsamplers:
+            kind, before = "down", downsample
 
 
-def _decoder(vae: Vae, params: Weights) -> Iterator[Part]:
-    before = ""
-    for i in range(len(vae.widths)):
-        level = f"decoder.up_blocks.{i}"
-        for j in range(vae.blocks + 1):
-            enlarged = i > 0 and j == 0
-            names = {"block": f"{level}.resnets.{j}"} | ({"before": before} if enlarged else {})
-            yield "up" if enlarged else "block", _named(params, names)
-        before = f"{level}.upsamplers.0.conv"
-    yield "last", _named(params, {"norm": "decoder.conv_norm_out", "after": "decoder.conv_out"})
-
-
-def _named(params: Weights, names: Mapping[str, str]) -> dict[str, AnyArray]:
-    """Parameters by names that stages share, so that equal ones are one program."""
-    return {
-        new + name[len(old) :]: value
-        for new, old in names.items()
-        for name, value in params.items()
-        if name.startswith(f"{old}.")
-    }
+def _decoder(decoder: whole.Decoder) -> Iterator[Part]:
+    kind, before = "block", ()
+    for level in decoder.up_blocks:
+        first, *rest = level.resnets
+        yield kind, (*before, first)
+        yield from (("block", (block,)) for block in rest)
+        for upsample in level.upsamplers:
+            kind, before = "up", (upsample,)
+    yield "last", (decoder.conv_norm_out, decoder.conv_out)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -186,30 +172,34 @@ def _named(params: Weights, names: Mapping[str, str]) -> dict[str, AnyArray]:
 def _stages(vae: Vae, parts: Iterator[Part], x: np.ndarray, tile: int) -> np.ndarray:
     if tile < 2 or tile % 2:
         raise ConfigError(f"the side of a tile must be even (got {tile})")
-    for kind, params in parts:
-        x = _stage(vae, kind, params, x, tile)
+    for kind, layers in parts:
+        x = _stage(vae, kind, layers, x, tile)
     return x
 
 
-def _stage(vae: Vae, kind: str, params: Weights, x: np.ndarray, tile: int) -> np.ndarray:
+def _stage(
+    vae: Vae, kind: str, layers: tuple[nnx.Module, ...], x: np.ndarray, tile: int
+) -> np.ndarray:
     """The map [height, width, channels] that a stage makes of another."""
     stage = STAGES[kind]
+    graph, state = nnx.split(layers)  # equal layers are one program
+    params = nnx.to_pure_dict(state)
     height, width = (int(side * stage.scale) for side in x.shape[:2])
-    known: dict[str, tuple[AnyArray, AnyArray]] = {}
+    known: list[tuple[AnyArray, AnyArray]] = []
 
     def tiles() -> Iterator[tuple[tuple[slice, slice], tuple[AnyArray, ...]]]:
         for top, own_top, rows in _starts(height, tile):
             for left, own_left, columns in _starts(width, tile):
                 window = _window(x, stage, (top, left), (rows, columns))
                 place = np.array([top, left, own_top, own_left, height, width], np.int32)
-                found = _tile(vae, kind, params, window[None], known, place)
+                found = _tile(vae, kind, graph, params, window[None], known, place)
                 yield (slice(top, top + rows), slice(left, left + columns)), found
 
-    for name in stage.norms:
+    for _ in range(stage.norms):
         each = (Moments(int(count), *np.asarray(rest, np.float64)) for _, (count, *rest) in tiles())
         total = functools.reduce(Moments.merged, each)
         variance = (total.squares / total.count).astype(np.float32)
-        known[name] = (total.mean.astype(np.float32), variance)
+        known.append((total.mean.astype(np.float32), variance))
     made = None
     for (rows, columns), (done,) in tiles():
         done = np.asarray(done)[0]
@@ -242,13 +232,14 @@ def _window(x: np.ndarray, stage: Stage, start: Sequence[int], sides: Sequence[i
     return window
 
 
-@functools.partial(jax.jit, static_argnames=("vae", "kind"))
+@functools.partial(jax.jit, static_argnames=("vae", "kind", "graph"))
 def _tile(
     vae: Vae,
     kind: str,
-    params: Weights,
+    graph: nnx.GraphDef,
+    params: Params,
     window: Float[Array, "1 _ _ _"],
-    known: Mapping[str, tuple[Array, Array]],
+    known: Sequence[tuple[Array, Array]],
     place: Int[Array, "6"],
 ) -> tuple[Array, ...]:
     """A tile of the next map; or, while a norm is not known, what one tile says of it.
@@ -256,9 +247,10 @@ def _tile(
     Args:
       vae: Shape of the network.
       kind: Key of `STAGES`.
-      params: Parameters by the names that the stage has for them.
+      graph: Layers of the stage without values.
+      params: Values of their parameters.
       window: Part of the map, with its border.
-      known: Mean and variance [groups] of the norms that are known, by name.
+      known: Mean and variance [groups] of the first norms.
       place: Top and left of the tile, the same of what no earlier tile has, sides of the map.
 
     Returns:
@@ -277,16 +269,16 @@ def _tile(
     inside = between(jnp.zeros(2, jnp.int32), place[4:])
     own = between(place[2:4], place[:2] + jnp.array([side - 2 * stage.border for side in sides]))
     asked: list[tuple[Array, ...]] = []
+    left = iter(known)
 
-    def norm(vae: Vae, params: Weights, name: str, x: Array) -> Array:
-        if name in known:
-            x = jax.nn.silu(whole.group_norm(vae, params, name, x, known[name]))
-            return jnp.where(inside, x, 0)
-        asked.append(_moments(whole.grouped(vae, x), own[..., None]))
+    def norm(layer: GroupNorm, x: Array) -> Array:
+        if moments := next(left, None):
+            return jnp.where(inside, jax.nn.silu(layer(x, moments)), 0)
+        asked.append(_moments(layer.grouped(x), own[..., None]))
         return x  # of no use, so the compiler leaves out what follows
 
     with whole.precision(vae):
-        made = stage.run(vae, params, window, norm)
+        made = stage.run(nnx.merge(graph, params), window, norm)
     if asked:
         return asked[0]
     cut = slice(stage.border, -stage.border)

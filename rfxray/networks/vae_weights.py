@@ -14,7 +14,8 @@ import numpy as np
 
 from rfxray.errors import ConfigError, DataError
 from rfxray.networks import torch_weights
-from rfxray.networks.vae_shape import Vae, check, shapes
+from rfxray.networks.vae import shapes
+from rfxray.networks.vae_shape import Vae, check
 
 GROUPS = 32  # of the group norms in all published networks
 SIZE = 512  # side of the images that a config starts from; the network takes any

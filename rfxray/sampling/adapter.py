@@ -13,9 +13,10 @@ import numpy as np
 from rfxray.checkpoints import safetensors, tensor_files
 from rfxray.config import json_text
 from rfxray.errors import ConfigError, DataError
-from rfxray.networks import lora, torch_weights, vae_shape
+from rfxray.networks import lora, torch_weights
 from rfxray.networks.lora import Lora
 from rfxray.networks.torch_weights import Weights
+from rfxray.networks.vae import layout
 from rfxray.networks.vae_shape import Vae
 from rfxray.outputs import files
 from rfxray.outputs.folders import whole_folder
@@ -131,7 +132,7 @@ def merge(vae: Vae, params: Weights, adapter: Adapter) -> dict[str, np.ndarray]:
     Raises:
       DataError: If the adapter is not of its decoder, changes nothing, or makes a value infinite.
     """
-    lora.check(adapter.tensors, torch_weights.laid_out(vae_shape.shapes(vae)))
+    lora.check(adapter.tensors, layout(vae))
     joined = jax.jit(functools.partial(lora.merge, scale=adapter.scale))
     merged = jax.device_get(joined(params, adapter.tensors))
     if all(np.array_equal(merged[name], params[name]) for name in params):

@@ -261,6 +261,7 @@ def test_keys_that_contradict_each_other_are_refused(changes, words):
 )
 def test_inputs_that_do_not_fit_are_refused(shape, method, words):
     network = make(patchify=True)
+    params = network.init(jax.random.key(0))
     with pytest.raises(ConfigError) as error:
-        network.apply({}, np.zeros(shape, np.float32), method)
+        network.apply(params, np.zeros(shape, np.float32), method)
     assert words in str(error.value)

@@ -79,9 +79,9 @@ def test_kernels_are_the_lowest_cosines_of_a_block(channels):
 @pytest.mark.parametrize("quant_convs", [False, True])
 def test_fresh_network_keeps_what_its_cosines_keep(quant_convs):
     shape = dataclasses.replace(SHAPE, quant_convs=quant_convs)
-    params = vae_shape.init(shape, jax.random.key(0))
+    params = vae.init(shape, jax.random.key(0))
     found = {name: v.shape for name, v in params.items()}
-    assert found == torch_weights.laid_out(vae_shape.shapes(shape))
+    assert found == torch_weights.laid_out(vae.shapes(shape))
     x = images()
     latents, log_variance = vae.encode(shape, params, x)
     assert latents.shape == (2, 4, 4, 3)
@@ -95,8 +95,8 @@ def test_fresh_network_keeps_what_its_cosines_keep(quant_convs):
 
 @pytest.mark.parametrize("name", ["encoder.linear.weight", "decoder.linear.weight"])
 def test_linear_path_adds_to_what_the_network_makes(name):
-    tensors = draw(vae_shape.shapes(SHAPE), 0.3)
-    params = torch_weights.convert(tensors, vae_shape.shapes(SHAPE), "a tiny autoencoder")
+    tensors = draw(vae.shapes(SHAPE), 0.3)
+    params = torch_weights.convert(tensors, vae.shapes(SHAPE), "a tiny autoencoder")
     without = {n: v for n, v in params.items() if ".linear." not in n}
     bare = dataclasses.replace(SHAPE, linear=False)
     x = images()

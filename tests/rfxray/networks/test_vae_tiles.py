@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rfxray.errors import ConfigError
-from rfxray.networks import vae, vae_tiles
+from rfxray.networks import vae, vae_layers, vae_tiles
 from tests.rfxray.networks.parity import relative
 from tests.rfxray.networks.test_vae import CLOSE, LIVELY, drawn, inputs
 from tests.rfxray.networks.vae_layouts import LAYOUTS
@@ -108,11 +108,13 @@ def test_statistics_are_those_of_the_map_not_of_a_tile():
 def test_attention_in_blocks_of_queries_is_attention(monkeypatch):
     rng = np.random.default_rng(0)
     query, key, value = (jnp.asarray(rng.normal(size=(2, 35, 1, 8))) for _ in range(3))
-    plain = jax.jit(vae._attention)(query, key, value)
-    monkeypatch.setattr(vae, "LOGITS", 35 * 4)  # 4 queries at a time, the last block not full
+    plain = jax.jit(vae_layers.in_blocks)(query, key, value)
+    monkeypatch.setattr(
+        vae_layers, "LOGITS", 35 * 4
+    )  # 4 queries at a time, the last block not full
 
     def loss(query):
-        found = vae._attention(query, key, value)
+        found = vae_layers.in_blocks(query, key, value)
         return jnp.square(found).sum(), found
 
     (_, found), gradient = jax.value_and_grad(loss, has_aux=True)(query)
