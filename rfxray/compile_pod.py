@@ -5,7 +5,8 @@
     rfxray compile-pod … --slices 2   several slices, joined along the data axis
     rfxray compile-pod … --sampler    the sampler of that config instead of its training
     rfxray compile-pod … --encoder    the encoder of an autoencoder, as rfxray encode runs it
-    rfxray compile-pod … --decoder    its decoder on whole maps, as rfxray sample runs it
+    rfxray compile-pod … --decoder    its decoder, as rfxray sample runs it
+    rfxray compile-pod … --decoder --tiles   in tiles, as where a whole map is too large
 
 The real TPU compiler (`pip install libtpu`, no TPU needed) compiles the very step that
 `rfxray.train` runs; nothing is executed. Exit code 1: it does not fit. Any key of the config is set
@@ -14,9 +15,7 @@ with `--config.KEY=VALUE`.
 
 import argparse
 import dataclasses
-import functools
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -29,10 +28,11 @@ from rfxray.attributes.vocabulary import encode
 from rfxray.command_line import ArgumentParser, exit_on_error
 from rfxray.config import listing
 from rfxray.config.load import load_config, override, overrides
-from rfxray.errors import ConfigError, RfxrayError, first_line
+from rfxray.errors import ConfigError
 from rfxray.networks import radit
-from rfxray.perf import flops, sweep
-from rfxray.perf.report import lines, report, whole_run, whole_set
+from rfxray.perf import autoencoder, flops, sweep
+from rfxray.perf.compiling import DoesNotFit, compile_for
+from rfxray.perf.report import lines, report, whole_run
 from rfxray.perf.topology import GENERATIONS, Pod, describe
 from rfxray.runtime import sharding
 from rfxray.runtime.compiler_options import options_for
@@ -42,12 +42,6 @@ from rfxray.sampling.solvers import EVALUATIONS
 from rfxray.training import recipe as recipes
 from rfxray.training import state
 from rfxray.training.step import abstract_batch, train_step
-
-AUTOENCODERS = ("vae", "decoder_lora")
-
-
-class DoesNotFit(RfxrayError):
-    """The compiler needs more memory than a chip has."""
 
 
 def for_tpu(config: ml_collections.FrozenConfigDict) -> ml_collections.FrozenConfigDict:
@@ -94,28 +88,6 @@ def lower_sampler(
     draw = make_sampler(recipe.objective.velocity, recipe.model.input_shape, settings)
     with jax.set_mesh(mesh):
         return jax.jit(draw).lower(params, seed, weight, indices, attributes)
-
-
-def compile_for(lowered: jax.stages.Lowered, options: dict[str, str]) -> jax.stages.Compiled:
-    """Compiles under XLA's options.
-
-    Raises:
-      DoesNotFit: where a chip's memory does not suffice.
-    """
-    try:
-        return lowered.compile(compiler_options={**options})
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        reason = first_line(error)
-        sizes = re.findall(r"\d[\d.]*[KMG]", reason)
-        raise DoesNotFit(
-            f"it does not fit: it needs {sizes[0]} of the {sizes[1]} of a chip; recompute more "
-            "(remat=attention, remat=full), shard more (mesh.fsdp) or accumulate"
-            # Where a memory within the chip (vmem, smem) is too small, none of that helps.
-            if "hbm" in reason.lower() and len(sizes) > 1
-            else f"it does not fit: {reason}"
-        ) from error
 
 
 def compile_run(
@@ -168,7 +140,7 @@ def compile_sampler(
     recipe = recipes.build(config)
     mesh = sharding.make_mesh(len(pod.devices), 1, 1, devices=pod.devices)
     sharding.check_batch(mesh, settings.batch_size)
-    compiled = compile_for(lower_sampler(recipe, mesh, settings), options)
+    compiled = compile_for(lower_sampler(recipe, mesh, settings), options, "draw fewer --samples")
     if hlo:
         hlo.write_text(compiled.as_text() or "")
     # Heun's last step is one of Euler; without guidance the network sees each sample once.
@@ -182,45 +154,6 @@ def compile_sampler(
         f"{settings.guidance:g}, attention {config.model.attention}"
     )
     found["parameters"] = recipe.parameters
-    return found
-
-
-def compile_half(
-    config, pod: Pod, options: dict[str, str], half: str, each: int, hlo: Path | None = None
-) -> dict:
-    """Compiles the `encoder` or the `decoder` of a config for a pod and reports on it.
-
-    Every chip has the parameters whole, as `rfxray.encode` has them, and takes `each` images at
-    once.
-
-    Raises:
-      DoesNotFit, ConfigError
-    """
-    if config.model.kind not in AUTOENCODERS:
-        raise ConfigError(
-            f"--{half} compiles an autoencoder, of model.kind {' or '.join(AUTOENCODERS)} (got "
-            f"{config.model.kind})"
-        )
-    model = recipes.build(config).model
-    network, n = model.base or model, each * len(pod.devices)
-    mesh = sharding.make_mesh(len(pod.devices), 1, 1, devices=pod.devices)
-    split, whole = jax.sharding.NamedSharding(mesh, sharding.BATCH), sharding.replicated(mesh)
-    params = jax.tree.map(
-        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), network.shapes
-    )
-    given = jax.ShapeDtypeStruct((n, *network.input_shape), jnp.float32, sharding=split)
-    run = functools.partial(network.apply, method="encode")
-    if half == "decoder":
-        latents = jax.eval_shape(run, network.shapes, given).mean
-        given = jax.ShapeDtypeStruct(latents.shape, jnp.float32, sharding=split)
-        run = functools.partial(network.apply, method="decode")
-    compiled = compile_for(jax.jit(run, out_shardings=split).lower(params, given), options)
-    if hlo:
-        hlo.write_text(compiled.as_text() or "")
-    found = report(compiled, pod, mesh, flops.of_call(run, params, given))
-    found["run"] = f"{half}, {n} images ({each} a chip), {config.model.dtype}"
-    found["parameters"] = network.parameters
-    found["encoding"] = whole_set(n, found)
     return found
 
 
@@ -298,6 +231,7 @@ class Command:
     sampler: bool
     encoder: bool
     decoder: bool
+    tiles: bool
     samples: int
     price: float | None
     options: dict[str, str]
@@ -310,6 +244,10 @@ class Command:
         if len(asked) > 1:
             raise ConfigError(f"{asked[0]} and {asked[1]} are two programs; remove one of them")
         other = asked[0] if asked else ""
+        if self.tiles and not (self.encoder or self.decoder):
+            raise ConfigError("--tiles needs --encoder or --decoder")
+        if self.tiles and self.hlo:
+            raise ConfigError("--tiles compiles several modules; --hlo writes only one of them")
         if self.sweep and other:
             raise ConfigError(f"--sweep works only for the train step; remove --sweep or {other}")
         if self.sweep and self.hlo:
@@ -368,8 +306,13 @@ def parser() -> ArgumentParser:
     add(
         "--decoder",
         action="store_true",
-        help="compile the decoder of an autoencoder (as rfxray sample runs it, not in tiles) "
-        "instead of the train step (default: off)",
+        help="compile the decoder of an autoencoder (as rfxray sample runs it) instead of the "
+        "train step (default: off)",
+    )
+    add(
+        "--tiles",
+        action="store_true",
+        help="with --encoder or --decoder: in tiles, one image at a time (default: whole maps)",
     )
     add(
         "--samples",
@@ -422,7 +365,10 @@ def compile_command(command: Command) -> dict:
         return compile_sampler(config, pod, options, settings, command.hlo)
     if command.encoder or command.decoder:
         half = "encoder" if command.encoder else "decoder"
-        return compile_half(config, pod, options, half, command.samples, command.hlo)
+        if command.tiles:
+            return autoencoder.compile_tiles(config.model, pod, options, half)
+        found = config.model, pod, options, half, command.samples, command.hlo
+        return autoencoder.compile_whole(*found)
     if command.sweep:
         return compile_best(config, pod, options, command.price)
     return compile_run(config, pod, options, command.hlo, command.price)
@@ -442,6 +388,7 @@ def main(argv: list[str] | None = None) -> None:
             sampler=flags.sampler,
             encoder=flags.encoder,
             decoder=flags.decoder,
+            tiles=flags.tiles,
             samples=flags.samples,
             price=flags.price,
             options=dict(option.split("=", 1) for option in flags.option),

@@ -11,7 +11,7 @@ the attention in the middle, which takes any number of cells as well.
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -242,8 +242,8 @@ def _name(path: tuple[Any, ...]) -> str:
     return ".".join([*modules, "weight" if last == "kernel" else last])
 
 
-def bind(vae: Vae, params: Weights) -> AutoencoderKL:
-    """The network with these parameters, by name."""
+def bind(vae: Vae, params: Mapping[str, Any]) -> AutoencoderKL:
+    """The network with these parameters by name, arrays or only their shapes."""
     graph, paths, _ = _abstract(vae)
     return nnx.merge(graph, unflatten_dict({path: params[name] for name, path in paths.items()}))
 

@@ -12,13 +12,13 @@ every cell attends to all, is computed whole: its maps are the smallest.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from rfxray.arrays import AnyArray, Params
 from rfxray.data.latents import Moments
@@ -182,8 +182,7 @@ def _stage(
 ) -> np.ndarray:
     """The map [height, width, channels] that a stage makes of another."""
     stage = STAGES[kind]
-    graph, state = nnx.split(layers)  # equal layers are one program
-    params = nnx.to_pure_dict(state)
+    graph, params = _split(layers)
     height, width = (int(side * stage.scale) for side in x.shape[:2])
     known: list[tuple[AnyArray, AnyArray]] = []
 
@@ -210,6 +209,11 @@ def _stage(
     return made
 
 
+def _split(layers: tuple[nnx.Module, ...]) -> tuple[nnx.GraphDef, PyTree]:
+    graph, state = nnx.split(layers)  # equal layers are one program
+    return graph, nnx.to_pure_dict(state)
+
+
 def _starts(length: int, tile: int) -> Iterator[tuple[int, int, int]]:
     """Where the tiles of a side begin, where what no earlier one has begins, and their length.
 
@@ -224,12 +228,17 @@ def _starts(length: int, tile: int) -> Iterator[tuple[int, int, int]]:
 def _window(x: np.ndarray, stage: Stage, start: Sequence[int], sides: Sequence[int]) -> np.ndarray:
     """What a tile is computed from, with its border; zero outside of the map."""
     first = [int((at - stage.border) / stage.scale) for at in start]
-    size = [int((side + 2 * stage.border) / stage.scale) for side in sides]
+    size = _reach(stage, sides)
     window = np.zeros((*size, x.shape[-1]), x.dtype)
     there = [slice(max(0, f), min(s, f + n)) for f, n, s in zip(first, size, x.shape, strict=False)]
     here = [slice(t.start - f, t.stop - f) for t, f in zip(there, first, strict=True)]
     window[tuple(here)] = x[tuple(there)]
     return window
+
+
+def _reach(stage: Stage, sides: Sequence[int]) -> list[int]:
+    """Sides of what a tile with these sides is computed from."""
+    return [int((side + 2 * stage.border) / stage.scale) for side in sides]
 
 
 @functools.partial(jax.jit, static_argnames=("vae", "kind", "graph"))
@@ -291,3 +300,74 @@ def _moments(y: Float[Array, "1 _ _ g c"], own: Array) -> tuple[Array, Array, Ar
     mean = jnp.where(own, y, 0).sum(over) / count
     squares = jnp.where(own, jnp.square(y - mean[:, None]), 0).sum(over)
     return count, mean, squares
+
+
+# ---------------------------------------------------------------------------------------------
+# For whoever wants to know what they need
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One of the programs that an image in tiles takes.
+
+    Attributes:
+      name: What it does.
+      run: A function under `jax.jit`, of `fixed` and `arrays`.
+      fixed: Its static arguments.
+      arrays: Its other arguments, parameters first, each array as `jax.ShapeDtypeStruct`.
+      host: Bytes of the maps that lie in the memory of the host meanwhile.
+    """
+
+    name: str
+    run: Any
+    fixed: tuple
+    arrays: tuple
+    host: int = 0
+
+
+def programs(
+    vae: Vae, params: PyTree[jax.ShapeDtypeStruct], method: str, tile: int = TILE
+) -> Iterator[Program]:
+    """What `encode` or `decode` runs for an image of the size of the network.
+
+    Args:
+      vae: Shape of the network.
+      params: Shapes of its parameters by name, `jax.ShapeDtypeStruct`.
+      method: `encode` or `decode`.
+      tile: Side of a tile.
+    """
+    model = whole.bind(vae, params)
+    pixels = _of(1, vae.size, vae.size, vae.channels)
+    if method == "decode":
+        cells = vae.size // vae.factor
+        begin = Program(
+            "middle", _begin, (vae,), (params, _of(1, cells, cells, vae.latent_channels)), 1
+        )
+        yield begin
+        x, _ = jax.eval_shape(functools.partial(_begin, vae), *begin.arrays)
+        parts = _decoder(model.decoder)
+    else:
+        x = jax.eval_shape(functools.partial(vae_blocks.fold, side=vae.fold), pixels)
+        parts = _encoder(model.encoder)
+    for kind, layers in parts:
+        stage, (graph, values) = STAGES[kind], _split(layers)
+        height, width = (int(side * stage.scale) for side in x.shape[1:3])
+        sides = _reach(stage, [min(tile, height), min(tile, width)])
+        window = jax.ShapeDtypeStruct((1, *sides, x.shape[-1]), x.dtype)
+        moments = [(_of(vae.groups), _of(vae.groups))] * stage.norms
+        place = jax.ShapeDtypeStruct((6,), jnp.int32)
+        fixed = (vae, kind, graph)
+        (made,) = jax.eval_shape(functools.partial(_tile, *fixed), values, window, moments, place)
+        after = jax.ShapeDtypeStruct((1, height, width, made.shape[-1]), made.dtype)
+        host = sum(map.size * map.dtype.itemsize for map in (x, after))
+        for known in range(stage.norms + 1):
+            name = f"{kind}, {known} of {stage.norms} norms known, {x.shape[-1]} channels"
+            arrays = (values, window, moments[:known], place)
+            yield Program(name, _tile, fixed, arrays, host)
+        x = after
+    if method == "encode":
+        yield Program("middle", _end, (vae,), (params, x, pixels))
+
+
+def _of(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)

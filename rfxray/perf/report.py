@@ -102,6 +102,8 @@ def lines(found: dict) -> list[str]:
         f"{f['xla_cost_analysis']:.4g} (it counts a loop once)",
         f"HBM traffic     {found['traffic'] / 1e9:.1f} GB per chip",
     ]
+    if "host" in found:
+        out.append(f"host            {found['host'] / gib:.2f} GiB of maps")
     for kind, c in found["collectives"].items():
         out.append(
             f"{kind:18s}  {c['count']:5.0f} × a step, {c['bytes'] / 1e9:7.3f} GB per chip, links "

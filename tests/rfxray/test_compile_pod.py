@@ -74,6 +74,18 @@ def test_encoder_compiles_for_a_pod(run_module):
     assert found["encoding"]["images_per_second"] == pytest.approx(rate)
 
 
+@needs_libtpu
+def test_tiles_compile_for_a_pod(run_module):
+    flags = ["--config", "tests/rfxray/autoencoder.py", "--topology", "v5e:2x2", "--json"]
+    done = run_module("rfxray.compile_pod", *flags, "--decoder", "--tiles")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["run"].startswith("decoder in tiles of 128, 1 image, float32; of 12 programs ")
+    assert found["memory"]["arguments"] >= 4 * found["parameters"]  # all stay on the chip
+    # The largest two maps: 32² of 4 channels each, float32.
+    assert found["host"] == 2 * 4 * 4 * 32**2
+
+
 @pytest.mark.parametrize(
     ("config", "flags", "line"),
     [
@@ -83,6 +95,8 @@ def test_encoder_compiles_for_a_pod(run_module):
         ("rad_vae", ["--encoder", "--decoder"], "--encoder and --decoder are two programs"),
         ("rad_vae", ["--encoder", "--price", "1"], "remove --price or --encoder"),
         ("rad_vae", ["--encoder", "--sweep"], "remove --sweep or --encoder"),
+        ("rad_vae", ["--tiles"], "--tiles needs --encoder or --decoder"),
+        ("rad_vae", ["--decoder", "--tiles", "--hlo", "F"], "--tiles compiles several modules"),
     ],
 )
 def test_encoder_is_only_that_of_an_autoencoder(config, flags, line, monkeypatch, refusal):

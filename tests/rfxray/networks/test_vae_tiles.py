@@ -129,3 +129,33 @@ def test_an_odd_tile_is_refused():
     _, params = drawn(network, LIVELY)
     with pytest.raises(ConfigError, match=r"side of a tile must be even \(got 15\)"):
         vae_tiles.decode(network, params, inputs(network)[1], 15)
+
+
+@pytest.mark.parametrize("method", ["encode", "decode"])
+def test_programs_are_those_that_run(method, monkeypatch):
+    network = dataclasses.replace(LAYOUTS["narrow"], size=96)
+    _, params = drawn(network, LIVELY)
+    images, latents = inputs(network, 96, 96, n=1)
+    ran, maps = set(), set()
+
+    def spied(vae, kind, graph, values, window, known, place):
+        ran.add((kind, graph, window.shape, len(known)))
+        return tile(vae, kind, graph, values, window, known, place)
+
+    def kept(vae, kind, layers, x, side):
+        made = stage(vae, kind, layers, x, side)
+        maps.add(x.nbytes + made.nbytes)
+        return made
+
+    tile, stage = vae_tiles._tile, vae_tiles._stage
+    with monkeypatch.context() as patched:
+        patched.setattr(vae_tiles, "_tile", spied)
+        patched.setattr(vae_tiles, "_stage", kept)
+        given = images if method == "encode" else latents
+        getattr(vae_tiles, method)(network, params, given, TILE)
+    shapes = {n: jax.ShapeDtypeStruct(v.shape, jnp.float32) for n, v in params.items()}
+    found = list(vae_tiles.programs(network, shapes, method, TILE))
+    tiles = [program for program in found if program.run is tile]
+    assert {(*p.fixed[1:], p.arrays[1].shape, len(p.arrays[2])) for p in tiles} == ran
+    assert {program.host for program in tiles} == maps
+    assert len(found) - len(tiles) == 1  # the middle
