@@ -273,7 +273,9 @@ def places(
     free = ~keep if mask is None else ~keep & (mask > 0)
     if not free.any():
         flags = " and ".join(f"--{name}" for name in masks)
-        raise ConfigError(f"{flags} leave no pixel of the radiograph to change; give other masks")
+        raise ConfigError(
+            f"{flags}: no pixel of the radiograph is left to change; give another mask"
+        )
     return mask, keep if keep.any() else None
 
 

@@ -185,10 +185,18 @@ def run(
         return
 
     # =============================================================================================
-    # Compile the step
+    # Evaluators, which may lack a file; then compile the step
     # =============================================================================================
     watch = Watchdog(
         workdir, writer.alarm, host=host, hosts=hosts, step=current.step, **config.watchdog
+    )
+    watch.doing("the evaluators")
+    faults = Faults(
+        workdir / f"data_faults-host-{host}.jsonl", config.data.tolerate, "data_faults-host-*.jsonl"
+    )
+    mixture = dataclasses.replace(mixture, faults=faults)
+    evaluators = evaluation.build(
+        config.evaluators, Context(recipe, mixture, mesh, host, hosts, vae)
     )
     watch.doing("compiling")
     begin = time.perf_counter()
@@ -206,18 +214,11 @@ def run(
     say(f"compiled after {command_line.duration(time.perf_counter() - begin)}")
 
     # =============================================================================================
-    # Data, evaluators, rates
+    # Data, rates
     # =============================================================================================
-    faults = Faults(
-        workdir / f"data_faults-host-{host}.jsonl", config.data.tolerate, "data_faults-host-*.jsonl"
-    )
-    mixture = dataclasses.replace(mixture, faults=faults)
     reading = batches.Reading(config.data.threads, config.data.workers, config.data.prefetch)
     loader = batches.train_batches(
         mixture, recipe.batch_size, reading, current.position, host, hosts
-    )
-    evaluators = evaluation.build(
-        config.evaluators, Context(recipe, mixture, mesh, host, hosts, vae)
     )
     skips = SkipReport(
         workdir,

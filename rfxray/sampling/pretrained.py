@@ -166,7 +166,7 @@ def _space(
     its network takes."""
     if configuration.LATENTS not in tree:
         if vae is not None:
-            raise ConfigError(f"{folder} is a model of pixels and reads no --vae; leave it out")
+            raise ConfigError(f"{folder} is no model of latents and reads no --vae; leave it out")
         if example[-1] != 1:
             raise DataError(
                 f"{folder / 'config.json'} does not say its latents, and its network draws "

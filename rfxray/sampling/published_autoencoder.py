@@ -1,6 +1,7 @@
 """Weights of an autoencoder that another project published, as a folder like that of a run."""
 
 import dataclasses
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,23 @@ def _file(path: Path) -> Path:
     return files[0]
 
 
+def _of_numpy(file: Path) -> bool:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return all(name.endswith(".npy") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
+
+
 def _read(file: Path) -> tuple[Published, dict[str, float | str]]:
     """The weights of a file, and the scale and shift of latents that its config.json states."""
     with file.open("rb") as opened:
         start = opened.read(9)
+    if _of_numpy(file):
+        raise DataError(
+            f"{file} is an archive of NumPy and not of safetensors; write its tensors with "
+            "safetensors.numpy.save_file"
+        )
     if start.startswith(_PICKLES) and start[8:] != b"{":  # after the length of a safetensors header
         raise DataError(
             f"{file} is a pickle of torch, which can run code; turn it into tensors first: rfxray "

@@ -78,7 +78,7 @@ def test_masks_that_leave_nothing_of_the_radiograph_are_refused(trained, tmp_pat
     flags += ["--image", film(tmp_path / "a.png"), flag, tmp_path / "mask.png"]
     code, line = refusal(edit.main, flags)
     assert code == 78
-    assert f"{flag} leave no pixel" in line
+    assert f"{flag}: no pixel of the radiograph is left" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -90,6 +90,17 @@ def test_mesh_that_does_not_fit_the_devices_is_refused_before_the_run(
     assert not (tmp_path / "run").exists()
 
 
+def test_missing_weights_of_an_evaluator_are_refused_before_compiling(
+    refusal, tiny_arguments, tiny_data, tmp_path, monkeypatch
+):
+    monkeypatch.delattr(train, "train_step")
+    keys = ("fidelity.every=2", f"fidelity.extractor=rad_dino={tmp_path / 'none'}")
+    keys = (f"data.dirs={tiny_data}", *(f"evaluators.{key}" for key in keys))
+    code, line = refusal(train.main, tiny_arguments(tmp_path / "run", *keys))
+    assert code == 78
+    assert f"no weights in {tmp_path / 'none'}" in line
+
+
 @pytest.fixture
 def started(environment, tiny_arguments, tiny_data, tmp_path):
     """`started(workers)`: (process in its own process group, command, workdir) of a training."""

@@ -162,6 +162,11 @@ def truncated(folder):
     file.write_bytes(file.read_bytes()[:-1000])
 
 
+def of_numpy(folder):
+    with (folder / "diffusion_pytorch_model.safetensors").open("wb") as file:
+        np.savez(file, mean=np.zeros(3))
+
+
 def pickled(folder):
     (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"PK\x03\x04" + bytes(100))
 
@@ -208,6 +213,7 @@ def doubled(folder):
     ("change", "code", "words"),
     [
         (truncated, 65, "cannot be read as safetensors"),
+        (of_numpy, 65, "is an archive of NumPy and not of safetensors; write its tensors with"),
         (pickled, 65, "is a pickle of torch, which can run code; turn it into tensors first"),
         (lacking, 65, "1 of 126 tensors are missing (first: decoder.conv_out.bias)"),
         (configured(_class_name="AutoencoderTiny"), 65, "_class_name (got 'AutoencoderTiny')"),
