@@ -42,7 +42,7 @@ class Latents:
       vae: Identity of the autoencoder, by the content of its weights, hex.
       source: Fingerprint of the data set of images that was encoded.
       size: Side of these images, pixels.
-      statistics: Of the training split.
+      statistics: Statistics of the training split.
       encoder: Identity of the encoder of the autoencoder, likewise. Another decoder of the same
         encoder decodes the latents too. None if the data set does not say it, as an older one.
     """
@@ -160,8 +160,8 @@ def statistics(entries: Iterable[Sequence]) -> Statistics:
 def mixed(parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
     """The statistics of a mixture of data sets."""
     share = np.asarray(weights, np.float64)[:, None] / np.sum(weights)
-    mean = np.array([part.mean for part in parts])
-    square = np.array([part.std for part in parts]) ** 2 + mean**2
+    mean, std = np.array([part.mean for part in parts]), np.array([part.std for part in parts])
     centre = (share * mean).sum(0)
-    spread = np.sqrt((share * square).sum(0) - centre**2)
+    # Of one set exactly its own: the square root of a square is exact, a difference of squares not.
+    spread = np.sqrt((share * (std**2 + (mean - centre) ** 2)).sum(0))
     return Statistics(tuple(centre.tolist()), tuple(spread.tolist()))

@@ -90,6 +90,18 @@ def test_mixture_is_normalised_as_a_whole(tmp_path, tiny_records):
     )
 
 
+@given(
+    st.lists(st.floats(-1e4, 1e4), min_size=3, max_size=3),
+    st.lists(st.floats(1e-6, 1e4), min_size=3, max_size=3),
+    st.floats(1e-3, 1e3),
+)
+def test_one_set_is_normalised_by_its_own_statistics_to_the_last_bit(mean, std, weight):
+    own = latents.Statistics(tuple(mean), tuple(std))
+    assert latents.mixed([own], [weight]) == own
+    # Two sets that agree cancel nothing, however far their mean is from 0.
+    np.testing.assert_allclose(latents.mixed([own, own], [weight, 1.0]).std, std, rtol=1e-9)
+
+
 def test_latents_of_two_autoencoders_or_images_are_never_mixed(tmp_path, tiny_records, tiny_data):
     one = str(written(tmp_path / "one", tiny_records, range(6)).path)
     two = str(written(tmp_path / "two", tiny_records, range(6), vae="w").path)
