@@ -31,7 +31,7 @@ def run_tasks(
     """`writing.run_tasks` as a Beam pipeline.
 
     Args:
-      work, tasks, folder, command, done: As for `writing.run_tasks`.
+      work, tasks, folder, command, done: Those of `writing.run_tasks`.
       options: Options of the pipeline, as on a command line; empty runs it on this machine.
 
     Raises:

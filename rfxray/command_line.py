@@ -99,7 +99,7 @@ def data_folder(text: str) -> str:
     """A data set folder, and perhaps `:SPLIT`, as the type of a flag: as it is, if it is a path.
 
     Raises:
-      ArgumentTypeError: see `local_path`.
+      ArgumentTypeError: See `local_path`.
     """
     local_path(text)
     return text

@@ -6,7 +6,7 @@
     rfxray compile-pod … --sampler    the sampler of that config instead of its training
     rfxray compile-pod … --encoder    the encoder of an autoencoder, as rfxray encode runs it
     rfxray compile-pod … --decoder    its decoder, as rfxray sample runs it
-    rfxray compile-pod … --decoder --tiles   in tiles, as where a whole map is too large
+    rfxray compile-pod … --decoder --tiles   in tiles, for maps that are too large
 
 The real TPU compiler (`pip install libtpu`, no TPU needed) compiles the very step that
 `rfxray.train` runs; nothing is executed. Exit code 1: it does not fit. Any key of the config is set
@@ -96,11 +96,11 @@ def compile_run(
     """Compiles the train step of a config for a pod and reports on it.
 
     Args:
-      config: of the run, checked.
-      pod: from `describe`.
-      options: of XLA, see `devices.compiler_options`.
-      hlo: where the text of the compiled module is left.
-      price: of a chip-hour, in dollars.
+      config: Config of the run, checked.
+      pod: Pod from `describe`.
+      options: Options of XLA; see `compiler_options.options_for`.
+      hlo: File that gets the text of the compiled module.
+      price: Price of a chip-hour, in dollars.
 
     Raises:
       DoesNotFit, ConfigError
@@ -184,7 +184,7 @@ def compile_best(config, pod: Pod, options: dict[str, str], price: float | None)
     """Ranks analytically, compiles the best three, and reports on the fastest that fits.
 
     Raises:
-      DoesNotFit: where none of the three does.
+      DoesNotFit: Where none of the three does.
     """
 
     def say(line):

@@ -47,8 +47,8 @@ def run(request: EditRequest) -> None:
     """Loads the model; reads, edits and writes each radiograph.
 
     Raises:
-      ConfigError, DataError: for what cannot be edited, see `read_square` and `editing`.
-      NonFiniteError, SaveFailed: if an edit is not finite, or cannot be written.
+      ConfigError, DataError: For what cannot be edited, see `read_square` and `editing`.
+      NonFiniteError, SaveFailed: If an edit is not finite, or cannot be written.
     """
     out, settings, count = request.out, request.settings, len(request.changes)
     samples.refuse_folder(out)
@@ -260,7 +260,7 @@ def places(
     What pads the radiograph to the square is always kept.
 
     Raises:
-      ConfigError: for a mask of another size, or masks that leave nothing of the radiograph.
+      ConfigError: For a mask of another size, or masks that leave nothing of the radiograph.
     """
     shape = given.decoded.pixels.shape
     masks = {name: read_mask(path, shape, model.size) for name, path in request.masks.items()}
@@ -295,7 +295,7 @@ def variants(
       given: Radiograph.
       source, target: Attributes before and after, [1, 19].
       request: Request of which the settings and `strip` are read.
-      mask, keep: Where to edit, and what to keep, [size, size].
+      mask, keep: Pixels to edit, and pixels to keep, [size, size].
     """
     settings, original, path = request.settings, given.image, None
     if settings.method != "flow":

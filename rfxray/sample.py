@@ -24,8 +24,8 @@ def run(request: SampleRequest) -> None:
     """Loads the model, draws, writes, compares.
 
     Raises:
-      ConfigError, DataError: see `load`, `requests` and `stream.write`.
-      NonFiniteError, SaveFailed: if an image is not finite, or cannot be written.
+      ConfigError, DataError: See `load`, `requests` and `stream.write`.
+      NonFiniteError, SaveFailed: If an image is not finite, or cannot be written.
     """
     out, settings = request.out, request.settings
     samples.refuse_folder(out)

@@ -40,8 +40,8 @@ def audit(options: Options, command: str) -> Path:
       Path of the page.
 
     Raises:
-      DataError: if the folder has no finished data set, or a damaged one.
-      SaveFailed: if a file cannot be written.
+      DataError: If the folder has no finished data set, or a damaged one.
+      SaveFailed: If a file cannot be written.
     """
     folder = options.directory
     manifest = read_manifest(folder)

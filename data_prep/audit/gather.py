@@ -41,21 +41,22 @@ class Audit:
 
     Attributes:
       rows: Rows of the table, with those that were dropped.
-      kept: set → rows.
-      splits: set → split → rows.
-      categories: "view", "sex", "race" → set → value → rows.
-      ages: set → rows in each five years from 0 to 100; the last has all that are older.
-      states: finding → set → name of a `State` → rows.
-      prevalence: set → finding → (percent that is positive, percent published of the set or None).
-      flags: (set, finding) → sentence about a prevalence that differs from what is published.
+      kept: Rows of each set.
+      splits: Rows of each split of a set.
+      categories: Rows of each value, by "view", "sex" or "race" and set.
+      ages: Rows of each set in each five years from 0 to 100; the last has all that are older.
+      states: Rows by finding, set and name of a `State`.
+      prevalence: Percent that is positive, and percent published of the set or None, by set and
+        finding.
+      flags: Sentence about a prevalence that differs from what is published, by (set, finding).
       judged: Prevalences that were judged.
-      rule: What they were judged by, in words.
+      rule: Rule that they were judged by, in words.
       divided_patients: Patients in more than one split.
       divided_pictures: Pictures that are, pixel for pixel, in more than one split; None if the
         survey was deleted.
-      sheets: "view", "label", "text" → title → images, each [size, size] of 8 bits.
-      histograms: set → share of the pixels in each of 64 greys.
-      text: set → pictures with a likely line of text; None if nobody looked for it.
+      sheets: Images, each [size, size] of 8 bits, by "view", "label" or "text" and title.
+      histograms: Share of the pixels in each of 64 greys, by set.
+      text: Pictures of each set with a likely line of text; None if nobody looked for it.
     """
 
     rows: int
@@ -79,7 +80,7 @@ def gather(out: Path) -> Audit:
     """Counts what is in a harmonised data set and reads the pictures that the page shows.
 
     Raises:
-      DataError: if a file of the data set is damaged.
+      DataError: If a file of the data set is damaged.
     """
     table = parquet.read(out / "table.parquet")
     kept = table.filter(pc.equal(table["fate"].cast(pa.string()), ""))

@@ -36,11 +36,11 @@ class Looks:
     """What the survey saw. Titles are those of a set and a reason or flag, "nih: inverted".
 
     Attributes:
-      dropped: title → files that became no record.
-      flagged: title → records that are odd, though kept.
-      notes: (set, remark about how a file was read) → files.
-      upright: set → share of its pictures in each of 48 classes of likeness to an upright frontal
-        chest, from -0.5 to 1.
+      dropped: Files that became no record, by title.
+      flagged: Records that are odd, though kept, by title.
+      notes: Files by set and remark about how they were read.
+      upright: Share of the pictures of each set in each of 48 classes of likeness to an upright
+        frontal chest, from -0.5 to 1.
     """
 
     dropped: dict[str, Sheet]
@@ -53,7 +53,7 @@ def gather_looks(out: Path) -> Looks | None:
     """What the survey of a harmonised data set saw; None if it was deleted.
 
     Raises:
-      DataError: if a file of the data set is damaged.
+      DataError: If a file of the data set is damaged.
     """
     # A survey that was begun with other tables leaves chunks behind: the last word counts
     paths = sorted((out / "survey").glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)

@@ -67,7 +67,7 @@ def candidates(hashes: np.ndarray) -> np.ndarray:
     with the number of hashes, not with its square.
 
     Args:
-      hashes: uint8 [rows, 32].
+      hashes: Hashes, uint8 [rows, 32].
     """
     if len(hashes) < 2:
         return np.zeros((0, 2), np.int64)

@@ -21,15 +21,16 @@ class Frontal:
     x points to the patient's left, which is the image's right.
 
     Attributes:
-      half_width: of the thorax inside the ribs, at its widest.
-      apex: y of the top of the lungs.
-      right_dome, left_dome: y of the tops of the hemidiaphragms.
-      ratio: cardiothoracic ratio, the heart's width over the inner width of the thorax.
-      heart_x, heart_y: the heart's centre.
-      heart_long, heart_short: its semi-axes; the long one points to the apex, down and to the left.
-      heart_tilt: of the long axis below the horizontal, radians.
-      mediastinum: half-width of the upper mediastinum.
-      shift: of the mediastinum towards the side that lost volume.
+      half_width: Half-width of the thorax inside the ribs, at its widest.
+      apex: Top of the lungs, y.
+      right_dome, left_dome: Tops of the hemidiaphragms, y.
+      ratio: Cardiothoracic ratio, the heart's width over the inner width of the thorax.
+      heart_x, heart_y: Centre of the heart.
+      heart_long, heart_short: Semi-axes of the heart; the long one points to the apex, down and to
+        the left.
+      heart_tilt: Angle of the long axis below the horizontal, radians.
+      mediastinum: Half-width of the upper mediastinum.
+      shift: Shift of the mediastinum towards the side that lost volume.
     """
 
     half_width: np.ndarray
@@ -94,11 +95,11 @@ class Lateral:
     """A chest seen from the left, facing the image's left; every field is [n, 1, 1].
 
     Attributes:
-      front, back: reach of the thorax before and behind its axis.
-      apex: y of the top of the lungs.
-      right_dome, left_dome: y of the tops of the hemidiaphragms.
-      heart_x, heart_y, heart_a, heart_b, heart_tilt: the heart as a tilted ellipse.
-      kyphosis: how far the spine bulges backwards.
+      front, back: Reach of the thorax before and behind its axis.
+      apex: Top of the lungs, y.
+      right_dome, left_dome: Tops of the hemidiaphragms, y.
+      heart_x, heart_y, heart_a, heart_b, heart_tilt: Heart as a tilted ellipse.
+      kyphosis: Distance that the spine bulges backwards.
       widened: 1 where the upper mediastinum is enlarged.
     """
 

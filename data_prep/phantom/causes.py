@@ -106,13 +106,13 @@ def draw_attributes(
     """The true attributes of some patients, float32 [n, 19], as `conditioning` encodes them.
 
     Args:
-      seed: of the population.
-      indices: [n] integers, which patients.
-      do: interventions, attribute to encoded value (a number, or [n]): these are set, their
+      seed: Seed of the population.
+      indices: Numbers of the patients, [n] integers.
+      do: Interventions, attribute to encoded value (a number, or [n]): these are set, their
         descendants follow, everything else keeps its value.
 
     Raises:
-      ConfigError: for an attribute that does not exist, or an intervention on No Finding, which is
+      ConfigError: For an attribute that does not exist, or an intervention on No Finding, which is
         derived, or on source.
     """
     noise = Noise(seed, np.asarray(indices))
@@ -153,8 +153,8 @@ def logit(name: str, attributes: np.ndarray) -> np.ndarray:
     """The mechanism of a finding: the logit of its presence given its parents, [n].
 
     Args:
-      name: one of `BASE`.
-      attributes: [n, 19], of which only the parents are read.
+      name: Key of `BASE`.
+      attributes: Attributes [n, 19], of which only the parents are read.
     """
     total = np.full(len(attributes), BASE[name])
     for parent, weight in EDGES[name].items():
@@ -172,8 +172,8 @@ def draw_states(seed: int, indices: np.ndarray, attributes: np.ndarray) -> np.nd
     """What a data set would record of the patients: a `State` per attribute, int8 [n, 19].
 
     Args:
-      seed, indices: as given to `draw_attributes`.
-      attributes: [n, 19] true values; they decide between positive and negative.
+      seed, indices: Those given to `draw_attributes`.
+      attributes: True values [n, 19]; they decide between positive and negative.
     """
     noise = Noise(seed, np.asarray(indices))
     states = np.full(attributes.shape, State.STATED, np.int8)

@@ -49,7 +49,7 @@ def population(
 
     Args:
       world: One of `WORLDS`.
-      seed, indices: As given to `draw_attributes`.
+      seed, indices: Those given to `draw_attributes`.
     """
     if world == "additive":
         attributes = causes.draw_attributes(seed, indices)

@@ -47,13 +47,13 @@ def draw_images(
     changes what that attribute draws; the patient's anatomy and noise stay.
 
     Args:
-      attributes: [n, 19] true values; race and source are not looked at.
+      attributes: True values [n, 19]; race and source are not looked at.
       seed, indices: Patients, as given to `draw_attributes`.
-      size: pixels of a side, 32 to 1024.
+      size: Pixels of a side, 32 to 1024.
       heart: Cardiothoracic ratios [n], see `interacting`; None lets them follow from cardiomegaly.
 
     Raises:
-      ConfigError: for a size that cannot be drawn.
+      ConfigError: For a size that cannot be drawn.
     """
     if not SIZES[0] <= size <= SIZES[1]:
         raise ConfigError(f"a phantom is {SIZES[0]} to {SIZES[1]} pixels a side, not {size}")

@@ -53,11 +53,11 @@ def draw(
     """The true attributes, float32 [n, 19], and the size of the heart, float64 [n].
 
     Args:
-      seed, indices: as for `causes.draw_attributes`.
-      do: interventions, on an attribute or on `heart_size`.
+      seed, indices: Those of `causes.draw_attributes`.
+      do: Interventions, on an attribute or on `heart_size`.
 
     Raises:
-      ConfigError: for an attribute that does not exist, or that cannot be set.
+      ConfigError: For an attribute that does not exist, or that cannot be set.
     """
     noise = Noise(seed, np.asarray(indices))
     forced = {n if n == HEART else lookup(n).name: value for n, value in (do or {}).items()}

@@ -26,8 +26,8 @@ class Noise:
     """The exogenous noise of some patients.
 
     Attributes:
-      seed: of the whole population.
-      indices: [n] which patients of it, integers from 0.
+      seed: Seed of the whole population.
+      indices: Numbers of these patients in it, [n] integers from 0.
     """
 
     seed: int

@@ -60,11 +60,11 @@ def train(seed: int = 1, n: int = 8192, size: int = 64, epochs: int = 8) -> Orac
     """Fits a reader to `n` phantoms of a randomised population.
 
     Args:
-      seed: of the phantoms, the initial weights and the order; take another than that of the
+      seed: Seed of the phantoms, the initial weights and the order; take another than that of the
         pictures to be judged.
-      n: phantoms, at least one batch of 64.
-      size: their side, pixels.
-      epochs: passes over them, each with fresh blur, grain, contrast and brightness, so that the
+      n: Number of phantoms, at least one batch of 64.
+      size: Side of the phantoms, pixels.
+      epochs: Passes over them, each with fresh blur, grain, contrast and brightness, so that the
         slightly soft pictures of a generator are read as well as phantoms.
     """
     if n < _BATCH:

@@ -15,9 +15,9 @@ class Patients:
     """Some patients; everything read from it is float32 [n, 1, 1].
 
     Attributes:
-      attributes: [n, 19], the true values.
-      noise: their exogenous noise; the same noise under other attributes is the same patient.
-      heart: [n] cardiothoracic ratio of a PA radiograph, where it is a variable of its own; None
+      attributes: True values, [n, 19].
+      noise: Exogenous noise; the same noise under other attributes is the same patient.
+      heart: Cardiothoracic ratio of a PA radiograph, [n], if it is a variable of its own; None
         lets it follow from cardiomegaly.
     """
 

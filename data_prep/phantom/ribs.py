@@ -23,9 +23,9 @@ def course(scene: Scene, phase: np.ndarray, steepness, half: float) -> np.ndarra
     """Ribs 0 to 9 of half-width `half` with a denser cortex, about 1 within, [n, size, size].
 
     Args:
-      scene: for the width of its pixels.
-      phase: [n, size, size].
-      steepness: slope of the course against the horizontal, so that ribs keep their width.
+      scene: Scene, for the width of its pixels.
+      phase: Number of the rib at each position, [n, size, size], not rounded.
+      steepness: Slope of the course against the horizontal, so that ribs keep their width.
     """
     number = np.round(phase)
     off = (phase - number) * SPACING / np.sqrt(1 + steepness * steepness)

@@ -20,17 +20,17 @@ class Scene(Generic[Shape]):
     """A batch of chests under construction; arrays broadcast to [n, size, size] float32.
 
     Attributes:
-      patients: who is drawn.
-      shape: their geometry.
-      size: of the picture, pixels.
-      x, y: the patient's frame.
-      pixel: the width of a pixel in it, [n, 1, 1].
-      wall: signed distance inward from the chest wall.
-      dome: height above the diaphragm.
+      patients: Patients that are drawn.
+      shape: Geometry of the patients.
+      size: Side of the picture, pixels.
+      x, y: Coordinates in the patient's frame.
+      pixel: Width of a pixel in that frame, [n, 1, 1].
+      wall: Signed distance inward from the chest wall.
+      dome: Height above the diaphragm.
       body: 1 within the skin.
       air: 0 to 1, how much of the depth is lung.
-      vessels: attenuation of the pulmonary vessels, seen only where air is around them.
-      density: attenuation of all else.
+      vessels: Attenuation of the pulmonary vessels, seen only where air is around them.
+      density: Attenuation of all else.
     """
 
     patients: Patients
@@ -115,12 +115,12 @@ def fork_tree(scene: Scene, name: str, dx, dy, angles, reach: float, girth: floa
     radius turns one branch into two, so a tree of four tips costs little more than a line.
 
     Args:
-      scene: for the patients, the pixel and their noise.
-      name: of the noise to use.
-      dx, dy: from the hilum; dx grows away from the midline.
-      angles: of the main branches, radians from the lateral direction, downwards positive.
-      reach: where the last twig ends.
-      girth: half-width of a main branch at the hilum.
+      scene: Scene, for the patients, the pixel and their noise.
+      name: Name of the noise to use.
+      dx, dy: Distance from the hilum; dx grows away from the midline.
+      angles: Angles of the main branches, radians from the lateral direction, downwards positive.
+      reach: Distance at which the last twig ends.
+      girth: Half-width of a main branch at the hilum.
     """
     noise = scene.patients.noise
     count = len(angles)

@@ -97,7 +97,7 @@ class FileIndex:
         top = os.path.realpath(self.folder)
         entered = {top: ""}  # real path → our name for it
         tops = [("", top)]
-        for begin, target in tops:  # which grows: links are followed after all that is no link
+        for begin, target in tops:  # which grows: links are followed after all that is not a link
             if begin and (first := _known(target, entered)) is not None:
                 self._second_names[_plain_folder(begin)] = _plain_folder(first)
                 continue

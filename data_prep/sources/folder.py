@@ -25,8 +25,8 @@ def read_folder(images: str | os.PathLike, described: Description, name: str) ->
       name: Beginning of keys and patients.
 
     Raises:
-      DataError: where the folder or the table is missing or unreadable, or nothing matches.
-      ConfigError: where the table has no column of a given header.
+      DataError: Where the folder or the table is missing or unreadable, or nothing matches.
+      ConfigError: Where the table has no column of a given header.
     """
     metadata, columns, mapped = described.metadata, described.columns, described.mapped
     if "image" not in columns:

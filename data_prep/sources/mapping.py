@@ -33,9 +33,9 @@ class ClosedList:
     """The findings that a set's readers could name, and what each means.
 
     Attributes:
-      present, uncertain: attributes by finding.
-      covered: attributes that the list can say are absent.
-      open: findings that leave the list open.
+      present, uncertain: Attributes by finding.
+      covered: Attributes that the list can say are absent.
+      open: Findings that leave the list open.
     """
 
     present: Mapping[str, Collection[str]]
@@ -107,7 +107,7 @@ def chexpert_labels(
     a row of blanks was not labelled.
 
     Args:
-      cells: by attribute name; text, numbers or None.
+      cells: Cells by attribute name; text, numbers or None.
     """
     values = {}
     for name in FINDING_NAMES:

@@ -18,13 +18,13 @@ class RawSet:
     """One of the seven.
 
     Attributes:
-      read: root folder → table; paths in it are as published, no image is looked at. If there are
-        `labels` it also takes the name of one.
-      published: images that RadiT kept of it; None if the set is not one of the seven.
-      title, terms: for the audit page.
-      redistribute, train, publish_weights: what the terms say; "yes", "no", or a condition.
-      layout: what is known of how the files lie.
-      labels: label tables, one of which may be asked for by its name.
+      read: Function of the root folder that returns the table; paths in it are as published, no
+        image is looked at. If there are `labels` it also takes the name of one.
+      published: Images that RadiT kept of it; None if the set is not one of the seven.
+      title, terms: Texts for the audit page.
+      redistribute, train, publish_weights: Permission in the terms; "yes", "no", or a condition.
+      layout: Text on how the files lie, as far as it is known.
+      labels: Label tables, one of which may be asked for by its name.
     """
 
     read: Callable[..., Table] | None

@@ -111,7 +111,7 @@ def parse_columns(assignments: Sequence[str]) -> dict[str, str]:
     """`["patient=patient_id", "view=projection"]` as a mapping of our name to the table's header.
 
     Raises:
-      ConfigError: for what is not NAME=HEADER, an unknown name, or a name given twice.
+      ConfigError: For what is not NAME=HEADER, an unknown name, or a name given twice.
     """
     columns: dict[str, str] = {}
     for assignment in assignments:
@@ -131,7 +131,7 @@ def parse_map(assignments: Sequence[str]) -> dict[tuple[str, str], str]:
     """`["view:frontal=AP"]` as {("view", "frontal"): "AP"}: what a cell is to be read as.
 
     Raises:
-      ConfigError: for what is not NAME:CELL=VALUE, an unknown name, or a value not understood.
+      ConfigError: For what is not NAME:CELL=VALUE, an unknown name, or a value not understood.
     """
     mapped: dict[tuple[str, str], str] = {}
     for assignment in assignments:

@@ -29,13 +29,13 @@ def rows(
     or longer by a cell with something in it, so that its values may stand under the wrong names.
 
     Args:
-      path: a CSV (`,`, `;` or tab; in an encoding of `opened`).
-      columns: our name → the header, or the headers of different editions.
-      optional: those of our names that a table may lack; their cells are then empty.
+      path: Path of a CSV (`,`, `;` or tab; in an encoding of `opened`).
+      columns: Header, or the headers of different editions, by our name.
+      optional: Those of our names that a table may lack; their cells are then empty.
 
     Raises:
-      DataError: where the table is missing or unreadable.
-      ConfigError: where it lacks a column.
+      DataError: Where the table is missing or unreadable.
+      ConfigError: Where it lacks a column.
     """
     with opened(path) as file:
         header, table, skipped = _header(file)
@@ -76,7 +76,7 @@ def opened(path: Path) -> Iterator[TextIO]:
     """A text file, gzipped or not: UTF-8, or UTF-16 with its byte order mark, as Excel writes it.
 
     Raises:
-      DataError: where it is missing or, then or while it is read, no such file.
+      DataError: Where it is missing or, then or while it is read, no such file.
     """
     if not path.is_file():  # opening a FIFO would wait for its writer
         what = "is not a regular file" if path.exists() else "is missing"

@@ -63,7 +63,7 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file, or some columns of it.
 
     Raises:
-      DataError: where it is damaged.
+      DataError: Where it is damaged.
     """
     try:
         return pq.read_table(path, columns=None if columns is None else list(columns))

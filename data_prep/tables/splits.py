@@ -39,8 +39,8 @@ def leaks(
     Whether a shared picture tells that two patients are one, or a set's own split divides one.
 
     Args:
-      splits: of every row, by key.
-      tied: groups of patients who are one person.
+      splits: Split of every row, by key.
+      tied: Groups of patients who are one person.
     """
     group_of = {name: group for group in tied for name in group}
     kept_in: dict[str, str] = {}  # first name of a group, or the patient → split

@@ -37,13 +37,13 @@ class Row(NamedTuple):
     """One radiograph. A million of them fit in 0.7 GB; `repr` says all that decides its record.
 
     Attributes:
-      path: of the file, relative to the folder of images.
+      path: Path of the file, relative to the folder of images.
       key: `source/patient/study/image`.
       patient: `source/patient`.
-      split: as the source's own split says; empty where it has none.
-      attributes: float32 [19], its bytes.
-      states: int8 [19], its bytes.
-      origins: uint8 [19], its bytes: where each value came from, an index of `Table.origins`.
+      split: Split by the source itself; empty if it has none.
+      attributes: Bytes of float32 [19].
+      states: Bytes of int8 [19].
+      origins: Bytes of uint8 [19], an index of `Table.origins` for each value.
       content: SHA-256 of the file, so that one that changes is noticed; empty until it is read.
     """
 
@@ -73,11 +73,11 @@ class Table:
     """A source, read.
 
     Attributes:
-      rows: in the order of the source.
-      dropped: what the source names and is not to be had, or has and does not name.
-      notes: counts for the manifest; JSON.
-      origins: where values came from, in words; the first is empty, of what is unknown.
-      carved: whether the source's own split knows only train and test, so that a share of its train
+      rows: Rows in the order of the source.
+      dropped: Files that the source names and does not have, or has and does not name.
+      notes: Counts for the manifest; JSON.
+      origins: Origins of values, in words; the first is empty, for what is unknown.
+      carved: Whether the source's own split knows only train and test, so that a share of its train
         patients is to be validation. Of the source as published, whichever files are there.
     """
 
@@ -92,8 +92,8 @@ class TableBuilder:
     """Takes rows one by one, settles No Finding over all of them, and ends in a `Table`.
 
     Args:
-      name: what keys and patients begin with.
-      mapped: cells to read as something else, as `columns.parse_map` gives it.
+      name: Name that keys and patients begin with.
+      mapped: Cells to read as something else, as `columns.parse_map` gives it.
     """
 
     def __init__(self, name: str, mapped: Mapping[tuple[str, str], str] | None = None):

@@ -174,7 +174,7 @@ def lookup(name: str) -> Attribute:
     """The attribute of that name, in any case and with spaces or hyphens for underscores.
 
     Raises:
-      ConfigError: if there is none; it names the nearest ones.
+      ConfigError: If there is none; it names the nearest ones.
     """
     key = name.strip().lower().replace(" ", "_").replace("-", "_")
     if key in INDEX:
@@ -190,7 +190,7 @@ def encode_value(name: str, value: str | float | None) -> tuple[float, bool]:
     None, "unknown" and what a finding's −1 ("uncertain") says are not known.
 
     Raises:
-      ConfigError: for a value outside the vocabulary or the range, with the nearest valid ones.
+      ConfigError: For a value outside the vocabulary or the range, with the nearest valid ones.
     """
     attribute = lookup(name)
     text = UNKNOWN if value is None else str(value).strip()
@@ -235,7 +235,7 @@ def written(name: str, value: str | float | None) -> str:
     """A value as we write it: `F` for `Female`, `63` for `063Y`, `unknown` for −1.
 
     Raises:
-      ConfigError: see `encode_value`.
+      ConfigError: See `encode_value`.
     """
     number = decode_value(name, *encode_value(name, value))
     if number is None:
@@ -257,7 +257,7 @@ def encode(values: Values) -> Attributes:
     What the mapping does not name is not known, except what `settle` concludes.
 
     Raises:
-      ConfigError: for a wrong name, a wrong value, or findings that contradict each other.
+      ConfigError: For a wrong name, a wrong value, or findings that contradict each other.
     """
     numbers = np.zeros(NUM_ATTRIBUTES, np.float32)
     known = np.zeros(NUM_ATTRIBUTES, bool)
@@ -273,7 +273,7 @@ def requested(attributes: Attributes) -> Attributes:
     """Encoded values [n, 19] from any program as a request, as `encode` makes it of one in words.
 
     Raises:
-      ConfigError: for arrays of another shape, a value outside of the vocabulary, or findings that
+      ConfigError: For arrays of another shape, a value outside of the vocabulary, or findings that
         contradict each other.
     """
     values, known = np.asarray(attributes.values), np.asarray(attributes.known)
@@ -301,7 +301,7 @@ def parse(assignments: Sequence[str]) -> dict[str, str]:
     """`["view=PA", "age=63"]` as a checked mapping, ready for `encode`.
 
     Raises:
-      ConfigError: for what is not NAME=VALUE, a wrong name or value, an attribute given twice, or
+      ConfigError: For what is not NAME=VALUE, a wrong name or value, an attribute given twice, or
         findings that contradict each other.
     """
     values: dict[str, str] = {}

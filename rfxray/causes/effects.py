@@ -57,7 +57,7 @@ class Effect:
     Attributes:
       then: Probability, or mean, under the intervention (through the mediators, if any are named).
       before: The same under what it is compared with.
-      then_interval, difference_interval: From and to; None without replicates.
+      then_interval, difference_interval: Ends of the interval; None without replicates.
       e_value: E-value of the difference (VanderWeele and Ding 2017): the risk ratio that an
         unmeasured cause of both would need with each to explain it away; None if `of` is
         continuous, and if one of the two is 0, as when the evidence says it.

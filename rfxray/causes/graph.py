@@ -119,7 +119,7 @@ def read_graph(path: str | Path = GRAPH) -> Graph:
     {"low": 0.2, "high": 1, "unit": ""}}` it declares continuous variables beside the attributes.
 
     Raises:
-      ConfigError: If it does not parse, names something that is no variable, has No Finding
+      ConfigError: If it does not parse, names something that is not a variable, has No Finding
         (derived) as a child or a parent, lets a finding or a view act on age, sex or race, or has a
         cycle.
     """

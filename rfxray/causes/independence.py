@@ -1,6 +1,6 @@
 """Tests of a graph against a table: independences that fail, and edges that the data do not show.
 
-A graph says that each variable is independent of every earlier one that is no cause of it, given
+A graph says that each variable is independent of every earlier one that is not a cause of it, given
 its causes (the ordered Markov property). The test is a score test on the noise: under the graph the
 middle of the interval of noise that a record leaves has mean 1/2 whatever the other variable is.
 The other variable is made orthogonal to the columns of the causes, so that a slightly wrong

@@ -38,11 +38,11 @@ class Twins:
     """Probabilities of one finding.
 
     Attributes:
-      before: Of the radiographs, [n].
-      after: Of their twins, [n].
-      placebo: Of the unrelated edit of equal size, [n], NaN for pairs without one; None if there
-        is none at all.
-      nothing: Of the round trip, [n]; None if there is none.
+      before: Those of the radiographs, [n].
+      after: Those of their twins, [n].
+      placebo: Those of the unrelated edit of equal size, [n], NaN for pairs without one; None if
+        there is none at all.
+      nothing: Those of the round trip, [n]; None if there is none.
     """
 
     before: Float[np.ndarray, " n"]

@@ -162,7 +162,7 @@ def _of_csv(path: Path, graph: Graph, advance: Callable[[int], None]) -> Table:
             rows, who = [], []
             keys: dict[np.uint64, int] = {}  # with the line of each
             patient, key = (header.index(n) if n in header else -1 for n in ("patient", "key"))
-            for row in filter(None, reader):  # a blank line is no row
+            for row in filter(None, reader):  # a blank line is not a row
                 if len(row) != len(header):
                     raise DataError(
                         f"{path}, line {reader.line_num}: {len(row)} cells under {len(header)} "

@@ -206,7 +206,7 @@ def _values(
         name, separator, value = assignment.partition("=")
         if not separator or not value:
             raise ConfigError(f"{assignment!r} is not NAME=VALUE, such as age=80")
-        # No Finding is no variable, and can be seen all the same.
+        # No Finding is not a variable, and can be seen all the same.
         seen = evidence and model.graph.variable(name).name == effects.NO_FINDING
         name = effects.NO_FINDING if seen else model.graph.node(name)
         if name in found:
@@ -218,7 +218,7 @@ def _values(
 def _encoded(model: StructuralModel, name: str, text: str) -> float:
     value, known = tables.encoded(model.graph, name, text)
     if not known:
-        raise ConfigError(f"{name}={text} is no value; leave it out if it is unknown")
+        raise ConfigError(f"{name}={text} is not a value; leave it out if it is unknown")
     return value
 
 

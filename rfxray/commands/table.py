@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command that the first argument names, with the arguments after it.
 
     Raises:
-      SystemExit: with code 78 for a name that is not in the table, else as the command ends.
+      SystemExit: With code 78 for a name that is not in the table, else as the command ends.
     """
     if argv is None:
         speak_utf8()

@@ -20,7 +20,7 @@ def parse(text: str) -> Any:
 
 
 def finite(value: object) -> float | None:
-    """A number of a JSON text as a float; None if it is no number, or not a finite one."""
+    """A number of a JSON text as a float; None if it is not a number, or not finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -113,7 +113,7 @@ def open_mixture(
 
     Args:
       dirs: Directories of the data sets.
-      weights, split, seed, closed_vocabulary_negatives: As in `Mixture`.
+      weights, split, seed, closed_vocabulary_negatives: Those of `Mixture`.
       make: Command that makes the data, shown if a data set is missing.
 
     Raises:

@@ -214,7 +214,7 @@ def digest(record: Mapping[str, Any]) -> str:
     or float16: how the PNG was compressed does not matter.
 
     Args:
-      record: As `serialize` takes it, or `deserialize` returns it.
+      record: Record that `serialize` takes or `deserialize` returns.
     """
     whole = hashlib.sha256()
 

@@ -48,7 +48,7 @@ class Basis:
         """Refuses features of another width than the basis.
 
         Raises:
-          DataError: for such features.
+          DataError: For such features.
         """
         if width != len(self.mean):
             raise DataError(
@@ -82,7 +82,7 @@ def fit(
       width: Number of components.
 
     Raises:
-      DataError: for features with fewer columns than components.
+      DataError: For features with fewer columns than components.
     """
     if len(mean) < width:
         raise DataError(
@@ -119,7 +119,7 @@ def load(path: str | Path) -> Basis:
     """The inverse of `Basis.save`.
 
     Raises:
-      DataError: if there is no such basis, or it is damaged.
+      DataError: If there is no such basis, or it is damaged.
     """
     try:
         with np.load(path) as file:

@@ -119,7 +119,7 @@ class Oracle:
           Logits of each attribute, float32 [n, classes]; of age [n, 1], in units of its own.
 
         Raises:
-          ConfigError: for images of another size.
+          ConfigError: For images of another size.
         """
         return self._applied(_read, images)
 
@@ -130,7 +130,7 @@ class Oracle:
           Features, float32 [n, features].
 
         Raises:
-          ConfigError: for images of another size.
+          ConfigError: For images of another size.
         """
         return self._applied(_features, images)
 
@@ -153,7 +153,7 @@ class Oracle:
           of the class, or years).
 
         Raises:
-          ConfigError: for images of another size.
+          ConfigError: For images of another size.
         """
         said = self.outputs(images)
         read = {}
@@ -172,7 +172,7 @@ class Oracle:
           Probability of each class of an attribute, float32 [n, classes]; years of age [n, 1].
 
         Raises:
-          ConfigError: for images of another size.
+          ConfigError: For images of another size.
         """
         said = self.outputs(images)
         return {
@@ -197,7 +197,7 @@ def load(path: str | os.PathLike = PACKAGED) -> Oracle:
       path: File of the oracle; that of the package by default, which reads phantoms of 64².
 
     Raises:
-      DataError: if there is no such oracle, or it is of another shape.
+      DataError: If there is no such oracle, or it is of another shape.
     """
     try:
         with np.load(path) as file:

@@ -19,7 +19,7 @@ def distance(real: np.ndarray, synthetic: np.ndarray, patients: Patients) -> Fig
       patients: Patient of each row, from `feature_pair.patients`.
 
     Raises:
-      DataError: for features that are not finite or of different widths.
+      DataError: For features that are not finite or of different widths.
     """
     return two_sample.distance(NAME, _kernel, real, synthetic, patients)
 

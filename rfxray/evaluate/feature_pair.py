@@ -46,7 +46,7 @@ def patients(
       synthetic: Patient of each synthetic row, the same name being the same patient; or None.
 
     Raises:
-      DataError: if the names are not as many as the rows.
+      DataError: If the names are not as many as the rows.
     """
     codes, count = number(("real", n_real, real), ("synthetic", n_synthetic, synthetic))
     return Patients(codes[0], codes[1], count)
@@ -64,7 +64,7 @@ def number(
       The patient of each row, `[rows] int64` for each set, and the number of patients.
 
     Raises:
-      DataError: if the names are not as many as the rows.
+      DataError: If the names are not as many as the rows.
     """
     names: list[list] = []
     for what, count, given in sets:
@@ -88,7 +88,7 @@ def check(features: np.ndarray, what: str) -> None:
       what: Name of the set, for the message.
 
     Raises:
-      DataError: for another shape, no rows, or a row that is not finite.
+      DataError: For another shape, no rows, or a row that is not finite.
     """
     if features.ndim != 2 or 0 in features.shape:
         raise DataError(

@@ -36,7 +36,7 @@ class Moments:
         """Covariance with n − 1, `[width, width] float64`.
 
         Raises:
-          DataError: for a single row.
+          DataError: For a single row.
         """
         if self.count < 2:
             raise DataError("a single row of features has no covariance; give at least 2 images")
@@ -46,7 +46,7 @@ class Moments:
         """Moments of both sets together (Chan, Golub and LeVeque 1983).
 
         Raises:
-          DataError: for sets of different widths.
+          DataError: For sets of different widths.
         """
         if self.mean.shape != other.mean.shape:
             raise DataError(
@@ -68,7 +68,7 @@ def moments(features: np.ndarray, what: str = "the") -> Moments:
       what: Name of the set, for a message.
 
     Raises:
-      DataError: if a row is not finite, or there are no rows.
+      DataError: If a row is not finite, or there are no rows.
     """
     feature_pair.check(features, what)
     rows = feature_pair.ROWS
@@ -85,7 +85,7 @@ def merged(parts: Iterable[Moments]) -> Moments:
     """Moments of all parts together.
 
     Raises:
-      DataError: without a part.
+      DataError: Without a part.
     """
     total = None
     for part in parts:
@@ -106,7 +106,7 @@ def distance(real: Moments, synthetic: Moments) -> float:
     """Fréchet distance in full width.
 
     Raises:
-      DataError: if a set has fewer than 2 rows per column.
+      DataError: If a set has fewer than 2 rows per column.
     """
     _check_widths(real, synthetic)
     least, width = min(real.count, synthetic.count), len(real.mean)
@@ -122,7 +122,7 @@ def principal(real: Moments, synthetic: Moments, basis: bases.Basis) -> float:
     """FD64: Fréchet distance on the principal components of a committed basis.
 
     Raises:
-      DataError: if a set has fewer rows than 5 per component, or the basis is of another width.
+      DataError: If a set has fewer rows than 5 per component, or the basis is of another width.
     """
     _check_widths(real, synthetic)
     basis.check(len(real.mean))

@@ -31,7 +31,7 @@ def full(real: np.ndarray, synthetic: np.ndarray, of: Patients) -> Figure:
       of: Patient of each row.
 
     Raises:
-      DataError: for features that are not finite or of different widths.
+      DataError: For features that are not finite or of different widths.
     """
     check_pair(real, synthetic)
     n, m = len(real), len(synthetic)
@@ -53,7 +53,7 @@ def principal(real: np.ndarray, synthetic: np.ndarray, of: Patients, basis: Basi
       basis: Principal components.
 
     Raises:
-      DataError: for features that are not finite or of another width than the basis.
+      DataError: For features that are not finite or of another width than the basis.
     """
     check_pair(real, synthetic)
     basis.check(real.shape[1])
@@ -87,7 +87,7 @@ def difference(
       basis: Principal components of FD64; None for FD in full width.
 
     Raises:
-      DataError: for features that are not finite or of another width.
+      DataError: For features that are not finite or of another width.
     """
     check_pair(real, first)
     check_pair(real, second)
@@ -140,7 +140,7 @@ def infinite(
       seed: Seed of the order of the patients.
 
     Raises:
-      DataError: for features that are not finite or of different widths.
+      DataError: For features that are not finite or of different widths.
     """
     check_pair(real, synthetic)
     name = "FD∞ of both" if both else "FD∞"

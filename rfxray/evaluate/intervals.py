@@ -139,7 +139,7 @@ def halves(codes: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndar
       seed: Seed of the split.
 
     Raises:
-      DataError: if no half has so many rows.
+      DataError: If no half has so many rows.
     """
     order = patient_order(codes, seed)
     ends = np.flatnonzero(np.diff(codes[order])) + 1

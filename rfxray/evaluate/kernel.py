@@ -26,7 +26,7 @@ def distance(real: np.ndarray, synthetic: np.ndarray, patients: Patients) -> Fig
       patients: Patient of each row, from `feature_pair.patients`.
 
     Raises:
-      DataError: for features that are not finite or of different widths.
+      DataError: For features that are not finite or of different widths.
     """
     return two_sample.distance(NAME, polynomial, real, synthetic, patients)
 
@@ -47,6 +47,6 @@ def difference(
         real row, the request of a sample.
 
     Raises:
-      DataError: for features that are not finite or of different widths.
+      DataError: For features that are not finite or of different widths.
     """
     return two_sample.difference("KID difference", polynomial, real, first, second, codes)

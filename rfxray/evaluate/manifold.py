@@ -66,7 +66,7 @@ def prdc(real: np.ndarray, synthetic: np.ndarray, neighbours: int = NEIGHBOURS) 
       neighbours: Number k of neighbours.
 
     Raises:
-      DataError: for features that are not finite, of different widths, or not more than k.
+      DataError: For features that are not finite, of different widths, or not more than k.
     """
     check_pair(real, synthetic)
     if min(len(real), len(synthetic)) <= neighbours:
@@ -105,7 +105,7 @@ def figures(
       seen: PRDC of these sets, if it is there already.
 
     Raises:
-      DataError: for features that are not finite or of different widths.
+      DataError: For features that are not finite or of different widths.
     """
     check_pair(real, synthetic)
     n, m = len(real), len(synthetic)
@@ -135,7 +135,7 @@ def authenticity(
       hits: `authentic` of these sets, if it is there already.
 
     Raises:
-      DataError: for features that are not finite or of different widths.
+      DataError: For features that are not finite or of different widths.
     """
     check_pair(training, synthetic)
     n, m = len(training), len(synthetic)
@@ -168,7 +168,7 @@ def authentic(
       `[m] bool`.
 
     Raises:
-      DataError: for features that are not finite or of different widths, or one training row.
+      DataError: For features that are not finite or of different widths, or one training row.
     """
     check_pair(training, synthetic)
     if len(training) < 2:
@@ -189,7 +189,7 @@ def nearest(reference: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.nda
       `[m] float64` and `[m] int64`.
 
     Raises:
-      DataError: for features that are not finite or of different widths.
+      DataError: For features that are not finite or of different widths.
     """
     check_pair(reference, rows)
     distances = np.full(len(rows), np.inf)

@@ -42,7 +42,7 @@ def measured(
       seen: PRDC of these sets, if it is there already.
 
     Raises:
-      DataError: for features that are not finite or of different widths.
+      DataError: For features that are not finite or of different widths.
     """
     return [
         frechet_figure.full(real, synthetic, of),

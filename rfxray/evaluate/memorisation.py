@@ -50,7 +50,7 @@ def nearest(images: np.ndarray, dataset: Dataset, split: str = "train") -> Neare
       split: Name of its split.
 
     Raises:
-      ConfigError: as `check`.
+      ConfigError: As `check`.
     """
     check(dataset, images.shape[-1], split)
     n = len(images)
@@ -83,7 +83,7 @@ def save_nearest(
       split: Name of its split.
 
     Raises:
-      ConfigError: as `check`.
+      ConfigError: As `check`.
     """
     near = nearest(images, dataset, split)
     files.save_png(out / "nearest.png", sheet(images, near))

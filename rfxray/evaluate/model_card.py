@@ -131,7 +131,7 @@ def _control(found: Mapping[str, Any]) -> list[str]:
         )
     rows = [row for row in found["figures"] if row["name"] == "AUROC" and row["value"] is not None]
     samples = {(row["attribute"], row["asked"]): row for row in rows if row["of"] == "samples"}
-    # What no classifier reads from the reals either, such as race from phantoms, is no gap.
+    # What no classifier reads from the reals either, such as race from phantoms, is not a gap.
     gaps = [row for row in rows if row["of"] == "gap"]
     order = sorted(gaps or samples.values(), key=lambda row: row["value"])
     if order:

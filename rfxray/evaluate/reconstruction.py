@@ -65,7 +65,7 @@ def matched(originals: Sequence[str], reconstructed: Sequence[str]) -> np.ndarra
       reconstructed: Keys of the reconstructions, unique.
 
     Raises:
-      DataError: unless each original has exactly one reconstruction, and there is no other.
+      DataError: Unless each original has exactly one reconstruction, and there is no other.
     """
     theirs = _by_name(reconstructed, "reconstructions")
     ours = _by_name(originals, "originals")
@@ -105,7 +105,7 @@ def measure(original: np.ndarray, reconstructed: np.ndarray, box: np.ndarray | N
       box: Top, left, height and width of the radiograph in it, pixels; None for the whole image.
 
     Raises:
-      DataError: for other shapes, values that are not finite, or a box below 11 pixels.
+      DataError: For other shapes, values that are not finite, or a box below 11 pixels.
     """
     if original.shape != reconstructed.shape:
         raise DataError(

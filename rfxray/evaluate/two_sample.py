@@ -176,7 +176,7 @@ def distance(
       patients: Patient of each row.
 
     Raises:
-      DataError: for features that are not finite or of different widths.
+      DataError: For features that are not finite or of different widths.
     """
     check_pair(real, synthetic)
     n, m = len(real), len(synthetic)
@@ -224,7 +224,7 @@ def difference(
       codes: Cluster of each row of the three sets in one numbering (`feature_pair.number`).
 
     Raises:
-      DataError: for features that are not finite or of different widths.
+      DataError: For features that are not finite or of different widths.
     """
     check_pair(real, first)
     check_pair(real, second)

@@ -112,7 +112,7 @@ def splash(
     padded to a multiple of 128; the padding is a separate segment, so no token attends to it.
 
     Args:
-      query, key, value, scale: As in `attention`.
+      query, key, value, scale: Those of `attention`.
       interpret: Whether to run the kernel's logic on any backend, slowly, for tests.
     """
     one = functools.partial(_splash, interpret=interpret)

@@ -91,7 +91,7 @@ def norm_rotate_kernel(
     Each device computes its rows, tokens and heads.
 
     Args:
-      x, scale, angles: As in `norm_rotate`; head_dim must be 128, or less with `interpret`.
+      x, scale, angles: Those of `norm_rotate`; head_dim must be 128, or less with `interpret`.
       interpret: Whether to run the kernel's logic on any backend, slowly, for tests.
     """
     cos = np.concatenate([np.cos(angles), np.cos(angles)], axis=-1)

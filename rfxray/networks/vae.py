@@ -34,7 +34,7 @@ from rfxray.runtime.sharding import constrain
 
 # Constant of the statistics of FLUX.2's latents.
 LATENT_EPSILON = 1e-4
-# Bounds of a log-variance, as published: e⁻³⁰ is 0 and e²⁰ is no information.
+# Bounds of a log-variance, as published: e⁻³⁰ is 0 and at e²⁰ nothing is known.
 LOG_VARIANCE = (-30.0, 20.0)
 # What a log-variance begins at beside a linear path: a noise of .05, and the weakest of 16 cosines
 # of films of 128² has a deviation of .06. After training it is -12 to -16.

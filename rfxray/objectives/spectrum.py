@@ -30,7 +30,7 @@ def distance(
     """Mean over windows and octaves of the difference of both amplitudes, without its sign.
 
     Raises:
-      ConfigError: If a side is no multiple of 8, or below 16.
+      ConfigError: If a side is not a multiple of 8, or below 16.
     """
     return jnp.abs(amplitudes(made) - amplitudes(image)).mean((1, 2, 3))
 

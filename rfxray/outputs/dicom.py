@@ -87,7 +87,7 @@ def save(
         the size of its radiograph (`rfxray.data.passing_tags`).
 
     Raises:
-      ConfigError: if pydicom is not installed.
+      ConfigError: If pydicom is not installed.
     """
     require("prep", "pydicom")
     import pydicom

@@ -52,11 +52,11 @@ def compile_whole(
 
     Args:
       section: The config's `model` section.
-      pod: From `describe`.
-      options: Of XLA.
+      pod: Pod from `describe`.
+      options: Options of XLA; see `compiler_options.options_for`.
       half: Key of `METHODS`.
       each: Images at once on a chip.
-      hlo: Where the text of the compiled module is left.
+      hlo: File that gets the text of the compiled module.
 
     Raises:
       DoesNotFit, ConfigError

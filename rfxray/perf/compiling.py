@@ -26,7 +26,7 @@ def compile_for(
       advice: What to do where memory does not suffice.
 
     Raises:
-      DoesNotFit: where a chip's memory does not suffice.
+      DoesNotFit: Where a chip's memory does not suffice.
     """
     try:
         return lowered.compile(compiler_options={**options})

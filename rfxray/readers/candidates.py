@@ -92,7 +92,7 @@ def refuse_overlap(real: Sequence[Candidate], synthetic: Sequence[Candidate]) ->
 
 
 def _columns(table: Path, keys: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The columns of a table that are no attributes of ours, by the key of each picture."""
+    """The columns of a table that are not attributes of ours, by the key of each picture."""
     with table.open(encoding="utf-8-sig", newline="") as file:
         rows = {(row["image"] or "").strip(): row for row in csv.DictReader(file)}
     found = {}

@@ -39,7 +39,7 @@ class Key:
       modality: `single` or `pairs`.
       sha256: SHA-256 of the opened file.
       cases: Cases by name.
-      sides: For pairs: of each reader and item, the side of the synthetic image.
+      sides: Side of the synthetic image for each reader and item, if the study has pairs.
       diagnosis: Images of the phase of diagnosis by name; strata are their findings, 1 or 0.
     """
 

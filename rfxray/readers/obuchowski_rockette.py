@@ -57,7 +57,7 @@ def mean_variance(covariance: np.ndarray) -> np.ndarray:
 
 
 def _differ(values: np.ndarray) -> np.ndarray:
-    """Whether values differ along the last axis by more than rounding, which is no variance."""
+    """Whether values differ along the last axis by more than rounding, which is not variance."""
     return np.ptp(values, -1) > 1e-9
 
 

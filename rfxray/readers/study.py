@@ -40,7 +40,7 @@ class Study:
       pairs: Whether two images were shown side by side.
       truth: `[n] bool`, true for synthetic; for pairs without meaning.
       patient: `[n] int`, number of the patient of each case.
-      strata: Of each field, the value of each case, "" if unknown.
+      strata: Value of each case by field, "" if unknown.
       scores: `[I, J, n]`, NaN for no answer. For pairs 1 if the synthetic image was found, else 0.
       choices: `[I, J, n]`, what was answered, NaN for no answer: the score; for pairs 0 for left
         and 1 for right.
@@ -48,10 +48,10 @@ class Study:
       seconds: `[I, J, n]`, NaN if unknown.
       repeats: Cases that were shown once more.
       middle: Score that means undecided; None if the scale is unknown or for pairs.
-      about: Of each reader, facts such as `experience_years`.
+      about: Facts on each reader, such as `experience_years`.
       left_out: What was not analysed, and how often.
       diagnosis: Answers of the phase of diagnosis, None if there was none.
-      controls: Of each kind of control, a study of them: beside the real cases, or of pairs.
+      controls: Study of each kind of control: beside the real cases, or of pairs.
       key_sha256: SHA-256 of the opened key, "" for a table that has the truth.
     """
 

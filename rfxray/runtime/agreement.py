@@ -130,7 +130,7 @@ def require(
     """Compares the facts of all hosts; on one host it does nothing. All hosts must call it.
 
     Args:
-      config, data, allow, weights: As in `facts`.
+      config, data, allow, weights: Those of `facts`.
 
     Raises:
       HostsDiffer: If they differ; it names the hosts, what differs, and its values.

@@ -35,7 +35,7 @@ def integrate(
       steps that were tried, of six evaluations each.
 
     Raises:
-      ConfigError: if diffrax is not installed.
+      ConfigError: If diffrax is not installed.
     """
     try:
         import diffrax

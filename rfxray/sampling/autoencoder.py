@@ -175,7 +175,7 @@ def open_autoencoder(folder: Path, latents: Latents | None = None) -> Autoencode
       latents: Latents that it has to decode; None for any.
 
     Raises:
-      ConfigError: If it is no export of an autoencoder, or is neither the one that encoded the
+      ConfigError: If it is not an export of an autoencoder, or is neither the one that encoded the
         latents nor another decoder of the same encoder.
       DataError: If it is damaged.
     """

@@ -149,8 +149,8 @@ def changes_of(arguments: argparse.Namespace) -> tuple[Change, ...]:
     """What --image or the rows of --csv ask for; --from and --set are for every row.
 
     Raises:
-      ConfigError: for a wrong attribute, row or column, or a row in which nothing would change.
-      DataError: if the table cannot be read.
+      ConfigError: For a wrong attribute, row or column, or a row in which nothing would change.
+      DataError: If the table cannot be read.
     """
     if (arguments.image is None) == (arguments.csv is None):
         raise ConfigError("give either --image, or --csv with a radiograph in each row")
@@ -228,7 +228,7 @@ def with_twins(changes: Sequence[Change], twins: int | None) -> tuple[Change, ..
     """The changes, or of each as many twins in folders of their own.
 
     Raises:
-      ConfigError: for fewer than one twin.
+      ConfigError: For fewer than one twin.
     """
     if twins is None:
         return tuple(changes)
@@ -245,8 +245,8 @@ def request_of(arguments: argparse.Namespace) -> EditRequest:
     """The request that the parsed flags make.
 
     Raises:
-      ConfigError: for flags that are wrong, or do not go together.
-      DataError: if the table of --csv cannot be read.
+      ConfigError: For flags that are wrong, or do not go together.
+      DataError: If the table of --csv cannot be read.
     """
     paths = {name: getattr(arguments, name) for name in MASKS}
     hidden = ("image", "csv", "out", *MASKS)

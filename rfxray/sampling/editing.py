@@ -157,7 +157,7 @@ def abduct(
       numbers: Number by which the noise of each image is drawn, uint32 [n]; its place when None.
 
     Raises:
-      ConfigError: for images that are not of the model's size, or `flow`, which has no such path.
+      ConfigError: For images that are not of the model's size, or `flow`, which has no such path.
     """
     if settings.method == "flow":
         raise ConfigError("FlowEdit has no path to abduct; use invert or noise")
@@ -191,7 +191,7 @@ def predict(
       source: What the images show, as far as it is known, [n, 19].
       target: What they are to show, [n, 19].
       settings: Settings that `abduct` was given, except for the guidance.
-      mask: Where to edit, [size, size] or [n, size, size] in [0, 1]; everywhere when None.
+      mask: Share of the edit in each pixel, [size, size] or [n, size, size] in [0, 1]; None: all.
       keep: Pixels that must not change at all, bool of these shapes; none when None.
       progress: Function called with the number of images that each batch added.
 
@@ -199,8 +199,8 @@ def predict(
       Images [n, size, size] float32 in [−1, 1], except for kept pixels, which are as given.
 
     Raises:
-      ConfigError: for masks that are not of the model's size, or that the method has no use for.
-      NonFiniteError: if an edited image is not finite.
+      ConfigError: For masks that are not of the model's size, or that the method has no use for.
+      NonFiniteError: If an edited image is not finite.
     """
     refuse_masks(settings, mask is not None, keep is not None)
     source, target = requested(source), requested(target)

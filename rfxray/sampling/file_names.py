@@ -55,7 +55,7 @@ def refuse_alike(stems: Sequence[str], rows: Sequence[str]) -> None:
 
     Args:
       stems: Names of files.
-      rows: Where each comes from, such as `line 3`.
+      rows: Origin of each, such as `line 3`.
     """
     first: dict[str, int] = {}
     for i, stem in enumerate(stems):

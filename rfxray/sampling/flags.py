@@ -57,7 +57,7 @@ def parse_weights(texts: Sequence[str]) -> tuple[tuple[tuple[str, ...], float], 
     """`["view+sex=1.5"]` as `((("view", "sex"), 1.5),)`.
 
     Raises:
-      ConfigError: for what is not NAMES=WEIGHT, or a wrong name.
+      ConfigError: For what is not NAMES=WEIGHT, or a wrong name.
     """
     groups = []
     for text in texts:
@@ -74,7 +74,7 @@ def parse_numbers(flag: str, text: str) -> tuple[float, ...]:
     """`"0.1,0.9"` as (0.1, 0.9).
 
     Raises:
-      ConfigError: for anything except numbers between commas.
+      ConfigError: For anything except numbers between commas.
     """
     try:
         return tuple(float(part) for part in text.split(","))
@@ -88,7 +88,7 @@ def parse_weak(text: str) -> tuple[float, int | None]:
     """`"0.10@1000"` as the EMA profile and step (0.1, 1000), `"0.10"` as (0.1, None).
 
     Raises:
-      ConfigError: for anything else.
+      ConfigError: For anything else.
     """
     profile, at, step = text.partition("@")
     try:
@@ -192,7 +192,7 @@ def request_of(arguments: argparse.Namespace, causal: CausalModel | None = None)
       causal: Function that opens the causal model of `--complete causes=MODEL`.
 
     Raises:
-      ConfigError, DataError: for flags that are wrong, do not go together or name no data.
+      ConfigError, DataError: For flags that are wrong, do not go together or name no data.
     """
     asked, first = vocabulary.parse(arguments.set), arguments.first_index
     n = 16 if arguments.n is None else arguments.n

@@ -46,8 +46,8 @@ def generate_to(
       Path of the folder.
 
     Raises:
-      ConfigError: for wrong attributes or numbers, or a folder that holds something else.
-      NonFiniteError: if a generated image is not finite.
+      ConfigError: For wrong attributes or numbers, or a folder that holds something else.
+      NonFiniteError: If a generated image is not finite.
     """
     out, settings = Path(out), with_changes(settings, guidance, seed)
     rows = rows_of(attributes)

@@ -28,7 +28,7 @@ def rows_of(attributes: Asked, n: int | None = None) -> Attributes:
       n: Number of images that a single mapping is for; one when None.
 
     Raises:
-      ConfigError: for a wrong name or value, with the number of its mapping, or findings that
+      ConfigError: For a wrong name or value, with the number of its mapping, or findings that
         contradict each other.
     """
     if isinstance(attributes, Attributes):  # a tuple, so a sequence too
@@ -57,7 +57,7 @@ def pair_of(source: Asked, target: Asked, n: int) -> tuple[Attributes, Attribute
       n: Number of images.
 
     Raises:
-      ConfigError: for a wrong name or value, or other than n rows.
+      ConfigError: For a wrong name or value, or other than n rows.
     """
     before = rows_of(source, n)
     if isinstance(target, Attributes):
@@ -91,7 +91,7 @@ def images_of(images: AnyImages, size: int) -> Float[np.ndarray, "n size size"]:
       size: Side of the model's images, pixels.
 
     Raises:
-      ConfigError: for another size, colour, other numbers, or none.
+      ConfigError: For another size, colour, other numbers, or none.
     """
     if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 2):
         images = [images]

@@ -118,7 +118,7 @@ def group_masks(groups: Sequence[Sequence[str]]) -> Bool[np.ndarray, "groups 19"
     """Groups of attribute names as bool [groups + 1, 19]; the last group is all the others.
 
     Raises:
-      ConfigError: for an unknown attribute, or one that is named twice.
+      ConfigError: For an unknown attribute, or one that is named twice.
     """
     masks = np.zeros((len(groups) + 1, NUM_ATTRIBUTES), bool)
     for mask, names in zip(masks, groups, strict=False):

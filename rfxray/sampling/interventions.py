@@ -26,7 +26,7 @@ def before_and_after(shown: Values, change: Values) -> tuple[Attributes, Attribu
       change: What it is to show instead.
 
     Raises:
-      ConfigError: for a wrong name or value, or findings that contradict each other.
+      ConfigError: For a wrong name or value, or findings that contradict each other.
     """
     source = vocabulary.encode(shown)
     settled = vocabulary.decode(source)

@@ -45,7 +45,7 @@ class Model:
         are cached by this function: equal configs have the same one.
       shape: Height, width and channels of one example.
       mesh: Devices of this process, over which a batch is split.
-      source: Where the parameters come from: `checkpoint`, `step` and `ema`, `weights`, which
+      source: Origin of the parameters: `checkpoint`, `step` and `ema`, `weights`, which
         identifies the network by content (see `identity`), and `weak`, if any.
       weak: Parameters of a lesser network of the same run, for autoguidance.
       flow_loss_limit: Flow loss above which an image is unlike the training data, see `distance`;
@@ -120,10 +120,10 @@ def load(
       vae: Folder of the export of the autoencoder of a model of latents; its own copy when None.
 
     Raises:
-      ConfigError: for an unknown profile or step, a weak network that is the same one or of a
+      ConfigError: For an unknown profile or step, a weak network that is the same one or of a
         later step, a profile, step or weak network that an export does not hold, or another
         autoencoder than that of the latents.
-      DataError: if there is no checkpoint, or it is damaged.
+      DataError: If there is no checkpoint, or it is damaged.
     """
     if workdir is None:
         model = _of_export(PACKAGED, ema, step, weak, allow_kinds, vae)
@@ -166,7 +166,9 @@ def _space(
     its network takes."""
     if configuration.LATENTS not in tree:
         if vae is not None:
-            raise ConfigError(f"{folder} is no model of latents and reads no --vae; leave it out")
+            raise ConfigError(
+                f"{folder} is not a model of latents and reads no --vae; leave it out"
+            )
         if example[-1] != 1:
             raise DataError(
                 f"{folder / 'config.json'} does not say its latents, and its network draws "

@@ -94,7 +94,7 @@ def first_pictures(out: Path, plan: Plan, most: int = SHOWN) -> np.ndarray:
     """The first images of a finished directory, at most `most`: [n, height, width] uint16.
 
     Raises:
-      DataError: if one of them is gone.
+      DataError: If one of them is gone.
     """
     n = min(plan.n, most)
     if plan.format == "array_record":

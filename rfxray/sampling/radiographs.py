@@ -48,8 +48,8 @@ def read_square(path: str | Path, size: int) -> Given:
       size: Side of the square, pixels.
 
     Raises:
-      DataError: if the file is damaged or not a grey radiograph of one frame, with the reason.
-      ConfigError: if the decoders are not installed.
+      DataError: If the file is damaged or not a grey radiograph of one frame, with the reason.
+      ConfigError: If the decoders are not installed.
     """
     reader = _reader()
     from rfxray.data import burned_text
@@ -74,8 +74,8 @@ def read_mask(path: Path, original: tuple[int, int], size: int) -> np.ndarray:
       size: Side of the model's square, pixels.
 
     Raises:
-      ConfigError: if it is of neither the radiograph's size nor the model's, or black.
-      DataError: if it cannot be read, or is in colour.
+      ConfigError: If it is of neither the radiograph's size nor the model's, or black.
+      DataError: If it cannot be read, or is in colour.
     """
     try:
         levels = files.read_png(path)
@@ -116,7 +116,7 @@ def carried_back(
       masks: Files of the masks, by `mask`, `keep` and `inpaint`.
 
     Raises:
-      DataError: if the values of the file are in colour, or have other than 8 or 16 bits (DICOM: up
+      DataError: If the values of the file are in colour, or have other than 8 or 16 bits (DICOM: up
         to 16).
     """
     reader = _reader()

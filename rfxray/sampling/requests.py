@@ -115,8 +115,8 @@ def from_csv(
       anonymous: Whether to note nothing of `image_id` and `path`.
 
     Raises:
-      DataError: if the file cannot be read or has no row.
-      ConfigError: for a column that is not an attribute or is also in `asked`, a wrong value, a
+      DataError: If the file cannot be read or has no row.
+      ConfigError: For a column that is not an attribute or is also in `asked`, a wrong value, a
         name that cannot be that of a file, or findings that contradict each other, with the line.
     """
     header, lines = _read_csv(path)
@@ -205,7 +205,7 @@ def from_dataset(
       first: Index of the first image, see n.
 
     Raises:
-      ConfigError: if there is no such split, or `asked` contradicts a row.
+      ConfigError: If there is no such split, or `asked` contradicts a row.
     """
     if not dataset.examples.get(split):
         raise ConfigError(f"data set {dataset.path} has no split {split!r}")
@@ -237,7 +237,7 @@ def balanced(names: Sequence[str], asked: Values, seed: int = 0) -> Requests:
       seed: Seed of the ages.
 
     Raises:
-      ConfigError: for an attribute that has no categories, is named twice, or is also in `asked`.
+      ConfigError: For an attribute that has no categories, is named twice, or is also in `asked`.
     """
     axes: dict[str, tuple[str, ...] | tuple[int, ...]] = {}
     for name in names:

@@ -186,7 +186,7 @@ class Batches:
       size: Number of images in a batch, rounded up to a multiple of the devices.
 
     Raises:
-      ConfigError: for autoguidance together with factored weights.
+      ConfigError: For autoguidance together with factored weights.
     """
 
     def __init__(self, model: Model, settings: Settings, size: int):
@@ -251,7 +251,7 @@ def finite(images: Float[np.ndarray, " n *shape"]) -> Float[np.ndarray, " n *sha
     """The images, unchanged, if all of them are finite.
 
     Raises:
-      NonFiniteError: if one is not.
+      NonFiniteError: If one is not.
     """
     if wrong := int((~np.isfinite(images)).reshape(len(images), -1).any(1).sum()):
         raise NonFiniteError(
@@ -290,8 +290,8 @@ def generate(
       `Pictures` in the order requested.
 
     Raises:
-      ConfigError: for a wrong attribute, or numbers that do not fit each other.
-      NonFiniteError: if a generated image is not finite.
+      ConfigError: For a wrong attribute, or numbers that do not fit each other.
+      NonFiniteError: If a generated image is not finite.
     """
     settings = with_changes(settings, guidance, seed)
     if isinstance(attributes, Mapping) and n is None:

@@ -134,7 +134,7 @@ def find(name: str) -> Solver:
     """The solver of that name.
 
     Raises:
-      ConfigError: if there is none.
+      ConfigError: If there is none.
     """
     if name not in SOLVERS:
         raise ConfigError(f"no solver {name!r}; choose one of {', '.join(SOLVERS)}")
@@ -160,7 +160,7 @@ def time_grid(
       spacing: `uniform`, or `quadratic`: t = u² for uniform u, with more steps near data.
 
     Raises:
-      ConfigError: for no steps, another spacing, or neighbours that are equal in float32.
+      ConfigError: For no steps, another spacing, or neighbours that are equal in float32.
     """
     if steps < 1:
         raise ConfigError(f"the number of solver steps must be at least 1 (got {steps})")
@@ -181,7 +181,7 @@ def given_grid(times: Sequence[float]) -> Float[np.ndarray, " times"]:
     """A custom grid, checked: [steps + 1] float32.
 
     Raises:
-      ConfigError: if it does not fall from 1 to 0.
+      ConfigError: If it does not fall from 1 to 0.
     """
     grid = np.asarray(times, np.float32)
     if grid.ndim != 1 or len(grid) < 2 or not _falls(grid):
@@ -233,7 +233,7 @@ def integrate(
       State at the last time, [batch, ...] float32.
 
     Raises:
-      ConfigError: for an unknown solver.
+      ConfigError: For an unknown solver.
     """
     take, times = find(solver), jnp.asarray(times, jnp.float32)
     velocity, x = _float32(velocity), jnp.asarray(x, jnp.float32)
@@ -271,7 +271,7 @@ def invert(
       States at `times`, [steps + 1, batch, ...] float32; the last is x.
 
     Raises:
-      ConfigError: for a solver with a memory: a step of it depends on the steps before.
+      ConfigError: For a solver with a memory: a step of it depends on the steps before.
     """
     take, times = find(solver), jnp.asarray(times, jnp.float32)
     if take.memory:

@@ -65,9 +65,9 @@ def write(
         run (`finished`) are not among them.
 
     Raises:
-      ConfigError: if `out` holds something else, or another process writes there.
-      DataError: if the index of `out` is not that of its plan, or a data set is damaged.
-      NonFiniteError: if a generated image is not finite.
+      ConfigError: If `out` holds something else, or another process writes there.
+      DataError: If the index of `out` is not that of its plan, or a data set is damaged.
+      NonFiniteError: If a generated image is not finite.
     """
     plan = dataclasses.replace(plan, block=plan.block + -plan.block % model.mesh.size)
     host, _ = distributed.place()
@@ -176,7 +176,7 @@ def begun_step(out: Path) -> int | None:
     """Step of the checkpoint that a directory was begun with, if it was.
 
     Raises:
-      ConfigError: if its `plan.json` does not parse.
+      ConfigError: If its `plan.json` does not parse.
     """
     return claims.read(out).get("step")
 
@@ -185,7 +185,7 @@ def finished(out: Path, plan: Plan) -> int:
     """How many images of a plan an earlier run wrote to a directory, as its records say.
 
     Raises:
-      ConfigError: if its `plan.json` does not parse, or holds more images.
+      ConfigError: If its `plan.json` does not parse, or holds more images.
     """
     there = claims.read(out)
     if there.get("kind") != "rfxray.sample":

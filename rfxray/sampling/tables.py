@@ -29,7 +29,7 @@ class Table:
       first: Index of the first noise among those of the seed.
 
     Raises:
-      ConfigError: unless there are one or two axes.
+      ConfigError: Unless there are one or two axes.
     """
 
     axes: Mapping[str, Sequence[str]]
@@ -91,7 +91,7 @@ def parse_axes(texts: Sequence[str], asked: Mapping[str, str]) -> dict[str, list
     """`["age=20,50"]` as `{"age": ["20", "50"]}`, checked.
 
     Raises:
-      ConfigError: for a wrong name or value, or an attribute that is given twice or also set.
+      ConfigError: For a wrong name or value, or an attribute that is given twice or also set.
     """
     axes: dict[str, list[str]] = {}
     for text in texts:

@@ -10,7 +10,7 @@ _NAMES = ("fidelity/FD64", "fidelity/KID")  # the first one that a run logged de
 def best_step(workdir: Path) -> tuple[str, float, int] | None:
     """Name of the distance, its lowest value, and the step; None if the run logged none.
 
-    The lowest of several is low by chance too: it chooses among steps, and is no measure of one.
+    The lowest of several is low by chance too: it chooses among steps, and does not measure one.
     """
     try:
         lines = (workdir / "metrics.jsonl").read_text(errors="replace").splitlines()

@@ -72,7 +72,7 @@ def remember(
       guard: Guard before the step.
       good: Result of `judge`.
       step: Number of the step, from 1.
-      norm, losses: As in `judge`.
+      norm, losses: Those of `judge`.
       index: Positions of the examples in the order of the data, [batch].
     """
     weight = 1.0 / jnp.minimum(guard["good"] + 1, WARM)

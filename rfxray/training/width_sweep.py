@@ -50,7 +50,7 @@ class Sweep:
       by: Distance that chooses: FD64 where there are enough images for it, else KID.
       widths: All widths, in the order in which they were given.
       chosen: The width that is the best with the run's seed.
-      folder: Where its average is; None for one that the run keeps.
+      folder: Folder of its average; None for one that the run keeps.
     """
 
     step: int

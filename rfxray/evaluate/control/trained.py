@@ -26,7 +26,7 @@ def open_run(workdir: Path) -> tuple[Extractor, tuple[str, ...]]:
 
     Raises:
       ConfigError: If it is not one of a classifier.
-      DataError: If it is no workdir, or damaged.
+      DataError: If it is not a workdir, or is damaged.
     """
     config = from_json(weights.read_config(workdir))
     if (got := config.model.kind) != "classifier":

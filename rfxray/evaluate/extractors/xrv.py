@@ -1,7 +1,7 @@
 """DenseNet-121 of TorchXRayVision (arXiv 2111.00595): features, and scores of 18 findings.
 
 The weights are `densenet121-res224-all`, which saw the public sets that most models are trained on:
-its scores are no independent judgement of labels that come from those sets.
+its scores do not judge labels of those sets independently.
 """
 
 from pathlib import Path

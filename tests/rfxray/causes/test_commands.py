@@ -100,7 +100,7 @@ def test_evidence_like_few_rows_is_warned_of(place, capsys):
         (["--do", "age=119", "--of", "cardiomegaly"], "outside of what the table shows"),
         (["--do", "age", "--of", "cardiomegaly"], "not NAME=VALUE"),
         (["--do", "age=1", "--do", "age=2", "--of", "cardiomegaly"], "given twice"),
-        (["--do", "age=unknown", "--of", "cardiomegaly"], "is no value"),
+        (["--do", "age=unknown", "--of", "cardiomegaly"], "is not a value"),
         (["--do", "age=60", "--of", "age=50"], "asks for its mean"),
         (["--do", "age=60", "--of", "cardiomegaly="], "no value ''"),
         (["--do", "age=60", "--of", "cardiomegaly", "--by", "age"], "must have categories"),

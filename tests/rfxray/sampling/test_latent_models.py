@@ -145,7 +145,7 @@ def test_autoencoder_is_found_elsewhere_or_refused(run, tiny_vae, make_vae, trai
         sampling.load(run, vae=run)
     with pytest.raises(ConfigError, match="is another autoencoder"):
         sampling.load(bare, vae=make_vae(tmp_path / "other", seed=1))
-    with pytest.raises(ConfigError, match="is no model of latents and reads no --vae"):
+    with pytest.raises(ConfigError, match="is not a model of latents and reads no --vae"):
         sampling.load(trained, vae=tiny_vae)
 
 
