@@ -6,7 +6,7 @@
     rfxray compile-pod … --sampler    the sampler of that config instead of its training
     rfxray compile-pod … --encoder    the encoder of an autoencoder, as rfxray encode runs it
     rfxray compile-pod … --decoder    its decoder, as rfxray sample runs it
-    rfxray compile-pod … --decoder --tiles   in tiles, for maps that are too large
+    rfxray compile-pod … --decoder --tiles   in tiles, for maps that are too large for a chip
 
 The real TPU compiler (`pip install libtpu`, no TPU needed) compiles the very step that
 `rfxray.train` runs; nothing is executed. Exit code 1: it does not fit. Any key of the config is set

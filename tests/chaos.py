@@ -130,7 +130,9 @@ def kill_at(trainer: Trainer, kind: str, draw: random.Random, to_resume: float) 
     return True
 
 
-def run(kills: int, seed: int, folder: Path, kinds=tuple(KILLS)) -> list[Outcome]:
+def run(
+    kills: int, seed: int, folder: Path, kinds=tuple(KILLS), steps: int = STEPS
+) -> list[Outcome]:
     """Runs the drill in a folder; returns the outcome of each kill.
 
     Raises:
@@ -140,14 +142,14 @@ def run(kills: int, seed: int, folder: Path, kinds=tuple(KILLS)) -> list[Outcome
     undisturbed, chaotic = folder / "undisturbed", folder / "chaotic"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     draw = random.Random(seed)
-    first = Trainer(command(undisturbed, data), environment)
+    first = Trainer(command(undisturbed, data, steps), environment)
     assert first.process.wait() == 0, "\n".join(line for _, line in first.lines[-20:])
     to_resume = first.when("a new run")
 
     outcomes: list[Outcome] = []
     pending = None
     while True:
-        trainer = Trainer(command(chaotic, data), environment)
+        trainer = Trainer(command(chaotic, data, steps), environment)
         done = len(outcomes) == kills
         kind = None if done else kinds[len(outcomes) % len(kinds)]
         # If a run finishes before it is killed, `break_end` makes the next start resume earlier.
@@ -169,7 +171,7 @@ def run(kills: int, seed: int, folder: Path, kinds=tuple(KILLS)) -> list[Outcome
             break
         else:
             break_end(chaotic)
-    compare(undisturbed, chaotic)
+    compare(undisturbed, chaotic, steps)
     return outcomes
 
 
@@ -188,16 +190,15 @@ def make_data(folder: Path) -> Path:
     )
 
 
-def command(workdir: Path, data: Path, *overrides: str) -> list[str]:
+def command(workdir: Path, data: Path, steps: int) -> list[str]:
     from tests import conftest
 
     keys = (
         *conftest.TINY,
-        *(f"data.dirs={data}", f"steps={STEPS}", f"checkpoint_every={SAVE}", f"log_every={LOG}"),
+        *(f"data.dirs={data}", f"steps={steps}", f"checkpoint_every={SAVE}", f"log_every={LOG}"),
         "evaluators.validation_loss.every=60",
         "evaluators.validation_loss.batches=1",
-        "ema_every=80",
-        *overrides,
+        f"ema_every={steps // 3}",
     )
     return [
         *(sys.executable, "-m", "rfxray.train", "--config", "configs/smoke.py"),
@@ -215,10 +216,11 @@ def logged(workdir: Path) -> list[dict]:
     return [{k: v for k, v in json.loads(line).items() if k not in CLOCK} for line in lines]
 
 
-def compare(undisturbed: Path, chaotic: Path) -> None:
+def compare(undisturbed: Path, chaotic: Path, steps: int) -> None:
     """Raises an AssertionError if the two runs differ."""
     assert logged(undisturbed) == logged(chaotic), "the logged numbers differ"
-    for folder, step in (("checkpoints", STEPS), ("ema", 80), ("ema", 160), ("ema", STEPS)):
+    snapshots = [("ema", k * steps // 3) for k in (1, 2, 3)]
+    for folder, step in (("checkpoints", steps), *snapshots):
         one, two = (
             json.loads((workdir / folder / str(step) / "meta" / "metadata").read_text())
             for workdir in (undisturbed, chaotic)

@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_run_killed_between_steps_and_while_saving_ends_bitwise_same(tmp_path):
-    outcomes = chaos.run(2, seed=1, folder=tmp_path, kinds=("between steps", "while it saves"))
+    kinds = ("between steps", "while it saves")
+    outcomes = chaos.run(2, seed=1, folder=tmp_path, kinds=kinds, steps=84)
     assert [outcome.code for outcome in outcomes] == [-9, -9]
     assert all(outcome.step >= outcome.resumed for outcome in outcomes)
 
