@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from rfxray.attributes import vocabulary
@@ -48,6 +49,7 @@ from rfxray.command_line import (
     words_of,
 )
 from rfxray.commands.evaluate_control import refuse_not_phantoms
+from rfxray.data.pixels import to_float
 from rfxray.errors import ConfigError, DataError
 from rfxray.evaluate import features, results, strata
 from rfxray.evaluate.control.classifiers import Classifier, open_classifier
@@ -56,14 +58,16 @@ from rfxray.evaluate.pictures import Pictures, open_pictures
 from rfxray.evaluate.tables import tables_of
 from rfxray.outputs import cache, files, folders
 from rfxray.runtime import distributed
-from rfxray.sampling import edit_folder, model_flags, samples
+from rfxray.sampling import distance, edit_folder, model_flags, samples
+from rfxray.sampling.batching import blocks
 from rfxray.sampling.editing import EditSettings
-from rfxray.sampling.pretrained import load
+from rfxray.sampling.pretrained import Model, load
 
 COMMAND = "rfxray.causes.stress"
 REPORT, RESULTS, SCORES, PAIRS = "report.html", "results.json", "scores.csv", "pairs"
 MAKING = ("data", "do", "placebo", "n", "propagate", "ema", "step", "vae", "checkpoint")
 EDITING = ("method", "guidance", "steps", "seed")
+AT_ONCE = 16  # radiographs of which the flow loss is measured
 N = 256  # pairs: a drift of .1 is then known to about .02
 
 
@@ -220,10 +224,37 @@ def make(flags: argparse.Namespace, classifier: Classifier) -> dict[str, Any]:
         "placebo": placebo,
         "notes": [
             *pictures.notes,
+            *_unlike(model, out / "before"),
             f"{left:,} of {len(pictures):,} pictures are not changed: beyond the number of pairs, "
             f"{name} unknown, or without another value",
         ],
     }
+
+
+def _unlike(model: Model, before: Path) -> list[str]:
+    """What a reader has to know if radiographs are unlike the training data of the model."""
+    if model.flow_loss_limit is None:
+        line = (
+            "the run logged no flow loss of held-out images, so it is not known whether the "
+            "radiographs are like its training data"
+        )
+        _say(line)
+        return [line]
+    losses = jax.jit(distance.losses(model.velocity))
+    paths, far = sorted(before.glob("*.png")), 0
+    for rows, real in blocks(len(paths), AT_ONCE):
+        images = to_float(np.stack([files.read_png(paths[row]) for row in rows]))
+        found = np.asarray(losses(model.params, model.cells(images)))[:real]
+        far += int((found > model.flow_loss_limit).sum())
+    if not far:
+        return []
+    line = (
+        f"{far:,} of {len(paths):,} radiographs are far from the training data of the model (flow "
+        f"loss above {model.flow_loss_limit:.3f}; of held-out images {distance.SHARE:.1%} are "
+        "below): their twins may show what the model knows in their place"
+    )
+    _say(f"warning: {line}")
+    return [line]
 
 
 def _rows(pictures: Pictures, wanted: Wanted) -> np.ndarray:

@@ -94,6 +94,27 @@ def test_a_report_of_twins_with_both_placebos_and_no_name_of_a_patient(stress, c
     assert "sex: leans" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        (None, "it is not known whether the radiographs are like its training data"),
+        (0.0, "23 of 23 radiographs are far from the training data of the model"),
+        (1e9, ""),
+    ],
+)
+def test_radiographs_unlike_the_training_data_are_counted(
+    stress, brighter, monkeypatch, capsys, limit, words
+):
+    model = dataclasses.replace(brighter, flow_loss_limit=limit)
+    monkeypatch.setattr(causes_stress, "load", lambda *given, **more: model)
+    out = stress("--do", "sex", "--method", "flow")
+    notes = " ".join(json.loads((out / "results.json").read_text())["notes"])
+    assert ("training data" in notes) == bool(words)
+    assert words in notes
+    assert words in capsys.readouterr().out
+    assert words in (out / "report.html").read_text()
+
+
 def test_the_same_twins_are_read_again_for_another_classifier(stress, tmp_path, refusal):
     out = stress("--do", "sex", "--method", "flow")
     (tmp_path / "reader.py").write_text(
