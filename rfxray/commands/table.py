@@ -62,5 +62,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             (nearest,) = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0)
             raise ConfigError(f"no command {name!r}; the nearest is {nearest} (--help lists all)")
     module, _ = COMMANDS[name]
-    stop_signals.hear(stop_signals.ending(module.removesuffix(".__main__")))
+    said = module.removesuffix(".__main__").replace(".commands.", ".")  # as its other lines do
+    stop_signals.hear(stop_signals.ending(said))
     importlib.import_module(module).main(flags)

@@ -54,6 +54,7 @@ def modules() -> list[tuple[str, tuple[str, ...]]]:
     return [
         *ways,
         ("rfxray.train", ("-m", "rfxray", "train")),
+        ("rfxray.encode", ("-m", "rfxray", "encode")),
         ("data_prep.phantom", ("-m", "rfxray", "phantom")),
     ]
 
