@@ -5,7 +5,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from rfxray import version
@@ -196,10 +195,8 @@ def edit_one(
 
 def warn_if_far(model: Model, given: Given) -> dict[str, float | None]:
     """Warns of a radiograph unlike the training data; returns its loss and the limit."""
-    seen = model.cells(given.image[None])
-    loss = jax.jit(distance.losses(model.velocity))(model.params, seen)
     found = {
-        "flow_loss": round(float(loss[0]), 5),
+        "flow_loss": round(float(model.flow_losses(given.image[None])[0]), 5),
         "flow_loss_limit": model.flow_loss_limit,
     }
     if found["flow_loss_limit"] is None:

@@ -30,7 +30,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from rfxray.attributes import vocabulary
@@ -240,12 +239,10 @@ def _unlike(model: Model, before: Path) -> list[str]:
         )
         _say(line)
         return [line]
-    losses = jax.jit(distance.losses(model.velocity))
     paths, far = sorted(before.glob("*.png")), 0
     for rows, real in blocks(len(paths), AT_ONCE):
         images = to_float(np.stack([files.read_png(paths[row]) for row in rows]))
-        found = np.asarray(losses(model.params, model.cells(images)))[:real]
-        far += int((found > model.flow_loss_limit).sum())
+        far += int((model.flow_losses(images)[:real] > model.flow_loss_limit).sum())
     if not far:
         return []
     line = (

@@ -14,6 +14,10 @@ from rfxray.errors import DataError
 # linear layer [in, out].
 Weights: TypeAlias = Mapping[str, AnyArray]
 
+# Axes in PyTorch's layout and in JAX's: of a kernel by its number of axes, and of all else.
+_KERNELS = {4: ("o i h w", "h w i o"), 2: ("o i", "i o")}
+_SAME = ("...", "...")
+
 # A counter of BatchNorm's training, which no forward pass reads.
 _COUNTER = ".num_batches_tracked"
 
@@ -60,7 +64,7 @@ def convert(
         faults.append(f"{len(whole)} are not floats (first: {first} is {kept[first].dtype})")
     if faults:
         raise DataError(f"these are not the weights of {network}: {'; '.join(faults)}")
-    converted = {name: _layout(name, np.asarray(kept[name], np.float32)) for name in shapes}
+    converted = {name: _in_jax(name, np.asarray(kept[name], np.float32)) for name in shapes}
     damaged = [name for name, tensor in converted.items() if not np.isfinite(tensor).all()]
     if damaged:
         raise DataError(
@@ -72,30 +76,31 @@ def convert(
 
 def laid_out(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """The shapes, in JAX's layout, of tensors with these shapes in PyTorch's."""
-    return {name: _layout(name, np.broadcast_to(0, shape)).shape for name, shape in shapes.items()}
+    return {n: _in_jax(n, np.broadcast_to(0, shape)).shape for n, shape in shapes.items()}
 
 
 def in_torch(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """The shapes, in PyTorch's layout, of tensors with these shapes in JAX's."""
-    return {name: _torch(name, np.broadcast_to(0, shape)).shape for name, shape in shapes.items()}
+    return {n: _in_torch(n, np.broadcast_to(0, shape)).shape for n, shape in shapes.items()}
 
 
 def published(tensors: Weights) -> dict[str, np.ndarray]:
     """Tensors in PyTorch's layout, from those in JAX's."""
-    return {n: np.ascontiguousarray(_torch(n, np.asarray(value))) for n, value in tensors.items()}
+    return {
+        n: np.ascontiguousarray(_in_torch(n, np.asarray(value))) for n, value in tensors.items()
+    }
 
 
-def _torch(name: str, tensor: np.ndarray) -> np.ndarray:
-    if name.endswith(".weight") and tensor.ndim == 4:
-        return rearrange(tensor, "h w i o -> o i h w")
-    if name.endswith(".weight") and tensor.ndim == 2:
-        return rearrange(tensor, "i o -> o i")
-    return tensor
+def _in_jax(name: str, tensor: np.ndarray) -> np.ndarray:
+    torch, ours = _layouts(name, tensor)
+    return rearrange(tensor, f"{torch} -> {ours}")
 
 
-def _layout(name: str, tensor: np.ndarray) -> np.ndarray:
-    if name.endswith(".weight") and tensor.ndim == 4:
-        return rearrange(tensor, "o i h w -> h w i o")
-    if name.endswith(".weight") and tensor.ndim == 2:
-        return rearrange(tensor, "o i -> i o")
-    return tensor
+def _in_torch(name: str, tensor: np.ndarray) -> np.ndarray:
+    torch, ours = _layouts(name, tensor)
+    return rearrange(tensor, f"{ours} -> {torch}")
+
+
+def _layouts(name: str, tensor: np.ndarray) -> tuple[str, str]:
+    """The axes of a tensor in PyTorch's layout and in JAX's."""
+    return _KERNELS.get(tensor.ndim, _SAME) if name.endswith(".weight") else _SAME

@@ -339,10 +339,9 @@ def programs(
     model = whole.bind(vae, params)
     pixels = _of(1, vae.size, vae.size, vae.channels)
     if method == "decode":
-        cells = vae.size // vae.factor
-        begin = Program(
-            "middle", _begin, (vae,), (params, _of(1, cells, cells, vae.latent_channels)), 1
-        )
+        side = vae.size // vae.factor
+        latents = _of(1, side, side, vae.latent_channels)
+        begin = Program("middle", _begin, (vae,), (params, latents))
         yield begin
         x, _ = jax.eval_shape(functools.partial(_begin, vae), *begin.arrays)
         parts = _decoder(model.decoder)

@@ -66,11 +66,11 @@ def compile_whole(
     split = jax.sharding.NamedSharding(mesh, sharding.BATCH)
     params = _on(sharding.replicated(mesh), model.shapes)
     given = jax.ShapeDtypeStruct((n, *model.input_shape), jnp.float32, sharding=split)
-    run = functools.partial(model.apply, method="encode")
     if half == "decoder":
-        latents = jax.eval_shape(run, model.shapes, given).mean
+        encode = functools.partial(model.apply, method="encode")
+        latents = jax.eval_shape(encode, model.shapes, given).mean
         given = jax.ShapeDtypeStruct(latents.shape, jnp.float32, sharding=split)
-        run = functools.partial(model.apply, method="decode")
+    run = functools.partial(model.apply, method=METHODS[half])
     lowered = jax.jit(run, out_shardings=split).lower(params, given)
     compiled = compile_for(lowered, options, "take fewer --samples, or --tiles")
     if hlo:
@@ -96,19 +96,19 @@ def compile_tiles(
     model, shape = network(section, half), of_section(section)
     mesh = sharding.make_mesh(len(pod.devices), 1, 1, devices=pod.devices)
     place = sharding.replicated(mesh)
-    largest, host = {}, 0
-    found: dict[tuple, dict] = {}
+    host, found = 0, {}
     for program in vae_tiles.programs(shape, model.shapes, METHODS[half]):
         leaves, tree = jax.tree.flatten(program.arrays)
         key = (*program.fixed, tree, *((leaf.shape, leaf.dtype) for leaf in leaves))
         if key not in found:
             arrays = _on(place, program.arrays)
-            compiled = compile_for(program.run.lower(*program.fixed, *arrays), options)
+            lowered = program.run.lower(*program.fixed, *arrays)
+            compiled = compile_for(lowered, options, "take a chip with more memory")
             run = functools.partial(program.run, *program.fixed)
             every = mesh.size * flops.of_call(run, *program.arrays)
             found[key] = _beside(report(compiled, pod, mesh, every), model, program)
         host = max(host, program.host)
-        largest = max(largest or found[key], found[key], key=lambda each: each["memory"]["total"])
+    largest = max(found.values(), key=lambda each: each["memory"]["total"])
     return largest | {
         "run": f"{half} in tiles of {vae_tiles.TILE}, 1 image, {section.dtype}; of "
         f"{len(found)} programs that with the most memory: {largest['run']}",

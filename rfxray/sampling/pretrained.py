@@ -73,6 +73,11 @@ class Model:
             return np.asarray(self.space.cells(images))
         return np.asarray(images, np.float32)[..., None]
 
+    def flow_losses(self, images: Float[np.ndarray, "n size size"]) -> Float[np.ndarray, " n"]:
+        """How far images in [-1, 1] are from the training data; see `distance`."""
+        losses = jax.jit(distance.losses(self.velocity))
+        return np.asarray(losses(self.params, self.cells(images)))
+
     def images(self, x: Float[AnyArray, " n *shape"]) -> Float[jax.Array, "n size size 1"]:
         """The images of what the network sees, about [-1, 1], not clipped, still on the devices."""
         return self.space.images(x) if self.space else jnp.asarray(x)

@@ -126,12 +126,12 @@ def _read(file: Path) -> tuple[Published, dict[str, float | str]]:
     """The weights of a file, and the scale and shift of latents that its config.json states."""
     with file.open("rb") as opened:
         start = opened.read(9)
-    if _of_numpy(file):
-        raise DataError(
-            f"{file} is an archive of NumPy and not of safetensors; write its tensors with "
-            "safetensors.numpy.save_file"
-        )
     if start.startswith(_PICKLES) and start[8:] != b"{":  # after the length of a safetensors header
+        if _of_numpy(file):
+            raise DataError(
+                f"{file} is an archive of NumPy and not of safetensors; write its tensors with "
+                "safetensors.numpy.save_file"
+            )
         raise DataError(
             f"{file} is a pickle of torch, which can run code; turn it into tensors first: rfxray "
             f"evaluate convert {file} --out {file.stem}.safetensors"
