@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn import metrics
 
 from rfxray.attributes.vocabulary import FINDING_NAMES, INDEX, Attributes
 from rfxray.errors import DataError
@@ -21,6 +20,7 @@ from rfxray.evaluate.utility.figures import (
     UNDERDIAGNOSED,
     Films,
 )
+from tests.peers import import_peer
 
 N, SEEDS = 1200, 3
 
@@ -94,6 +94,7 @@ def test_only_findings_with_enough_patients_are_judged(films, rows):
 
 
 def test_auroc_and_rates_are_those_of_sklearn(films, rows, read):
+    metrics = import_peer("sklearn.metrics")
     present, known = films.truth("edema")
     column = FINDING_NAMES.index("edema")
     areas, missed = [], []
